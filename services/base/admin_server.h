@@ -1,0 +1,40 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace runnel::base {
+
+class Metrics;
+
+// The port of a process that operators and Kubernetes read, never the public: /livez (200 while the process answers),
+// /readyz (200 or 503 with a reason), /metrics (Prometheus text). cpp-httplib on threads of its own.
+class AdminServer {
+ public:
+  // `address` is host:port; port 0 takes a free one. `not_ready_reason` is called on the server's threads for each
+  // /readyz and returns an empty string when ready. `metrics` must outlive the server. Fails with Unavailable if the
+  // address cannot be listened on.
+  static absl::StatusOr<std::unique_ptr<AdminServer>> Create(const std::string& address, Metrics* metrics,
+                                                             std::function<std::string()> not_ready_reason);
+  // Ends the listening and joins the threads.
+  ~AdminServer();
+
+  int port() const;
+
+ private:
+  struct Impl;
+  explicit AdminServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Splits host:port (the host may be [v6]). InvalidArgument says what is wrong with `address`.
+struct HostPort {
+  std::string host;
+  int port = 0;
+};
+absl::StatusOr<HostPort> ParseHostPort(const std::string& address);
+
+}  // namespace runnel::base

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace grpc {
+class Status;
+}
+namespace google::rpc {
+class Status;
+}
+
+// Errors inside a process are absl::Status; gRPC's Status and google.rpc.Status exist at its rim only. What the code
+// alone cannot say travels in payloads of the absl::Status and becomes google.rpc details (ErrorInfo, BadRequest,
+// RetryInfo) on the wire, and back.
+namespace runnel::base {
+
+// The parts of an error beside its code and message. Empty or zero = absent.
+struct ErrorDetail {
+  std::string reason;                           // ErrorInfo.reason, UPPER_SNAKE_CASE
+  std::map<std::string, std::string> metadata;  // ErrorInfo.metadata
+  std::string field;                            // BadRequest: path of the field at fault, such as messages[2].role
+  absl::Duration retry_after;                   // RetryInfo
+};
+
+// An error with its detail attached. The message is for people and never holds prompt or answer text.
+absl::Status MakeError(absl::StatusCode code, std::string_view message, ErrorDetail detail);
+
+// InvalidArgument with reason INVALID_FIELD about one field of a request.
+absl::Status InvalidField(std::string_view field, std::string_view message);
+
+// The detail of an error made here or received; all empty if it has none.
+ErrorDetail DetailOf(const absl::Status& status);
+
+// Both ways keep code, message and detail; `message` of a wire status is cut to 1 KiB.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+absl::Status FromGrpcStatus(const grpc::Status& status);
+google::rpc::Status ToRpcStatus(const absl::Status& status);
+absl::Status FromRpcStatus(const google::rpc::Status& status);
+
+}  // namespace runnel::base

@@ -1,0 +1,51 @@
+#include "services/base/shutdown.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace runnel::base {
+namespace {
+
+sigset_t StopSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+void ExitAtOnce(int) { _exit(1); }
+
+}  // namespace
+
+ShutdownSignal::ShutdownSignal() {
+  const sigset_t set = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+int ShutdownSignal::Wait() {
+  const sigset_t set = StopSignals();
+  int number = 0;
+  sigwait(&set, &number);
+  signal(SIGTERM, ExitAtOnce);
+  signal(SIGINT, ExitAtOnce);
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  return number;
+}
+
+void ShutdownSignal::Raise() { kill(getpid(), SIGTERM); }
+
+unsigned long RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  getrlimit(RLIMIT_NOFILE, &limit);
+  return limit.rlim_cur;
+}
+
+}  // namespace runnel::base

@@ -1,0 +1,147 @@
+// A gRPC client for people: streams one generation to standard output and checks that it is whole. Also the shortest
+// complete example of how an internal service calls Runnel.
+
+#include <grpcpp/grpcpp.h>
+#include <zlib.h>
+
+#include <cstdio>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "runnel/v1/inference.grpc.pb.h"
+#include "services/base/grpc_status.h"
+
+ABSL_FLAG(std::string, target, "127.0.0.1:50051", "host:port of the inference service");
+ABSL_FLAG(std::string, resume, "", "read this generation instead of starting one");
+ABSL_FLAG(uint64_t, after, 0, "with --resume: seq of the last event already read");
+ABSL_FLAG(bool, events, false, "print each event as a line of JSON-like text instead of the joined text");
+ABSL_FLAG(uint32_t, max_tokens, 256, "tokens to generate at most");
+ABSL_FLAG(std::string, metadata, "", "pairs for the engine: key=value,key=value");
+ABSL_FLAG(uint64_t, seed, 0, "seed of the sampling; 0: random");
+
+namespace runnel {
+namespace {
+
+// Joins the texts by the reader's rule of inference.proto and checks them against `done`.
+class Answer {
+ public:
+  explicit Answer(uint64_t after) : last_seq_(after), whole_(after == 0) {}
+
+  // False if events are missing before this one.
+  bool Apply(const v1::GenerationEvent& event) {
+    const uint64_t first = event.first_seq() == 0 ? event.seq() : event.first_seq();
+    if (event.seq() <= last_seq_ && !event.has_gap()) return true;
+    if (first > last_seq_ + 1) return false;
+    last_seq_ = event.seq();
+    if (event.has_delta()) {
+      std::string& text = texts_[event.delta().choice()];
+      text += event.delta().text();
+    }
+    return true;
+  }
+
+  // What is wrong with the whole, or empty.
+  std::string Check(const v1::Done& done) const {
+    if (done.event_count() != last_seq_) return "the number of events differs";
+    for (const v1::ChoiceEnd& end : done.choices()) {
+      const auto found = texts_.find(end.index());
+      const std::string text = found == texts_.end() ? "" : found->second;
+      const auto crc = crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size());
+      if (text.size() != end.text_bytes() || crc != end.text_crc32()) return "the text differs from its CRC";
+    }
+    return "";
+  }
+
+  uint64_t last_seq() const { return last_seq_; }
+  bool whole() const { return whole_; }
+
+ private:
+  uint64_t last_seq_;
+  const bool whole_;  // read from the beginning, so that the texts can be checked
+  std::map<uint32_t, std::string> texts_;
+};
+
+// Reads to the terminal event. 0: whole. 1: failed or cut.
+template <typename Response>
+int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uint64_t after) {
+  Answer answer(after);
+  Response response;
+  std::string id;
+  while (reader->Read(&response)) {
+    const v1::GenerationEvent& event = response.event();
+    id = event.generation_id();
+    if (!answer.Apply(event)) {
+      std::cerr << "runnel-client: events are missing after " << answer.last_seq() << "\n";
+      context->TryCancel();
+      return 1;
+    }
+    if (absl::GetFlag(FLAGS_events)) {
+      std::cout << event.ShortDebugString() << std::endl;
+    } else if (event.has_delta()) {
+      std::cout << event.delta().text() << std::flush;
+    }
+    if (event.has_failed()) {
+      std::cerr << "\nrunnel-client: " << id << " failed: " << event.failed().code() << ": "
+                << event.failed().message() << "\n";
+      return 1;
+    }
+    if (event.has_done()) {
+      const std::string wrong = answer.whole() ? answer.Check(event.done()) : "";
+      std::cerr << "\n" << id << ":" << event.seq() << " "
+                << (!wrong.empty() ? wrong : answer.whole() ? "verified" : "read to the end") << "\n";
+      return wrong.empty() ? 0 : 1;
+    }
+  }
+  const absl::Status status = base::FromGrpcStatus(reader->Finish());
+  if (status.ok() && after > 0) return 0;  // there was nothing after the cursor
+  std::cerr << "runnel-client: " << status.ToString() << "\n";
+  if (!id.empty()) std::cerr << "go on with --resume=" << id << " --after=" << answer.last_seq() << "\n";
+  return 1;
+}
+
+int Run(const std::string& prompt) {
+  const auto stub = v1::InferenceService::NewStub(
+      grpc::CreateChannel(absl::GetFlag(FLAGS_target), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  if (!absl::GetFlag(FLAGS_resume).empty()) {
+    v1::ResumeGenerationRequest request;
+    request.set_generation_id(absl::GetFlag(FLAGS_resume));
+    request.set_after_seq(absl::GetFlag(FLAGS_after));
+    const auto reader = stub->ResumeGeneration(&context, request);
+    return Read(&context, reader.get(), request.after_seq());
+  }
+  v1::GenerateRequest request;
+  auto* message = request.add_messages();
+  message->set_role(v1::CHAT_ROLE_USER);
+  message->set_content(prompt);
+  request.set_max_tokens(absl::GetFlag(FLAGS_max_tokens));
+  if (absl::GetFlag(FLAGS_seed) != 0) request.mutable_sampling()->set_seed(absl::GetFlag(FLAGS_seed));
+  for (const auto& pair : absl::StrSplit(absl::GetFlag(FLAGS_metadata), ',', absl::SkipEmpty())) {
+    const std::pair<std::string, std::string> entry = absl::StrSplit(pair, absl::MaxSplits('=', 1));
+    (*request.mutable_metadata())[entry.first] = entry.second;
+  }
+  const auto reader = stub->Generate(&context, request);
+  return Read(&context, reader.get(), 0);
+}
+
+}  // namespace
+}  // namespace runnel
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("Streams one generation over gRPC: runnel-client [flags] PROMPT...");
+  std::vector<char*> words = absl::ParseCommandLine(argc, argv);
+  words.erase(words.begin());
+  if (words.empty() && absl::GetFlag(FLAGS_resume).empty()) {
+    std::cerr << "usage: runnel-client [flags] PROMPT...; see --help\n";
+    return 2;
+  }
+  return runnel::Run(absl::StrJoin(words, " "));
+}

@@ -1,0 +1,46 @@
+#include "services/inference/engine_factory.h"
+
+#include <utility>
+
+#if RUNNEL_HAVE_UPSTREAM
+#include "services/inference/upstream_engine.h"
+#endif
+#if RUNNEL_HAVE_LLAMA
+#include "services/inference/llama_engine.h"
+#endif
+
+namespace runnel::inference {
+namespace {
+
+#if RUNNEL_HAVE_LLAMA
+absl::StatusOr<std::unique_ptr<Engine>> CreateLlama(const Options& options, base::Metrics* metrics) {
+  LlamaOptions llama;
+  llama.model_path = options.model;
+  return CreateLlamaEngine(llama, metrics);
+}
+#else
+absl::StatusOr<std::unique_ptr<Engine>> CreateLlama(const Options&, base::Metrics*) {
+  return absl::UnimplementedError(
+      "this build has no llama.cpp: install it with deploy/local/install.sh and build again, or use --engine=scripted "
+      "or --engine=upstream");
+}
+#endif
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Options& options, base::Metrics* metrics) {
+  switch (options.engine) {
+    case EngineKind::kLlama:
+      return CreateLlama(options, metrics);
+    case EngineKind::kUpstream:
+      return absl::UnimplementedError("upstream");
+    case EngineKind::kScripted:
+      break;
+  }
+  ScriptedEngine::Options scripted;
+  if (!options.model_id.empty()) scripted.model_id = options.model_id;
+  scripted.script = options.script;
+  return std::make_unique<ScriptedEngine>(std::move(scripted));
+}
+
+}  // namespace runnel::inference

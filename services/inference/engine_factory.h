@@ -1,0 +1,16 @@
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "services/base/metrics.h"
+#include "services/inference/engine.h"
+#include "services/inference/options.h"
+
+namespace runnel::inference {
+
+// The engine that the options name. Unimplemented if this build has no llama.cpp; otherwise the engine's own errors
+// (no such file, server not reachable). `metrics` must outlive the engine.
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Options& options, base::Metrics* metrics);
+
+}  // namespace runnel::inference

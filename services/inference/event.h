@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+
+// The entries of a generation's log as plain structs; proto_convert.h makes wire messages of them. What they mean is
+// said in proto/runnel/v1/inference.proto.
+namespace runnel::inference {
+
+enum class FinishReason { kNone, kStop, kLength, kCancelled, kContentFilter };
+
+struct Usage {
+  uint32_t prompt_tokens = 0;
+  uint32_t completion_tokens = 0;
+};
+
+struct Started {
+  std::string model;
+  absl::Time created_at;
+  uint32_t prompt_tokens = 0;
+};
+
+struct Delta {
+  uint32_t choice = 0;
+  std::string text;
+  uint32_t tokens = 0;
+};
+
+struct ChoiceEnd {
+  uint32_t index = 0;
+  FinishReason finish_reason = FinishReason::kNone;
+  uint64_t text_bytes = 0;
+  uint32_t text_crc32 = 0;
+};
+
+struct Done {
+  uint64_t event_count = 0;
+  std::vector<ChoiceEnd> choices;
+  Usage usage;
+};
+
+struct Failed {
+  std::string code;
+  std::string message;
+  bool retryable = false;
+};
+
+struct ChoiceText {
+  uint32_t index = 0;
+  std::string text;
+  FinishReason finish_reason = FinishReason::kNone;
+};
+
+struct Gap {
+  uint64_t requested_after = 0;
+  uint64_t first_available = 0;
+  std::vector<ChoiceText> snapshot;
+};
+
+struct Event {
+  uint64_t seq = 0;
+  uint64_t first_seq = 0;
+  uint64_t elapsed_us = 0;
+  std::variant<Started, Delta, Done, Failed, Gap> payload;
+
+  bool terminal() const { return std::holds_alternative<Done>(payload) || std::holds_alternative<Failed>(payload); }
+};
+
+}  // namespace runnel::inference

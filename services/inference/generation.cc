@@ -1,0 +1,164 @@
+#include "services/inference/generation.h"
+
+#include <utility>
+
+namespace runnel::inference {
+namespace {
+
+int64_t Micros(absl::Duration monotonic) { return absl::ToInt64Microseconds(monotonic); }
+
+const char* CauseName(CancelCause cause) {
+  switch (cause) {
+    case CancelCause::kRequested:
+      return "requested";
+    case CancelCause::kDetached:
+      return "detached";
+    case CancelCause::kDeleted:
+      return "deleted";
+    case CancelCause::kShutdown:
+      return "shutdown";
+  }
+  return "";
+}
+
+}  // namespace
+
+GenerationMetrics::GenerationMetrics(base::Metrics* metrics)
+    : first_token(metrics->Histogram("runnel_time_to_first_token_seconds", "From admission to the first token.",
+                                     base::FirstTokenBuckets())),
+      inter_token(metrics->Histogram("runnel_inter_token_latency_seconds", "Between two deltas of a generation.",
+                                     base::PerTokenBuckets())),
+      per_output_token(metrics->Histogram("runnel_time_per_output_token_seconds",
+                                          "Mean time per token after the first, per generation.",
+                                          base::PerTokenBuckets())),
+      request_duration(metrics->Histogram("runnel_request_duration_seconds", "From admission to the terminal event.",
+                                          base::RequestBuckets())),
+      queue_duration(metrics->Histogram("runnel_queue_duration_seconds",
+                                        "From admission to the engine's beginning to work.",
+                                        base::FirstTokenBuckets())),
+      prompt_tokens(metrics->Counter("runnel_prompt_tokens_total", "Tokens of admitted prompts.")),
+      generation_tokens(metrics->Counter("runnel_generation_tokens_total", "Tokens generated.")),
+      detached_tokens(metrics->Counter("runnel_detached_generation_tokens_total",
+                                       "Tokens generated while nobody was attached.")),
+      metrics_(metrics) {}
+
+prometheus::Counter& GenerationMetrics::Cancels(CancelCause cause) {
+  return metrics_->Counter("runnel_cancels_total", "Generations asked to stop, by cause.",
+                           {{"cause", CauseName(cause)}});
+}
+
+Generation::Generation(Options options)
+    : options_(std::move(options)),
+      created_at_(options_.clock->Now()),
+      created_monotonic_(options_.clock->Monotonic()),
+      log_(Started{options_.model, created_at_, options_.prompt_tokens}, options_.choice_count,
+           Micros(created_monotonic_)),
+      last_append_(created_monotonic_) {
+  options_.metrics->prompt_tokens.Increment(options_.prompt_tokens);
+}
+
+GenerationStatus Generation::status() const {
+  const EventLog::State state = log_.GetState();
+  if (state.ended) return state.failed ? GenerationStatus::kFailed : GenerationStatus::kDone;
+  return begun_.load(std::memory_order_relaxed) ? GenerationStatus::kRunning : GenerationStatus::kQueued;
+}
+
+absl::Duration Generation::ended_at() const {
+  base::MutexLock lock(&mu_);
+  return ended_at_;
+}
+
+Generation::Hold::Hold(std::shared_ptr<Generation> generation) : generation_(std::move(generation)) {
+  generation_->AddHold();
+}
+
+Generation::Hold& Generation::Hold::operator=(Hold&& other) noexcept {
+  if (generation_ != nullptr) generation_->RemoveHold();
+  generation_ = std::move(other.generation_);
+  return *this;
+}
+
+Generation::Hold::~Hold() {
+  if (generation_ != nullptr) generation_->RemoveHold();
+}
+
+void Generation::AddHold() {
+  base::MutexLock lock(&mu_);
+  holds_.fetch_add(1, std::memory_order_relaxed);
+  detach_deadline_ = absl::InfiniteDuration();
+}
+
+void Generation::RemoveHold() {
+  absl::Duration deadline;
+  {
+    base::MutexLock lock(&mu_);
+    if (holds_.fetch_sub(1, std::memory_order_relaxed) > 1 || ended_at_ != absl::InfiniteDuration() ||
+        options_.detach_timeout == absl::InfiniteDuration()) {
+      return;
+    }
+    deadline = detach_deadline_ = options_.clock->Monotonic() + options_.detach_timeout;
+    // Once is enough, however often readers come and go: the observer's list stays as short as that of generations.
+    if (std::exchange(detach_announced_, true)) return;
+  }
+  options_.observer->OnDetached(this, deadline);
+}
+
+absl::Duration Generation::TakeDetachDeadline(absl::Duration now) {
+  base::MutexLock lock(&mu_);
+  const absl::Duration deadline =
+      ended_at_ == absl::InfiniteDuration() ? detach_deadline_ : absl::InfiniteDuration();
+  detach_announced_ = deadline > now && deadline != absl::InfiniteDuration();
+  return deadline;
+}
+
+void Generation::RequestCancel(CancelCause cause) {
+  if (ended_at() != absl::InfiniteDuration() || cancelled_.exchange(true)) return;
+  options_.metrics->Cancels(cause).Increment();
+  options_.observer->OnCancelRequested(this);
+}
+
+void Generation::Begin() {
+  if (begun_.exchange(true)) return;
+  options_.metrics->queue_duration.Observe(absl::ToDoubleSeconds(options_.clock->Monotonic() - created_monotonic_));
+}
+
+void Generation::Append(uint32_t choice, std::string_view text, uint32_t tokens, WakeSet* wake) {
+  const absl::Duration now = options_.clock->Monotonic();
+  if (!log_.AppendDelta(choice, text, tokens, Micros(now), wake)) return;
+  auto& gap = tokens_ == 0 ? options_.metrics->first_token : options_.metrics->inter_token;
+  gap.Observe(absl::ToDoubleSeconds(now - last_append_));
+  options_.metrics->generation_tokens.Increment(tokens);
+  if (holds_.load(std::memory_order_relaxed) == 0) options_.metrics->detached_tokens.Increment(tokens);
+  last_append_ = now;
+  tokens_ += tokens;
+}
+
+void Generation::EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) {
+  if (log_.EndChoice(choice, reason, Micros(options_.clock->Monotonic()), wake)) RecordEnd();
+}
+
+void Generation::EndAll(FinishReason reason, WakeSet* wake) {
+  if (log_.EndAll(reason, Micros(options_.clock->Monotonic()), wake)) RecordEnd();
+}
+
+void Generation::Fail(Failed failed, WakeSet* wake) {
+  if (log_.AppendFailed(std::move(failed), Micros(options_.clock->Monotonic()), wake)) {
+    RecordEnd();
+  }
+}
+
+void Generation::RecordEnd() {
+  const absl::Duration now = options_.clock->Monotonic();
+  {
+    base::MutexLock lock(&mu_);
+    ended_at_ = now;
+  }
+  options_.metrics->request_duration.Observe(absl::ToDoubleSeconds(now - created_monotonic_));
+  if (tokens_ > 1) {
+    options_.metrics->per_output_token.Observe(absl::ToDoubleSeconds(now - created_monotonic_) /
+                                               static_cast<double>(tokens_));
+  }
+  options_.observer->OnEnded(this);
+}
+
+}  // namespace runnel::inference

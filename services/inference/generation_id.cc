@@ -1,0 +1,38 @@
+#include "services/inference/generation_id.h"
+
+#include <sys/random.h>
+
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+
+namespace runnel::inference {
+namespace {
+
+constexpr std::string_view kPrefix = "gen_";
+constexpr std::string_view kAlphabet = "abcdefghijklmnopqrstuvwxyz234567";
+constexpr size_t kCharacters = 26;  // ceil(128 / 5)
+
+}  // namespace
+
+std::string NewGenerationId() {
+  std::array<uint8_t, 16> bytes;
+  // 16 bytes never block nor come short once the system has booted; a system without randomness cannot name anything.
+  if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) std::abort();
+  std::string id(kPrefix);
+  uint32_t buffer = 0;
+  int bits = 0;
+  for (const uint8_t byte : bytes) {
+    buffer = (buffer << 8) | byte;
+    for (bits += 8; bits >= 5; bits -= 5) id += kAlphabet[(buffer >> (bits - 5)) & 31];
+  }
+  id += kAlphabet[(buffer << (5 - bits)) & 31];
+  return id;
+}
+
+bool IsGenerationId(std::string_view id) {
+  return id.size() == kPrefix.size() + kCharacters && id.substr(0, kPrefix.size()) == kPrefix &&
+         id.find_first_not_of(kAlphabet, kPrefix.size()) == std::string_view::npos;
+}
+
+}  // namespace runnel::inference

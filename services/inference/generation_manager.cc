@@ -1,0 +1,315 @@
+#include "services/inference/generation_manager.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
+#include "services/inference/generation_id.h"
+
+namespace runnel::inference {
+namespace {
+
+// How long the thread sleeps if nothing tells it to wake earlier; bounds how late retention is noticed.
+constexpr absl::Duration kLongestSleep = absl::Seconds(1);
+
+absl::Status Refuse(absl::StatusCode code, std::string_view message, std::string_view reason,
+                    absl::Duration retry_after = absl::ZeroDuration()) {
+  base::ErrorDetail detail;
+  detail.reason = std::string(reason);
+  detail.retry_after = retry_after;
+  return base::MakeError(code, message, std::move(detail));
+}
+
+}  // namespace
+
+GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Options options)
+    : engine_(engine),
+      options_(options),
+      max_running_(options.max_running > 0 ? options.max_running : engine->MaxRunning()),
+      generation_metrics_(metrics),
+      running_gauge_(metrics->Gauge("runnel_requests_running", "Generations the engine works on.")),
+      waiting_gauge_(metrics->Gauge("runnel_requests_waiting", "Generations admitted that wait for the engine.")),
+      retained_bytes_gauge_(metrics->Gauge("runnel_retained_log_bytes", "Memory held by logs that have ended.")),
+      retained_gauge_(metrics->Gauge("runnel_retained_logs", "Logs that have ended and can be read.")),
+      purged_(metrics->Counter("runnel_purged_logs_total", "Logs purged by time, by memory or on request.")),
+      rejected_(metrics->Counter("runnel_rejected_requests_total", "Generations refused for want of room.")),
+      thread_([this] { Run(); }) {
+  metrics->BeforeExpose([this] {
+    base::MutexLock lock(&mu_);
+    running_gauge_.Set(static_cast<double>(running_.size()));
+    waiting_gauge_.Set(static_cast<double>(waiting_.size()));
+    retained_gauge_.Set(static_cast<double>(finished_.size()));
+    retained_bytes_gauge_.Set(static_cast<double>(finished_bytes_));
+  });
+}
+
+GenerationManager::~GenerationManager() = default;
+
+absl::StatusOr<GenerationManager::Started> GenerationManager::Start(const GenerationRequest& request,
+                                                                    uint64_t fingerprint) {
+  {
+    base::MutexLock lock(&mu_);
+    ASSIGN_OR_RETURN(auto existing, FindStartedLocked(request.request_id, fingerprint));
+    if (existing != nullptr) return Started{existing, Generation::Hold(existing), true};
+    RETURN_IF_ERROR(AdmitLocked(request.choice_count));
+  }
+  // Without the lock: tokenising takes its time.
+  ASSIGN_OR_RETURN(auto prepared, engine_->Prepare(request));
+  Generation::Options generation_options;
+  generation_options.id = NewGenerationId();
+  generation_options.model = request.model;
+  generation_options.choice_count = request.choice_count;
+  generation_options.prompt_tokens = prepared->prompt_tokens();
+  generation_options.detach_timeout = request.detach_timeout;
+  generation_options.clock = options_.clock;
+  generation_options.metrics = &generation_metrics_;
+  generation_options.observer = this;
+
+  base::MutexLock lock(&mu_);
+  // Again: another thread may have done the same meanwhile.
+  ASSIGN_OR_RETURN(auto existing, FindStartedLocked(request.request_id, fingerprint));
+  if (existing != nullptr) return Started{existing, Generation::Hold(existing), true};
+  if (absl::Status admitted = AdmitLocked(request.choice_count); !admitted.ok()) {
+    rejected_.Increment();
+    return admitted;
+  }
+  auto generation = std::make_shared<Generation>(std::move(generation_options));
+  Started started{generation, Generation::Hold(generation), false};
+  generations_[generation->id()] = generation;
+  if (!request.request_id.empty()) {
+    starts_[request.request_id] = {fingerprint, generation->id()};
+    request_ids_[generation->id()] = request.request_id;
+  }
+  ++live_;
+  if (waiting_.empty() && running_choices_ + request.choice_count <= max_running_) {
+    running_choices_ += request.choice_count;
+    running_.insert(generation.get());
+    lock.Release();
+    generation->Begin();
+    engine_->Start(std::move(prepared), generation);
+  } else {
+    waiting_.push_back({generation, std::move(prepared)});
+  }
+  return started;
+}
+
+absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::FindStartedLocked(const std::string& request_id,
+                                                                                 uint64_t fingerprint) const {
+  if (request_id.empty()) return std::shared_ptr<Generation>();
+  const auto found = starts_.find(request_id);
+  if (found == starts_.end()) return std::shared_ptr<Generation>();
+  if (found->second.fingerprint != fingerprint) {
+    return Refuse(absl::StatusCode::kInvalidArgument, "request_id was used before with another request",
+                  "IDEMPOTENCY_MISMATCH");
+  }
+  return generations_.at(found->second.generation_id);
+}
+
+absl::Status GenerationManager::AdmitLocked(uint32_t choice_count) const {
+  if (draining_) {
+    return Refuse(absl::StatusCode::kUnavailable, "the service is draining", "DRAINING", options_.retry_after);
+  }
+  if (choice_count > max_running_) {
+    return base::InvalidField("choice_count", absl::StrCat("at most ", max_running_, " with this engine"));
+  }
+  const bool runs_at_once = waiting_.empty() && running_choices_ + choice_count <= max_running_;
+  if (!runs_at_once && waiting_.size() >= options_.max_waiting) {
+    return Refuse(absl::StatusCode::kResourceExhausted,
+                  absl::StrCat(waiting_.size(), " generations are waiting already"), "QUEUE_FULL",
+                  options_.retry_after);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::Find(const std::string& id) const {
+  base::MutexLock lock(&mu_);
+  const auto found = generations_.find(id);
+  if (found == generations_.end()) return NotFoundLocked(id);
+  return found->second;
+}
+
+absl::Status GenerationManager::NotFoundLocked(const std::string& id) const {
+  if (tombstones_.contains(id)) {
+    return Refuse(absl::StatusCode::kNotFound, "the generation was purged", "GENERATION_EXPIRED");
+  }
+  return Refuse(absl::StatusCode::kNotFound, "no such generation", "GENERATION_NOT_FOUND");
+}
+
+absl::Status GenerationManager::Delete(const std::string& id) {
+  std::shared_ptr<Generation> generation;
+  {
+    base::MutexLock lock(&mu_);
+    const auto found = generations_.find(id);
+    if (found == generations_.end()) {
+      return tombstones_.contains(id) ? absl::OkStatus() : NotFoundLocked(id);
+    }
+    generation = found->second;
+    const auto finished = std::find_if(finished_.begin(), finished_.end(), [&](const auto& f) { return f.id == id; });
+    if (finished != finished_.end()) {
+      finished_bytes_ -= finished->bytes;
+      finished_.erase(finished);
+    }
+    ForgetLocked(id);
+  }
+  generation->RequestCancel(CancelCause::kDeleted);
+  return absl::OkStatus();
+}
+
+void GenerationManager::ForgetLocked(const std::string& id) {
+  if (const auto request_id = request_ids_.find(id); request_id != request_ids_.end()) {
+    starts_.erase(request_id->second);
+    request_ids_.erase(request_id);
+  }
+  generations_.erase(id);
+  purged_.Increment();
+  tombstones_.insert(id);
+  tombstone_order_.push_back(id);
+  if (tombstone_order_.size() > options_.max_tombstones) {
+    tombstones_.erase(tombstone_order_.front());
+    tombstone_order_.pop_front();
+  }
+}
+
+absl::Time GenerationManager::ExpiresAt(const Generation& generation) const {
+  const absl::Duration ended = generation.ended_at();
+  if (ended == absl::InfiniteDuration()) return absl::InfiniteFuture();
+  return options_.clock->Now() + (ended + options_.retention - options_.clock->Monotonic());
+}
+
+void GenerationManager::BeginDrain() {
+  base::MutexLock lock(&mu_);
+  draining_ = true;
+}
+
+bool GenerationManager::WaitUntilIdle(absl::Duration timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
+  base::MutexLock lock(&mu_);
+  while (live_ > 0) {
+    if (!idle_.WaitUntil(&mu_, deadline) && live_ > 0) return false;
+  }
+  return true;
+}
+
+void GenerationManager::Stop() {
+  {
+    base::MutexLock lock(&mu_);
+    draining_ = stopped_ = true;
+    wake_.NotifyAll();
+  }
+  if (thread_.joinable()) thread_.join();
+  base::MutexLock lock(&mu_);
+  // Those that never reached the engine have nobody else to end them.
+  std::deque<Waiting> waiting = std::move(waiting_);
+  waiting_.clear();
+  lock.Release();
+  WakeSet wake;
+  for (const Waiting& each : waiting) each.generation->Fail({"draining", "the service is stopping", true}, &wake);
+}
+
+void GenerationManager::OnDetached(Generation* generation, absl::Duration deadline) {
+  base::MutexLock lock(&mu_);
+  detached_.push({deadline, generation->weak_from_this()});
+  wake_.NotifyOne();
+}
+
+void GenerationManager::OnCancelRequested(Generation*) {
+  engine_->CancelRequested();
+  base::MutexLock lock(&mu_);
+  if (waiting_.empty()) return;
+  chores_pending_ = true;
+  wake_.NotifyOne();
+}
+
+void GenerationManager::OnEnded(Generation* generation) {
+  const size_t bytes = generation->log().bytes();
+  const absl::Duration at = generation->ended_at();
+  base::MutexLock lock(&mu_);
+  --live_;
+  if (running_.erase(generation) > 0) running_choices_ -= generation->choice_count();
+  if (generations_.contains(generation->id())) {
+    finished_.push_back({generation->id(), at, bytes});
+    finished_bytes_ += bytes;
+  }
+  PurgeFinishedLocked();
+  if (live_ == 0) idle_.NotifyAll();
+  if (waiting_.empty()) return;
+  chores_pending_ = true;
+  wake_.NotifyOne();
+}
+
+void GenerationManager::PurgeFinishedLocked() {
+  const absl::Duration oldest = options_.clock->Monotonic() - options_.retention;
+  while (!finished_.empty() && (finished_bytes_ > options_.retention_bytes || finished_.front().at <= oldest)) {
+    finished_bytes_ -= finished_.front().bytes;
+    const std::string id = finished_.front().id;
+    finished_.pop_front();
+    ForgetLocked(id);
+  }
+}
+
+void GenerationManager::Run() {
+  base::MutexLock lock(&mu_);
+  while (!stopped_) {
+    Chores chores = CollectChoresLocked();
+    mu_.Unlock();
+    DoChores(std::move(chores), engine_);
+    mu_.Lock();
+    if (stopped_ || std::exchange(chores_pending_, false)) continue;
+    const absl::Duration sleep = NextWakeLocked();
+    if (sleep <= absl::ZeroDuration()) continue;
+    wake_.WaitUntil(&mu_, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(sleep));
+  }
+}
+
+absl::Duration GenerationManager::NextWakeLocked() const {
+  if (detached_.empty()) return kLongestSleep;
+  return std::min(kLongestSleep, detached_.top().at - options_.clock->Monotonic());
+}
+
+GenerationManager::Chores GenerationManager::CollectChoresLocked() {
+  Chores chores;
+  const absl::Duration now = options_.clock->Monotonic();
+  PurgeFinishedLocked();
+  while (!detached_.empty() && detached_.top().at <= now) {
+    std::shared_ptr<Generation> generation = detached_.top().generation.lock();
+    detached_.pop();
+    if (generation == nullptr) continue;
+    const absl::Duration deadline = generation->TakeDetachDeadline(now);
+    if (deadline <= now) {
+      chores.cancel_detached.push_back(std::move(generation));
+    } else if (deadline != absl::InfiniteDuration()) {
+      detached_.push({deadline, generation});
+    }
+  }
+  CollectWaitingLocked(&chores);
+  return chores;
+}
+
+void GenerationManager::CollectWaitingLocked(Chores* chores) {
+  std::erase_if(waiting_, [&](Waiting& each) {
+    if (!each.generation->cancelled()) return false;
+    chores->end_cancelled.push_back(std::move(each.generation));
+    return true;
+  });
+  while (!waiting_.empty() && running_choices_ + waiting_.front().generation->choice_count() <= max_running_) {
+    running_choices_ += waiting_.front().generation->choice_count();
+    running_.insert(waiting_.front().generation.get());
+    chores->start.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+void GenerationManager::DoChores(Chores chores, Engine* engine) {
+  WakeSet wake;
+  for (Waiting& each : chores.start) {
+    each.generation->Begin();
+    std::shared_ptr<Generation> generation = std::move(each.generation);
+    engine->Start(std::move(each.prepared), std::move(generation));
+  }
+  for (const auto& generation : chores.end_cancelled) generation->EndAll(FinishReason::kCancelled, &wake);
+  for (const auto& generation : chores.cancel_detached) generation->RequestCancel(CancelCause::kDetached);
+}
+
+}  // namespace runnel::inference

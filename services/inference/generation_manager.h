@@ -1,0 +1,149 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <queue>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "services/base/clock.h"
+#include "services/base/metrics.h"
+#include "services/base/mutex.h"
+#include "services/inference/engine.h"
+#include "services/inference/generation.h"
+
+namespace runnel::inference {
+
+// Admits, finds, starts, cancels and retires generations. Thread-safe; one thread of its own sees to what time brings:
+// detach timeouts, retention, and starting those that wait.
+class GenerationManager final : public GenerationObserver {
+ public:
+  struct Options {
+    uint32_t max_running = 0;  // choices at once; 0: as many as the engine can
+    uint32_t max_waiting = 1024;
+    absl::Duration retention = absl::Minutes(10);
+    size_t retention_bytes = size_t{256} << 20;  // of finished logs together; the oldest go first
+    size_t max_tombstones = 100'000;             // ids remembered after their logs were purged
+    absl::Duration retry_after = absl::Seconds(1);
+    const base::Clock* clock = &base::Clock::System();
+  };
+
+  // `engine` and `metrics` must outlive the manager.
+  GenerationManager(Engine* engine, base::Metrics* metrics, Options options);
+  // Stop() must have been called.
+  ~GenerationManager() override;
+
+  struct Started {
+    std::shared_ptr<Generation> generation;
+    Generation::Hold hold;  // keeps it from being cancelled until the caller has attached its reader
+    bool existing = false;  // request_id named it before
+  };
+  // Starts a generation, or finds the one that the same request_id has started. `fingerprint` is a hash of the request
+  // without its id. ResourceExhausted QUEUE_FULL, Unavailable DRAINING, InvalidArgument (from the engine, or
+  // IDEMPOTENCY_MISMATCH), NotFound MODEL_NOT_FOUND.
+  absl::StatusOr<Started> Start(const GenerationRequest& request, uint64_t fingerprint) EXCLUDES(mu_);
+
+  // NotFound GENERATION_NOT_FOUND or GENERATION_EXPIRED.
+  absl::StatusOr<std::shared_ptr<Generation>> Find(const std::string& id) const EXCLUDES(mu_);
+
+  // Cancels and forgets.
+  absl::Status Delete(const std::string& id) EXCLUDES(mu_);
+
+  // When a generation's log may be purged, on the wall clock. InfiniteFuture while it runs.
+  absl::Time ExpiresAt(const Generation& generation) const;
+
+  // From now on Start fails with DRAINING.
+  void BeginDrain() EXCLUDES(mu_);
+  // True once nothing runs or waits; false if `timeout` passed first.
+  bool WaitUntilIdle(absl::Duration timeout) EXCLUDES(mu_);
+  // Ends the thread. The engine must have been stopped, so that nothing runs.
+  void Stop() EXCLUDES(mu_);
+
+  std::vector<ModelInfo> Models() const { return engine_->Models(); }
+  absl::Duration retention() const { return options_.retention; }
+
+  // GenerationObserver.
+  void OnDetached(Generation* generation, absl::Duration deadline) override EXCLUDES(mu_);
+  void OnEnded(Generation* generation) override EXCLUDES(mu_);
+  void OnCancelRequested(Generation* generation) override EXCLUDES(mu_);
+
+ private:
+  struct Waiting {
+    std::shared_ptr<Generation> generation;
+    std::unique_ptr<PreparedGeneration> prepared;
+  };
+  struct DetachDeadline {
+    absl::Duration at;
+    std::weak_ptr<Generation> generation;
+    bool operator<(const DetachDeadline& other) const { return at > other.at; }  // the earliest on top
+  };
+  struct IdempotentStart {
+    uint64_t fingerprint = 0;
+    std::string generation_id;
+  };
+
+  // What the thread found to do, to be done without the lock.
+  struct Chores {
+    std::vector<Waiting> start;
+    std::vector<std::shared_ptr<Generation>> end_cancelled;
+    std::vector<std::shared_ptr<Generation>> cancel_detached;
+  };
+  void Run() EXCLUDES(mu_);
+  Chores CollectChoresLocked() REQUIRES(mu_);
+  static void DoChores(Chores chores, Engine* engine);
+  absl::Duration NextWakeLocked() const REQUIRES(mu_);
+  void CollectWaitingLocked(Chores* chores) REQUIRES(mu_);
+  void PurgeFinishedLocked() REQUIRES(mu_);
+  void ForgetLocked(const std::string& id) REQUIRES(mu_);
+  absl::Status NotFoundLocked(const std::string& id) const REQUIRES(mu_);
+  absl::Status AdmitLocked(uint32_t choice_count) const REQUIRES(mu_);
+  // Null if `request_id` is new.
+  absl::StatusOr<std::shared_ptr<Generation>> FindStartedLocked(const std::string& request_id, uint64_t fingerprint)
+      const REQUIRES(mu_);
+
+  Engine* const engine_;
+  const Options options_;
+  const uint32_t max_running_;
+  GenerationMetrics generation_metrics_;
+  prometheus::Gauge& running_gauge_;
+  prometheus::Gauge& waiting_gauge_;
+  prometheus::Gauge& retained_bytes_gauge_;
+  prometheus::Gauge& retained_gauge_;
+  prometheus::Counter& purged_;
+  prometheus::Counter& rejected_;
+
+  mutable base::Mutex mu_;
+  base::CondVar wake_;
+  base::CondVar idle_;
+  std::unordered_map<std::string, std::shared_ptr<Generation>> generations_ GUARDED_BY(mu_);
+  std::unordered_map<std::string, IdempotentStart> starts_ GUARDED_BY(mu_);      // by request_id
+  std::unordered_map<std::string, std::string> request_ids_ GUARDED_BY(mu_);     // by generation id
+  std::deque<Waiting> waiting_ GUARDED_BY(mu_);
+  uint32_t running_choices_ GUARDED_BY(mu_) = 0;
+  uint32_t live_ GUARDED_BY(mu_) = 0;  // running and waiting generations
+  std::unordered_set<const Generation*> running_ GUARDED_BY(mu_);
+  std::priority_queue<DetachDeadline> detached_ GUARDED_BY(mu_);
+  struct Finished {
+    std::string id;
+    absl::Duration at;
+    size_t bytes = 0;
+  };
+  std::deque<Finished> finished_ GUARDED_BY(mu_);  // the oldest first
+  size_t finished_bytes_ GUARDED_BY(mu_) = 0;
+  std::unordered_set<std::string> tombstones_ GUARDED_BY(mu_);
+  std::deque<std::string> tombstone_order_ GUARDED_BY(mu_);
+  bool chores_pending_ GUARDED_BY(mu_) = false;
+  bool draining_ GUARDED_BY(mu_) = false;
+  bool stopped_ GUARDED_BY(mu_) = false;
+  std::jthread thread_;
+};
+
+}  // namespace runnel::inference

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+
+namespace runnel::inference {
+
+enum class ChatRole { kSystem, kUser, kAssistant };
+
+struct ChatMessage {
+  ChatRole role = ChatRole::kUser;
+  std::string content;
+};
+
+// Absent = the engine's default.
+struct Sampling {
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<uint32_t> top_k;
+  std::optional<float> min_p;
+  std::optional<float> presence_penalty;
+  std::optional<float> frequency_penalty;
+};
+
+// A GenerateRequest after validation (proto_convert.h), with the service's defaults filled in: an engine need not check
+// ranges again.
+struct GenerationRequest {
+  std::string model;                  // never empty
+  std::vector<ChatMessage> messages;  // empty if prompt is meant
+  std::string prompt;
+  Sampling sampling;
+  uint64_t seed = 0;  // resolved: random if the caller gave none
+  uint32_t max_tokens = 0;
+  uint32_t choice_count = 1;
+  std::vector<std::string> stop;
+  absl::Duration detach_timeout;  // InfiniteDuration: never cancelled for want of readers
+  std::string request_id;
+  std::map<std::string, std::string> metadata;
+};
+
+}  // namespace runnel::inference

@@ -1,0 +1,326 @@
+#include "services/inference/link_reactor.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
+
+namespace runnel::inference {
+namespace {
+
+// What an event takes on the wire beside its text, about.
+constexpr size_t kEventOverheadBytes = 32;
+
+}  // namespace
+
+// A cursor of this Link into one log. Removes itself from the log when it is destroyed, which must not happen under the
+// reactor's lock.
+class LinkReactor::Attachment final : public LogReader {
+ public:
+  Attachment(LinkReactor* link, uint32_t number, std::shared_ptr<Generation> generation, uint64_t after)
+      : link_(link), number_(number), generation_(std::move(generation)), hold_(generation_), cursor(after) {
+    generation_->AddReader(this);
+  }
+  ~Attachment() override { generation_->RemoveReader(this); }
+
+  std::shared_ptr<Flushable> MarkNews() override { return link_->MarkNews(this); }
+
+  uint32_t number() const { return number_; }
+  const Generation& generation() const { return *generation_; }
+
+ private:
+  LinkReactor* const link_;
+  const uint32_t number_;
+  const std::shared_ptr<Generation> generation_;
+  const Generation::Hold hold_;
+
+ public:
+  // Of who fills the batch.
+  uint64_t cursor;
+  // Guarded by the reactor's mu_.
+  bool has_news = false;
+};
+
+LinkReactor* LinkReactor::Start(GenerationManager* manager, const LinkOptions* options, LiveStreams* live) {
+  const std::shared_ptr<LinkReactor> reactor(new LinkReactor(manager, options, live));
+  live->Add(reactor);
+  reactor->StartRead(&reactor->request_);
+  reactor->MaybeWrite();
+  return reactor.get();
+}
+
+LinkReactor::LinkReactor(GenerationManager* manager, const LinkOptions* options, LiveStreams* live)
+    : manager_(manager), options_(options), live_(live) {}
+
+LinkReactor::~LinkReactor() = default;
+
+void LinkReactor::AnnounceGoingAway() {
+  {
+    base::MutexLock lock(&mu_);
+    going_away_due_ = true;
+  }
+  MaybeWrite();
+}
+
+void LinkReactor::OnReadDone(bool ok) {
+  if (!ok) {
+    BeginEnd(grpc::Status::OK);
+    return;
+  }
+  HandleCommand();
+  {
+    base::MutexLock lock(&mu_);
+    if (ending_) return;
+    read_paused_ = replies_.size() >= options_->max_pending_replies;
+    if (read_paused_) return;
+  }
+  StartRead(&request_);
+}
+
+void LinkReactor::HandleCommand() {
+  switch (request_.command_case()) {
+    case v1::LinkRequest::kGenerate:
+      return HandleGenerate(request_.generate());
+    case v1::LinkRequest::kAttach:
+      return HandleAttach(request_.attach());
+    case v1::LinkRequest::kDetach:
+      return HandleDetach(request_.detach().attachment());
+    case v1::LinkRequest::COMMAND_NOT_SET:
+      return BeginEnd(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "a command of the Link is empty"));
+  }
+}
+
+void LinkReactor::HandleGenerate(const v1::LinkGenerate& command) {
+  if (!CheckFree(command.attachment())) return;
+  auto request = RequestFromProto(command.request(), options_->defaults, manager_->Models());
+  if (!request.ok()) return Reject(command.attachment(), request.status());
+  auto started = manager_->Start(*request, RequestFingerprint(command.request()));
+  if (!started.ok()) return Reject(command.attachment(), started.status());
+  const uint64_t after = started->existing ? command.after_seq() : 0;
+  Attach(command.attachment(), *std::move(started), after, v1::GAP_POLICY_SIGNAL);
+}
+
+void LinkReactor::HandleAttach(const v1::LinkAttach& command) {
+  if (!CheckFree(command.attachment())) return;
+  auto generation = manager_->Find(command.generation_id());
+  if (!generation.ok()) return Reject(command.attachment(), generation.status());
+  GenerationManager::Started started{*generation, Generation::Hold(*generation), true};
+  Attach(command.attachment(), std::move(started), command.after_seq(), command.gap_policy());
+}
+
+void LinkReactor::Attach(uint32_t number, GenerationManager::Started started, uint64_t after, v1::GapPolicy policy) {
+  const std::shared_ptr<Generation>& generation = started.generation;
+  const EventLog::State state = generation->log().GetState();
+  if (after > state.last_seq && policy == v1::GAP_POLICY_FAIL) {
+    return Reject(number, AfterBeyondEnd(state.last_seq));
+  }
+  v1::LinkReply reply;
+  reply.set_attachment(number);
+  auto* attached = reply.mutable_attached();
+  attached->set_generation_id(generation->id());
+  attached->set_model(generation->model());
+  attached->set_status(StatusToProto(*generation));
+  attached->set_last_seq(state.last_seq);
+  attached->set_existing(started.existing);
+  auto attachment = std::make_shared<Attachment>(this, number, generation, after);
+  base::MutexLock lock(&mu_);
+  replies_.push_back(std::move(reply));
+  if (state.ended && after == state.last_seq) {
+    v1::LinkReply nothing_left;
+    nothing_left.set_attachment(number);
+    nothing_left.mutable_detached();
+    replies_.push_back(std::move(nothing_left));
+  } else {
+    slots_[number] = attachment;
+    if (!std::exchange(attachment->has_news, true)) news_.push_back(std::move(attachment));
+  }
+  lock.Release();
+  MaybeWrite();
+}
+
+void LinkReactor::HandleDetach(uint32_t number) {
+  std::shared_ptr<Attachment> attachment;  // destroyed after the lock
+  v1::LinkReply reply;
+  reply.set_attachment(number);
+  reply.mutable_detached();
+  base::MutexLock lock(&mu_);
+  if (number < slots_.size()) attachment = std::move(slots_[number]);
+  replies_.push_back(std::move(reply));
+  lock.Release();
+  MaybeWrite();
+}
+
+bool LinkReactor::CheckFree(uint32_t number) {
+  {
+    base::MutexLock lock(&mu_);
+    if (number < options_->max_attachments && number >= slots_.size()) slots_.resize(number + 1);
+    if (number < slots_.size() && slots_[number] == nullptr) return true;
+  }
+  BeginEnd(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                        absl::StrCat("attachment ", number, " is in use, or not below ", options_->max_attachments)));
+  return false;
+}
+
+void LinkReactor::Reply(v1::LinkReply reply) {
+  {
+    base::MutexLock lock(&mu_);
+    replies_.push_back(std::move(reply));
+  }
+  MaybeWrite();
+}
+
+void LinkReactor::Reject(uint32_t number, const absl::Status& status) {
+  v1::LinkReply reply;
+  reply.set_attachment(number);
+  *reply.mutable_rejected() = base::ToRpcStatus(status);
+  Reply(std::move(reply));
+}
+
+std::shared_ptr<Flushable> LinkReactor::MarkNews(Attachment* attachment) {
+  base::MutexLock lock(&mu_);
+  // The slot is not its own before Attach has filled it, and after a detach. Attach marks it when it fills the slot.
+  if (slots_[attachment->number()].get() != attachment || std::exchange(attachment->has_news, true)) return nullptr;
+  news_.push_back(slots_[attachment->number()]);
+  // Who completes the write in flight, or adds the first to the list, sees to the others as well.
+  return write_in_flight_ || news_.size() > 1 ? nullptr : shared_from_this();
+}
+
+void LinkReactor::MaybeWrite() {
+  std::vector<std::shared_ptr<Attachment>> round;
+  while (TakeRound(&round)) {
+    FillBatch(std::move(round));
+    if (response_.has_hello() || response_.going_away() || response_.replies_size() > 0 || response_.events_size() > 0) {
+      StartWrite(&response_);
+      return;
+    }
+    // Its news had been sent with an earlier batch.
+    round.clear();
+    base::MutexLock lock(&mu_);
+    write_in_flight_ = false;
+    FinishIfIdleLocked();
+  }
+}
+
+bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round) {
+  std::vector<std::shared_ptr<Attachment>> detached;  // destroyed after the lock
+  base::MutexLock lock(&mu_);
+  if (write_in_flight_ || ending_) return false;
+  if (!hello_due_ && !going_away_due_ && replies_.empty() && news_.empty()) return false;
+  write_in_flight_ = true;
+  response_.Clear();
+  if (std::exchange(hello_due_, false)) {
+    response_.mutable_hello()->set_replica(options_->replica);
+    response_.mutable_hello()->set_max_attachments(options_->max_attachments);
+    response_.mutable_hello()->mutable_retention()->set_seconds(absl::ToInt64Seconds(manager_->retention()));
+  }
+  response_.set_going_away(std::exchange(going_away_due_, false));
+  for (v1::LinkReply& reply : replies_) *response_.add_replies() = std::move(reply);
+  replies_.clear();
+  for (auto& attachment : news_) {
+    // From here on an append marks it again, so what the reading that follows does not see is news.
+    attachment->has_news = false;
+    auto& list = slots_[attachment->number()] == attachment ? *round : detached;
+    list.push_back(std::move(attachment));
+  }
+  news_.clear();
+  lock.Release();
+  return true;
+}
+
+void LinkReactor::FillBatch(std::vector<std::shared_ptr<Attachment>> round) {
+  size_t bytes = 0;
+  size_t next = 0;
+  for (; next < round.size() && bytes < options_->max_batch_bytes; ++next) {
+    bytes += FillFrom(round[next], options_->max_attachment_bytes);
+  }
+  if (next == round.size()) return;
+  // No room: they come first in the next batch.
+  base::MutexLock lock(&mu_);
+  std::vector<std::shared_ptr<Attachment>> first;
+  for (; next < round.size(); ++next) {
+    if (!std::exchange(round[next]->has_news, true)) first.push_back(std::move(round[next]));
+  }
+  news_.insert(news_.begin(), std::make_move_iterator(first.begin()), std::make_move_iterator(first.end()));
+}
+
+size_t LinkReactor::FillFrom(const std::shared_ptr<Attachment>& attachment, size_t max_bytes) {
+  const EventLog& log = attachment->generation().log();
+  scratch_.clear();
+  bool more = log.Read(attachment->cursor, max_bytes, &scratch_);
+  if (scratch_.empty() && attachment->cursor > log.GetState().last_seq) {
+    scratch_.push_back(log.MakeGap(attachment->cursor));
+    more = true;
+  }
+  if (scratch_.empty()) return 0;
+  attachment->cursor = scratch_.back().seq;
+  const bool ended = scratch_.back().terminal();
+  size_t bytes = 0;
+  for (Event& event : scratch_) {
+    if (const auto* delta = std::get_if<Delta>(&event.payload)) bytes += delta->text.size();
+    bytes += kEventOverheadBytes;
+    v1::LinkEvent* out = response_.add_events();
+    out->set_attachment(attachment->number());
+    EventToProto(std::move(event), out->mutable_event());
+  }
+  if (ended) {
+    EndAttachment(attachment);
+  } else if (more) {
+    base::MutexLock lock(&mu_);
+    if (!std::exchange(attachment->has_news, true)) news_.push_back(attachment);
+  }
+  return bytes;
+}
+
+void LinkReactor::EndAttachment(const std::shared_ptr<Attachment>& attachment) {
+  base::MutexLock lock(&mu_);
+  // Not if a detach has emptied the slot. `attachment` is the caller's, so nothing is destroyed here.
+  if (slots_[attachment->number()] == attachment) slots_[attachment->number()] = nullptr;
+}
+
+void LinkReactor::OnWriteDone(bool ok) {
+  bool read = false;
+  {
+    base::MutexLock lock(&mu_);
+    write_in_flight_ = false;
+    if (!ok) ending_ = true;
+    FinishIfIdleLocked();
+    if (finished_) return;
+    read = std::exchange(read_paused_, false);
+  }
+  MaybeWrite();
+  if (read) StartRead(&request_);
+}
+
+void LinkReactor::OnCancel() { BeginEnd(grpc::Status(grpc::StatusCode::CANCELLED, "the Link was cancelled")); }
+
+void LinkReactor::BeginEnd(grpc::Status status) {
+  {
+    base::MutexLock lock(&mu_);
+    if (std::exchange(ending_, true)) return;
+    final_status_ = std::move(status);
+    FinishIfIdleLocked();
+  }
+  DropAttachments();
+}
+
+void LinkReactor::FinishIfIdleLocked() {
+  // Never while a write is in flight, and once: gRPC aborts on either.
+  if (!ending_ || write_in_flight_ || std::exchange(finished_, true)) return;
+  Finish(final_status_);
+}
+
+void LinkReactor::DropAttachments() {
+  std::vector<std::shared_ptr<Attachment>> slots;
+  std::vector<std::shared_ptr<Attachment>> news;
+  base::MutexLock lock(&mu_);
+  for (auto& slot : slots_) slots.push_back(std::move(slot));
+  news.swap(news_);
+  lock.Release();
+}
+
+void LinkReactor::OnDone() {
+  DropAttachments();
+  live_->Remove(this);
+}
+
+}  // namespace runnel::inference

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runnel/v1/inference.pb.h"
+#include "services/base/mutex.h"
+#include "services/inference/generation_manager.h"
+#include "services/inference/live_streams.h"
+#include "services/inference/proto_convert.h"
+#include "services/inference/wake_set.h"
+
+namespace runnel::inference {
+
+struct LinkOptions {
+  std::string replica;
+  uint32_t max_attachments = 20'000;
+  size_t max_batch_bytes = 256 << 10;
+  // Of one attachment in one batch, so that a replay of a long log does not hold up the others.
+  size_t max_attachment_bytes = 16 << 10;
+  // Commands answered but not yet written; beyond, no more commands are read.
+  size_t max_pending_replies = 4096;
+  RequestDefaults defaults;
+};
+
+// One Link: the cursors of a bridge's attachments and the one write in flight. Nothing is queued but replies: when the
+// write completes, the next batch is filled from the logs of the attachments that have news.
+//
+// Owned by LiveStreams from Start until OnDone. Locks: a log's before the reactor's, so the reactor reads logs without
+// its own.
+class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::LinkResponse>,
+                          public Flushable,
+                          public LiveStream,
+                          public std::enable_shared_from_this<LinkReactor> {
+ public:
+  // All must outlive the reactor.
+  static LinkReactor* Start(GenerationManager* manager, const LinkOptions* options, LiveStreams* live);
+  ~LinkReactor() override;
+
+  void Flush() override { MaybeWrite(); }
+  void AnnounceGoingAway() override EXCLUDES(mu_);
+
+  void OnReadDone(bool ok) override EXCLUDES(mu_);
+  void OnWriteDone(bool ok) override EXCLUDES(mu_);
+  void OnCancel() override EXCLUDES(mu_);
+  void OnDone() override EXCLUDES(mu_);
+
+ private:
+  class Attachment;
+
+  LinkReactor(GenerationManager* manager, const LinkOptions* options, LiveStreams* live);
+
+  void HandleCommand() EXCLUDES(mu_);
+  void HandleGenerate(const v1::LinkGenerate& command) EXCLUDES(mu_);
+  void HandleAttach(const v1::LinkAttach& command) EXCLUDES(mu_);
+  void HandleDetach(uint32_t number) EXCLUDES(mu_);
+  void Attach(uint32_t number, GenerationManager::Started started, uint64_t after, v1::GapPolicy policy)
+      EXCLUDES(mu_);
+  // False if `number` must not be taken; then the Link is ending.
+  bool CheckFree(uint32_t number) EXCLUDES(mu_);
+  void Reply(v1::LinkReply reply) EXCLUDES(mu_);
+  void Reject(uint32_t number, const absl::Status& status) EXCLUDES(mu_);
+
+  std::shared_ptr<Flushable> MarkNews(Attachment* attachment) EXCLUDES(mu_);
+  void MaybeWrite() EXCLUDES(mu_);
+  // Takes what the next batch is made of; false if there is nothing to write, or a write is in flight.
+  bool TakeRound(std::vector<std::shared_ptr<Attachment>>* round) EXCLUDES(mu_);
+  void FillBatch(std::vector<std::shared_ptr<Attachment>> round) EXCLUDES(mu_);
+  // Moves the news of one attachment into the batch; returns the bytes it took.
+  size_t FillFrom(const std::shared_ptr<Attachment>& attachment, size_t max_bytes) EXCLUDES(mu_);
+  void EndAttachment(const std::shared_ptr<Attachment>& attachment) EXCLUDES(mu_);
+  void BeginEnd(grpc::Status status) EXCLUDES(mu_);
+  void FinishIfIdleLocked() REQUIRES(mu_);
+  void DropAttachments() EXCLUDES(mu_);
+
+  GenerationManager* const manager_;
+  const LinkOptions* const options_;
+  LiveStreams* const live_;
+
+  // Of the one read, and of the one write and who fills it.
+  v1::LinkRequest request_;
+  v1::LinkResponse response_;
+  std::vector<Event> scratch_;
+
+  base::Mutex mu_;
+  std::vector<std::shared_ptr<Attachment>> slots_ GUARDED_BY(mu_);  // by number
+  std::vector<std::shared_ptr<Attachment>> news_ GUARDED_BY(mu_);   // in the order in which they are served
+  std::vector<v1::LinkReply> replies_ GUARDED_BY(mu_);
+  bool hello_due_ GUARDED_BY(mu_) = true;
+  bool going_away_due_ GUARDED_BY(mu_) = false;
+  bool write_in_flight_ GUARDED_BY(mu_) = false;
+  bool read_paused_ GUARDED_BY(mu_) = false;
+  bool ending_ GUARDED_BY(mu_) = false;  // no more writes
+  bool finished_ GUARDED_BY(mu_) = false;
+  grpc::Status final_status_ GUARDED_BY(mu_);
+};
+
+}  // namespace runnel::inference

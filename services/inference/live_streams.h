@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "services/base/mutex.h"
+
+namespace runnel::inference {
+
+// A streaming call that is open. Implemented by the reactors.
+class LiveStream {
+ public:
+  virtual ~LiveStream() = default;
+  // Tells the client that the service is about to stop, if its protocol can say so.
+  virtual void AnnounceGoingAway() = 0;
+};
+
+// All open streaming calls: what a stop has to wait for. Thread-safe.
+class LiveStreams {
+ public:
+  void Add(const std::shared_ptr<LiveStream>& stream) EXCLUDES(mu_);
+  void Remove(const LiveStream* stream) EXCLUDES(mu_);
+  void AnnounceGoingAway() EXCLUDES(mu_);
+  // False if `timeout` passed while some were open.
+  bool WaitUntilNone(absl::Duration timeout) EXCLUDES(mu_);
+  size_t size() const EXCLUDES(mu_);
+
+ private:
+  mutable base::Mutex mu_;
+  base::CondVar none_;
+  std::vector<std::shared_ptr<LiveStream>> streams_ GUARDED_BY(mu_);
+};
+
+}  // namespace runnel::inference

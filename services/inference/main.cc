@@ -1,0 +1,121 @@
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/admin_server.h"
+#include "services/base/flags.h"
+#include "services/base/logging.h"
+#include "services/base/metrics.h"
+#include "services/base/shutdown.h"
+#include "services/base/status_macros.h"
+#include "services/inference/engine_factory.h"
+#include "services/inference/generation_manager.h"
+#include "services/inference/inference_service.h"
+#include "services/inference/live_streams.h"
+#include "services/inference/options.h"
+
+namespace runnel::inference {
+namespace {
+
+constexpr char kProcess[] = "runnel-inference";
+constexpr char kServiceName[] = "runnel.v1.InferenceService";
+// For readers to fetch the last events, after all generations have ended.
+constexpr absl::Duration kLastEvents = absl::Seconds(2);
+
+absl::StatusOr<std::unique_ptr<grpc::Server>> Listen(const Options& options, grpc::Service* service) {
+  grpc::EnableDefaultHealthCheckService(true);
+  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  // A second process must see that the port is taken.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Bridges ping idle connections every 30 s to find dead ones; the default of 5 minutes would punish them for it.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 20'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.RegisterService(service);
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen, " (is the port in use?)"));
+  }
+  spdlog::info("gRPC on port {}", port);
+  return server;
+}
+
+// Waits, but not longer than until a second signal ends the process.
+void Pause(absl::Duration duration) {
+  std::mutex mutex;
+  std::condition_variable never;
+  std::unique_lock lock(mutex);
+  never.wait_for(lock, absl::ToChronoNanoseconds(duration), [] { return false; });
+}
+
+absl::Status Run() {
+  base::ShutdownSignal shutdown;
+  ASSIGN_OR_RETURN(const Options options, OptionsFromFlags());
+  RETURN_IF_ERROR(base::InitLogging(kProcess, options.log_level));
+  base::RouteGrpcLog();
+  base::RaiseDescriptorLimit();
+
+  base::Metrics metrics;
+  std::atomic<bool> ready = false;
+  LiveStreams live;
+  prometheus::Gauge& streams = metrics.Gauge("runnel_streams_active", "Open streaming calls.", {{"transport", "grpc"}});
+  metrics.BeforeExpose([&] { streams.Set(static_cast<double>(live.size())); });
+
+  ASSIGN_OR_RETURN(const auto engine, CreateEngine(options, &metrics));
+  GenerationManager manager(engine.get(), &metrics, options.manager);
+  InferenceService service(&manager, &live, options.link);
+  auto listening = Listen(options, &service);
+  auto admin = listening.ok() ? base::AdminServer::Create(options.admin_listen, &metrics,
+                                                          [&] { return ready ? "" : "starting or draining"; })
+                              : listening.status();
+  if (!admin.ok()) {
+    engine->Stop();
+    manager.Stop();
+    return admin.status();
+  }
+  grpc::Server& server = **listening;
+  const auto set_serving = [&](bool serving) {
+    ready = serving;
+    server.GetHealthCheckService()->SetServingStatus(serving);
+    server.GetHealthCheckService()->SetServingStatus(kServiceName, serving);
+  };
+  set_serving(true);
+  spdlog::info("serving model {} as replica {}, admin port {}", engine->Models().front().id, options.link.replica,
+               (*admin)->port());
+
+  spdlog::info("signal {}: draining", shutdown.Wait());
+  set_serving(false);
+  Pause(options.drain_notice);
+  manager.BeginDrain();
+  live.AnnounceGoingAway();
+  if (!manager.WaitUntilIdle(options.drain_timeout)) spdlog::warn("drain timeout: cutting what still runs");
+  engine->Stop();
+  manager.Stop();
+  live.WaitUntilNone(kLastEvents);
+  server.Shutdown(std::chrono::system_clock::now());
+  server.Wait();
+  live.WaitUntilNone(absl::Minutes(1));
+  spdlog::info("stopped");
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace runnel::inference
+
+int main(int argc, char** argv) {
+  runnel::base::ParseFlags(argc, argv,
+                           "The inference service of Runnel: runs a model and streams its generations over gRPC.");
+  const absl::Status status = runnel::inference::Run();
+  if (status.ok()) return 0;
+  runnel::base::PrintFatal("runnel-inference", status);
+  return 1;
+}

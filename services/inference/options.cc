@@ -1,0 +1,137 @@
+#include "services/inference/options.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <fstream>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/base/status_macros.h"
+
+ABSL_FLAG(std::string, listen, "127.0.0.1:50051", "host:port for gRPC; port 0 takes a free one");
+ABSL_FLAG(std::string, admin_listen, "127.0.0.1:9090", "host:port for /livez, /readyz and /metrics");
+ABSL_FLAG(bool, reflection, false, "serve gRPC reflection, for grpcurl");
+ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
+ABSL_FLAG(std::string, replica, "", "name of this replica; empty: host name and process id");
+ABSL_FLAG(absl::Duration, drain_notice, absl::Seconds(0),
+          "after SIGTERM: how long to go on accepting while readiness is off, so that clients learn of it first");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
+          "after that: how long running generations may take before they fail with a retryable code");
+
+ABSL_FLAG(std::string, engine, "llama",
+          "llama (a GGUF model in this process), upstream (an OpenAI-compatible server) or scripted (no model)");
+ABSL_FLAG(std::string, model, "", "llama: path of the GGUF file");
+ABSL_FLAG(std::string, model_id, "", "id that clients name the model by; empty: from the file or the engine");
+ABSL_FLAG(uint32_t, llama_sequences, 8, "llama: choices decoded at once, 1 to 64");
+ABSL_FLAG(uint32_t, llama_context, 2048, "llama: prompt and answer of one choice together, in tokens");
+ABSL_FLAG(uint32_t, llama_threads, 0, "llama: threads that decode; 0: as many as there are cores");
+ABSL_FLAG(std::string, upstream_url, "", "upstream: base URL of the server, such as http://127.0.0.1:8000/v1");
+ABSL_FLAG(std::string, upstream_model, "", "upstream: model to ask for; empty: the first that the server lists");
+ABSL_FLAG(std::string, upstream_api_key_file, "", "upstream: file that holds the bearer key");
+ABSL_FLAG(uint32_t, upstream_streams, 256, "upstream: streams at once, each on a thread of its own");
+ABSL_FLAG(absl::Duration, upstream_silence, absl::Minutes(5), "upstream: how long the server may say nothing");
+ABSL_FLAG(double, scripted_tokens_per_second, 30, "scripted: pace of each generation");
+ABSL_FLAG(absl::Duration, scripted_first_token, absl::Milliseconds(50), "scripted: delay of the first token");
+ABSL_FLAG(uint32_t, scripted_tokens, 120, "scripted: tokens of an answer");
+
+ABSL_FLAG(uint32_t, max_running, 0, "choices worked on at once; 0: as many as the engine can");
+ABSL_FLAG(uint32_t, max_waiting, 1024, "generations that may wait for the engine; beyond, they are refused");
+ABSL_FLAG(uint32_t, default_max_tokens, 512, "max_tokens of a request that does not say");
+ABSL_FLAG(absl::Duration, default_detach_timeout, absl::Seconds(60),
+          "how long a generation goes on with no reader, if the request does not say");
+ABSL_FLAG(absl::Duration, retention, absl::Minutes(10), "how long a log that has ended can be read");
+ABSL_FLAG(uint64_t, retention_bytes, uint64_t{256} << 20,
+          "memory for logs that have ended, in bytes; the oldest are purged first");
+ABSL_FLAG(uint32_t, max_attachments, 20'000, "attachments on one Link");
+
+namespace runnel::inference {
+namespace {
+
+std::string DefaultReplica() {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  return absl::StrCat(host.data(), "-", getpid());
+}
+
+absl::StatusOr<EngineKind> ParseEngine(const std::string& name) {
+  if (name == "scripted") return EngineKind::kScripted;
+  if (name == "llama") return EngineKind::kLlama;
+  if (name == "upstream") return EngineKind::kUpstream;
+  return absl::InvalidArgumentError(absl::StrCat("--engine is '", name, "', want llama, upstream or scripted"));
+}
+
+absl::StatusOr<std::string> ReadKeyFile(const std::string& path) {
+  if (path.empty()) return std::string();
+  std::ifstream file(path);
+  std::string key;
+  if (!file || !std::getline(file, key)) {
+    return absl::NotFoundError(absl::StrCat("--upstream_api_key_file: cannot read a key from '", path, "'"));
+  }
+  absl::StripAsciiWhitespace(&key);
+  return key;
+}
+
+template <typename T>
+absl::Status CheckFlag(const char* name, T value, T least, T most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--", name, " is ", value, ", want ", least, " to ", most));
+}
+
+absl::Status CheckEngineFlags(const Options& options) {
+  if (options.engine == EngineKind::kLlama && options.model.empty()) {
+    return absl::InvalidArgumentError("--engine=llama needs --model, the path of a GGUF file");
+  }
+  if (options.engine == EngineKind::kUpstream && options.upstream_url.empty()) {
+    return absl::InvalidArgumentError("--engine=upstream needs --upstream_url");
+  }
+  RETURN_IF_ERROR(CheckFlag("llama_sequences", options.llama_sequences, 1u, 64u));
+  RETURN_IF_ERROR(CheckFlag("llama_context", options.llama_context, 16u, 1u << 20));
+  RETURN_IF_ERROR(CheckFlag("llama_threads", options.llama_threads, 0u, 512u));
+  RETURN_IF_ERROR(CheckFlag("upstream_streams", options.upstream_streams, 1u, 4096u));
+  return CheckFlag("scripted_tokens_per_second", options.script.tokens_per_second, 0.001, 1e6);
+}
+
+}  // namespace
+
+absl::StatusOr<Options> OptionsFromFlags() {
+  Options options;
+  options.listen = absl::GetFlag(FLAGS_listen);
+  options.admin_listen = absl::GetFlag(FLAGS_admin_listen);
+  options.reflection = absl::GetFlag(FLAGS_reflection);
+  options.log_level = absl::GetFlag(FLAGS_log_level);
+  options.drain_notice = absl::GetFlag(FLAGS_drain_notice);
+  options.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
+
+  ASSIGN_OR_RETURN(options.engine, ParseEngine(absl::GetFlag(FLAGS_engine)));
+  options.model = absl::GetFlag(FLAGS_model);
+  options.model_id = absl::GetFlag(FLAGS_model_id);
+  options.llama_sequences = absl::GetFlag(FLAGS_llama_sequences);
+  options.llama_context = absl::GetFlag(FLAGS_llama_context);
+  options.llama_threads = absl::GetFlag(FLAGS_llama_threads);
+  options.upstream_url = absl::GetFlag(FLAGS_upstream_url);
+  options.upstream_model = absl::GetFlag(FLAGS_upstream_model);
+  ASSIGN_OR_RETURN(options.upstream_api_key, ReadKeyFile(absl::GetFlag(FLAGS_upstream_api_key_file)));
+  options.upstream_streams = absl::GetFlag(FLAGS_upstream_streams);
+  options.upstream_silence = absl::GetFlag(FLAGS_upstream_silence);
+  options.script.tokens_per_second = absl::GetFlag(FLAGS_scripted_tokens_per_second);
+  options.script.first_token = absl::GetFlag(FLAGS_scripted_first_token);
+  options.script.tokens = absl::GetFlag(FLAGS_scripted_tokens);
+  RETURN_IF_ERROR(CheckEngineFlags(options));
+
+  options.manager.max_running = absl::GetFlag(FLAGS_max_running);
+  options.manager.max_waiting = absl::GetFlag(FLAGS_max_waiting);
+  options.manager.retention = absl::GetFlag(FLAGS_retention);
+  options.manager.retention_bytes = absl::GetFlag(FLAGS_retention_bytes);
+  const std::string replica = absl::GetFlag(FLAGS_replica);
+  options.link.replica = replica.empty() ? DefaultReplica() : replica;
+  options.link.max_attachments = absl::GetFlag(FLAGS_max_attachments);
+  RETURN_IF_ERROR(CheckFlag("max_attachments", options.link.max_attachments, 1u, 1u << 20));
+  options.link.defaults.max_tokens = absl::GetFlag(FLAGS_default_max_tokens);
+  RETURN_IF_ERROR(CheckFlag("default_max_tokens", options.link.defaults.max_tokens, 1u, 1'000'000u));
+  options.link.defaults.detach_timeout = absl::GetFlag(FLAGS_default_detach_timeout);
+  return options;
+}
+
+}  // namespace runnel::inference

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "services/inference/generation_manager.h"
+#include "services/inference/link_reactor.h"
+#include "services/inference/scripted_engine.h"
+
+namespace runnel::inference {
+
+enum class EngineKind { kScripted, kLlama, kUpstream };
+
+// All that can be set of runnel-inference; each field is a flag of the same name (options.cc), which has its text.
+struct Options {
+  std::string listen;
+  std::string admin_listen;
+  bool reflection = false;
+  std::string log_level;
+  absl::Duration drain_notice;
+  absl::Duration drain_timeout;
+
+  EngineKind engine = EngineKind::kLlama;
+  std::string model;  // path of a GGUF
+  std::string model_id;
+  uint32_t llama_sequences = 0;
+  uint32_t llama_context = 0;
+  uint32_t llama_threads = 0;
+  std::string upstream_url;
+  std::string upstream_model;
+  std::string upstream_api_key;
+  uint32_t upstream_streams = 0;
+  absl::Duration upstream_silence;
+  Script script;
+
+  GenerationManager::Options manager;
+  LinkOptions link;
+};
+
+// From the flags of the process. InvalidArgument names the flag at fault.
+absl::StatusOr<Options> OptionsFromFlags();
+
+}  // namespace runnel::inference

@@ -1,0 +1,235 @@
+#include "services/inference/scripted_engine.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
+#include "services/base/strings.h"
+#include "services/inference/wake_set.h"
+
+namespace runnel::inference {
+namespace {
+
+constexpr std::array<std::string_view, 64> kWords = {
+    "water", "runs",   "down",  "the",    "hill",  "and",    "carries", "small", "stones", "to",     "sea",
+    "where", "light",  "falls", "on",     "waves", "of",     "green",   "glass", "while",  "birds",  "turn",
+    "slow",  "circles", "over", "sand",   "a",     "boat",   "waits",   "for",   "wind",   "from",   "north",
+    "it",    "will",   "come",  "before", "dark",  "says",   "old",     "man",   "who",    "mends",  "nets",
+    "café",  "naïve",  "Übung", "東京",   "水",    "🌊",     "привет",  "señor", "fjörd",  "Ωmega",  "we",
+    "listen", "then",  "sail",  "home",   "with",  "silver", "fish,",   "bread,", "salt."};
+
+// A step of one generation appends no more than this, so that a fast one does not hold up the others.
+constexpr uint32_t kMaxTokensPerStep = 256;
+
+// splitmix64, http://prng.di.unimi.it/splitmix64.c (public domain).
+uint64_t Mix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+absl::StatusOr<double> ReadNumber(const GenerationRequest& request, const std::string& key, double otherwise,
+                                  double least, double most) {
+  const auto found = request.metadata.find(key);
+  if (found == request.metadata.end()) return otherwise;
+  double value = 0;
+  if (!absl::SimpleAtod(found->second, &value) || !(value >= least && value <= most)) {
+    return base::InvalidField(absl::StrCat("metadata.", key), absl::StrCat("want a number from ", least, " to ", most));
+  }
+  return value;
+}
+
+absl::StatusOr<Script> ReadScript(const GenerationRequest& request, Script script) {
+  ASSIGN_OR_RETURN(script.tokens_per_second, ReadNumber(request, "scripted.tokens_per_second",
+                                                        script.tokens_per_second, 0.001, 1e6));
+  ASSIGN_OR_RETURN(const double first_ms, ReadNumber(request, "scripted.first_token_ms",
+                                                     absl::ToDoubleMilliseconds(script.first_token), 0, 600'000));
+  ASSIGN_OR_RETURN(const double tokens, ReadNumber(request, "scripted.tokens", script.tokens, 0, 1e6));
+  ASSIGN_OR_RETURN(const double fail_at,
+                   ReadNumber(request, "scripted.fail_at", static_cast<double>(script.fail_at), -1, 1e6));
+  ASSIGN_OR_RETURN(const double stall_at,
+                   ReadNumber(request, "scripted.stall_at", static_cast<double>(script.stall_at), -1, 1e6));
+  script.first_token = absl::Milliseconds(first_ms);
+  script.tokens = static_cast<uint32_t>(tokens);
+  script.fail_at = static_cast<int64_t>(fail_at);
+  script.stall_at = static_cast<int64_t>(stall_at);
+  return script;
+}
+
+class PreparedScript final : public PreparedGeneration {
+ public:
+  uint32_t prompt_tokens() const override { return prompt_tokens_; }
+
+  Script script;
+  uint64_t seed = 0;
+  uint32_t max_tokens = 0;
+  uint32_t choice_count = 1;
+  uint32_t prompt_tokens_ = 0;
+};
+
+uint32_t CountWords(const GenerationRequest& request) {
+  uint32_t words = 0;
+  const auto count = [&words](std::string_view text) {
+    bool inside = false;
+    for (const char c : text) {
+      const bool blank = c == ' ' || c == '\n' || c == '\t' || c == '\r';
+      words += !blank && !inside ? 1 : 0;
+      inside = !blank;
+    }
+  };
+  count(request.prompt);
+  for (const ChatMessage& message : request.messages) count(message.content);
+  return words;
+}
+
+}  // namespace
+
+std::string ScriptedToken(uint64_t seed, uint32_t choice, uint32_t index) {
+  const std::string_view word = kWords[Mix(seed ^ Mix((uint64_t{choice} << 32) | index)) % kWords.size()];
+  return index == 0 ? std::string(word) : absl::StrCat(" ", base::ToAbsl(word));
+}
+
+struct ScriptedEngine::Run {
+  std::unique_ptr<PreparedScript> prepared;
+  std::shared_ptr<EventSink> sink;  // null once the run has ended
+  absl::Duration first_due;
+  uint32_t next = 0;  // the token to come
+};
+
+ScriptedEngine::ScriptedEngine(Options options)
+    : options_(std::move(options)), created_at_(options_.clock->Now()), thread_([this] { Loop(); }) {}
+
+ScriptedEngine::~ScriptedEngine() { Stop(); }
+
+std::vector<ModelInfo> ScriptedEngine::Models() const {
+  return {ModelInfo{options_.model_id, "scripted", 0, created_at_}};
+}
+
+absl::StatusOr<std::unique_ptr<PreparedGeneration>> ScriptedEngine::Prepare(const GenerationRequest& request) {
+  auto prepared = std::make_unique<PreparedScript>();
+  ASSIGN_OR_RETURN(prepared->script, ReadScript(request, options_.script));
+  prepared->seed = request.seed;
+  prepared->max_tokens = request.max_tokens;
+  prepared->choice_count = request.choice_count;
+  prepared->prompt_tokens_ = CountWords(request);
+  return prepared;
+}
+
+void ScriptedEngine::Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) {
+  auto run = std::make_unique<Run>();
+  run->prepared.reset(static_cast<PreparedScript*>(prepared.release()));
+  run->sink = std::move(sink);
+  run->first_due = options_.clock->Monotonic() + run->prepared->script.first_token;
+  base::MutexLock lock(&mu_);
+  const bool first = schedule_.empty() || run->first_due < schedule_.begin()->first;
+  schedule_.emplace(run->first_due, std::move(run));
+  if (first || stopping_) wake_.NotifyOne();
+}
+
+void ScriptedEngine::CancelRequested() {
+  base::MutexLock lock(&mu_);
+  cancel_requested_ = true;
+  wake_.NotifyOne();
+}
+
+void ScriptedEngine::Stop() {
+  {
+    base::MutexLock lock(&mu_);
+    stopping_ = true;
+    wake_.NotifyOne();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void ScriptedEngine::Loop() {
+  base::MutexLock lock(&mu_);
+  while (!stopping_) {
+    const absl::Duration now = options_.clock->Monotonic();
+    auto due = TakeDueLocked(now);
+    if (due.empty()) {
+      if (schedule_.empty() || schedule_.begin()->first == absl::InfiniteDuration()) {
+        wake_.Wait(&mu_);
+      } else {
+        const absl::Duration sleep = std::max(schedule_.begin()->first - now, options_.tick);
+        wake_.WaitUntil(&mu_, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(sleep));
+      }
+      continue;
+    }
+    mu_.Unlock();
+    std::vector<absl::Duration> again;
+    {
+      WakeSet wake;
+      for (const auto& run : due) again.push_back(Step(run.get(), now, &wake));
+    }
+    mu_.Lock();
+    for (size_t i = 0; i < due.size(); ++i) {
+      if (due[i]->sink != nullptr) schedule_.emplace(again[i], std::move(due[i]));
+    }
+  }
+  Schedule left = std::move(schedule_);
+  schedule_.clear();
+  lock.Release();
+  WakeSet wake;
+  for (auto& [at, run] : left) run->sink->Fail({"draining", "the service is stopping", true}, &wake);
+}
+
+std::vector<std::unique_ptr<ScriptedEngine::Run>> ScriptedEngine::TakeDueLocked(absl::Duration now) {
+  std::vector<std::unique_ptr<Run>> due;
+  if (std::exchange(cancel_requested_, false)) {
+    for (auto entry = schedule_.begin(); entry != schedule_.end();) {
+      if (!entry->second->sink->cancelled()) {
+        ++entry;
+        continue;
+      }
+      due.push_back(std::move(entry->second));
+      entry = schedule_.erase(entry);
+    }
+  }
+  while (!schedule_.empty() && schedule_.begin()->first <= now) {
+    due.push_back(std::move(schedule_.begin()->second));
+    schedule_.erase(schedule_.begin());
+  }
+  return due;
+}
+
+absl::Duration ScriptedEngine::Step(Run* run, absl::Duration now, WakeSet* wake) const {
+  const PreparedScript& prepared = *run->prepared;
+  const Script& script = prepared.script;
+  std::shared_ptr<EventSink> sink = std::move(run->sink);
+  if (sink->cancelled()) {
+    sink->EndAll(FinishReason::kCancelled, wake);
+    return absl::InfiniteDuration();
+  }
+  const uint32_t end = std::min(script.tokens, prepared.max_tokens);
+  const auto due_at = [&](uint32_t token) { return run->first_due + absl::Seconds(token / script.tokens_per_second); };
+  for (uint32_t step = 0; step < kMaxTokensPerStep; ++step, ++run->next) {
+    if (run->next == script.fail_at) {
+      sink->Fail({"engine_failed", "the script says so", false}, wake);
+      return absl::InfiniteDuration();
+    }
+    if (run->next == script.stall_at) {
+      run->sink = std::move(sink);
+      return absl::InfiniteDuration();
+    }
+    if (run->next >= end) {
+      sink->EndAll(script.tokens > prepared.max_tokens ? FinishReason::kLength : FinishReason::kStop, wake);
+      return absl::InfiniteDuration();
+    }
+    if (due_at(run->next) > now) break;
+    for (uint32_t choice = 0; choice < prepared.choice_count; ++choice) {
+      sink->Append(choice, ScriptedToken(prepared.seed, choice, run->next), 1, wake);
+    }
+  }
+  run->sink = std::move(sink);
+  return due_at(run->next);
+}
+
+}  // namespace runnel::inference

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "services/base/clock.h"
+#include "services/base/mutex.h"
+#include "services/inference/engine.h"
+
+namespace runnel::inference {
+
+// What a generation of the scripted engine does; each field may be set by the request's metadata, named beside it.
+struct Script {
+  double tokens_per_second = 30;                     // scripted.tokens_per_second, above 0 to 1e6
+  absl::Duration first_token = absl::Milliseconds(50);  // scripted.first_token_ms, 0 to 600000
+  uint32_t tokens = 120;                             // scripted.tokens, 0 to 1e6; max_tokens still holds
+  int64_t fail_at = -1;                              // scripted.fail_at: fails in place of this token, from 0
+  int64_t stall_at = -1;                             // scripted.stall_at: says nothing more from this token on
+};
+
+// The text of token `index` of a choice: a function of its arguments and nothing else, so that a test knows every answer
+// beforehand. Whole words with a blank before each but the first; some are not ASCII.
+std::string ScriptedToken(uint64_t seed, uint32_t choice, uint32_t index);
+
+// An engine without a model: deterministic words at a given pace with faults on demand. It is the oracle of tests and
+// the load of benchmarks: 10,000 generations run on one thread and one schedule.
+class ScriptedEngine final : public Engine {
+ public:
+  struct Options {
+    std::string model_id = "scripted";
+    Script script;  // for what a request leaves open
+    uint32_t max_running = 20'000;
+    // Generations due within one tick are stepped together, and their readers woken once.
+    absl::Duration tick = absl::Milliseconds(1);
+    const base::Clock* clock = &base::Clock::System();
+  };
+  explicit ScriptedEngine(Options options);
+  ~ScriptedEngine() override;
+
+  std::vector<ModelInfo> Models() const override;
+  uint32_t MaxRunning() const override { return options_.max_running; }
+  absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override;
+  void Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) override EXCLUDES(mu_);
+  void CancelRequested() override EXCLUDES(mu_);
+  void Stop() override EXCLUDES(mu_);
+
+ private:
+  struct Run;
+  using Schedule = std::multimap<absl::Duration, std::unique_ptr<Run>>;  // by when it is due
+
+  void Loop() EXCLUDES(mu_);
+  // Takes from the schedule what is due at `now`, and what was cancelled.
+  std::vector<std::unique_ptr<Run>> TakeDueLocked(absl::Duration now) REQUIRES(mu_);
+  // Appends what is due by `now`. Returns when it is due again; a run that has ended has no sink any more.
+  absl::Duration Step(Run* run, absl::Duration now, WakeSet* wake) const;
+
+  const Options options_;
+  const absl::Time created_at_;
+  base::Mutex mu_;
+  base::CondVar wake_;
+  Schedule schedule_ GUARDED_BY(mu_);
+  bool cancel_requested_ GUARDED_BY(mu_) = false;
+  bool stopping_ GUARDED_BY(mu_) = false;
+  std::jthread thread_;
+};
+
+}  // namespace runnel::inference

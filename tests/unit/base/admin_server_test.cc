@@ -1,0 +1,52 @@
+#include "services/base/admin_server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <httplib.h>
+
+#include <atomic>
+#include <string>
+
+#include "services/base/metrics.h"
+
+namespace runnel::base {
+namespace {
+
+TEST(AdminServer, ServesLivenessReadinessAndMetrics) {
+  Metrics metrics;
+  metrics.Counter("runnel_things_total", "Things.").Increment();
+  std::atomic<bool> ready = false;
+  const auto server = AdminServer::Create("127.0.0.1:0", &metrics, [&] { return ready ? "" : "warming up"; });
+  ASSERT_TRUE(server.ok()) << server.status();
+  httplib::Client client("127.0.0.1", (*server)->port());
+
+  EXPECT_EQ(client.Get("/livez")->status, 200);
+  EXPECT_EQ(client.Get("/readyz")->status, 503);
+  EXPECT_EQ(client.Get("/readyz")->body, "warming up\n");
+  ready = true;
+  EXPECT_EQ(client.Get("/readyz")->status, 200);
+  EXPECT_THAT(client.Get("/metrics")->body, testing::HasSubstr("runnel_things_total 1"));
+  EXPECT_EQ(client.Get("/other")->status, 404);
+}
+
+TEST(AdminServer, SaysThatThePortIsTaken) {
+  Metrics metrics;
+  const auto first = AdminServer::Create("127.0.0.1:0", &metrics, [] { return ""; });
+  ASSERT_TRUE(first.ok());
+  const std::string address = "127.0.0.1:" + std::to_string((*first)->port());
+  const auto second = AdminServer::Create(address, &metrics, [] { return ""; });
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()), testing::HasSubstr(address));
+}
+
+TEST(AdminServer, ParsesHostAndPort) {
+  EXPECT_EQ(ParseHostPort("127.0.0.1:80")->port, 80);
+  EXPECT_EQ(ParseHostPort("[::1]:8080")->host, "::1");
+  EXPECT_EQ(ParseHostPort("localhost:0")->host, "localhost");
+  for (const char* bad : {"", ":", ":80", "host", "host:", "host:x", "host:-1", "host:65536", "host:99999999999"}) {
+    EXPECT_FALSE(ParseHostPort(bad).ok()) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace runnel::base

@@ -1,0 +1,250 @@
+#include "services/inference/generation_manager.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "services/base/grpc_status.h"
+#include "services/inference/generation_id.h"
+#include "tests/testing/fake_clock.h"
+#include "tests/testing/wait.h"
+
+namespace runnel::inference {
+namespace {
+
+using testing::WaitUntil;
+
+// Runs nothing by itself: a test makes it append and end.
+class ManualEngine final : public Engine {
+ public:
+  class Prepared final : public PreparedGeneration {
+   public:
+    uint32_t prompt_tokens() const override { return 3; }
+  };
+
+  std::vector<ModelInfo> Models() const override { return {{"manual", "scripted", 0, absl::UnixEpoch()}}; }
+  uint32_t MaxRunning() const override { return 2; }
+  absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest&) override {
+    return std::make_unique<Prepared>();
+  }
+  void Start(std::unique_ptr<PreparedGeneration>, std::shared_ptr<EventSink> sink) override {
+    base::MutexLock lock(&mu_);
+    running_.push_back(std::move(sink));
+  }
+  void CancelRequested() override {}
+  void Stop() override {
+    WakeSet wake;
+    while (const auto sink = TakeOldest()) sink->Fail({"draining", "", true}, &wake);
+  }
+
+  std::shared_ptr<EventSink> TakeOldest() {
+    base::MutexLock lock(&mu_);
+    if (running_.empty()) return nullptr;
+    auto sink = std::move(running_.front());
+    running_.pop_front();
+    return sink;
+  }
+  size_t running() {
+    base::MutexLock lock(&mu_);
+    return running_.size();
+  }
+
+ private:
+  base::Mutex mu_;
+  std::deque<std::shared_ptr<EventSink>> running_ GUARDED_BY(mu_);
+};
+
+class GenerationManagerTest : public ::testing::Test {
+ protected:
+  GenerationManagerTest() {
+    options_.clock = &clock_;
+    options_.max_waiting = 1;
+    Make();
+  }
+  ~GenerationManagerTest() override { Unmake(); }
+
+  void Make() { manager_ = std::make_unique<GenerationManager>(&engine_, &metrics_, options_); }
+  void Unmake() {
+    engine_.Stop();
+    manager_->Stop();
+  }
+  void Remake() {
+    Unmake();
+    // The registry still has the old one's update of gauges.
+    old_.push_back(std::move(manager_));
+    Make();
+  }
+
+  static GenerationRequest Request(absl::Duration detach_timeout = absl::InfiniteDuration()) {
+    GenerationRequest request;
+    request.model = "manual";
+    request.max_tokens = 10;
+    request.detach_timeout = detach_timeout;
+    return request;
+  }
+  std::shared_ptr<Generation> Start(const GenerationRequest& request = Request(), uint64_t fingerprint = 1) {
+    auto started = manager_->Start(request, fingerprint);
+    EXPECT_TRUE(started.ok()) << started.status();
+    return started.ok() ? started->generation : nullptr;
+  }
+  // Ends the generation that the engine has had longest.
+  void EndOldest(const std::string& text = "text") {
+    WakeSet wake;
+    const auto sink = engine_.TakeOldest();
+    ASSERT_NE(sink, nullptr);
+    sink->Append(0, text, 1, &wake);
+    sink->EndAll(FinishReason::kStop, &wake);
+  }
+  std::string ReasonOfFind(const std::string& id) { return base::DetailOf(manager_->Find(id).status()).reason; }
+
+  testing::FakeClock clock_;
+  base::Metrics metrics_;
+  ManualEngine engine_;
+  GenerationManager::Options options_;
+  std::unique_ptr<GenerationManager> manager_;
+  std::vector<std::unique_ptr<GenerationManager>> old_;
+};
+
+TEST(GenerationId, IsPrefixAndBase32) {
+  const std::string id = NewGenerationId();
+  EXPECT_EQ(id.size(), 30u);
+  EXPECT_TRUE(IsGenerationId(id));
+  EXPECT_NE(id, NewGenerationId());
+  for (const char* bad : {"", "gen_", "gen_AAAAAAAAAAAAAAAAAAAAAAAAAA", "gen_aaaaaaaaaaaaaaaaaaaaaaaaa",
+                          "xen_aaaaaaaaaaaaaaaaaaaaaaaaaa", "gen_aaaaaaaaaaaaaaaaaaaaaaaaa1"}) {
+    EXPECT_FALSE(IsGenerationId(bad)) << bad;
+  }
+}
+
+TEST_F(GenerationManagerTest, RunsWaitsAndRefusesAtTheLimits) {
+  const auto first = Start();
+  Start();
+  const auto waiting = Start();
+  EXPECT_EQ(first->status(), GenerationStatus::kRunning);
+  EXPECT_EQ(waiting->status(), GenerationStatus::kQueued);
+  const auto refused = manager_->Start(Request(), 1);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(base::DetailOf(refused.status()).reason, "QUEUE_FULL");
+  EXPECT_GT(base::DetailOf(refused.status()).retry_after, absl::ZeroDuration());
+
+  EndOldest();
+  EXPECT_TRUE(WaitUntil([&] { return waiting->status() == GenerationStatus::kRunning; }));
+  EXPECT_EQ(first->status(), GenerationStatus::kDone);
+}
+
+TEST_F(GenerationManagerTest, CountsChoices) {
+  GenerationRequest request = Request();
+  request.choice_count = 2;
+  Start(request);
+  EXPECT_EQ(Start()->status(), GenerationStatus::kQueued);
+  request.choice_count = 3;
+  EXPECT_EQ(manager_->Start(request, 1).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(GenerationManagerTest, CancelsWhatWaits) {
+  Start();
+  Start();
+  const auto waiting = Start();
+  waiting->RequestCancel(CancelCause::kRequested);
+  EXPECT_TRUE(WaitUntil([&] { return waiting->status() == GenerationStatus::kDone; }));
+  const auto state = waiting->log().Snapshot();
+  EXPECT_EQ(state.choices[0].finish_reason, FinishReason::kCancelled);
+}
+
+TEST_F(GenerationManagerTest, SameRequestIdIsTheSameGeneration) {
+  GenerationRequest request = Request();
+  request.request_id = "once";
+  const auto first = Start(request, 7);
+  const auto again = manager_->Start(request, 7);
+  ASSERT_TRUE(again.ok());
+  EXPECT_TRUE(again->existing);
+  EXPECT_EQ(again->generation, first);
+  EXPECT_EQ(base::DetailOf(manager_->Start(request, 8).status()).reason, "IDEMPOTENCY_MISMATCH");
+  EXPECT_EQ(engine_.running(), 1u);
+}
+
+TEST_F(GenerationManagerTest, CancelsWhenNobodyReadsForTheDetachTimeout) {
+  const auto generation = Start(Request(absl::Seconds(60)));
+  {
+    clock_.Advance(absl::Seconds(59));
+    const Generation::Hold reader(generation);
+    clock_.Advance(absl::Seconds(600));
+  }
+  clock_.Advance(absl::Seconds(59));
+  // Two turns of the manager's thread have seen the time, and done nothing.
+  EXPECT_FALSE(generation->cancelled());
+  clock_.Advance(absl::Seconds(2));
+  EXPECT_TRUE(WaitUntil([&] { return generation->cancelled(); }));
+}
+
+TEST_F(GenerationManagerTest, DetachTimeoutOfZeroCancelsAtOnce) {
+  auto started = manager_->Start(Request(absl::ZeroDuration()), 1);
+  ASSERT_TRUE(started.ok());
+  const auto generation = started->generation;
+  EXPECT_FALSE(generation->cancelled());
+  started->hold = Generation::Hold();
+  EXPECT_TRUE(WaitUntil([&] { return generation->cancelled(); }));
+}
+
+TEST_F(GenerationManagerTest, PurgesByTimeAndRemembersTheId) {
+  const std::string id = Start()->id();
+  EndOldest();
+  EXPECT_TRUE(manager_->Find(id).ok());
+  clock_.Advance(absl::Minutes(11));
+  EXPECT_TRUE(WaitUntil([&] { return !manager_->Find(id).ok(); }));
+  EXPECT_EQ(ReasonOfFind(id), "GENERATION_EXPIRED");
+  EXPECT_EQ(ReasonOfFind(NewGenerationId()), "GENERATION_NOT_FOUND");
+}
+
+TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsWhatRuns) {
+  options_.retention_bytes = 300'000;
+  Remake();
+  std::vector<std::string> ids;
+  const std::string running = Start()->id();
+  const auto running_sink = engine_.TakeOldest();
+  for (int i = 0; i < 4; ++i) {
+    ids.push_back(Start()->id());
+    EndOldest(std::string(100'000, 'x'));
+  }
+  EXPECT_EQ(ReasonOfFind(ids[0]), "GENERATION_EXPIRED");
+  EXPECT_TRUE(manager_->Find(ids[3]).ok());
+  EXPECT_TRUE(manager_->Find(running).ok());
+  WakeSet wake;
+  running_sink->EndAll(FinishReason::kStop, &wake);
+}
+
+TEST_F(GenerationManagerTest, ForgetsTombstonesBeyondTheirLimit) {
+  options_.max_tombstones = 1;
+  Remake();
+  const std::string first = Start()->id();
+  const std::string second = Start()->id();
+  EXPECT_TRUE(manager_->Delete(first).ok());
+  EXPECT_TRUE(manager_->Delete(second).ok());
+  EXPECT_EQ(ReasonOfFind(first), "GENERATION_NOT_FOUND");
+  EXPECT_EQ(ReasonOfFind(second), "GENERATION_EXPIRED");
+}
+
+TEST_F(GenerationManagerTest, DeleteCancelsAndIsIdempotent) {
+  const auto generation = Start();
+  EXPECT_TRUE(manager_->Delete(generation->id()).ok());
+  EXPECT_TRUE(generation->cancelled());
+  EXPECT_TRUE(manager_->Delete(generation->id()).ok());
+  EXPECT_EQ(manager_->Delete("gen_none").code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(GenerationManagerTest, DrainRefusesNewOnesAndWaitsForTheOld) {
+  Start();
+  manager_->BeginDrain();
+  EXPECT_EQ(base::DetailOf(manager_->Start(Request(), 1).status()).reason, "DRAINING");
+  EXPECT_FALSE(manager_->WaitUntilIdle(absl::ZeroDuration()));
+  EndOldest();
+  EXPECT_TRUE(manager_->WaitUntilIdle(absl::Seconds(10)));
+}
+
+}  // namespace
+}  // namespace runnel::inference

@@ -1,0 +1,167 @@
+#include "services/inference/scripted_engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "services/inference/generation_manager.h"
+#include "tests/testing/fake_clock.h"
+#include "tests/testing/wait.h"
+
+namespace runnel::inference {
+namespace {
+
+using testing::WaitUntil;
+
+class ScriptedEngineTest : public ::testing::Test {
+ protected:
+  ScriptedEngineTest() : engine_(ScriptedEngine::Options()), manager_(&engine_, &metrics_, {}) {}
+  ~ScriptedEngineTest() override {
+    engine_.Stop();
+    manager_.Stop();
+  }
+
+  static GenerationRequest Request(uint64_t seed, uint32_t tokens) {
+    GenerationRequest request;
+    request.model = "scripted";
+    request.seed = seed;
+    request.max_tokens = 1'000'000;
+    request.detach_timeout = absl::InfiniteDuration();
+    request.metadata = {{"scripted.tokens", std::to_string(tokens)},
+                        {"scripted.first_token_ms", "0"},
+                        {"scripted.tokens_per_second", "1000000"}};
+    return request;
+  }
+  std::shared_ptr<Generation> Start(const GenerationRequest& request) {
+    auto started = manager_.Start(request, 0);
+    EXPECT_TRUE(started.ok()) << started.status();
+    return started->generation;
+  }
+  static bool Ended(const Generation& generation) { return generation.log().GetState().ended; }
+  static std::string ScriptedText(uint64_t seed, uint32_t choice, uint32_t tokens) {
+    std::string text;
+    for (uint32_t i = 0; i < tokens; ++i) text += ScriptedToken(seed, choice, i);
+    return text;
+  }
+
+  base::Metrics metrics_;
+  ScriptedEngine engine_;
+  GenerationManager manager_;
+};
+
+TEST_F(ScriptedEngineTest, SaysWhatTheSeedSays) {
+  const auto generation = Start(Request(42, 1000));
+  ASSERT_TRUE(WaitUntil([&] { return Ended(*generation); }));
+  const auto state = generation->log().Snapshot();
+  EXPECT_EQ(state.choices[0].text, ScriptedText(42, 0, 1000));
+  EXPECT_EQ(state.last_seq, 1002u);
+  EXPECT_NE(ScriptedText(42, 0, 50), ScriptedText(43, 0, 50));
+}
+
+TEST_F(ScriptedEngineTest, StopsAtMaxTokensWithLength) {
+  GenerationRequest request = Request(1, 1000);
+  request.max_tokens = 10;
+  const auto generation = Start(request);
+  ASSERT_TRUE(WaitUntil([&] { return Ended(*generation); }));
+  EXPECT_EQ(generation->log().Snapshot().choices[0].finish_reason, FinishReason::kLength);
+  EXPECT_EQ(generation->log().GetState().usage.completion_tokens, 10u);
+}
+
+TEST_F(ScriptedEngineTest, GivesEachChoiceItsOwnText) {
+  GenerationRequest request = Request(9, 20);
+  request.choice_count = 3;
+  const auto generation = Start(request);
+  ASSERT_TRUE(WaitUntil([&] { return Ended(*generation); }));
+  const auto state = generation->log().Snapshot();
+  for (uint32_t choice = 0; choice < 3; ++choice) {
+    EXPECT_EQ(state.choices[choice].text, ScriptedText(9, choice, 20));
+  }
+}
+
+TEST_F(ScriptedEngineTest, FailsAndStallsOnDemand) {
+  GenerationRequest request = Request(5, 100);
+  request.metadata["scripted.fail_at"] = "7";
+  const auto failing = Start(request);
+  ASSERT_TRUE(WaitUntil([&] { return Ended(*failing); }));
+  EXPECT_TRUE(failing->log().GetState().failed);
+  EXPECT_EQ(failing->log().GetState().last_seq, 9u);
+
+  request = Request(5, 100);
+  request.metadata["scripted.stall_at"] = "7";
+  const auto stalling = Start(request);
+  ASSERT_TRUE(WaitUntil([&] { return stalling->log().GetState().last_seq == 8; }));
+  stalling->RequestCancel(CancelCause::kRequested);
+  ASSERT_TRUE(WaitUntil([&] { return Ended(*stalling); }));
+  EXPECT_EQ(stalling->log().GetState().last_seq, 9u);
+}
+
+TEST_F(ScriptedEngineTest, RefusesAScriptThatMakesNoSense) {
+  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
+           {"scripted.tokens_per_second", "0"},
+           {"scripted.tokens_per_second", "nan"},
+           {"scripted.tokens_per_second", "fast"},
+           {"scripted.first_token_ms", "-1"},
+           {"scripted.tokens", "1e9"},
+           {"scripted.fail_at", ""}}) {
+    GenerationRequest request = Request(1, 1);
+    request.metadata[key] = value;
+    EXPECT_EQ(engine_.Prepare(request).status().code(), absl::StatusCode::kInvalidArgument) << key << "=" << value;
+  }
+}
+
+TEST_F(ScriptedEngineTest, RunsTenThousandGenerationsOnOneThread) {
+  std::vector<std::shared_ptr<Generation>> generations;
+  for (uint64_t seed = 0; seed < 10'000; ++seed) generations.push_back(Start(Request(seed, 20)));
+  ASSERT_TRUE(manager_.WaitUntilIdle(absl::Seconds(60)));
+  for (uint64_t seed = 0; seed < 10'000; ++seed) {
+    ASSERT_EQ(generations[seed]->log().Snapshot().choices[0].text, ScriptedText(seed, 0, 20));
+  }
+}
+
+TEST_F(ScriptedEngineTest, StopFailsWhatRuns) {
+  GenerationRequest request = Request(5, 100);
+  request.metadata["scripted.stall_at"] = "1";
+  const auto generation = Start(request);
+  engine_.Stop();
+  const auto state = generation->log().Snapshot();
+  ASSERT_EQ(state.terminal.size(), 1u);
+  EXPECT_TRUE(std::get<Failed>(state.terminal[0].payload).retryable);
+}
+
+// With a clock that stands still, pace is a matter of arithmetic.
+TEST(ScriptedEnginePace, FollowsTheClock) {
+  testing::FakeClock clock;
+  ScriptedEngine::Options options;
+  options.clock = &clock;
+  options.script.tokens_per_second = 10;
+  options.script.first_token = absl::Seconds(1);
+  options.script.tokens = 100;
+  ScriptedEngine engine(options);
+  base::Metrics metrics;
+  GenerationManager::Options manager_options;
+  manager_options.clock = &clock;
+  GenerationManager manager(&engine, &metrics, manager_options);
+  GenerationRequest request;
+  request.max_tokens = 100;
+  request.detach_timeout = absl::InfiniteDuration();
+  const auto generation = manager.Start(request, 0)->generation;
+  const auto reaches = [&](uint64_t seq) {
+    return WaitUntil([&] {
+      engine.CancelRequested();  // makes it look at the clock
+      return generation->log().GetState().last_seq == seq;
+    });
+  };
+  EXPECT_TRUE(reaches(1));
+  clock.Advance(absl::Milliseconds(1001));
+  EXPECT_TRUE(reaches(2));
+  clock.Advance(absl::Seconds(1));
+  EXPECT_TRUE(reaches(12));
+  engine.Stop();
+  manager.Stop();
+}
+
+}  // namespace
+}  // namespace runnel::inference
