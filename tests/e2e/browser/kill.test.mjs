@@ -1,0 +1,43 @@
+// A real browser keeps its answers while the bridges under it are killed and come back.
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { chromium } from 'playwright-core';
+import { startRunnel } from '../processes.mjs';
+
+const FLAGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+];
+const PANES = ['sse', 'websocket', 'poll'];
+
+test('page: kill -9 of either bridge in mid-answer, and every pane verifies', async (t) => {
+  const runnel = await startRunnel();
+  t.after(() => runnel.stop());
+  const browser = await chromium.launch({
+    executablePath: process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS,
+  });
+  t.after(() => browser.close());
+  const page = await browser.newPage();
+  page.setDefaultTimeout(60_000);
+  await page.goto(runnel.url);
+  await page.waitForSelector('#send:not([disabled])');
+  await page.evaluate(() => (document.getElementById('settings').open = true));
+  await page.fill('#max-tokens', '300');
+  await page.fill('#pace', '30');
+  await page.fill('#question', 'Why do streams run downhill?');
+  await page.press('#question', 'Enter');
+  const text = (name) => `[data-pane="${name}"] [data-text]`;
+  const growsPast = (name, length) => page.waitForFunction(
+    ([selector, past]) => document.querySelector(selector).textContent.length > past, [text(name), length]);
+  for (const victim of ['sse', 'ws']) {
+    for (const name of PANES) await growsPast(name, 60);
+    await runnel[victim].kill('SIGKILL');
+    await runnel[victim].start();
+    for (const name of PANES) await growsPast(name, (await page.textContent(text(name))).length);
+  }
+  await page.waitForSelector('#agreement:not([data-agreement="none"])');
+  for (const name of PANES) {
+    assert.equal(await page.getAttribute(`[data-pane="${name}"] [data-badge]`, 'data-state'), 'verified', name);
+  }
+  assert.equal(await page.getAttribute('#agreement', 'data-agreement'), 'yes');
+});

@@ -1,0 +1,161 @@
+// The page in a real browser: one generation, read over three transports, with every connection cut in mid-answer.
+//
+//   RUNNEL_URL         the SSE bridge's address; without it the fake server of the unit tests is used
+//   RUNNEL_SCREENSHOT  where to keep a picture; -dark and -phone are written beside it
+//   RUNNEL_CHROMIUM    the browser's path, /usr/bin/chromium by default
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { chromium } from 'playwright-core';
+
+const PANES = ['sse', 'websocket', 'poll'];
+const NAMES = { sse: 'SSE', websocket: 'WebSocket', poll: 'Polling' };
+const FLAGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+];
+
+async function serverUrl(t) {
+  if (process.env.RUNNEL_URL) return process.env.RUNNEL_URL;
+  const { FakeServer } = await import('../../unit/web/fake_server.mjs');
+  const server = await new FakeServer().listen();
+  t.after(() => server.close());
+  return server.url;
+}
+
+/** A page whose every console error and failed script is kept in `errors`. */
+async function open(t, options = {}) {
+  const url = await serverUrl(t);
+  const browser = await chromium.launch({
+    executablePath: process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS,
+  });
+  t.after(() => browser.close());
+  const context = await browser.newContext({ viewport: { width: 1360, height: 820 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(30_000);
+  const errors = [];
+  page.on('console', (message) => {
+    if (message.type() !== 'error' && message.type() !== 'warning') return;
+    errors.push(`${message.text()} (${message.location().url})`);
+  });
+  page.on('pageerror', (error) => errors.push(String(error)));
+  await page.goto(url);
+  await page.waitForSelector('#send:not([disabled])');
+  const { data } = await (await fetch(`${url}/v1/models`)).json();
+  const scripted = data.find(({ engine }) => engine === 'scripted');
+  if (scripted) await page.selectOption('#model', scripted.id);
+  return { page, errors, scripted: Boolean(scripted), models: data };
+}
+
+async function ask(page, question, { tokens = 100, pace = 25 } = {}) {
+  await page.evaluate(() => (document.getElementById('settings').open = true));
+  await page.fill('#max-tokens', String(tokens));
+  if (await page.isVisible('#pace')) await page.fill('#pace', String(pace));
+  await page.evaluate(() => (document.getElementById('settings').open = false));
+  await page.fill('#question', question);
+  await page.press('#question', 'Enter');
+}
+
+const part = (name, what) => `[data-pane="${name}"] ${what}`;
+const textLength = (page, name) => page.locator(part(name, '[data-text]')).evaluate((e) => e.textContent.length);
+
+function growsPast(page, name, length) {
+  return page.waitForFunction(
+    ([selector, past]) => document.querySelector(selector).textContent.length > past, [part(name, '[data-text]'), length]);
+}
+
+async function assertAllVerified(page) {
+  await page.waitForSelector('#agreement:not([data-agreement="none"])');
+  const remarks = await page.locator('[data-remark]').allTextContents();
+  for (const name of PANES) {
+    const state = await page.getAttribute(part(name, '[data-badge]'), 'data-state');
+    assert.equal(state, 'verified', `${name}: ${remarks}`);
+  }
+  assert.equal(await page.getAttribute('#agreement', 'data-agreement'), 'yes');
+  const texts = await page.locator('[data-text], .reply:last-child .reply-text').allTextContents();
+  assert.equal(texts.length, 4);
+  assert.equal(new Set(texts).size, 1);
+  assert.ok(texts[0].length > 0);
+}
+
+async function keepPicture(page, suffix = '') {
+  const path = process.env.RUNNEL_SCREENSHOT;
+  if (path) await page.screenshot({ path: path.replace(/(\.\w+)?$/, `${suffix}.png`), fullPage: suffix === '-phone' });
+}
+
+test('page: one answer arrives over three transports, and each reader proves it', async (t) => {
+  const { page, errors, scripted, models } = await open(t);
+  assert.equal(await page.isVisible('#engine-mark'), scripted);
+  assert.equal(await page.isVisible('#notice'), models.every(({ engine }) => engine === 'scripted'));
+  await ask(page, 'Why do streams run downhill?');
+  for (const name of PANES) await growsPast(page, name, 20);
+  await assertAllVerified(page);
+  for (const name of PANES) {
+    const numbers = await page.locator(part(name, '[data-number]')).allTextContents();
+    assert.match(numbers[0], /^\d+ ms$|s$/);
+    assert.match(numbers[2], /B$/);
+    assert.equal(numbers[3], '0');
+  }
+  assert.deepEqual(errors, []);
+});
+
+test('page: dropped and switched in mid-answer, each reader still has the whole answer', async (t) => {
+  const { page, errors, scripted } = await open(t);
+  if (!scripted) return t.skip('only the scripted engine is slow for certain');
+  await ask(page, 'Why do streams run downhill?', { tokens: 200 });
+  for (const name of PANES) {
+    await growsPast(page, name, 20);
+    await page.click(part(name, '[data-action="drop"]'));
+    await growsPast(page, name, await textLength(page, name));
+    assert.equal(await page.textContent(part(name, '[data-number="reconnects"]')), '1');
+  }
+  for (const [i, name] of PANES.entries()) {
+    const to = PANES[(i + 1) % 3];
+    assert.equal(await page.textContent(part(name, '[data-action="switch"]')), `Switch to ${NAMES[to]}`);
+    await page.click(part(name, '[data-action="switch"]'));
+    await growsPast(page, name, await textLength(page, name));
+    assert.equal(await page.getAttribute(`[data-pane="${name}"]`, 'data-transport'), to);
+  }
+  await keepPicture(page);
+  await assertAllVerified(page);
+  assert.deepEqual(errors, []);
+});
+
+test('page: Escape stops, what was said stays and is verified, and the next question works', async (t) => {
+  const { page, errors, scripted } = await open(t, { colorScheme: 'dark' });
+  if (!scripted) return t.skip('only the scripted engine is slow for certain');
+  await ask(page, 'Tell me everything.', { tokens: 2000 });
+  for (const name of PANES) await growsPast(page, name, 40);
+  await page.keyboard.press('Escape');
+  await assertAllVerified(page);
+  assert.match(await page.textContent('.reply:last-child .reply-meta'), /verified · stopped/);
+  await ask(page, 'And now briefly.', { tokens: 30 });
+  await page.waitForSelector('#stop:not([disabled])');
+  await assertAllVerified(page);
+  assert.equal(await page.locator('.turn').count(), 4);
+  await keepPicture(page, '-dark');
+  assert.deepEqual(errors, []);
+});
+
+test('page: at the width of a phone nothing overflows', async (t) => {
+  const { page, errors } = await open(t, { viewport: { width: 375, height: 740 }, deviceScaleFactor: 2 });
+  await ask(page, 'Why do streams run downhill?', { tokens: 40 });
+  await assertAllVerified(page);
+  const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  assert.ok(width <= 375, `the page is ${width} px wide`);
+  await keepPicture(page, '-phone');
+  assert.deepEqual(errors, []);
+});
+
+test('page: usable by keyboard alone, and every control has a name', async (t) => {
+  const { page } = await open(t);
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'question');
+  await page.keyboard.type('Hello?');
+  await page.keyboard.press('Shift+Enter');
+  await page.keyboard.type('Still one message.');
+  await page.keyboard.press('Enter');
+  assert.equal(await page.textContent('.question'), 'Hello?\nStill one message.');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'question');
+  const nameless = await page.evaluate(() => [...document.querySelectorAll('button, input, select, textarea')]
+    .filter((control) => !(control.labels?.length || control.textContent.trim())).map((control) => control.outerHTML));
+  assert.deepEqual(nameless, []);
+});

@@ -1,0 +1,14 @@
+// Runs the tests of the page against the real processes: RUNNEL_BIN=build/release/bin node run.mjs
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { startRunnel } from '../processes.mjs';
+
+const runnel = await startRunnel();
+const tests = spawn(process.execPath, ['--test', 'page.test.mjs', 'kill.test.mjs'], {
+  cwd: import.meta.dirname ?? new URL('.', import.meta.url).pathname,
+  env: { ...process.env, RUNNEL_URL: runnel.url },
+  stdio: 'inherit',
+});
+const [code] = await once(tests, 'exit');
+await runnel.stop();
+process.exit(code ?? 1);

@@ -1,0 +1,91 @@
+// The three real processes on free ports of 127.0.0.1, for tests: started, killed, started again.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, openSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const HOST = '127.0.0.1';
+const READY_MS = 30_000;
+
+async function freePorts(count) {
+  const servers = await Promise.all(Array.from({ length: count }, async () => {
+    const server = createServer().listen(0, HOST);
+    await once(server, 'listening');
+    return server;
+  }));
+  const ports = servers.map((server) => server.address().port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
+
+async function answersOk(url) {
+  try {
+    return (await fetch(url)).ok;
+  } catch {
+    return false;
+  }
+}
+
+class Process {
+  constructor(path, args, admin, log) {
+    Object.assign(this, { path, args, admin, log });
+  }
+
+  async start() {
+    const file = openSync(this.log, 'a');
+    this.child = spawn(this.path, this.args, { stdio: ['ignore', file, file] });
+    closeSync(file);
+    const deadline = Date.now() + READY_MS;
+    // A poll with a bound: readiness is something that can only be asked for.
+    while (!(await answersOk(`http://${this.admin}/readyz`))) {
+      if (this.child.exitCode !== null || Date.now() > deadline) {
+        throw new Error(`${this.path} did not get ready:\n${readFileSync(this.log, 'utf8')}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  /** Resolves with [exit code, signal] once it is gone. */
+  async kill(signal = 'SIGKILL') {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return [this.child.exitCode, this.child.signalCode];
+    const gone = once(this.child, 'exit');
+    this.child.kill(signal);
+    return gone;
+  }
+}
+
+/** Starts runnel-inference (scripted unless `engine` says otherwise), runnel-sse and runnel-ws from RUNNEL_BIN. */
+export async function startRunnel({ engine = ['--engine=scripted'] } = {}) {
+  const bin = process.env.RUNNEL_BIN;
+  assert.ok(bin, 'RUNNEL_BIN must name the folder of the binaries');
+  const logs = mkdtempSync(join(tmpdir(), 'runnel-e2e-'));
+  const [grpc, sse, ws, ...admin] = (await freePorts(6)).map((port) => `${HOST}:${port}`);
+  const make = (name, adminAddress, args) =>
+    new Process(join(bin, name), [...args, `--admin_listen=${adminAddress}`], adminAddress, join(logs, `${name}.log`));
+  const processes = {
+    inference: make('runnel-inference', admin[0], [`--listen=${grpc}`, ...engine]),
+    sse: make('runnel-sse', admin[1],
+      [`--listen=${sse}`, `--inference=${grpc}`, `--websocket_url=ws://${ws}/v1/ws`]),
+    ws: make('runnel-ws', admin[2], [`--listen=${ws}`, `--inference=${grpc}`, `--allowed_origins=http://${sse}`]),
+  };
+  for (const each of Object.values(processes)) await each.start();
+  return {
+    ...processes,
+    grpc,
+    url: `http://${sse}`,
+    wsUrl: `ws://${ws}/v1/ws`,
+    logs,
+    /** What a process counts under `name`, all labels together. */
+    async metric(process, name) {
+      const text = await (await fetch(`http://${process.admin}/metrics`)).text();
+      return text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+        .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
+    },
+    async stop() {
+      for (const each of Object.values(processes).reverse()) await each.kill('SIGTERM');
+    },
+  };
+}
