@@ -190,6 +190,7 @@ void LinkReactor::MaybeWrite() {
   while (TakeRound(&round)) {
     FillBatch(std::move(round));
     if (response_.has_hello() || response_.going_away() || response_.replies_size() > 0 || response_.events_size() > 0) {
+      HandOver();
       StartWrite(&response_);
       return;
     }
@@ -200,6 +201,8 @@ void LinkReactor::MaybeWrite() {
     FinishIfIdleLocked();
   }
 }
+
+void LinkReactor::HandOver() { base::MutexLock lock(&mu_); }
 
 bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round) {
   std::vector<std::shared_ptr<Attachment>> detached;  // destroyed after the lock
@@ -319,6 +322,7 @@ void LinkReactor::DropAttachments() {
 }
 
 void LinkReactor::OnDone() {
+  HandOver();
   DropAttachments();
   live_->Remove(this);
 }

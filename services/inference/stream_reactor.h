@@ -64,6 +64,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   }
 
   void OnDone() override {
+    HandOver();
     generation_->RemoveReader(this);
     live_->Remove(this);
   }
@@ -85,6 +86,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
       }
       const bool ended = at_end_;
       if (!ended && FillResponse()) {
+        HandOver();
         this->StartWrite(&response_);
         return;
       }
@@ -127,6 +129,10 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     EventToProto(std::move(event), response_.mutable_event());
     return true;
   }
+
+  // What was filled is the next holder's, which may be another thread, from here on. gRPC orders the two anyway, but by
+  // locks that ThreadSanitizer does not see.
+  void HandOver() EXCLUDES(mu_) { base::MutexLock lock(&mu_); }
 
   void FinishIfIdleLocked() REQUIRES(mu_) {
     // Never while a write is in flight, and once: gRPC aborts on either.
