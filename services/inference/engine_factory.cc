@@ -2,15 +2,25 @@
 
 #include <utility>
 
-#if RUNNEL_HAVE_UPSTREAM
 #include "services/inference/upstream_engine.h"
-#endif
 #if RUNNEL_HAVE_LLAMA
 #include "services/inference/llama_engine.h"
 #endif
 
 namespace runnel::inference {
 namespace {
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateUpstream(const Options& options, base::Metrics* metrics) {
+  UpstreamOptions upstream;
+  upstream.url = options.upstream_url;
+  upstream.api_key = options.upstream_api_key;
+  upstream.ca_file = options.upstream_ca_file;
+  upstream.model = options.upstream_model;
+  upstream.model_id = options.model_id;
+  upstream.max_streams = options.upstream_streams;
+  upstream.silence_timeout = options.upstream_silence;
+  return CreateUpstreamEngine(upstream, metrics);
+}
 
 #if RUNNEL_HAVE_LLAMA
 absl::StatusOr<std::unique_ptr<Engine>> CreateLlama(const Options& options, base::Metrics* metrics) {
@@ -33,7 +43,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Options& options, bas
     case EngineKind::kLlama:
       return CreateLlama(options, metrics);
     case EngineKind::kUpstream:
-      return absl::UnimplementedError("upstream");
+      return CreateUpstream(options, metrics);
     case EngineKind::kScripted:
       break;
   }

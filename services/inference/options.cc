@@ -30,6 +30,7 @@ ABSL_FLAG(uint32_t, llama_threads, 0, "llama: threads that decode; 0: as many as
 ABSL_FLAG(std::string, upstream_url, "", "upstream: base URL of the server, such as http://127.0.0.1:8000/v1");
 ABSL_FLAG(std::string, upstream_model, "", "upstream: model to ask for; empty: the first that the server lists");
 ABSL_FLAG(std::string, upstream_api_key_file, "", "upstream: file that holds the bearer key");
+ABSL_FLAG(std::string, upstream_ca_file, "", "upstream: PEM file of authorities for https; empty: the system's");
 ABSL_FLAG(uint32_t, upstream_streams, 256, "upstream: streams at once, each on a thread of its own");
 ABSL_FLAG(absl::Duration, upstream_silence, absl::Minutes(5), "upstream: how long the server may say nothing");
 ABSL_FLAG(double, scripted_tokens_per_second, 30, "scripted: pace of each generation");
@@ -113,6 +114,7 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.upstream_url = absl::GetFlag(FLAGS_upstream_url);
   options.upstream_model = absl::GetFlag(FLAGS_upstream_model);
   ASSIGN_OR_RETURN(options.upstream_api_key, ReadKeyFile(absl::GetFlag(FLAGS_upstream_api_key_file)));
+  options.upstream_ca_file = absl::GetFlag(FLAGS_upstream_ca_file);
   options.upstream_streams = absl::GetFlag(FLAGS_upstream_streams);
   options.upstream_silence = absl::GetFlag(FLAGS_upstream_silence);
   options.script.tokens_per_second = absl::GetFlag(FLAGS_scripted_tokens_per_second);

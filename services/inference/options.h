@@ -30,7 +30,8 @@ struct Options {
   uint32_t llama_threads = 0;
   std::string upstream_url;
   std::string upstream_model;
-  std::string upstream_api_key;
+  std::string upstream_api_key;  // read from --upstream_api_key_file
+  std::string upstream_ca_file;
   uint32_t upstream_streams = 0;
   absl::Duration upstream_silence;
   Script script;

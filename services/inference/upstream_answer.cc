@@ -1,0 +1,149 @@
+#include "services/inference/upstream_answer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/inference/upstream_failure.h"
+#include "services/inference/wake_set.h"
+
+namespace runnel::inference {
+namespace {
+
+std::string_view StripBlanks(std::string_view text) {
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  return text;
+}
+
+}  // namespace
+
+UpstreamAnswer::UpstreamAnswer(uint32_t choice_count, const Options& options, EventSink* sink)
+    : options_(options), sink_(sink), parser_(options.limits), choices_(choice_count), open_choices_(choice_count) {}
+
+void UpstreamAnswer::Add(std::string_view bytes) {
+  if (ended()) return;
+  WakeSet wake;
+  const absl::Status status = parser_.Add(bytes, [&](const auto& event) { return TakeEvent(event, &wake); });
+  if (status.ok()) return;
+  if (complete()) {
+    EndDone(&wake);
+  } else {
+    Fail({"engine_failed", absl::StrCat("the upstream sent ", status.message()), false}, &wake);
+  }
+}
+
+void UpstreamAnswer::Finish(Failed cut) {
+  if (ended()) return;
+  WakeSet wake;
+  if (complete()) {
+    EndDone(&wake);
+  } else {
+    Fail(std::move(cut), &wake);
+  }
+}
+
+void UpstreamAnswer::Cancel() {
+  if (ended()) return;
+  WakeSet wake;
+  if (complete()) {
+    EndDone(&wake);
+    return;
+  }
+  outcome_ = "cancelled";
+  sink_->EndAll(FinishReason::kCancelled, &wake);
+}
+
+bool UpstreamAnswer::TakeEvent(const UpstreamStreamParser::Event& event, WakeSet* wake) {
+  const std::string_view data = StripBlanks(event.data);
+  if (data == "[DONE]") {
+    if (complete()) {
+      EndDone(wake);
+    } else {
+      Fail(Unavailable("the upstream ended the stream before every choice had finished"), wake);
+    }
+    return false;
+  }
+  if (data.empty()) return true;
+  // What is wrong once every choice has finished cannot take the answer back.
+  if (event.name == "error" && !complete()) {
+    Fail(FailureOfError(ParseUpstreamError(data), options_.secret), wake);
+    return false;
+  }
+  auto chunk = ParseUpstreamChunk(data);
+  if (!chunk.ok() && complete()) return true;
+  if (!chunk.ok()) {
+    Fail({"engine_failed", absl::StrCat("the upstream sent ", chunk.status().message()), false}, wake);
+    return false;
+  }
+  if (chunk->usage.has_value()) usage_ = chunk->usage;
+  for (const UpstreamPiece& piece : chunk->pieces) {
+    if (!ended()) TakePiece(piece, chunk->usage, wake);
+  }
+  if (chunk->error.has_value() && !complete()) Fail(FailureOfError(*chunk->error, options_.secret), wake);
+  if (complete() && usage_.has_value()) EndDone(wake);
+  return !ended();
+}
+
+void UpstreamAnswer::TakePiece(const UpstreamPiece& piece, const std::optional<Usage>& usage, WakeSet* wake) {
+  if (piece.choice >= choices_.size() || choices_[piece.choice].finished) return;
+  Choice& choice = choices_[piece.choice];
+  if (!piece.bytes.empty()) {
+    choice.pending_tokens += CountTokens(usage);
+    AppendText(piece.choice, choice.joiner.Add(piece.bytes), wake);
+  }
+  if (ended() || !piece.finished) return;
+  if (piece.aborted) {
+    Fail({"engine_failed", "the upstream aborted the answer", true}, wake);
+    return;
+  }
+  FinishChoice(piece.choice, piece.reason, wake);
+}
+
+uint32_t UpstreamAnswer::CountTokens(const std::optional<Usage>& usage) {
+  uint32_t tokens = 1;
+  if (choices_.size() == 1 && usage.has_value() && usage->completion_tokens > counted_tokens_) {
+    tokens = usage->completion_tokens - counted_tokens_;
+  }
+  counted_tokens_ += tokens;
+  return tokens;
+}
+
+void UpstreamAnswer::AppendText(uint32_t index, const std::string& text, WakeSet* wake) {
+  if (text.empty()) return;
+  text_bytes_ += text.size();
+  if (text_bytes_ > options_.max_text_bytes) {
+    Fail({"engine_failed", absl::StrCat("the upstream's answer is longer than ", options_.max_text_bytes, " bytes"),
+          false},
+         wake);
+    return;
+  }
+  sink_->Append(index, text, std::exchange(choices_[index].pending_tokens, 0), wake);
+}
+
+void UpstreamAnswer::FinishChoice(uint32_t index, FinishReason reason, WakeSet* wake) {
+  AppendText(index, choices_[index].joiner.Flush(), wake);
+  if (ended()) return;
+  choices_[index].finished = true;
+  if (--open_choices_ > 0) {
+    sink_->EndChoice(index, reason, wake);
+    return;
+  }
+  last_choice_ = index;
+  last_reason_ = reason;
+}
+
+void UpstreamAnswer::EndDone(WakeSet* wake) {
+  if (ended()) return;
+  outcome_ = "done";
+  if (usage_.has_value() && usage_->prompt_tokens > 0) sink_->SetPromptTokens(usage_->prompt_tokens);
+  sink_->EndChoice(last_choice_, last_reason_, wake);
+}
+
+void UpstreamAnswer::Fail(Failed failed, WakeSet* wake) {
+  if (ended()) return;
+  outcome_ = failed.code;
+  sink_->Fail(std::move(failed), wake);
+}
+
+}  // namespace runnel::inference
