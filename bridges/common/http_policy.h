@@ -1,0 +1,76 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "bridges/common/options.h"
+
+// What is the same for every HTTP answer of both bridges: who may ask, from which page, and how an error looks.
+namespace runnel::bridge {
+
+// An error as a client sees it: {"error":{"message","type","param","code"}} with a status.
+struct HttpError {
+  int status = 500;
+  std::string type = "server_error";
+  std::string message;
+  std::string param;  // empty: null
+  std::string code;   // empty: null
+  // Further header lines, each ended by \r\n, such as retry-after.
+  std::string headers;
+};
+
+// The one mapping from errors inside to errors outside. Reasons decide first (GENERATION_EXPIRED: 410), then codes.
+HttpError HttpErrorOf(const absl::Status& status);
+// For what only HTTP knows: 404 for an unknown path, 405, 413, 415. type is invalid_request_error.
+HttpError InvalidRequest(int status, std::string_view message, std::string_view code = "");
+// The JSON object, one line without a newline at its end.
+std::string ErrorBody(const HttpError& error);
+
+// A whole HTTP/1.1 response.
+struct HttpResponse {
+  int status = 200;
+  std::string content_type;  // empty: no body, and no content-length with a 204
+  std::string body;
+  std::string headers;  // further header lines, each ended by \r\n
+  bool keep_alive = true;
+  bool head = false;  // the answer to HEAD: all headers, no body
+};
+HttpResponse ErrorResponse(const HttpError& error);
+std::string Serialize(const HttpResponse& response);
+// `HTTP/1.1 200 OK\r\n`
+std::string StatusLine(int status);
+
+// `req_` and 24 random characters.
+std::string NewRequestId();
+
+// Who may ask. Constant after construction; thread-safe.
+class HttpPolicy {
+ public:
+  explicit HttpPolicy(const BridgeOptions& options);
+
+  bool needs_key() const { return !keys_.empty(); }
+  // `authorization` is the header's value. OK, or Unauthenticated (reason INVALID_API_KEY). The time it takes does not
+  // depend on how much of a key is right.
+  absl::Status CheckAuthorization(std::string_view authorization) const;
+  absl::Status CheckKey(std::string_view key) const;
+
+  // `origin` and `host` are the headers' values; an empty origin (no browser) is fine. PermissionDenied (reason
+  // ORIGIN_NOT_ALLOWED) otherwise. Without a list: the origin's host must be the one of the request's Host; and, as long
+  // as no key is asked for, that host must be an address or localhost, so that a name which was made to point here
+  // (DNS rebinding) is none.
+  absl::Status CheckOrigin(std::string_view origin, std::string_view host) const;
+
+  // Header lines for an allowed origin; none for an empty one.
+  static std::string CorsHeaders(std::string_view origin);
+  // Header lines of the answer to a preflight. `requested` is Access-Control-Request-Headers.
+  static std::string PreflightHeaders(std::string_view origin, std::string_view requested);
+
+ private:
+  std::vector<std::string> keys_;
+  std::vector<std::string> origins_;
+  bool any_origin_ = false;
+};
+
+}  // namespace runnel::bridge

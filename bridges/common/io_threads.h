@@ -1,0 +1,61 @@
+#pragma once
+
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "bridges/common/link.h"
+#include "bridges/common/net.h"
+#include "bridges/common/options.h"
+#include "bridges/common/task_group.h"
+
+namespace runnel::bridge {
+
+struct BridgeMetrics;
+class InferenceClient;
+
+// One thread with all that belongs to it: its loop, its Link and its connections. A connection never changes thread.
+struct IoThread {
+  IoThread(size_t index, InferenceClient* inference_client, BridgeMetrics* bridge_metrics,
+           const Link::Options& link_options);
+
+  const size_t index;
+  net::io_context io;
+  InferenceClient* const client;
+  BridgeMetrics* const metrics;
+  Link link;
+  TaskGroup tasks;
+};
+
+// The threads of a bridge. Start, then Drain, then Cut, then the destructor, which joins them.
+class IoThreads {
+ public:
+  // `client` and `metrics` must outlive it.
+  IoThreads(const BridgeOptions& options, InferenceClient* client, BridgeMetrics* metrics);
+  ~IoThreads();
+
+  void Start();
+  size_t size() const { return threads_.size(); }
+  IoThread& operator[](size_t i) { return *threads_[i]; }
+
+  // How many Links are connected.
+  size_t links_connected() const;
+  size_t connections() const;
+
+  // Tells every connection to end. False if some are still there after `timeout`.
+  bool DrainFor(absl::Duration timeout);
+  // Cuts those that are left, ends the Links, and waits a moment for both.
+  void Cut();
+
+ private:
+  struct Runner;
+  void Tick(Runner* runner);
+  bool WaitUntilEmpty(absl::Duration timeout);
+
+  const absl::Duration tick_;
+  std::vector<std::unique_ptr<IoThread>> threads_;
+  std::vector<std::unique_ptr<Runner>> runners_;
+};
+
+}  // namespace runnel::bridge

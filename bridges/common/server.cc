@@ -1,0 +1,85 @@
+#include "bridges/common/server.h"
+
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <utility>
+
+#include "services/base/admin_server.h"
+#include "services/base/logging.h"
+#include "services/base/mutex.h"
+#include "services/base/status_macros.h"
+
+namespace runnel::bridge {
+namespace {
+
+// Waits; a second signal ends the process meanwhile.
+void Pause(absl::Duration duration) {
+  base::Mutex mutex;
+  base::CondVar never;
+  base::MutexLock lock(&mutex);
+  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(duration);
+  while (std::chrono::steady_clock::now() < deadline) never.WaitUntil(&mutex, deadline);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Create(const BridgeOptions& options, BridgeMetrics* metrics,
+                                                       OnAccept on_accept) {
+  std::unique_ptr<Server> server(new Server(options, metrics));
+  ASSIGN_OR_RETURN(server->listener_, Listener::Create({options.listen, options.max_connections},
+                                                       server->threads_.get(), std::move(on_accept)));
+  server->threads_->Start();
+  return server;
+}
+
+Server::Server(const BridgeOptions& options, BridgeMetrics* metrics)
+    : options_(options), client_(options.inference, options.rpc_timeout) {
+  threads_ = std::make_unique<IoThreads>(options, &client_, metrics);
+}
+
+Server::~Server() {
+  if (listener_ != nullptr) listener_->Stop();
+  threads_->Cut();
+}
+
+std::string Server::NotReadyReason() const {
+  if (draining_) return "draining";
+  if (!was_connected_ && threads_->links_connected() == 0) return "the inference service cannot be reached";
+  was_connected_ = true;
+  return "";
+}
+
+void Server::BeginDrain() { draining_ = true; }
+
+void Server::Drain() {
+  BeginDrain();
+  listener_->Stop();
+  if (!threads_->DrainFor(options_.drain_timeout)) {
+    spdlog::warn("drain timeout: cutting {} connections", threads_->connections());
+  }
+  threads_->Cut();
+}
+
+absl::Status RunServer(std::string_view process, const BridgeOptions& options, base::ShutdownSignal* shutdown,
+                       base::Metrics* metrics, BridgeMetrics* bridge_metrics, OnAccept on_accept) {
+  RETURN_IF_ERROR(base::InitLogging(process, options.log_level));
+  base::RouteGrpcLog();
+  base::RaiseDescriptorLimit();
+  ASSIGN_OR_RETURN(const auto server, Server::Create(options, bridge_metrics, std::move(on_accept)));
+  metrics->BeforeExpose([&] { bridge_metrics->connections.Set(static_cast<double>(server->threads().connections())); });
+  ASSIGN_OR_RETURN(auto admin,
+                   base::AdminServer::Create(options.admin_listen, metrics, [&] { return server->NotReadyReason(); }));
+  spdlog::info("listening on port {}, admin port {}, {} io threads", server->port(), admin->port(),
+               server->threads().size());
+
+  spdlog::info("signal {}: draining", shutdown->Wait());
+  server->BeginDrain();
+  Pause(options.drain_notice);
+  server->Drain();
+  admin.reset();
+  spdlog::info("stopped");
+  return absl::OkStatus();
+}
+
+}  // namespace runnel::bridge

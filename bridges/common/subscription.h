@@ -1,0 +1,112 @@
+#pragma once
+
+#include <boost/intrusive/list_hook.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "runnel/v1/inference.pb.h"
+
+namespace runnel::bridge {
+
+class Link;
+
+// One reader of one generation: a cursor into its log that outlives Links. When a Link is lost it attaches again after
+// the last event that it has handed on, by itself; so its reader sees each event once and in order, or an end.
+//
+// Nothing is queued here. Events go from a batch of the Link straight into the reader, which makes bytes of them. A
+// reader that has too many of those calls Pause, which gives up the attachment: the log is the buffer.
+//
+// Owned by a connection. Confined to the Link's io thread, with all calls to the reader.
+class Subscription {
+ public:
+  // The answer of the service.
+  struct Opened {
+    std::string model;
+    v1::GenerationStatus status = v1::GENERATION_STATUS_UNSPECIFIED;  // at that moment, as last_seq
+    uint64_t last_seq = 0;
+    bool existing = false;  // it was there before: an attach, or a request_id seen before
+  };
+
+  // Who reads. Each batch of a Link calls OnOpened, if due, then OnEvent any number of times, then once OnFlush or
+  // OnEnd. The Subscription must not be destroyed within OnOpened or OnEvent; within OnFlush and OnEnd it may.
+  class Reader {
+   public:
+    virtual ~Reader() = default;
+
+    // Once, before any event; generation_id() is known from here on.
+    virtual void OnOpened(Subscription* subscription, const Opened& opened) = 0;
+    // The next event of the log (its generation_id is empty), or a gap. It may be moved from.
+    virtual void OnEvent(Subscription* subscription, v1::GenerationEvent& event) = 0;
+    // The batch has no more for this subscription: now is the time to write.
+    virtual void OnFlush(Subscription* subscription) = 0;
+    // Nothing comes any more. OK: the terminal event was handed on, or the log had ended at the cursor (then
+    // terminal_seen() is false). Before OnOpened: the service's refusal, or Unavailable or DeadlineExceeded if it could
+    // not be asked. After OnOpened: the stream broke, which says nothing about the generation: its reader is to attach
+    // again after its last event.
+    virtual void OnEnd(Subscription* subscription, const absl::Status& status) = 0;
+  };
+
+  // Both must outlive it.
+  Subscription(Link* link, Reader* reader) : link_(link), reader_(reader) {}
+  // Detaches. The reader is not called.
+  ~Subscription();
+  Subscription(const Subscription&) = delete;
+  Subscription& operator=(const Subscription&) = delete;
+
+  // One of the two, once; the reader is never called before it returns.
+  // Starts `request` and reads it from seq 1; `after_seq` counts if its request_id names a generation that runs
+  // already. If it has no request_id it gets one, so that a start which a lost Link left in doubt can be repeated.
+  void Generate(v1::GenerateRequest request, uint64_t after_seq = 0, std::string traceparent = "",
+                std::string tracestate = "");
+  void Attach(std::string generation_id, uint64_t after_seq, v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL);
+
+  // Gives up the attachment. No event comes until Continue, which attaches after the last event handed on. The calls
+  // may come from within any call of the reader but OnEnd, and do nothing after the end or if already so.
+  void Pause();
+  void Continue();
+  bool paused() const { return paused_; }
+
+  // Empty before OnOpened if it was not given.
+  const std::string& generation_id() const { return generation_id_; }
+  // The seq of the last event handed on, or the one it was attached after.
+  uint64_t last_seq() const { return last_seq_; }
+  bool terminal_seen() const { return terminal_seen_; }
+  bool ended() const { return state_ == State::kEnded; }
+
+ private:
+  friend class Link;
+
+  enum class State : uint8_t {
+    kIdle,      // not begun, or paused
+    kWaiting,   // for a Link: in the Link's list
+    kOpening,   // has a number; the command was sent
+    kAttached,  // has a number; the service has said so
+    kEnded,     // OnEnd was called or is due at the end of the batch
+  };
+
+  Link* const link_;
+  Reader* const reader_;
+  std::string generation_id_;
+  uint64_t last_seq_ = 0;
+  // What to send until the first `attached`; afterwards generation_id_ and last_seq_ say all.
+  std::unique_ptr<v1::LinkGenerate> generate_;
+  // Of kWaiting and kOpening, since the Link's clock's beginning.
+  absl::Duration deadline_ = absl::InfiniteDuration();
+  absl::Status end_;
+  uint32_t number_ = 0;
+  uint32_t dirty_index_ = 0;  // place + 1 in the Link's list of those to flush; 0: not in it
+  State state_ = State::kIdle;
+  v1::GapPolicy gap_policy_ = v1::GAP_POLICY_SIGNAL;
+  bool opened_ = false;
+  bool paused_ = false;
+  bool terminal_seen_ = false;
+
+ public:
+  // Of the Link's list of those that wait; not for anyone else.
+  boost::intrusive::list_member_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> waiting_hook_;
+};
+
+}  // namespace runnel::bridge

@@ -1,0 +1,40 @@
+#include "bridges/common/task_group.h"
+
+namespace runnel::bridge {
+
+void TaskGroup::Add(Task* task) {
+  tasks_.push_back(*task);
+  size_.fetch_add(1, std::memory_order_relaxed);
+  if (draining_) task->OnDrain();
+}
+
+void TaskGroup::Remove(Task* task) {
+  if (!task->is_linked()) return;
+  task->unlink();
+  size_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+template <typename Call>
+void TaskGroup::ForEach(Call call) {
+  for (auto it = tasks_.begin(); it != tasks_.end();) {
+    Task* task = &*it;
+    ++it;  // before the call, which may remove the task; it removes no other
+    call(task);
+  }
+}
+
+void TaskGroup::Tick(absl::Duration now) {
+  now_ = now;
+  ForEach([now](Task* task) { task->OnTick(now); });
+}
+
+void TaskGroup::Drain() {
+  draining_ = true;
+  ForEach([](Task* task) { task->OnDrain(); });
+}
+
+void TaskGroup::Cut() {
+  ForEach([](Task* task) { task->OnCut(); });
+}
+
+}  // namespace runnel::bridge

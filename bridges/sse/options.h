@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "bridges/common/options.h"
+
+namespace runnel::sse {
+
+// What can be set of the SSE bridge alone; flags of the same names.
+struct SseOptions {
+  bridge::BridgeOptions bridge;
+  // Where the page finds the WebSocket bridge; empty: the page does without.
+  std::string websocket_url;
+};
+
+// From the flags of the process. InvalidArgument or NotFound name the flag at fault.
+absl::StatusOr<SseOptions> SseOptionsFromFlags();
+
+}  // namespace runnel::sse

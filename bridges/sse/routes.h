@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+// The public paths of the SSE bridge. Pure functions.
+namespace runnel::sse {
+
+enum class Endpoint {
+  kNone,  // no such path
+  kPage,  // what is not under /v1: the page's files
+  kConfig,
+  kGenerations,  // /v1/generations
+  kGeneration,   // /v1/generations/{id}
+  kEvents,       // /v1/generations/{id}/events
+  kCancel,       // /v1/generations/{id}/cancel
+  kModels,
+  kModel,  // /v1/models/{id}
+};
+
+struct Route {
+  Endpoint endpoint = Endpoint::kNone;
+  std::string path;  // decoded
+  std::string id;    // of a generation or a model, decoded
+  std::map<std::string, std::string> query;
+};
+
+// `target` is that of the request line. InvalidArgument for bad percent-encoding, a NUL, or a query parameter that
+// comes twice.
+absl::StatusOr<Route> ParseTarget(std::string_view target);
+
+// The methods of an endpoint as in the Allow header, such as "GET, HEAD, OPTIONS".
+std::string_view AllowedMethods(Endpoint endpoint);
+// Whether `method` is one of them.
+bool IsAllowed(Endpoint endpoint, std::string_view method);
+
+}  // namespace runnel::sse

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+
+#include "bridges/common/http_policy.h"
+#include "bridges/common/io_threads.h"
+#include "bridges/common/net.h"
+#include "bridges/sse/options.h"
+
+namespace runnel::sse {
+
+// What all connections of the SSE bridge share. Constant; must outlive the io threads' run.
+struct SseContext {
+  explicit SseContext(const SseOptions& sse_options) : options(sse_options), policy(sse_options.bridge) {}
+
+  const SseOptions options;
+  const bridge::HttpPolicy policy;
+};
+
+// Serves an accepted connection until its end, on the thread it was accepted by. `read_ahead` came before and belongs
+// to the first request.
+void StartSession(bridge::IoThread* thread, const SseContext* context, bridge::Socket socket,
+                  std::string read_ahead = "");
+
+}  // namespace runnel::sse

@@ -1,0 +1,335 @@
+#include "bridges/sse/sse_stream.h"
+
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridges/common/bridge_metrics.h"
+#include "bridges/common/cursor.h"
+#include "bridges/common/http_policy.h"
+#include "bridges/sse/sse_format.h"
+
+namespace runnel::sse {
+namespace {
+
+using bridge::ErrorCode;
+using bridge::Socket;
+
+// Room for the size of a chunk in hexadecimal and its line end, filled in when the chunk is closed.
+constexpr size_t kChunkDigits = 8;
+constexpr std::string_view kLineEnd = "\r\n";
+constexpr std::string_view kLastChunk = "0\r\n\r\n";
+// What an idle stream may keep of its buffer.
+constexpr size_t kMaxIdleCapacity = 1 << 10;
+// The part of the drain timeout within which streams are ended, so that the rest is for writing.
+constexpr double kDrainShare = 0.8;
+
+std::minstd_rand& Random() {
+  thread_local std::minstd_rand random{std::random_device{}()};
+  return random;
+}
+
+// Clients that lose their bridge together must not come back together.
+uint32_t RetryMs() { return std::uniform_int_distribution<uint32_t>(500, 1500)(Random()); }
+
+}  // namespace
+
+struct SseStream::Opening {
+  StreamSpec spec;
+  bool opened = false;
+  bool bad_id = false;
+  bool nothing_left = false;  // the log had ended at the cursor
+};
+
+void SseStream::Start(bridge::IoThread* thread, const bridge::BridgeOptions* options, Socket socket, StreamSpec spec,
+                      OnReusable on_reusable, const void* context) {
+  std::shared_ptr<SseStream> stream(
+      new SseStream(thread, options, std::move(socket), std::move(spec), on_reusable, context));
+  stream->self_ = stream;
+  stream->Begin();
+}
+
+SseStream::SseStream(bridge::IoThread* thread, const bridge::BridgeOptions* options, Socket socket, StreamSpec spec,
+                     OnReusable on_reusable, const void* context)
+    : thread_(thread),
+      options_(options),
+      on_reusable_(on_reusable),
+      context_(context),
+      socket_(std::move(socket)),
+      opening_(std::make_unique<Opening>()),
+      last_write_(thread->tasks.now()),
+      chunked_(spec.chunked),
+      keep_alive_(spec.keep_alive && spec.chunked) {
+  opening_->spec = std::move(spec);
+}
+
+SseStream::~SseStream() { thread_->tasks.Remove(this); }
+
+void SseStream::Begin() {
+  thread_->tasks.Add(this);
+  WaitReadable();
+  StreamSpec& spec = opening_->spec;
+  subscription_.emplace(&thread_->link, this);
+  if (spec.generate.has_value()) {
+    subscription_->Generate(*std::move(spec.generate), spec.after_seq, std::move(spec.traceparent),
+                            std::move(spec.tracestate));
+    spec.generate.reset();
+  } else {
+    subscription_->Attach(spec.generation_id, spec.after_seq, spec.gap_policy);
+  }
+}
+
+// ------------------------------------------------------------------------------------------ from the subscription
+
+void SseStream::OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) {
+  opening_->opened = true;
+  // It goes into a header and into ids, where a line end would be another header or field.
+  opening_->bad_id = !bridge::IsGenerationId(subscription->generation_id());
+  if (opened.existing) {
+    replay_until_ = opened.last_seq;
+    const bool ended =
+        opened.status == v1::GENERATION_STATUS_DONE || opened.status == v1::GENERATION_STATUS_FAILED;
+    opening_->nothing_left = ended && opened.last_seq == subscription->last_seq();
+    if (subscription->last_seq() > 0) thread_->metrics->resumes_replayed.Increment();
+  }
+}
+
+void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) {
+  if (phase_ == Phase::kOpening && !opening_->bad_id) WriteHeader();
+  if (phase_ != Phase::kStreaming || write_failed_) return;
+  OpenChunk();
+  AppendSseEvent(subscription->generation_id(), event, std::exchange(first_event_, false) ? RetryMs() : 0, &out_);
+  ++events_;
+  if (event.seq() <= replay_until_) ++replayed_;
+  if (event.has_gap()) thread_->metrics->resumes_gap.Increment();
+  if (pending() <= options_->max_pending_bytes) return;
+  // OnFlush follows and closes the connection if it is broken, which must not be done from here.
+  write_failed_ = !Send();
+  if (pending() <= options_->max_pending_bytes) return;
+  thread_->metrics->slow_pauses.Increment();
+  subscription->Pause();
+}
+
+void SseStream::OnFlush(bridge::Subscription*) {
+  if (phase_ == Phase::kOpening && opening_->bad_id) return Refuse(absl::InternalError("bad id of a generation"));
+  if (phase_ == Phase::kOpening && opening_->opened && !opening_->nothing_left) WriteHeader();
+  if (phase_ == Phase::kStreaming) SendOrClose();
+}
+
+void SseStream::OnEnd(bridge::Subscription* subscription, const absl::Status& status) {
+  if (phase_ == Phase::kOpening) return status.ok() ? AnswerNothingLeft() : Refuse(status);
+  if (phase_ != Phase::kStreaming) return;
+  if (!subscription->terminal_seen()) thread_->metrics->broken_streams.Increment();
+  EndWith(subscription->terminal_seen());
+}
+
+// --------------------------------------------------------------------------------------------------- the answer
+
+void SseStream::WriteHeader() {
+  out_.reserve(kMaxIdleCapacity);
+  absl::StrAppend(&out_, bridge::StatusLine(200),
+                  "content-type: text/event-stream; charset=utf-8\r\n"
+                  "cache-control: no-cache, no-transform\r\n"
+                  "x-accel-buffering: no\r\n"
+                  "x-content-type-options: nosniff\r\n"
+                  "x-generation-id: ",
+                  subscription_->generation_id(), "\r\n", opening_->spec.common_headers,
+                  chunked_ ? "transfer-encoding: chunked\r\n" : "", keep_alive_ ? "" : "connection: close\r\n", "\r\n");
+  phase_ = Phase::kStreaming;
+  thread_->metrics->CountRequest(200);
+  thread_->metrics->streams.Increment();
+  // The header is no part of a chunk.
+  chunk_open_ = false;
+  if (opening_->spec.read_ahead.empty()) {
+    opening_.reset();
+  } else {
+    std::string read_ahead = std::move(opening_->spec.read_ahead);
+    opening_ = std::make_unique<Opening>();
+    opening_->spec.read_ahead = std::move(read_ahead);
+  }
+}
+
+void SseStream::Refuse(const absl::Status& status) {
+  bridge::HttpError error = bridge::HttpErrorOf(status);
+  if (error.status == 404 || error.status == 410) thread_->metrics->resumes_gone.Increment();
+  thread_->metrics->CountRequest(error.status);
+  bridge::HttpResponse response = bridge::ErrorResponse(error);
+  response.headers += opening_->spec.common_headers;
+  response.keep_alive = opening_->spec.keep_alive;
+  keep_alive_ = response.keep_alive;
+  out_ = bridge::Serialize(response);
+  phase_ = Phase::kEnding;
+  SendOrClose();
+}
+
+void SseStream::AnswerNothingLeft() {
+  thread_->metrics->CountRequest(204);
+  bridge::HttpResponse response;
+  response.status = 204;
+  response.headers = opening_->spec.common_headers;
+  response.keep_alive = opening_->spec.keep_alive;
+  keep_alive_ = response.keep_alive;
+  out_ = bridge::Serialize(response);
+  phase_ = Phase::kEnding;
+  SendOrClose();
+}
+
+void SseStream::EndWith(bool complete) {
+  CloseChunk();
+  if (complete && chunked_) {
+    out_ += kLastChunk;
+  } else {
+    keep_alive_ = false;
+  }
+  phase_ = Phase::kEnding;
+  thread_->metrics->streams.Decrement();
+  SendOrClose();
+}
+
+void SseStream::OpenChunk() {
+  if (std::exchange(chunk_open_, true) || !chunked_) return;
+  chunk_begin_ = out_.size();
+  out_.append(kChunkDigits, '0').append(kLineEnd);
+}
+
+void SseStream::CloseChunk() {
+  if (!std::exchange(chunk_open_, false) || !chunked_) return;
+  const size_t bytes = out_.size() - chunk_begin_ - kChunkDigits - kLineEnd.size();
+  std::array<char, kChunkDigits> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), bytes, 16).ptr;
+  const auto count = static_cast<size_t>(end - digits.data());
+  out_.replace(chunk_begin_, kChunkDigits, digits.data(), count);
+  out_ += kLineEnd;
+}
+
+// --------------------------------------------------------------------------------------------------- the socket
+
+bool SseStream::Send() {
+  if (waiting_writable_) return true;
+  CloseChunk();
+  while (pending() > 0) {
+    ErrorCode ec;
+    const size_t n = socket_.write_some(boost::asio::buffer(out_.data() + sent_, pending()), ec);
+    if (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again) {
+      out_.erase(0, std::exchange(sent_, 0));
+      WaitWritable();
+      return true;
+    }
+    if (ec) return false;
+    sent_ += n;
+    last_write_ = thread_->tasks.now();
+    thread_->metrics->bytes.Increment(static_cast<double>(n));
+  }
+  CountSent();
+  return true;
+}
+
+void SseStream::SendOrClose() {
+  if (write_failed_ || !Send()) {
+    if (phase_ == Phase::kStreaming) thread_->metrics->client_disconnects_stream.Increment();
+    return Close();
+  }
+  if (pending() == 0) Drained();
+}
+
+void SseStream::CountSent() {
+  if (events_ > 0) thread_->metrics->events.Increment(std::exchange(events_, 0));
+  if (replayed_ > 0) thread_->metrics->replayed_events.Increment(std::exchange(replayed_, 0));
+}
+
+void SseStream::Drained() {
+  sent_ = 0;
+  if (out_.capacity() > kMaxIdleCapacity) {
+    std::string().swap(out_);
+  } else {
+    out_.clear();
+  }
+  if (phase_ == Phase::kEnding) return keep_alive_ ? Reuse() : Close();
+  if (subscription_->paused()) subscription_->Continue();
+}
+
+void SseStream::WaitReadable() {
+  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](ErrorCode ec) {
+    if (ec || self->phase_ == Phase::kClosed) return;
+    char byte;
+    const ssize_t n = recv(self->socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return self->WaitReadable();
+    // A next request already: it waits for its turn, and that the client goes is seen by writing.
+    if (n > 0) return;
+    auto& metrics = *self->thread_->metrics;
+    (self->phase_ == Phase::kOpening ? metrics.client_disconnects_request : metrics.client_disconnects_stream)
+        .Increment();
+    self->Close();
+  });
+}
+
+void SseStream::WaitWritable() {
+  waiting_writable_ = true;
+  last_write_ = thread_->tasks.now();
+  socket_.async_wait(Socket::wait_write, [self = shared_from_this()](ErrorCode ec) {
+    self->waiting_writable_ = false;
+    if (self->phase_ == Phase::kClosed) return;
+    if (ec) return self->Close();
+    self->SendOrClose();
+  });
+}
+
+void SseStream::Reuse() {
+  ErrorCode ignored;
+  socket_.cancel(ignored);
+  std::string read_ahead = opening_ != nullptr ? std::move(opening_->spec.read_ahead) : std::string();
+  on_reusable_(thread_, context_, std::move(socket_), std::move(read_ahead));
+  Close();
+}
+
+void SseStream::Close() {
+  if (phase_ == Phase::kClosed) return;
+  if (phase_ == Phase::kStreaming) thread_->metrics->streams.Decrement();
+  phase_ = Phase::kClosed;
+  CountSent();
+  subscription_.reset();
+  thread_->tasks.Remove(this);
+  ErrorCode ignored;
+  if (socket_.is_open()) socket_.close(ignored);
+  // May be the end of this object.
+  const std::shared_ptr<SseStream> self = std::move(self_);
+}
+
+// ----------------------------------------------------------------------------------------------- from the thread
+
+void SseStream::OnTick(absl::Duration now) {
+  if (phase_ != Phase::kOpening && pending() > 0) {
+    if (now - last_write_ < options_->write_timeout) return;
+    thread_->metrics->slow_disconnects.Increment();
+    return Close();
+  }
+  if (phase_ != Phase::kStreaming) return;
+  if (now >= leave_at_) {
+    thread_->metrics->broken_streams.Increment();
+    return EndWith(/*complete=*/false);
+  }
+  if (now - last_write_ < options_->heartbeat_interval) return;
+  thread_->metrics->heartbeats.Increment();
+  OpenChunk();
+  out_ += kHeartbeat;
+  SendOrClose();
+}
+
+void SseStream::OnDrain() {
+  // Spread over the time there is, so that the clients do not all resume at once. What ends by itself before is fine.
+  keep_alive_ = false;
+  std::uniform_real_distribution<double> share(0.0, kDrainShare);
+  leave_at_ = thread_->tasks.now() + options_->drain_timeout * share(Random());
+}
+
+void SseStream::OnCut() {
+  if (phase_ == Phase::kStreaming) thread_->metrics->broken_streams.Increment();
+  Close();
+}
+
+}  // namespace runnel::sse

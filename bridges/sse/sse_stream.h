@@ -1,0 +1,123 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "bridges/common/io_threads.h"
+#include "bridges/common/net.h"
+#include "bridges/common/options.h"
+#include "bridges/common/subscription.h"
+#include "bridges/common/task_group.h"
+#include "runnel/v1/inference.pb.h"
+
+namespace runnel::sse {
+
+struct StreamSpec {
+  // What to read: a new generation, or an existing one by its id.
+  std::optional<v1::GenerateRequest> generate;
+  std::string generation_id;
+  uint64_t after_seq = 0;
+  v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
+  std::string traceparent;
+  std::string tracestate;
+
+  // Header lines that the answer has whatever it is (request id, CORS).
+  std::string common_headers;
+  bool chunked = true;     // HTTP/1.1
+  bool keep_alive = true;  // as the client wants
+  std::string read_ahead;  // bytes of a next request
+};
+
+// One answer of text/event-stream, from the request's end to the socket's reuse or end. No coroutine, so that an open
+// stream costs as little memory as it can: it is driven by its subscription, by the socket and by the tick.
+//
+// The header is written with the first event, so whatever the service refuses is an HTTP error. With everything that
+// is pending it goes out in one write. Only a terminal event is followed by the final chunk: a stream that is broken,
+// here or behind, ends without it, and the client sees a broken transfer.
+//
+// Owns itself until it is over. Confined to its io thread.
+class SseStream final : public bridge::Task,
+                        public bridge::Subscription::Reader,
+                        public std::enable_shared_from_this<SseStream> {
+ public:
+  // Takes over a connection whose answer has been written and which is to be kept.
+  using OnReusable = void (*)(bridge::IoThread* thread, const void* context, bridge::Socket socket,
+                              std::string read_ahead);
+
+  // The pointers must outlive the io threads' run.
+  static void Start(bridge::IoThread* thread, const bridge::BridgeOptions* options, bridge::Socket socket,
+                    StreamSpec spec, OnReusable on_reusable, const void* context);
+  ~SseStream() override;
+
+  void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) override;
+  void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;
+  void OnFlush(bridge::Subscription* subscription) override;
+  void OnEnd(bridge::Subscription* subscription, const absl::Status& status) override;
+  void OnTick(absl::Duration now) override;
+  void OnDrain() override;
+  void OnCut() override;
+
+ private:
+  enum class Phase : uint8_t {
+    kOpening,    // no byte of the answer is made
+    kStreaming,  // the header is
+    kEnding,     // all is, and the connection is to be reused or closed once it is written
+    kClosed,
+  };
+  // What is only needed until the header is written.
+  struct Opening;
+
+  SseStream(bridge::IoThread* thread, const bridge::BridgeOptions* options, bridge::Socket socket, StreamSpec spec,
+            OnReusable on_reusable, const void* context);
+
+  void Begin();
+  void WriteHeader();
+  void Refuse(const absl::Status& status);
+  void AnswerNothingLeft();
+  // Everything made so far is the last; `complete` if the client may take it for the end.
+  void EndWith(bool complete);
+
+  void OpenChunk();
+  void CloseChunk();
+  size_t pending() const { return out_.size() - sent_; }
+  // Writes what is pending, as far as the socket takes it. False if the connection is broken.
+  [[nodiscard]] bool Send();
+  void SendOrClose();
+  void Drained();
+  void WaitReadable();
+  void WaitWritable();
+  void Reuse();
+  void Close();
+  void CountSent();
+
+  bridge::IoThread* const thread_;
+  const bridge::BridgeOptions* const options_;
+  const OnReusable on_reusable_;
+  const void* const context_;
+  bridge::Socket socket_;
+  std::unique_ptr<Opening> opening_;
+  std::optional<bridge::Subscription> subscription_;
+  std::shared_ptr<SseStream> self_;
+
+  std::string out_;
+  size_t sent_ = 0;
+  size_t chunk_begin_ = 0;      // of the open chunk's size line in out_
+  uint64_t replay_until_ = 0;   // events up to this were in the log before
+  absl::Duration last_write_;   // the socket took bytes, or the stream began
+  absl::Duration leave_at_ = absl::InfiniteDuration();
+  uint32_t events_ = 0;    // made since the last count
+  uint32_t replayed_ = 0;  // of them
+  Phase phase_ = Phase::kOpening;
+  bool chunked_;
+  bool keep_alive_;
+  bool chunk_open_ = false;
+  bool waiting_writable_ = false;
+  bool write_failed_ = false;
+  bool first_event_ = true;
+};
+
+}  // namespace runnel::sse

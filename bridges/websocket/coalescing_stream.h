@@ -1,0 +1,157 @@
+#pragma once
+
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/beast/core/bind_handler.hpp>
+#include <boost/beast/core/role.hpp>
+#include <boost/beast/websocket/teardown.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+
+namespace runnel::websocket {
+
+// The layer between Beast's websocket::stream and the socket that turns many frames into one send.
+//
+// Beast writes one message a call, each with a send of its own and the cost of an operation. Here every write is a copy
+// into memory that cannot block, so that the synchronous ws.write() and ws.ping() are safe at any time on the
+// connection's thread: each appends one whole frame. Flush(), once a turn, sends everything that came since. What
+// Beast's reader writes by itself (pongs, close frames, the answer to the upgrade) is flushed at once.
+//
+// Bounded by who writes: the session adds events only while pending() is low, and Beast's own writes, and with them its
+// reading, wait while it is above kMaxPending. A send that fails closes the socket, which ends the pending read.
+// Confined to the io_context's thread.
+class CoalescingStream {
+ public:
+  using executor_type = boost::asio::io_context::executor_type;
+  using Socket = boost::asio::basic_stream_socket<boost::asio::ip::tcp, executor_type>;
+  using next_layer_type = Socket;
+  using lowest_layer_type = Socket::lowest_layer_type;
+  using error_code = boost::system::error_code;
+
+  static constexpr size_t kMaxPending = 256 * 1024;
+
+  explicit CoalescingStream(Socket socket);
+
+  executor_type get_executor() { return socket_.get_executor(); }
+  next_layer_type& next_layer() { return socket_; }
+  const next_layer_type& next_layer() const { return socket_; }
+  lowest_layer_type& lowest_layer() { return socket_.lowest_layer(); }
+
+  // `owner` is kept alive while the socket is waited for. `on_progress` runs whenever the socket took bytes after a
+  // wait; it may write and flush.
+  void SetOwner(std::weak_ptr<void> owner, std::function<void()> on_progress);
+  // Bytes that came with the HTTP request and belong to the frames.
+  void SetReadAhead(std::string bytes) { read_ahead_ = std::move(bytes); }
+
+  // Bytes written and not yet taken by the socket.
+  size_t pending() const { return out_.size() - sent_; }
+  // Whether the socket was full when last tried.
+  bool waiting() const { return waiting_; }
+  // Sends what is pending, as far as the socket takes it at once; the rest as soon as it does.
+  void Flush();
+  // Ends all operations; unsent bytes are lost. Idempotent.
+  void Close();
+
+  // SyncStream, for Beast: writing appends, and there is nothing to read without waiting.
+  template <class ConstBufferSequence>
+  size_t write_some(const ConstBufferSequence& buffers, error_code& ec) {
+    ec = socket_.is_open() ? error_code() : error_code(boost::asio::error::broken_pipe);
+    return ec ? 0 : Append(buffers);
+  }
+  template <class ConstBufferSequence>
+  size_t write_some(const ConstBufferSequence& buffers) {
+    return Append(buffers);
+  }
+  template <class MutableBufferSequence>
+  size_t read_some(const MutableBufferSequence&, error_code& ec) {
+    ec = boost::asio::error::operation_not_supported;
+    return 0;
+  }
+  template <class MutableBufferSequence>
+  size_t read_some(const MutableBufferSequence&) {
+    return 0;
+  }
+
+  // AsyncStream, for Beast, which calls it with handlers only, never with completion tokens.
+  template <class MutableBufferSequence, class Handler>
+  void async_read_some(const MutableBufferSequence& buffers, Handler&& handler) {
+    if (read_ahead_.empty()) return socket_.async_read_some(buffers, std::forward<Handler>(handler));
+    const size_t bytes = boost::asio::buffer_copy(buffers, boost::asio::buffer(read_ahead_));
+    read_ahead_.erase(0, bytes);
+    Post(std::forward<Handler>(handler), error_code(), bytes);
+  }
+  // Takes all of `buffers` at once, so that frames stay whole, and completes when there is room again.
+  template <class ConstBufferSequence, class Handler>
+  void async_write_some(const ConstBufferSequence& buffers, Handler&& handler) {
+    error_code ec;
+    const size_t bytes = write_some(buffers, ec);
+    Flush();
+    if (ec || pending() <= kMaxPending) return Post(std::forward<Handler>(handler), ec, bytes);
+    when_room_.push_back([this, bytes, h = std::forward<Handler>(handler)](error_code result) mutable {
+      Post(std::move(h), result, bytes);
+    });
+  }
+  // Calls `waiter` once there is room: in this call, after a send, or with an error when the socket is closed.
+  void WaitForRoom(absl::AnyInvocable<void(error_code)> waiter) {
+    if (pending() <= kMaxPending) return waiter(error_code());
+    when_room_.push_back(std::move(waiter));
+  }
+
+  // How Beast ends a connection, found by it through the argument's namespace. The rest is sent first.
+  template <class Handler>
+  friend void async_teardown(boost::beast::role_type role, CoalescingStream& stream, Handler&& handler) {
+    auto teardown = [role, &stream, h = std::forward<Handler>(handler)](error_code) mutable {
+      boost::beast::websocket::async_teardown(role, stream.socket_, std::move(h));
+    };
+    if (stream.pending() == 0) return teardown(error_code());
+    stream.when_drained_ = std::move(teardown);
+    stream.Flush();
+  }
+  friend void teardown(boost::beast::role_type, CoalescingStream& stream, error_code&) { stream.Close(); }
+
+ private:
+  using Waiter = absl::AnyInvocable<void(error_code)>;
+
+  template <class ConstBufferSequence>
+  size_t Append(const ConstBufferSequence& buffers) {
+    if (out_.empty()) BorrowBuffer();
+    const size_t before = out_.size();
+    const auto end = boost::asio::buffer_sequence_end(buffers);
+    for (auto it = boost::asio::buffer_sequence_begin(buffers); it != end; ++it) {
+      const boost::asio::const_buffer part = *it;
+      out_.append(static_cast<const char*>(part.data()), part.size());
+    }
+    return out_.size() - before;
+  }
+
+  template <class Handler>
+  void Post(Handler&& handler, error_code ec, size_t bytes) {
+    boost::asio::post(socket_.get_executor(),
+                      boost::beast::bind_front_handler(std::forward<Handler>(handler), ec, bytes));
+  }
+
+  void Compact();
+  void BorrowBuffer();
+  void WaitWritable();
+  void RunWaiters(error_code ec);
+
+  Socket socket_;
+  std::weak_ptr<void> owner_;
+  std::function<void()> on_progress_;
+  std::string read_ahead_;
+  std::string out_;
+  size_t sent_ = 0;  // Of out_.
+  bool waiting_ = false;
+  std::vector<Waiter> when_room_;
+  Waiter when_drained_;  // Beast has one teardown.
+};
+
+}  // namespace runnel::websocket

@@ -1,0 +1,49 @@
+#include <cstdlib>
+
+#include "absl/status/status.h"
+#include "bridges/common/bridge_metrics.h"
+#include "bridges/common/http_policy.h"
+#include "bridges/common/options.h"
+#include "bridges/common/server.h"
+#include "bridges/websocket/options.h"
+#include "bridges/websocket/ws_upgrade.h"
+#include "google/protobuf/stubs/logging.h"
+#include "services/base/flags.h"
+#include "services/base/metrics.h"
+#include "services/base/shutdown.h"
+#include "services/base/status_macros.h"
+
+namespace runnel::websocket {
+namespace {
+
+absl::Status Run(base::ShutdownSignal* shutdown) {
+  WsContext context;
+  ASSIGN_OR_RETURN(context.bridge, bridge::BridgeOptionsFromFlags());
+  ASSIGN_OR_RETURN(context.options, WsOptionsFromFlags());
+  // Bytes of strangers that are no message are answered, not logged.
+  google::protobuf::SetLogHandler(nullptr);
+  const bridge::HttpPolicy policy(context.bridge);
+  context.policy = &policy;
+  base::Metrics metrics;
+  bridge::BridgeMetrics bridge_metrics(&metrics, "ws");
+  context.metrics = &bridge_metrics;
+  return bridge::RunServer("runnel-ws", context.bridge, shutdown, &metrics, &bridge_metrics,
+                           [&context](bridge::IoThread* thread, bridge::Socket socket) {
+                             AcceptConnection(&context, thread, std::move(socket));
+                           });
+}
+
+}  // namespace
+}  // namespace runnel::websocket
+
+int main(int argc, char** argv) {
+  runnel::base::ShutdownSignal shutdown;
+  runnel::bridge::SetListenDefaults("127.0.0.1:8081", "127.0.0.1:9092");
+  runnel::base::ParseFlags(argc, argv,
+                           "Carries generations to browsers over WebSocket: GET /v1/ws. The messages are those of "
+                           "proto/runnel/v1/websocket.proto.");
+  const absl::Status status = runnel::websocket::Run(&shutdown);
+  if (status.ok()) return EXIT_SUCCESS;
+  runnel::base::PrintFatal("runnel-ws", status);
+  return EXIT_FAILURE;
+}

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "bridges/common/bridge_metrics.h"
+#include "bridges/common/http_policy.h"
+#include "bridges/common/options.h"
+#include "bridges/websocket/options.h"
+
+namespace runnel::websocket {
+
+// What all connections share. Constant; must outlive the threads of the bridge.
+struct WsContext {
+  bridge::BridgeOptions bridge;
+  WsOptions options;
+  const bridge::HttpPolicy* policy = nullptr;
+  bridge::BridgeMetrics* metrics = nullptr;
+};
+
+}  // namespace runnel::websocket

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "runnel/v1/websocket.pb.h"
+
+namespace runnel::websocket {
+
+// An error inside as clients of the WebSocket see it: the codes, statuses and messages of the HTTP API, and a code where
+// that one has none.
+v1::WebSocketError ErrorOf(const absl::Status& status);
+
+// An error with an ErrorInfo reason and, if not zero, a time after which to try again.
+absl::Status Refusal(absl::StatusCode code, std::string_view reason, std::string_view message,
+                     absl::Duration retry_after = absl::ZeroDuration());
+
+}  // namespace runnel::websocket

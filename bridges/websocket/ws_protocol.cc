@@ -1,0 +1,292 @@
+#include "bridges/websocket/ws_protocol.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "bridges/common/cursor.h"
+#include "bridges/common/event_json.h"
+#include "bridges/common/stream_request.h"
+#include "bridges/websocket/ws_error.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
+#include "services/base/strings.h"
+
+namespace runnel::websocket {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+constexpr std::string_view kBadFrame = "BAD_FRAME";
+constexpr size_t kMaxTokenBytes = 4096;
+constexpr size_t kMaxTraceBytes = 512;
+
+absl::Status BadFrame(std::string_view message) {
+  return Refusal(absl::StatusCode::kInvalidArgument, kBadFrame, message);
+}
+
+// Reads the optional string at `key`; null is absent.
+absl::Status ReadString(const json& object, const char* key, size_t max_bytes, std::string* value) {
+  const auto it = object.find(key);
+  if (it == object.end() || it->is_null()) return absl::OkStatus();
+  if (!it->is_string()) return BadFrame(absl::StrCat(key, " must be a string"));
+  const auto& text = it->get_ref<const std::string&>();
+  if (text.size() > max_bytes) return BadFrame(absl::StrCat(key, " is longer than ", max_bytes, " bytes"));
+  *value = text;
+  return absl::OkStatus();
+}
+
+absl::Status CheckGenerationId(std::string_view id) {
+  return bridge::IsGenerationId(id) ? absl::OkStatus() : BadFrame("gen must be the id of a generation");
+}
+
+absl::Status ReadGen(const json& object, std::string* id) {
+  RETURN_IF_ERROR(ReadString(object, "gen", kMaxReqBytes, id));
+  return CheckGenerationId(*id);
+}
+
+absl::Status ReadGenerate(const json& object, v1::WebSocketGenerate* generate) {
+  RETURN_IF_ERROR(ReadString(object, "traceparent", kMaxTraceBytes, generate->mutable_traceparent()));
+  RETURN_IF_ERROR(ReadString(object, "tracestate", kMaxTraceBytes, generate->mutable_tracestate()));
+  const auto body = object.find("body");
+  if (body == object.end() || !body->is_object()) return BadFrame("generate needs a body, an object");
+  std::string key;
+  RETURN_IF_ERROR(ReadString(object, "idempotency_key", 1024, &key));
+  ASSIGN_OR_RETURN(v1::GenerateRequest request, bridge::ParseGenerateRequest(*body));
+  *generate->mutable_request() = std::move(request);
+  if (!key.empty()) {
+    RETURN_IF_ERROR(bridge::CheckIdempotencyKey(key));
+    generate->mutable_request()->set_request_id(key);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadResume(const json& object, v1::WebSocketResume* resume) {
+  RETURN_IF_ERROR(ReadGen(object, resume->mutable_generation_id()));
+  // Never zero for what cannot be read: that would repeat the whole answer unseen.
+  if (const auto after = object.find("after"); after != object.end() && !after->is_null()) {
+    if (!after->is_number_unsigned()) return BadFrame("after must be a whole number of at least 0");
+    resume->set_after_seq(after->get<uint64_t>());
+  }
+  std::string on_gap;
+  RETURN_IF_ERROR(ReadString(object, "on_gap", 16, &on_gap));
+  if (on_gap == "fail") {
+    resume->set_gap_policy(v1::GAP_POLICY_FAIL);
+  } else if (!on_gap.empty() && on_gap != "signal") {
+    return BadFrame("on_gap must be signal or fail");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadPing(const json& object, v1::WebSocketPing* ping) {
+  const auto t = object.find("t");
+  if (t == object.end() || t->is_null()) return absl::OkStatus();
+  if (!t->is_number()) return BadFrame("t must be a number");
+  ping->set_t(t->get<double>());
+  return absl::OkStatus();
+}
+
+absl::Status ParseJson(std::string_view bytes, v1::WebSocketClientMessage* message) {
+  // The parser takes a NUL for the end of its input, whatever follows.
+  if (bytes.find('\0') != std::string_view::npos) return BadFrame("a message must not hold a NUL");
+  const absl::StatusOr<json> parsed = bridge::ParseJsonObject(bytes);
+  if (!parsed.ok()) return BadFrame("a message must be one JSON object, without a key twice and not too deep");
+  const json& object = *parsed;
+  std::string type;
+  RETURN_IF_ERROR(ReadString(object, "type", 16, &type));
+  if (type == "generate") {
+    RETURN_IF_ERROR(ReadString(object, "req", kMaxReqBytes, message->mutable_generate()->mutable_req()));
+    return ReadGenerate(object, message->mutable_generate());
+  }
+  if (type == "resume") {
+    RETURN_IF_ERROR(ReadString(object, "req", kMaxReqBytes, message->mutable_resume()->mutable_req()));
+    return ReadResume(object, message->mutable_resume());
+  }
+  if (type == "cancel") return ReadGen(object, message->mutable_cancel()->mutable_generation_id());
+  if (type == "detach") return ReadGen(object, message->mutable_detach()->mutable_generation_id());
+  if (type == "ping") return ReadPing(object, message->mutable_ping());
+  if (type == "auth") return ReadString(object, "token", kMaxTokenBytes, message->mutable_auth()->mutable_token());
+  return BadFrame("type must be auth, generate, resume, cancel, detach or ping");
+}
+
+// Clears a req that is too long to be echoed.
+absl::Status CheckReq(std::string* req) {
+  if (req->size() <= kMaxReqBytes) return absl::OkStatus();
+  req->clear();
+  return BadFrame(absl::StrCat("req is longer than ", kMaxReqBytes, " bytes"));
+}
+
+absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* message) {
+  using Case = v1::WebSocketClientMessage;
+  if (!message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    message->Clear();
+    return BadFrame("a message must be one WebSocketClientMessage");
+  }
+  switch (message->message_case()) {
+    case Case::kGenerate: {
+      auto* generate = message->mutable_generate();
+      RETURN_IF_ERROR(CheckReq(generate->mutable_req()));
+      if (generate->traceparent().size() > kMaxTraceBytes || generate->tracestate().size() > kMaxTraceBytes) {
+        return BadFrame("traceparent or tracestate is too long");
+      }
+      // The service checks every range; what is checked here is what the JSON form would not have let through.
+      if (generate->request().request_id().empty()) return absl::OkStatus();
+      return bridge::CheckIdempotencyKey(generate->request().request_id());
+    }
+    case Case::kResume:
+      RETURN_IF_ERROR(CheckReq(message->mutable_resume()->mutable_req()));
+      return CheckGenerationId(message->resume().generation_id());
+    case Case::kCancel:
+      return CheckGenerationId(message->cancel().generation_id());
+    case Case::kDetach:
+      return CheckGenerationId(message->detach().generation_id());
+    case Case::kAuth:
+    case Case::kPing:
+      return absl::OkStatus();
+    case Case::MESSAGE_NOT_SET:
+      break;
+  }
+  return BadFrame("the message is none of auth, generate, resume, cancel, detach, ping");
+}
+
+// As the client wrote it: a whole number without a point.
+ordered_json Number(double t) {
+  constexpr double kExact = 9007199254740992;  // 2^53
+  if (t == std::trunc(t) && std::abs(t) <= kExact) return static_cast<int64_t>(t);
+  return t;
+}
+
+ordered_json ErrorJson(const v1::WebSocketError& error) {
+  ordered_json out{{"code", error.code()}, {"message", error.message()}, {"status", error.status()}};
+  if (!error.param().empty()) out["param"] = error.param();
+  if (error.retry_after_ms() != 0) out["retry_after_ms"] = error.retry_after_ms();
+  return out;
+}
+
+ordered_json MessageJson(const v1::WebSocketServerMessage& message) {
+  using Case = v1::WebSocketServerMessage;
+  ordered_json out;
+  const auto begin = [&out, &message](const char* type) {
+    out["type"] = type;
+    if (!message.req().empty()) out["req"] = message.req();
+  };
+  switch (message.message_case()) {
+    case Case::kHello:
+      begin("hello");
+      out["v"] = message.hello().version();
+      out["max_streams"] = message.hello().max_streams();
+      out["heartbeat_s"] = message.hello().heartbeat_seconds();
+      out["resume_ttl_s"] = message.hello().resume_ttl_seconds();
+      break;
+    case Case::kAttached:
+      begin("attached");
+      out["gen"] = message.attached().generation_id();
+      out["after"] = message.attached().after_seq();
+      out["last_seq"] = message.attached().last_seq();
+      out["status"] = bridge::StatusName(message.attached().status());
+      break;
+    case Case::kError:
+      begin("error");
+      if (!message.error().generation_id().empty()) out["gen"] = message.error().generation_id();
+      out["error"] = ErrorJson(message.error());
+      break;
+    case Case::kPong:
+      begin("pong");
+      out["t"] = Number(message.pong().t());
+      break;
+    case Case::kGoaway:
+      begin("goaway");
+      out["reason"] = message.goaway().reason();
+      out["deadline_ms"] = message.goaway().deadline_ms();
+      break;
+    case Case::kEvent:  // AppendEvent writes it.
+    case Case::MESSAGE_NOT_SET:
+      break;
+  }
+  return out;
+}
+
+std::string Dump(const ordered_json& value) {
+  // What a client sent in a proto string is UTF-8, but a message of an error may hold anything.
+  return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+void AppendEventProto(std::string_view req, const v1::GenerationEvent& event, std::string* out) {
+  // WebSocketServerMessage{event, req} without copying the event into one.
+  using google::protobuf::io::CodedOutputStream;
+  constexpr uint8_t kLengthDelimited = 2;
+  constexpr uint8_t kEventTag = v1::WebSocketServerMessage::kEventFieldNumber << 3 | kLengthDelimited;
+  constexpr uint8_t kReqTag = v1::WebSocketServerMessage::kReqFieldNumber << 3 | kLengthDelimited;
+  const auto event_bytes = static_cast<uint32_t>(event.ByteSizeLong());
+  const auto req_bytes = static_cast<uint32_t>(req.size());
+  size_t bytes = 1 + CodedOutputStream::VarintSize32(event_bytes) + event_bytes;
+  if (!req.empty()) bytes += 1 + CodedOutputStream::VarintSize32(req_bytes) + req_bytes;
+  const size_t before = out->size();
+  out->resize(before + bytes);
+  auto* p = reinterpret_cast<uint8_t*>(out->data() + before);
+  *p++ = kEventTag;
+  p = CodedOutputStream::WriteVarint32ToArray(event_bytes, p);
+  p = event.SerializeWithCachedSizesToArray(p);
+  if (req.empty()) return;
+  *p++ = kReqTag;
+  p = CodedOutputStream::WriteVarint32ToArray(req_bytes, p);
+  CodedOutputStream::WriteRawToArray(req.data(), static_cast<int>(req_bytes), p);
+}
+
+}  // namespace
+
+absl::Status NegotiateProtocol(std::string_view offered, Negotiated* negotiated) {
+  *negotiated = {};
+  if (absl::StripAsciiWhitespace(base::ToAbsl(offered)).empty()) return absl::OkStatus();
+  for (const absl::string_view part : absl::StrSplit(base::ToAbsl(offered), ',')) {
+    const absl::string_view name = absl::StripAsciiWhitespace(part);
+    if (name == base::ToAbsl(kJsonProtocol)) {
+      *negotiated = {Format::kJson, kJsonProtocol};
+      return absl::OkStatus();
+    }
+    if (name == base::ToAbsl(kProtoProtocol)) {
+      *negotiated = {Format::kProto, kProtoProtocol};
+      return absl::OkStatus();
+    }
+  }
+  return Refusal(absl::StatusCode::kInvalidArgument, "UNKNOWN_SUBPROTOCOL",
+                 "offer runnel.v1 or runnel.v1.proto, or no subprotocol");
+}
+
+absl::Status ParseClientMessage(Format format, std::string_view bytes, v1::WebSocketClientMessage* message) {
+  message->Clear();
+  return format == Format::kJson ? ParseJson(bytes, message) : ParseProto(bytes, message);
+}
+
+bool IsBadFrame(const absl::Status& status) { return base::DetailOf(status).reason == kBadFrame; }
+
+const std::string& RequestName(const v1::WebSocketClientMessage& message) {
+  return message.has_generate() ? message.generate().req() : message.resume().req();
+}
+
+void AppendMessage(Format format, const v1::WebSocketServerMessage& message, std::string* out) {
+  if (format == Format::kProto) {
+    message.AppendToString(out);
+  } else {
+    out->append(Dump(MessageJson(message)));
+  }
+}
+
+void AppendEvent(Format format, std::string_view gen, std::string_view req, v1::GenerationEvent* event,
+                 std::string* out) {
+  if (format == Format::kProto) {
+    event->set_generation_id(gen.data(), gen.size());
+    return AppendEventProto(req, *event, out);
+  }
+  bridge::AppendEventJson(gen, *event, out);
+  if (req.empty()) return;
+  out->pop_back();  // The closing brace.
+  absl::StrAppend(out, ",\"req\":", Dump(ordered_json(std::string(req))), "}");
+}
+
+}  // namespace runnel::websocket

@@ -1,0 +1,390 @@
+#include "bridges/websocket/ws_session.h"
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <boost/beast/core/bind_handler.hpp>
+#include <random>
+#include <utility>
+
+#include "bridges/common/inference_client.h"
+#include "bridges/websocket/ws_error.h"
+#include "bridges/websocket/ws_stream.h"
+#include "services/base/clock.h"
+
+namespace runnel::websocket {
+namespace {
+
+namespace net = boost::asio;
+namespace beast = boost::beast;
+namespace ws = boost::beast::websocket;
+
+// Close codes of websocket.proto.
+constexpr uint16_t kCloseGoingAway = 1001;
+constexpr uint16_t kCloseUnsupported = 1003;
+constexpr uint16_t kClosePolicy = 1008;
+constexpr uint16_t kCloseUnauthenticated = 4401;
+constexpr uint16_t kCloseIdle = 4408;
+constexpr uint16_t kCloseTooManyStreams = 4429;
+constexpr uint16_t kCloseSlow = 4499;
+
+// How often in a row a client may be wrong before it is sent away.
+constexpr int kMaxStrikes = 3;
+// Pings in a row without a sign of life after which a peer is taken for dead.
+constexpr int kMaxUnansweredPings = 2;
+// Most messages of clients are short, and a buffer that waits for one is most of what a connection costs.
+constexpr size_t kFirstReadBytes = 512;
+constexpr size_t kNextReadBytes = 16 * 1024;
+// What the cases of Autobahn need.
+constexpr size_t kMaxEchoBytes = 32 << 20;
+
+// Where a frame's payload is made before it is copied behind its header.
+thread_local std::string scratch;
+
+absl::Duration Now() { return base::Clock::System().Monotonic(); }
+
+}  // namespace
+
+WsSession::WsSession(CoalescingStream::Socket socket, const WsContext* context, bridge::IoThread* thread,
+                     const Parameters& parameters)
+    : context_(*context),
+      thread_(thread),
+      parameters_(parameters),
+      ws_(std::move(socket)),
+      authenticated_(parameters.authenticated || parameters.mode == Mode::kEcho),
+      opened_(Now()),
+      last_message_(opened_),
+      last_ping_(opened_),
+      last_progress_(opened_) {
+  thread_->tasks.Add(this);
+}
+
+WsSession::~WsSession() { thread_->tasks.Remove(this); }
+
+void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
+  ws_.next_layer().SetOwner(weak_from_this(), [this] { OnProgress(); });
+  ws_.next_layer().SetReadAhead(std::move(read_ahead));
+  ws_.auto_fragment(false);
+  ws_.read_message_max(parameters_.mode == Mode::kEcho ? kMaxEchoBytes : context_.options.max_message_bytes);
+  ws_.text(format() == Format::kJson);
+  ws_.control_callback([this](ws::frame_type, beast::string_view) { unanswered_pings_ = 0; });
+  ws_.set_option(ws::stream_base::decorator([protocol = parameters_.negotiated.protocol](ws::response_type& response) {
+    response.set(beast::http::field::server, "runnel");
+    if (!protocol.empty()) response.set("Sec-WebSocket-Protocol", beast::string_view(protocol.data(), protocol.size()));
+  }));
+  ws_.async_accept(request, beast::bind_front_handler(&WsSession::OnAccepted, shared_from_this()));
+}
+
+// ------------------------------------------------------------------------------------------------------------ reading
+
+void WsSession::OnAccepted(error_code ec) {
+  if (ec) return OnReadEnd(ec);
+  context_.metrics->CountRequest(101);
+  if (parameters_.mode == Mode::kStreams) WriteHello();
+  Flush();
+  StartRead();
+}
+
+void WsSession::StartRead() {
+  const size_t bytes = message_bytes_ == 0 ? kFirstReadBytes : kNextReadBytes;
+  message_.resize(message_bytes_ + bytes);
+  ws_.async_read_some(net::buffer(message_.data() + message_bytes_, bytes),
+                      beast::bind_front_handler(&WsSession::OnRead, shared_from_this()));
+}
+
+void WsSession::OnRead(error_code ec, size_t bytes) {
+  if (ec) return OnReadEnd(ec);
+  unanswered_pings_ = 0;
+  message_bytes_ += bytes;
+  if (open() && parameters_.mode == Mode::kStreams && ws_.got_text() != (format() == Format::kJson)) {
+    CloseWith(kCloseUnsupported, "the subprotocol has another kind of frame");
+  }
+  if (open() && ws_.is_message_done()) OnMessage({message_.data(), message_bytes_});
+  if (!open() || ws_.is_message_done()) {
+    message_bytes_ = 0;
+    if (message_.capacity() > 2 * kFirstReadBytes) std::string().swap(message_);
+  }
+  Flush();
+  // A client that asks and does not read is not heard either.
+  ws_.next_layer().WaitForRoom([self = shared_from_this()](error_code) { self->StartRead(); });
+}
+
+// The connection is over. Beast has answered what broke the protocol, with 1002, 1007 or 1009.
+void WsSession::OnReadEnd(error_code ec) {
+  if (!closing_ && !streams_.empty() && ec) context_.metrics->client_disconnects_stream.Increment();
+  closing_ = true;
+  streams_.clear();
+  ws_.next_layer().Close();
+}
+
+void WsSession::OnMessage(std::string_view bytes) {
+  if (parameters_.mode == Mode::kStreams) return OnClientMessage(bytes);
+  ws_.text(ws_.got_text());
+  WriteFrame(bytes);
+}
+
+void WsSession::OnClientMessage(std::string_view bytes) {
+  last_message_ = Now();
+  v1::WebSocketClientMessage message;
+  const absl::Status status = ParseClientMessage(format(), bytes, &message);
+  if (!authenticated_ && !message.has_auth()) return CloseWith(kCloseUnauthenticated, "auth must come first");
+  if (!status.ok()) return OnBadMessage(RequestName(message), status);
+  bad_messages_ = 0;
+  switch (message.message_case()) {
+    case v1::WebSocketClientMessage::kAuth:
+      return OnAuth(message.auth());
+    case v1::WebSocketClientMessage::kGenerate:
+      return OnGenerate(std::move(*message.mutable_generate()));
+    case v1::WebSocketClientMessage::kResume:
+      return OnResume(message.resume());
+    case v1::WebSocketClientMessage::kCancel:
+      return OnCancel(message.cancel().generation_id());
+    case v1::WebSocketClientMessage::kDetach:
+      if (WsStream* stream = FindStream(message.detach().generation_id())) RemoveStream(stream);
+      return;
+    case v1::WebSocketClientMessage::kPing: {
+      v1::WebSocketServerMessage reply;
+      reply.mutable_pong()->set_t(message.ping().t());
+      return WriteMessage(reply);
+    }
+    case v1::WebSocketClientMessage::MESSAGE_NOT_SET:
+      return;  // The parser lets none through.
+  }
+}
+
+void WsSession::OnBadMessage(const std::string& req, const absl::Status& status) {
+  WriteError(req, "", status);
+  if (!IsBadFrame(status)) {
+    bad_messages_ = 0;
+  } else if (++bad_messages_ >= kMaxStrikes) {
+    CloseWith(kClosePolicy, "too many bad messages");
+  }
+}
+
+void WsSession::OnAuth(const v1::WebSocketAuth& auth) {
+  // A client may say it to a bridge that does not ask, or say it again.
+  if (context_.policy->needs_key() && !context_.policy->CheckKey(auth.token()).ok()) {
+    return CloseWith(kCloseUnauthenticated, "the key is not valid");
+  }
+  authenticated_ = true;
+}
+
+void WsSession::OnGenerate(v1::WebSocketGenerate generate) {
+  if (!MayOpenStream(generate.req())) return;
+  streams_.push_back(std::make_unique<WsStream>(this, std::move(generate)));
+}
+
+void WsSession::OnResume(const v1::WebSocketResume& resume) {
+  // The same generation anew: the client has found a gap, and reads on from where it says.
+  if (WsStream* old = FindStream(resume.generation_id())) RemoveStream(old);
+  if (!MayOpenStream(resume.req())) return;
+  streams_.push_back(std::make_unique<WsStream>(this, resume));
+}
+
+void WsSession::OnCancel(const std::string& id) {
+  if (cancels_ >= context_.options.max_streams_per_connection) {
+    return WriteError("", id, Refusal(absl::StatusCode::kResourceExhausted, "RATE_LIMITED",
+                                      "too many cancels at once", absl::Seconds(1)));
+  }
+  cancels_++;
+  thread_->client->CancelGeneration(
+      &thread_->io, id,
+      [weak = weak_from_this(), id](const absl::StatusOr<v1::CancelGenerationResponse>& response) {
+        const std::shared_ptr<WsSession> self = weak.lock();
+        if (self == nullptr) return;
+        self->cancels_--;
+        if (!response.ok()) self->WriteError("", id, response.status());
+        self->Flush();
+      });
+}
+
+// ------------------------------------------------------------------------------------------------------------ streams
+
+bool WsSession::MayOpenStream(const std::string& req) {
+  if (told_to_go_) {
+    WriteError(req, "", Refusal(absl::StatusCode::kUnavailable, "DRAINING", "this bridge goes away: connect again",
+                                absl::Milliseconds(500)));
+    return false;
+  }
+  if (streams_.size() < context_.options.max_streams_per_connection) {
+    refused_streams_ = 0;
+    return true;
+  }
+  WriteError(req, "", Refusal(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS",
+                              "too many streams on this connection"));
+  if (++refused_streams_ >= kMaxStrikes) CloseWith(kCloseTooManyStreams, "too many streams");
+  return false;
+}
+
+WsStream* WsSession::FindStream(std::string_view id) {
+  const auto found = std::find_if(streams_.begin(), streams_.end(),
+                                  [id](const auto& stream) { return stream->generation_id() == id; });
+  return found == streams_.end() ? nullptr : found->get();
+}
+
+void WsSession::OnIdKnown(WsStream* stream) {
+  // `generate` with an idempotency key may name a generation that is read here already.
+  for (const auto& other : streams_) {
+    if (other.get() != stream && other->generation_id() == stream->generation_id()) other->Retire();
+  }
+}
+
+void WsSession::RemoveStream(WsStream* stream) {
+  std::erase_if(streams_, [stream](const auto& other) { return other.get() == stream; });
+}
+
+void WsSession::ContinueStreams() {
+  // Another one begins each time, lest the same be the first to fill the socket for ever.
+  const size_t count = streams_.size();
+  for (size_t i = 0; i < count; i++) {
+    WsStream& stream = *streams_[(first_to_continue_ + i) % count];
+    if (stream.paused()) stream.Continue();
+  }
+  first_to_continue_++;
+}
+
+// ------------------------------------------------------------------------------------------------------------ writing
+
+void WsSession::WriteHello() {
+  v1::WebSocketServerMessage message;
+  v1::WebSocketHello* hello = message.mutable_hello();
+  hello->set_version(1);
+  hello->set_max_streams(context_.options.max_streams_per_connection);
+  hello->set_heartbeat_seconds(static_cast<uint32_t>(absl::ToInt64Seconds(context_.options.ping_interval)));
+  hello->set_resume_ttl_seconds(static_cast<uint32_t>(absl::ToInt64Seconds(thread_->link.retention())));
+  WriteMessage(message);
+}
+
+void WsSession::WriteEvent(WsStream* stream, std::string_view req, v1::GenerationEvent* event) {
+  scratch.clear();
+  AppendEvent(format(), stream->generation_id(), req, event, &scratch);
+  WriteFrame(scratch);
+  written_events_++;
+  if (ws_.next_layer().pending() <= context_.bridge.max_pending_bytes) return;
+  Flush();
+  if (ws_.next_layer().pending() <= context_.bridge.max_pending_bytes) return;
+  context_.metrics->slow_pauses.Increment();
+  stream->Pause();
+}
+
+void WsSession::WriteMessage(const v1::WebSocketServerMessage& message) {
+  scratch.clear();
+  AppendMessage(format(), message, &scratch);
+  WriteFrame(scratch);
+}
+
+void WsSession::WriteError(const std::string& req, const std::string& id, const absl::Status& status) {
+  v1::WebSocketServerMessage message;
+  message.set_req(req);
+  *message.mutable_error() = ErrorOf(status);
+  message.mutable_error()->set_generation_id(id);
+  WriteMessage(message);
+}
+
+void WsSession::WriteFrame(std::string_view bytes) {
+  if (!open()) return;
+  error_code ec;
+  const size_t sent = ws_.write(net::buffer(bytes.data(), bytes.size()), ec);
+  written_bytes_ += sent;
+  if (ec) ws_.next_layer().Close();  // Which ends the pending read.
+}
+
+void WsSession::FlushSoon() {
+  if (streams_.size() <= 1) return Flush();
+  // The other streams may have something in the same batch of the Link.
+  if (std::exchange(flush_posted_, true)) return;
+  net::post(ws_.get_executor(), [self = shared_from_this()] {
+    self->flush_posted_ = false;
+    self->Flush();
+  });
+}
+
+void WsSession::Flush() {
+  CoalescingStream& stream = ws_.next_layer();
+  if (stream.pending() == 0) return;
+  context_.metrics->events.Increment(std::exchange(written_events_, 0));
+  context_.metrics->bytes.Increment(static_cast<double>(std::exchange(written_bytes_, 0)));
+  const bool stuck = stream.waiting();
+  stream.Flush();
+  if (!stuck && stream.pending() > 0) last_progress_ = Now();
+}
+
+// The socket has taken something of what it did not take at once.
+void WsSession::OnProgress() {
+  last_progress_ = Now();
+  if (ws_.next_layer().pending() == 0) ContinueStreams();
+}
+
+void WsSession::CloseWith(uint16_t code, std::string_view reason) {
+  if (!open()) return;
+  closing_ = true;
+  ShortenTo(Now() + context_.options.close_timeout);
+  streams_.clear();
+  CountClose(code);
+  ws_.async_close(ws::close_reason(static_cast<ws::close_code>(code), beast::string_view(reason.data(), reason.size())),
+                  [self = shared_from_this()](error_code) { self->ws_.next_layer().Close(); });
+}
+
+void WsSession::CountClose(uint16_t code) {
+  base::Labels labels = context_.metrics->labels;
+  labels["code"] = std::to_string(code);
+  context_.metrics->registry
+      ->Counter("runnel_websocket_closes_total", "Connections closed by the bridge, by close code.", labels)
+      .Increment();
+}
+
+void WsSession::ShortenTo(absl::Duration deadline) { cut_at_ = std::min(cut_at_, deadline); }
+
+// ----------------------------------------------------------------------------------------------------------- the time
+
+void WsSession::OnTick(absl::Duration) {
+  const absl::Duration now = Now();
+  if (now >= cut_at_) return ws_.next_layer().Close();
+  // Also when it is Beast that closes, which waits for the peer without an end.
+  if (!open()) return ShortenTo(now + context_.options.close_timeout);
+  if (ws_.next_layer().pending() > 0) {
+    if (now - last_progress_ < context_.bridge.write_timeout) return;
+    context_.metrics->slow_disconnects.Increment();
+    return CloseWith(kCloseSlow, "the client does not read: resume after the last event");
+  }
+  if (!authenticated_ && now - opened_ >= context_.options.auth_timeout) return CloseWith(kCloseIdle, "no auth came");
+  MaybeGoAway(now);
+  if (parameters_.mode == Mode::kEcho || !open()) return;
+  if (!streams_.empty()) last_message_ = now;
+  if (now - last_message_ >= context_.bridge.idle_timeout) return CloseWith(kCloseIdle, "nothing came and nothing is open");
+  MaybePing(now);
+}
+
+void WsSession::MaybePing(absl::Duration now) {
+  if (now - last_ping_ < context_.options.ping_interval) return;
+  if (unanswered_pings_ >= kMaxUnansweredPings) return ws_.next_layer().Close();
+  last_ping_ = now;
+  unanswered_pings_++;
+  context_.metrics->heartbeats.Increment();
+  error_code ec;
+  ws_.ping({}, ec);
+  Flush();
+}
+
+void WsSession::OnDrain() {
+  // At a random moment of the first half, lest all clients come back at once; closed while there is time to say so.
+  thread_local std::minstd_rand random{std::random_device()()};
+  const double wait = std::uniform_real_distribution<double>(0, 0.5)(random);
+  const absl::Duration now = Now();
+  go_away_at_ = now + wait * context_.bridge.drain_timeout;
+  close_at_ = now + 0.8 * context_.bridge.drain_timeout;
+}
+
+void WsSession::MaybeGoAway(absl::Duration now) {
+  if (now >= go_away_at_ && !std::exchange(told_to_go_, true) && parameters_.mode == Mode::kStreams) {
+    v1::WebSocketServerMessage message;
+    message.mutable_goaway()->set_reason("drain");
+    message.mutable_goaway()->set_deadline_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(close_at_ - now)));
+    WriteMessage(message);
+    Flush();
+  }
+  if (now >= close_at_ || (told_to_go_ && streams_.empty())) CloseWith(kCloseGoingAway, "drain");
+}
+
+void WsSession::OnCut() { ws_.next_layer().Close(); }
+
+}  // namespace runnel::websocket

@@ -1,0 +1,132 @@
+#pragma once
+
+#include <boost/beast/http/empty_body.hpp>
+#include <boost/beast/http/message.hpp>
+#include <boost/beast/websocket/stream.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "bridges/common/io_threads.h"
+#include "bridges/common/task_group.h"
+#include "bridges/websocket/coalescing_stream.h"
+#include "bridges/websocket/ws_context.h"
+#include "bridges/websocket/ws_protocol.h"
+
+namespace runnel::websocket {
+
+using UpgradeRequest = boost::beast::http::request<boost::beast::http::empty_body>;
+
+class WsStream;
+
+// One connection of /v1/ws from the upgrade to its end.
+//
+// It lives in the handlers that wait for its socket, and ends with the last of them. It never changes its thread. What
+// it has to say is appended to the CoalescingStream as whole frames and flushed once a batch of the Link. When more
+// than max_pending_bytes wait for the socket, each stream that brings more is paused until the socket has taken all: a
+// slow socket stops its own streams, and nothing else.
+class WsSession final : public bridge::Task, public std::enable_shared_from_this<WsSession> {
+ public:
+  enum class Mode {
+    kStreams,
+    kEcho,  // /_test/echo: sends each message back; without greeting, pings and idle timeout
+  };
+  struct Parameters {
+    Mode mode = Mode::kStreams;
+    Negotiated negotiated;
+    bool authenticated = false;  // no message `auth` is needed
+  };
+
+  // `context` and `thread` must outlive the session.
+  WsSession(CoalescingStream::Socket socket, const WsContext* context, bridge::IoThread* thread,
+            const Parameters& parameters);
+  ~WsSession() override;
+
+  // Answers the upgrade, which has been found good, and serves the connection. `read_ahead` are bytes that came after
+  // the request.
+  void Start(const UpgradeRequest& request, std::string read_ahead);
+
+  void OnTick(absl::Duration now) override;
+  void OnDrain() override;
+  void OnCut() override;
+
+  // For WsStream.
+  Format format() const { return parameters_.negotiated.format; }
+  const WsContext& context() const { return context_; }
+  bridge::IoThread* thread() const { return thread_; }
+  void WriteEvent(WsStream* stream, std::string_view req, v1::GenerationEvent* event);
+  void WriteMessage(const v1::WebSocketServerMessage& message);
+  void WriteError(const std::string& req, const std::string& id, const absl::Status& status);
+  // Retires the stream that `stream` replaces.
+  void OnIdKnown(WsStream* stream);
+  void FlushSoon();
+  void RemoveStream(WsStream* stream);
+
+ private:
+  using Beast = boost::beast::websocket::stream<CoalescingStream, /*deflateSupported=*/false>;
+  using error_code = boost::system::error_code;
+
+  void OnAccepted(error_code ec);
+  void StartRead();
+  void OnRead(error_code ec, size_t bytes);
+  void OnReadEnd(error_code ec);
+  void OnMessage(std::string_view bytes);
+  void OnClientMessage(std::string_view bytes);
+  void OnBadMessage(const std::string& req, const absl::Status& status);
+  void OnAuth(const v1::WebSocketAuth& auth);
+  void OnGenerate(v1::WebSocketGenerate generate);
+  void OnResume(const v1::WebSocketResume& resume);
+  void OnCancel(const std::string& id);
+
+  bool MayOpenStream(const std::string& req);
+  WsStream* FindStream(std::string_view id);
+  void ContinueStreams();
+
+  void WriteHello();
+  void WriteFrame(std::string_view bytes);
+  void Flush();
+  void OnProgress();
+  void MaybePing(absl::Duration now);
+  void MaybeGoAway(absl::Duration now);
+  // Says goodbye with `code`; what is pending is sent before, all within the close timeout. Idempotent.
+  void CloseWith(uint16_t code, std::string_view reason);
+  void CountClose(uint16_t code);
+  void ShortenTo(absl::Duration deadline);
+  bool open() const { return !closing_ && ws_.is_open(); }
+
+  const WsContext& context_;
+  bridge::IoThread* const thread_;
+  const Parameters parameters_;
+  Beast ws_;
+
+  bool authenticated_;
+  bool closing_ = false;
+  bool flush_posted_ = false;
+  bool told_to_go_ = false;
+  uint8_t bad_messages_ = 0;      // in a row
+  uint8_t refused_streams_ = 0;   // in a row, for want of room
+  uint8_t unanswered_pings_ = 0;  // in a row
+  uint32_t cancels_ = 0;          // under way
+  uint32_t written_events_ = 0;   // not yet counted in the metrics, as the bytes
+  size_t written_bytes_ = 0;
+
+  // All on the clock of the ticks.
+  const absl::Duration opened_;
+  absl::Duration last_message_;
+  absl::Duration last_ping_;
+  absl::Duration last_progress_;  // when the socket last took bytes, or had none to take
+  absl::Duration go_away_at_ = absl::InfiniteDuration();
+  absl::Duration close_at_ = absl::InfiniteDuration();  // with 1001
+  absl::Duration cut_at_ = absl::InfiniteDuration();
+
+  std::string message_;  // its first message_bytes_ have been read
+  size_t message_bytes_ = 0;
+  std::vector<std::unique_ptr<WsStream>> streams_;
+  size_t first_to_continue_ = 0;
+};
+
+}  // namespace runnel::websocket

@@ -1,0 +1,89 @@
+#include "bridges/websocket/ws_stream.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "bridges/websocket/ws_session.h"
+
+namespace runnel::websocket {
+
+WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
+    : session_(session), req_(generate.req()), resumed_(false) {
+  session_->context().metrics->streams.Increment();
+  subscription_.emplace(&session->thread()->link, this);
+  subscription_->Generate(std::move(*generate.mutable_request()), 0, std::move(*generate.mutable_traceparent()),
+                          std::move(*generate.mutable_tracestate()));
+}
+
+WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
+    : session_(session), req_(resume.req()), resumed_(true) {
+  session_->context().metrics->streams.Increment();
+  subscription_.emplace(&session->thread()->link, this);
+  subscription_->Attach(resume.generation_id(), resume.after_seq(), resume.gap_policy());
+}
+
+WsStream::~WsStream() { session_->context().metrics->streams.Decrement(); }
+
+void WsStream::OnOpened(bridge::Subscription*, const bridge::Subscription::Opened& opened) {
+  session_->OnIdKnown(this);
+  if (retired_ || std::exchange(opened_, true) || !resumed_) return;
+  replay_until_ = opened.last_seq;
+  WriteAttached(opened);
+}
+
+void WsStream::WriteAttached(const bridge::Subscription::Opened& opened) {
+  v1::WebSocketServerMessage message;
+  message.set_req(std::exchange(req_, std::string()));
+  v1::WebSocketAttached* attached = message.mutable_attached();
+  attached->set_generation_id(generation_id());
+  attached->set_after_seq(subscription_->last_seq());
+  attached->set_last_seq(opened.last_seq);
+  attached->set_status(opened.status);
+  session_->WriteMessage(message);
+}
+
+void WsStream::OnEvent(bridge::Subscription*, v1::GenerationEvent& event) {
+  if (retired_) return;
+  if (resumed_) CountResumed(event);
+  session_->WriteEvent(this, req_, &event);
+  if (!req_.empty()) std::string().swap(req_);
+}
+
+void WsStream::OnFlush(bridge::Subscription*) {
+  session_->FlushSoon();
+  if (retired_) session_->RemoveStream(this);
+}
+
+void WsStream::OnEnd(bridge::Subscription*, const absl::Status& status) {
+  const uint64_t last_seq = subscription_->last_seq();
+  if (status.ok() && !subscription_->terminal_seen() && !retired_ && !repeating_ && last_seq > 0) {
+    // The reader has all of it and asks how it ended: the event before its cursor says so.
+    repeating_ = true;
+    const std::string id = generation_id();
+    subscription_.emplace(&session_->thread()->link, this);
+    subscription_->Attach(id, last_seq - 1);
+    return;
+  }
+  if (!status.ok() && !retired_) {
+    if (opened_) session_->context().metrics->broken_streams.Increment();
+    if (resumed_ && !opened_) CountRefused(status);
+    session_->WriteError(req_, generation_id(), status);
+  }
+  session_->FlushSoon();
+  session_->RemoveStream(this);
+}
+
+void WsStream::CountResumed(const v1::GenerationEvent& event) {
+  bridge::BridgeMetrics& metrics = *session_->context().metrics;
+  if (event.seq() <= replay_until_) metrics.replayed_events.Increment();
+  if (std::exchange(counted_, true)) return;
+  (event.has_gap() ? metrics.resumes_gap : metrics.resumes_replayed).Increment();
+}
+
+void WsStream::CountRefused(const absl::Status& status) {
+  bridge::BridgeMetrics& metrics = *session_->context().metrics;
+  if (absl::IsNotFound(status)) metrics.resumes_gone.Increment();
+  if (absl::IsOutOfRange(status)) metrics.resumes_gap.Increment();
+}
+
+}  // namespace runnel::websocket

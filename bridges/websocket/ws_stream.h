@@ -1,0 +1,53 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "bridges/common/subscription.h"
+#include "runnel/v1/websocket.pb.h"
+
+namespace runnel::websocket {
+
+class WsSession;
+
+// One generation on one connection: turns what its subscription says into messages of the session, which owns it and
+// must outlive it. Confined to the session's thread.
+class WsStream final : public bridge::Subscription::Reader {
+ public:
+  // Begin at once, though nothing is said before they return.
+  WsStream(WsSession* session, v1::WebSocketGenerate generate);
+  WsStream(WsSession* session, const v1::WebSocketResume& resume);
+  ~WsStream() override;
+
+  // Empty until the service has named it.
+  const std::string& generation_id() const { return subscription_->generation_id(); }
+
+  void Pause() { subscription_->Pause(); }
+  void Continue() { subscription_->Continue(); }
+  bool paused() const { return subscription_->paused(); }
+
+  // Says nothing more and is removed at the end of the batch: another stream reads the same generation.
+  void Retire() { retired_ = true; }
+
+  void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) override;
+  void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;
+  void OnFlush(bridge::Subscription* subscription) override;
+  void OnEnd(bridge::Subscription* subscription, const absl::Status& status) override;
+
+ private:
+  void WriteAttached(const bridge::Subscription::Opened& opened);
+  void CountResumed(const v1::GenerationEvent& event);
+  void CountRefused(const absl::Status& status);
+
+  WsSession* const session_;
+  std::string req_;  // of the request, until it is answered
+  std::optional<bridge::Subscription> subscription_;
+  const bool resumed_;
+  uint64_t replay_until_ = 0;
+  bool counted_ = false;  // in the metrics of resumes
+  bool opened_ = false;
+  bool repeating_ = false;  // the terminal event, for a reader that has it already
+  bool retired_ = false;
+};
+
+}  // namespace runnel::websocket

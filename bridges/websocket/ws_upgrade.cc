@@ -1,0 +1,206 @@
+#include "bridges/websocket/ws_upgrade.h"
+
+#include <algorithm>
+#include <boost/asio/write.hpp>
+#include <boost/beast/core/bind_handler.hpp>
+#include <boost/beast/core/buffers_to_string.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/rfc7230.hpp>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "bridges/websocket/ws_error.h"
+#include "services/base/clock.h"
+#include "services/base/strings.h"
+
+namespace runnel::websocket {
+namespace {
+
+namespace net = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+
+// For a connection that has not asked for anything when the process is about to stop.
+constexpr absl::Duration kDrainWait = absl::Seconds(1);
+
+std::string_view View(beast::string_view text) { return {text.data(), text.size()}; }
+
+std::string_view Header(const UpgradeRequest& request, http::field name) { return View(request[name]); }
+
+// All values of a header that is a list, joined.
+std::string HeaderList(const UpgradeRequest& request, http::field name) {
+  std::string list;
+  for (auto [it, end] = request.equal_range(name); it != end; ++it) {
+    if (!list.empty()) list += ",";
+    list += View(it->value());
+  }
+  return list;
+}
+
+bool HasToken(const UpgradeRequest& request, http::field name, const char* token) {
+  return http::token_list{HeaderList(request, name)}.exists(token);
+}
+
+// 16 bytes in base64.
+bool IsKey(std::string_view key) {
+  std::string bytes;
+  return key.size() == 24 && absl::Base64Unescape(base::ToAbsl(key), &bytes) && bytes.size() == 16;
+}
+
+bridge::HttpError UpgradeRequired(std::string_view message, const char* headers) {
+  bridge::HttpError error = bridge::InvalidRequest(426, message, "upgrade_required");
+  error.headers = headers;
+  return error;
+}
+
+// The form of an upgrade (RFC 6455, 4.2.1). False with `error` set.
+bool CheckForm(const UpgradeRequest& request, bridge::HttpError* error) {
+  if (request.method() != http::verb::get) {
+    *error = bridge::InvalidRequest(405, "use GET", "method_not_allowed");
+    error->headers = "allow: GET\r\n";
+  } else if (!HasToken(request, http::field::upgrade, "websocket") ||
+             !HasToken(request, http::field::connection, "upgrade")) {
+    *error = UpgradeRequired("this is a WebSocket", "upgrade: websocket\r\n");
+  } else if (Header(request, http::field::sec_websocket_version) != "13") {
+    *error = UpgradeRequired("the version must be 13", "sec-websocket-version: 13\r\n");
+  } else if (request.version() != 11 || Header(request, http::field::host).empty() ||
+             request.count(http::field::sec_websocket_key) != 1 ||
+             !IsKey(Header(request, http::field::sec_websocket_key))) {
+    *error = bridge::InvalidRequest(400, "an upgrade needs HTTP/1.1, Host and Sec-WebSocket-Key", "bad_upgrade");
+  } else if (request.count(http::field::content_length) + request.count(http::field::transfer_encoding) > 0) {
+    *error = bridge::InvalidRequest(400, "an upgrade has no body", "bad_upgrade");
+  } else {
+    return true;
+  }
+  return false;
+}
+
+// Who may: a page of an allowed origin, with a key where one is needed. No key at all is fine: it may come in `auth`.
+absl::Status CheckAccess(const UpgradeRequest& request, const WsContext& context, bool* authenticated) {
+  const std::string_view origin = Header(request, http::field::origin);
+  const absl::Status allowed = context.policy->CheckOrigin(origin, Header(request, http::field::host));
+  if (!allowed.ok()) return allowed;
+  // A browser names its origin. What sends a cookie without one is a browser's request gone through something else.
+  const bool cookie_alone = origin.empty() && request.count(http::field::cookie) > 0;
+  if (cookie_alone || request.count(http::field::origin) > 1) {
+    return Refusal(absl::StatusCode::kPermissionDenied, "ORIGIN_NOT_ALLOWED", "a cookie needs one origin");
+  }
+  *authenticated = !context.policy->needs_key() || request.count(http::field::authorization) > 0;
+  if (!*authenticated) return absl::OkStatus();
+  return context.policy->CheckAuthorization(Header(request, http::field::authorization));
+}
+
+// The time from accept to upgrade.
+class Handshake final : public bridge::Task, public std::enable_shared_from_this<Handshake> {
+ public:
+  Handshake(const WsContext* context, bridge::IoThread* thread, bridge::Socket socket)
+      : context_(*context),
+        thread_(thread),
+        socket_(std::move(socket)),
+        deadline_(base::Clock::System().Monotonic() + context->bridge.header_timeout) {
+    parser_.header_limit(static_cast<uint32_t>(context->bridge.max_header_bytes));
+    thread_->tasks.Add(this);
+  }
+  ~Handshake() override { thread_->tasks.Remove(this); }
+
+  void Start() {
+    http::async_read_header(socket_, buffer_, parser_,
+                            beast::bind_front_handler(&Handshake::OnHeader, shared_from_this()));
+  }
+
+  void OnTick(absl::Duration) override {
+    if (base::Clock::System().Monotonic() >= deadline_) Close();
+  }
+  // A request that is on its way is still served; the session is told to go.
+  void OnDrain() override { deadline_ = std::min(deadline_, base::Clock::System().Monotonic() + kDrainWait); }
+  void OnCut() override { Close(); }
+
+ private:
+  using error_code = boost::system::error_code;
+
+  void OnHeader(error_code ec, size_t) {
+    WsSession::Parameters parameters;
+    bridge::HttpError error;
+    if (ec == http::error::header_limit) {
+      Refuse(bridge::InvalidRequest(431, "the headers are too large", "headers_too_large"));
+    } else if (ec.category() == error_code(http::error::bad_method).category() && ec != http::error::end_of_stream &&
+               ec != http::error::partial_message) {
+      Refuse(bridge::InvalidRequest(400, "this is no HTTP/1.1 request", "bad_request"));
+    } else if (ec) {
+      context_.metrics->client_disconnects_request.Increment();
+    } else if (!CheckUpgrade(parser_.get(), context_, &parameters, &error)) {
+      Refuse(error);
+    } else {
+      const auto session = std::make_shared<WsSession>(std::move(socket_), &context_, thread_, parameters);
+      session->Start(parser_.get(), beast::buffers_to_string(buffer_.data()));
+    }
+  }
+
+  void Refuse(const bridge::HttpError& error) {
+    context_.metrics->CountRequest(error.status);
+    bridge::HttpResponse response = bridge::ErrorResponse(error);
+    response.keep_alive = false;
+    response.head = parser_.get().method() == http::verb::head;
+    response_ = bridge::Serialize(response);
+    net::async_write(socket_, net::buffer(response_), [self = shared_from_this()](error_code ec, size_t) {
+      // Closing with bytes unread would reset the connection, and the answer with it.
+      error_code ignored;
+      self->socket_.shutdown(bridge::Socket::shutdown_send, ignored);
+      if (!ec) self->Discard();
+    });
+  }
+
+  // Reads until the client closes, or the deadline.
+  void Discard() {
+    buffer_.clear();
+    socket_.async_read_some(buffer_.prepare(1024), [self = shared_from_this()](error_code ec, size_t) {
+      if (!ec) self->Discard();
+    });
+  }
+
+  void Close() {
+    error_code ignored;
+    socket_.close(ignored);
+  }
+
+  const WsContext& context_;
+  bridge::IoThread* const thread_;
+  bridge::Socket socket_;
+  absl::Duration deadline_;
+  beast::flat_buffer buffer_;
+  http::request_parser<http::empty_body> parser_;
+  std::string response_;
+};
+
+}  // namespace
+
+bool CheckUpgrade(const UpgradeRequest& request, const WsContext& context, WsSession::Parameters* parameters,
+                  bridge::HttpError* error) {
+  const std::string_view target = View(request.target());
+  const std::string_view path = target.substr(0, target.find('?'));
+  const bool echo = context.options.test_echo && path == "/_test/echo";
+  if (path != "/v1/ws" && !echo) {
+    *error = bridge::InvalidRequest(404, "there is only /v1/ws here", "not_found");
+    return false;
+  }
+  if (!CheckForm(request, error)) return false;
+  if (echo) {
+    parameters->mode = WsSession::Mode::kEcho;
+    return true;
+  }
+  absl::Status status = CheckAccess(request, context, &parameters->authenticated);
+  if (status.ok()) {
+    status = NegotiateProtocol(HeaderList(request, http::field::sec_websocket_protocol), &parameters->negotiated);
+  }
+  if (!status.ok()) *error = bridge::HttpErrorOf(status);
+  return status.ok();
+}
+
+void AcceptConnection(const WsContext* context, bridge::IoThread* thread, bridge::Socket socket) {
+  std::make_shared<Handshake>(context, thread, std::move(socket))->Start();
+}
+
+}  // namespace runnel::websocket

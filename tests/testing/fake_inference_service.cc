@@ -1,0 +1,348 @@
+#include "tests/testing/fake_inference_service.h"
+
+#include <grpcpp/grpcpp.h>
+#include <zlib.h>
+
+#include <chrono>
+#include <deque>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runnel/v1/inference.grpc.pb.h"
+#include "services/base/grpc_status.h"
+#include "services/base/mutex.h"
+
+namespace runnel::testing {
+namespace {
+
+constexpr std::chrono::seconds kPatience(10);
+
+std::chrono::steady_clock::time_point Deadline() { return std::chrono::steady_clock::now() + kPatience; }
+
+}  // namespace
+
+// One Link. Lives until its OnDone.
+class FakeInferenceService::LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::LinkResponse>,
+                                                public std::enable_shared_from_this<LinkReactor> {
+ public:
+  LinkReactor(Service* service, int index) : service_(service), index_(index) {}
+
+  void Begin(std::shared_ptr<LinkReactor> self) {
+    self_ = std::move(self);
+    StartRead(&request_);
+  }
+  void Send(v1::LinkResponse response) EXCLUDES(mu_);
+  void End(const absl::Status& status) EXCLUDES(mu_);
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override EXCLUDES(mu_);
+  void OnDone() override;
+
+ private:
+  Service* const service_;
+  const int index_;
+  std::shared_ptr<LinkReactor> self_;
+  v1::LinkRequest request_;
+  v1::LinkResponse writing_;
+  base::Mutex mu_;
+  std::deque<v1::LinkResponse> outbox_ GUARDED_BY(mu_);
+  bool write_in_flight_ GUARDED_BY(mu_) = false;
+  bool finished_ GUARDED_BY(mu_) = false;
+};
+
+class FakeInferenceService::Service final : public v1::InferenceService::CallbackService {
+ public:
+  Service(FakeInferenceService* fake, const Options& options) : fake_(fake), options_(options) { Start(0); }
+
+  void Start(int port) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  void Stop() {
+    if (server_ == nullptr) return;
+    server_->Shutdown(std::chrono::system_clock::now());
+    server_->Wait();
+    server_.reset();
+  }
+  int port() const { return port_; }
+
+  grpc::ServerBidiReactor<v1::LinkRequest, v1::LinkResponse>* Link(grpc::CallbackServerContext*) override {
+    std::shared_ptr<LinkReactor> link;
+    {
+      base::MutexLock lock(&mu);
+      link = std::make_shared<LinkReactor>(this, static_cast<int>(links.size()));
+      links.push_back(link);
+      ++open;
+      changed.NotifyAll();
+    }
+    link->Begin(link);
+    if (options_.greet) {
+      v1::LinkResponse hello;
+      hello.mutable_hello()->set_replica("fake");
+      hello.mutable_hello()->set_max_attachments(options_.max_attachments);
+      hello.mutable_hello()->mutable_retention()->set_seconds(options_.retention_seconds);
+      link->Send(std::move(hello));
+    }
+    return link.get();
+  }
+
+  grpc::ServerUnaryReactor* GetGeneration(grpc::CallbackServerContext* context, const v1::GetGenerationRequest* request,
+                                          v1::GetGenerationResponse* response) override {
+    if (!fake_->on_get) return Finish(context, Unimplemented());
+    auto result = fake_->on_get(request->generation_id());
+    if (result.ok()) *response->mutable_generation() = *result;
+    return Finish(context, result.status());
+  }
+  grpc::ServerUnaryReactor* CancelGeneration(grpc::CallbackServerContext* context,
+                                             const v1::CancelGenerationRequest* request,
+                                             v1::CancelGenerationResponse* response) override {
+    if (!fake_->on_cancel) return Finish(context, Unimplemented());
+    auto result = fake_->on_cancel(request->generation_id());
+    if (result.ok()) *response = *result;
+    return Finish(context, result.status());
+  }
+  grpc::ServerUnaryReactor* DeleteGeneration(grpc::CallbackServerContext* context,
+                                             const v1::DeleteGenerationRequest* request,
+                                             v1::DeleteGenerationResponse*) override {
+    return Finish(context, fake_->on_delete ? fake_->on_delete(request->generation_id()) : Unimplemented());
+  }
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
+                                       v1::ListModelsResponse* response) override {
+    if (!fake_->on_list_models) return Finish(context, Unimplemented());
+    auto result = fake_->on_list_models();
+    if (result.ok()) *response = *result;
+    return Finish(context, result.status());
+  }
+
+  std::shared_ptr<LinkReactor> Find(int index) EXCLUDES(mu) {
+    base::MutexLock lock(&mu);
+    const auto at = static_cast<size_t>(index);
+    return at < links.size() ? links[at] : nullptr;
+  }
+
+  base::Mutex mu;
+  base::CondVar changed;
+  std::vector<std::shared_ptr<LinkReactor>> links GUARDED_BY(mu);  // null once it has ended
+  std::deque<Command> commands GUARDED_BY(mu);
+  int open GUARDED_BY(mu) = 0;
+
+ private:
+  static absl::Status Unimplemented() { return absl::UnimplementedError("no handler was set"); }
+  static grpc::ServerUnaryReactor* Finish(grpc::CallbackServerContext* context, const absl::Status& status) {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(base::ToGrpcStatus(status));
+    return reactor;
+  }
+
+  FakeInferenceService* const fake_;
+  const Options options_;
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+void FakeInferenceService::LinkReactor::Send(v1::LinkResponse response) {
+  {
+    base::MutexLock lock(&mu_);
+    if (finished_) return;
+    if (write_in_flight_) {
+      outbox_.push_back(std::move(response));
+      return;
+    }
+    write_in_flight_ = true;
+    writing_ = std::move(response);
+  }
+  StartWrite(&writing_);
+}
+
+void FakeInferenceService::LinkReactor::End(const absl::Status& status) {
+  {
+    base::MutexLock lock(&mu_);
+    if (std::exchange(finished_, true)) return;
+  }
+  Finish(base::ToGrpcStatus(status));
+}
+
+void FakeInferenceService::LinkReactor::OnReadDone(bool ok) {
+  if (!ok) return End(absl::OkStatus());
+  {
+    base::MutexLock lock(&service_->mu);
+    service_->commands.push_back({index_, request_});
+    service_->changed.NotifyAll();
+  }
+  StartRead(&request_);
+}
+
+void FakeInferenceService::LinkReactor::OnWriteDone(bool ok) {
+  {
+    base::MutexLock lock(&mu_);
+    write_in_flight_ = false;
+    if (!ok || finished_ || outbox_.empty()) return;
+    write_in_flight_ = true;
+    writing_ = std::move(outbox_.front());
+    outbox_.pop_front();
+  }
+  StartWrite(&writing_);
+}
+
+void FakeInferenceService::LinkReactor::OnDone() {
+  const std::shared_ptr<LinkReactor> self = std::move(self_);
+  base::MutexLock lock(&service_->mu);
+  service_->links[static_cast<size_t>(index_)] = nullptr;
+  --service_->open;
+  service_->changed.NotifyAll();
+}
+
+uint32_t FakeInferenceService::Command::attachment() const {
+  if (request.has_generate()) return request.generate().attachment();
+  return request.has_attach() ? request.attach().attachment() : request.detach().attachment();
+}
+
+FakeInferenceService::FakeInferenceService(const Options& options)
+    : options_(options), service_(std::make_unique<Service>(this, options_)) {}
+
+FakeInferenceService::~FakeInferenceService() { Stop(); }
+
+std::string FakeInferenceService::target() const { return absl::StrCat("127.0.0.1:", service_->port()); }
+
+void FakeInferenceService::Stop() { service_->Stop(); }
+
+void FakeInferenceService::Restart() { service_->Start(service_->port()); }
+
+std::optional<FakeInferenceService::Command> FakeInferenceService::NextCommand() {
+  const auto deadline = Deadline();
+  base::MutexLock lock(&service_->mu);
+  while (service_->commands.empty()) {
+    if (!service_->changed.WaitUntil(&service_->mu, deadline) && service_->commands.empty()) return std::nullopt;
+  }
+  Command command = std::move(service_->commands.front());
+  service_->commands.pop_front();
+  return command;
+}
+
+size_t FakeInferenceService::pending_commands() const {
+  base::MutexLock lock(&service_->mu);
+  return service_->commands.size();
+}
+
+int FakeInferenceService::links_opened() const {
+  base::MutexLock lock(&service_->mu);
+  return static_cast<int>(service_->links.size());
+}
+
+int FakeInferenceService::links_open() const {
+  base::MutexLock lock(&service_->mu);
+  return service_->open;
+}
+
+bool FakeInferenceService::WaitForLinksOpened(int count) {
+  const auto deadline = Deadline();
+  base::MutexLock lock(&service_->mu);
+  while (static_cast<int>(service_->links.size()) < count) {
+    if (!service_->changed.WaitUntil(&service_->mu, deadline)) return static_cast<int>(service_->links.size()) >= count;
+  }
+  return true;
+}
+
+void FakeInferenceService::Send(int link, v1::LinkResponse response) {
+  if (const auto found = service_->Find(link)) found->Send(std::move(response));
+}
+
+void FakeInferenceService::EndLink(int link, const absl::Status& status) {
+  if (const auto found = service_->Find(link)) found->End(status);
+}
+
+void FakeInferenceService::Attach(const Command& command, const std::string& generation_id, v1::GenerationStatus status,
+                                  uint64_t last_seq, bool existing) {
+  v1::LinkResponse response;
+  auto* reply = response.add_replies();
+  reply->set_attachment(command.attachment());
+  reply->mutable_attached()->set_generation_id(generation_id);
+  reply->mutable_attached()->set_model("fake");
+  reply->mutable_attached()->set_status(status);
+  reply->mutable_attached()->set_last_seq(last_seq);
+  reply->mutable_attached()->set_existing(existing || command.request.has_attach());
+  Send(command.link, std::move(response));
+}
+
+void FakeInferenceService::Reject(const Command& command, const absl::Status& status) {
+  v1::LinkResponse response;
+  auto* reply = response.add_replies();
+  reply->set_attachment(command.attachment());
+  *reply->mutable_rejected() = base::ToRpcStatus(status);
+  Send(command.link, std::move(response));
+}
+
+void FakeInferenceService::Detach(const Command& command) {
+  v1::LinkResponse response;
+  auto* reply = response.add_replies();
+  reply->set_attachment(command.attachment());
+  reply->mutable_detached();
+  Send(command.link, std::move(response));
+}
+
+void FakeInferenceService::SendEvents(const Command& command, std::vector<v1::GenerationEvent> events) {
+  v1::LinkResponse response;
+  for (v1::GenerationEvent& event : events) {
+    auto* link_event = response.add_events();
+    link_event->set_attachment(command.attachment());
+    *link_event->mutable_event() = std::move(event);
+  }
+  Send(command.link, std::move(response));
+}
+
+std::string FakeId(char letter) { return "gen_" + std::string(26, letter); }
+
+v1::GenerationEvent StartedEvent(uint64_t seq, const std::string& model) {
+  v1::GenerationEvent event;
+  event.set_seq(seq);
+  event.mutable_started()->set_model(model);
+  event.mutable_started()->set_prompt_tokens(9);
+  event.mutable_started()->mutable_created_at()->set_seconds(1'795'410'000);
+  return event;
+}
+
+v1::GenerationEvent DeltaEvent(uint64_t seq, const std::string& text, uint32_t choice) {
+  v1::GenerationEvent event;
+  event.set_seq(seq);
+  event.set_elapsed_us(seq * 1000 + 999);
+  event.mutable_delta()->set_choice(choice);
+  event.mutable_delta()->set_text(text);
+  event.mutable_delta()->set_tokens(1);
+  return event;
+}
+
+v1::GenerationEvent MergedEvent(uint64_t first_seq, uint64_t seq, const std::string& text) {
+  v1::GenerationEvent event = DeltaEvent(seq, text);
+  event.set_first_seq(first_seq);
+  event.mutable_delta()->set_tokens(static_cast<uint32_t>(seq - first_seq + 1));
+  return event;
+}
+
+v1::GenerationEvent DoneEvent(uint64_t seq, const std::string& text) {
+  v1::GenerationEvent event;
+  event.set_seq(seq);
+  event.set_elapsed_us(seq * 1000);
+  auto* done = event.mutable_done();
+  done->set_event_count(seq);
+  auto* end = done->add_choices();
+  end->set_finish_reason(v1::FINISH_REASON_STOP);
+  end->set_text_bytes(text.size());
+  const auto crc = crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size());
+  end->set_text_crc32(static_cast<uint32_t>(crc));
+  done->mutable_usage()->set_prompt_tokens(9);
+  done->mutable_usage()->set_completion_tokens(static_cast<uint32_t>(seq - 2));
+  return event;
+}
+
+v1::GenerationEvent FailedEvent(uint64_t seq, const std::string& code) {
+  v1::GenerationEvent event;
+  event.set_seq(seq);
+  event.mutable_failed()->set_code(code);
+  event.mutable_failed()->set_message("it \"broke\"");
+  event.mutable_failed()->set_retryable(true);
+  return event;
+}
+
+}  // namespace runnel::testing

@@ -1,0 +1,97 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "runnel/v1/inference.pb.h"
+
+namespace runnel::testing {
+
+// An inference service in this process that does nothing by itself: a test takes the commands that bridges send over
+// their Links, one after the other, and says what is answered. It greets each Link. Thread-safe; every wait ends after
+// 10 s, which is a failure and not a pace.
+class FakeInferenceService {
+ public:
+  struct Options {
+    uint32_t max_attachments = 1000;
+    int64_t retention_seconds = 600;
+    bool greet = true;
+  };
+
+  // Listens on a free port of 127.0.0.1. (Two constructors: GCC does not take `Options()` as a default here.)
+  FakeInferenceService() : FakeInferenceService(Options()) {}
+  explicit FakeInferenceService(const Options& options);
+  ~FakeInferenceService();
+
+  // host:port
+  std::string target() const;
+  // Ends all calls without a status from the handlers, as a killed process does, and listens no more.
+  void Stop();
+  // Listens again on the same port.
+  void Restart();
+
+  // A command and the Link that it came over: 0 for the first that was ever opened.
+  struct Command {
+    int link = 0;
+    v1::LinkRequest request;
+
+    uint32_t attachment() const;
+  };
+  // The next command, in the order of arrival; nullopt if none comes.
+  std::optional<Command> NextCommand();
+  // Commands that have come and were not taken.
+  size_t pending_commands() const;
+
+  // Links opened since the beginning, and those open now.
+  int links_opened() const;
+  int links_open() const;
+  // False if there are not `count` by then.
+  bool WaitForLinksOpened(int count);
+
+  // What `link` is to be sent, in the order of the calls; nothing if it has ended.
+  void Send(int link, v1::LinkResponse response);
+  // Ends a Link with a status.
+  void EndLink(int link, const absl::Status& status);
+
+  // Answers to one command.
+  void Attach(const Command& command, const std::string& generation_id,
+              v1::GenerationStatus status = v1::GENERATION_STATUS_RUNNING, uint64_t last_seq = 0,
+              bool existing = false);
+  void Reject(const Command& command, const absl::Status& status);
+  void Detach(const Command& command);
+  // Events of the attachment of `command`, in one batch.
+  void SendEvents(const Command& command, std::vector<v1::GenerationEvent> events);
+
+  // The unary calls; without a handler they answer UNIMPLEMENTED. They run on gRPC's threads. Set them before the calls.
+  std::function<absl::StatusOr<v1::Generation>(const std::string& id)> on_get;
+  std::function<absl::StatusOr<v1::CancelGenerationResponse>(const std::string& id)> on_cancel;
+  std::function<absl::Status(const std::string& id)> on_delete;
+  std::function<absl::StatusOr<v1::ListModelsResponse>()> on_list_models;
+
+ private:
+  class Service;
+  class LinkReactor;
+
+  const Options options_;
+  std::unique_ptr<Service> service_;
+};
+
+// A well-formed id whose random part is `letter` 26 times.
+std::string FakeId(char letter);
+
+// Events as a log has them.
+v1::GenerationEvent StartedEvent(uint64_t seq = 1, const std::string& model = "fake");
+v1::GenerationEvent DeltaEvent(uint64_t seq, const std::string& text, uint32_t choice = 0);
+v1::GenerationEvent MergedEvent(uint64_t first_seq, uint64_t seq, const std::string& text);
+// Of one choice whose whole text is `text`.
+v1::GenerationEvent DoneEvent(uint64_t seq, const std::string& text);
+v1::GenerationEvent FailedEvent(uint64_t seq, const std::string& code);
+
+}  // namespace runnel::testing
