@@ -7,6 +7,9 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+// Node 18 has it, but not as a global; runnel.js wants it.
+globalThis.crypto ??= (await import('node:crypto')).webcrypto;
+
 const HOST = '127.0.0.1';
 const READY_MS = 30_000;
 

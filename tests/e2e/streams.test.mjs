@@ -46,7 +46,9 @@ test('the same generation has the same events and text on every transport', asyn
 test('a plain event stream has ids, and ends with 204 after the last', async (t) => {
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
-  const created = await fetch(`${runnel.url}/v1/generations`, { method: 'POST', body: JSON.stringify(request(5, 1000)) });
+  const created = await fetch(`${runnel.url}/v1/generations`, {
+    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(request(5, 1000)),
+  });
   assert.equal(created.status, 201);
   const path = created.headers.get('location');
   const answer = await fetch(runnel.url + path + '/events');

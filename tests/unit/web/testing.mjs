@@ -5,6 +5,9 @@ import { FakeGeneration } from './fake_log.mjs';
 import { FakeServer } from './fake_server.mjs';
 import { ClientWebSocket } from './fake_ws.mjs';
 
+// Node 18 has it, but not as a global.
+globalThis.crypto ??= (await import('node:crypto')).webcrypto;
+
 export const TRANSPORTS = ['sse', 'websocket', 'poll'];
 export const READ_FAULT = { sse: 'events', websocket: 'ws', poll: 'poll' };
 

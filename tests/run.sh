@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds, runs every test, and ends with ctest's own summary.
+#
+#   tests/run.sh [release|asan|tsan] [--skip-browser]
+#
+#   release         optimised (the default)
+#   asan, tsan      under AddressSanitizer with UBSan, or ThreadSanitizer; no browser tests
+#   --skip-browser  no browser tests (ctest label `browser`)
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+preset=release
+browser=true
+
+say() { printf 'tests: %s\n' "$*"; }
+die() {
+  say "$@" >&2
+  exit 1
+}
+
+usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+
+parse_args() {
+  local arg
+  for arg in "$@"; do
+    case $arg in
+      release) preset=release ;;
+      asan | tsan) preset=$arg browser=false ;;
+      --skip-browser) browser=false ;;
+      -h | --help)
+        usage
+        exit 0
+        ;;
+      *) die "unknown argument '$arg' (see --help)" ;;
+    esac
+  done
+}
+
+# The tests make a model of their own, so they need llama.cpp but not the one from the network. Those
+# of the llama engine are left out if llama.cpp cannot be had.
+install_all() {
+  local status=0
+  "$root/deploy/local/install.sh" --with-tests --without-model </dev/null || status=$?
+  case $status in
+    0) ;;
+    3) say "without llama.cpp: THE TESTS OF THE LLAMA ENGINE ARE LEFT OUT" ;;
+    *) die "installing failed" ;;
+  esac
+  # shellcheck source=deploy/local/env.sh
+  . "$root/deploy/local/env.sh"
+  if $browser; then install_npm_packages; fi
+}
+
+# npm notes in node_modules what it installed; it is asked again only if the lock file is newer.
+install_npm_packages() {
+  local dir=$root/tests/e2e/browser
+  if [[ ! -f $dir/package-lock.json || $dir/node_modules/.package-lock.json -nt $dir/package-lock.json ]]; then
+    return
+  fi
+  say "npm packages of the browser tests"
+  (cd "$dir" && npm ci --no-audit --no-fund --ignore-scripts </dev/null)
+}
+
+build() {
+  say "building $preset"
+  cmake --preset "$preset"
+  if [[ -t 1 ]]; then
+    cmake --build "build/$preset"
+  else
+    # A line every ten steps is enough for a log; what the compiler says stays.
+    NINJA_STATUS='[%f/%t, %es] ' cmake --build "build/$preset" | sed -u '/^\[[0-9]*[1-9]\//d'
+  fi
+}
+
+run_tests() {
+  local -a args=(--output-on-failure --no-tests=error)
+  if ! $browser; then args+=(--label-exclude '^browser$'); fi
+  say "running $preset"
+  ctest --test-dir "build/$preset" "${args[@]}"
+}
+
+main() {
+  parse_args "$@"
+  cd "$root"
+  install_all
+  build
+  run_tests
+}
+
+main "$@"
