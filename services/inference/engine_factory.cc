@@ -26,6 +26,12 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateUpstream(const Options& options, b
 absl::StatusOr<std::unique_ptr<Engine>> CreateLlama(const Options& options, base::Metrics* metrics) {
   LlamaOptions llama;
   llama.model_path = options.model;
+  llama.model_id = options.model_id;
+  llama.sequences = options.llama_sequences;
+  llama.context = options.llama_context;
+  llama.threads = options.llama_threads;
+  llama.exact = options.llama_exact;
+  llama.chat_template = options.llama_chat_template;
   return CreateLlamaEngine(llama, metrics);
 }
 #else

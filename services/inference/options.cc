@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <fstream>
+#include <thread>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/ascii.h"
@@ -24,9 +26,14 @@ ABSL_FLAG(std::string, engine, "llama",
           "llama (a GGUF model in this process), upstream (an OpenAI-compatible server) or scripted (no model)");
 ABSL_FLAG(std::string, model, "", "llama: path of the GGUF file");
 ABSL_FLAG(std::string, model_id, "", "id that clients name the model by; empty: from the file or the engine");
-ABSL_FLAG(uint32_t, llama_sequences, 8, "llama: choices decoded at once, 1 to 64");
+ABSL_FLAG(uint32_t, llama_sequences, 8, "llama: choices decoded at once, 1 to 60");
 ABSL_FLAG(uint32_t, llama_context, 2048, "llama: prompt and answer of one choice together, in tokens");
-ABSL_FLAG(uint32_t, llama_threads, 0, "llama: threads that decode; 0: as many as there are cores");
+ABSL_FLAG(uint32_t, llama_threads, 0, "llama: threads that read prompts; 0: all cores but one, as threads that spin beside the bridges cost more than "
+          "they give");
+ABSL_FLAG(bool, llama_exact, true,
+          "llama: the same request and seed give the same text whatever else is decoded; costs some speed");
+ABSL_FLAG(std::string, llama_chat_template, "",
+          "llama: name of a chat template of llama.cpp, such as chatml; empty: the model's own");
 ABSL_FLAG(std::string, upstream_url, "", "upstream: base URL of the server, such as http://127.0.0.1:8000/v1");
 ABSL_FLAG(std::string, upstream_model, "", "upstream: model to ask for; empty: the first that the server lists");
 ABSL_FLAG(std::string, upstream_api_key_file, "", "upstream: file that holds the bearer key");
@@ -87,7 +94,7 @@ absl::Status CheckEngineFlags(const Options& options) {
   if (options.engine == EngineKind::kUpstream && options.upstream_url.empty()) {
     return absl::InvalidArgumentError("--engine=upstream needs --upstream_url");
   }
-  RETURN_IF_ERROR(CheckFlag("llama_sequences", options.llama_sequences, 1u, 64u));
+  RETURN_IF_ERROR(CheckFlag("llama_sequences", options.llama_sequences, 1u, 60u));
   RETURN_IF_ERROR(CheckFlag("llama_context", options.llama_context, 16u, 1u << 20));
   RETURN_IF_ERROR(CheckFlag("llama_threads", options.llama_threads, 0u, 512u));
   RETURN_IF_ERROR(CheckFlag("upstream_streams", options.upstream_streams, 1u, 4096u));
@@ -111,6 +118,9 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.llama_sequences = absl::GetFlag(FLAGS_llama_sequences);
   options.llama_context = absl::GetFlag(FLAGS_llama_context);
   options.llama_threads = absl::GetFlag(FLAGS_llama_threads);
+  if (options.llama_threads == 0) options.llama_threads = std::max(2u, std::thread::hardware_concurrency()) - 1;
+  options.llama_exact = absl::GetFlag(FLAGS_llama_exact);
+  options.llama_chat_template = absl::GetFlag(FLAGS_llama_chat_template);
   options.upstream_url = absl::GetFlag(FLAGS_upstream_url);
   options.upstream_model = absl::GetFlag(FLAGS_upstream_model);
   ASSIGN_OR_RETURN(options.upstream_api_key, ReadKeyFile(absl::GetFlag(FLAGS_upstream_api_key_file)));

@@ -28,6 +28,8 @@ struct Options {
   uint32_t llama_sequences = 0;
   uint32_t llama_context = 0;
   uint32_t llama_threads = 0;
+  bool llama_exact = true;
+  std::string llama_chat_template;
   std::string upstream_url;
   std::string upstream_model;
   std::string upstream_api_key;  // read from --upstream_api_key_file

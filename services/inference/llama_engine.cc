@@ -1,0 +1,134 @@
+#include "services/inference/llama_engine.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
+#include "services/inference/llama_model.h"
+#include "services/inference/llama_scheduler.h"
+
+namespace runnel::inference {
+namespace {
+
+// From 64 rows on, llama.cpp computes attention in tiles, whose sums are rounded otherwise than those of single rows.
+// Likewise it splits the attention of a single row among threads. Below and without, a row's result does not depend on
+// what else is in the batch (measured with llama.cpp 0.5.0 on x86-64: bit for bit).
+constexpr uint32_t kExactRows = 60;
+constexpr uint32_t kFastRows = 512;
+
+class PreparedLlama final : public PreparedGeneration {
+ public:
+  uint32_t prompt_tokens() const override { return static_cast<uint32_t>(job.prompt.size()); }
+  LlamaJob job;
+};
+
+SamplerOptions SamplerFor(const Sampling& sampling) {
+  SamplerOptions options;
+  options.presence_penalty = sampling.presence_penalty.value_or(options.presence_penalty);
+  options.frequency_penalty = sampling.frequency_penalty.value_or(options.frequency_penalty);
+  options.top_k = sampling.top_k.value_or(options.top_k);
+  options.top_p = sampling.top_p.value_or(options.top_p);
+  options.min_p = sampling.min_p.value_or(options.min_p);
+  options.temperature = sampling.temperature.value_or(options.temperature);
+  return options;
+}
+
+class LlamaEngine final : public Engine {
+ public:
+  LlamaEngine(ModelInfo info, std::shared_ptr<const LlamaModel> model, std::unique_ptr<LlamaContext> context,
+              const LlamaScheduler::Options& options, base::Metrics* metrics)
+      : info_(std::move(info)),
+        model_(std::move(model)),
+        context_(std::move(context)),
+        scheduler_(context_.get(), metrics, options) {}
+
+  std::vector<ModelInfo> Models() const override { return {info_}; }
+  uint32_t MaxRunning() const override { return context_->sequences(); }
+
+  absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override {
+    if (request.choice_count > MaxRunning()) {
+      return base::InvalidField("choice_count", absl::StrCat("at most ", MaxRunning(), " with this engine"));
+    }
+    auto prepared = std::make_unique<PreparedLlama>();
+    LlamaJob& job = prepared->job;
+    const uint32_t room = info_.context_length - 1;  // the answer has at least one token
+    if (request.messages.empty()) {
+      ASSIGN_OR_RETURN(job.prompt, model_->Tokenize(request.prompt, room));
+    } else {
+      ASSIGN_OR_RETURN(job.prompt, model_->TokenizeChat(request.messages, room));
+    }
+    if (job.prompt.empty()) return base::InvalidField("prompt", "has no tokens");
+    job.sampler = SamplerFor(request.sampling);
+    job.seed = request.seed;
+    job.max_tokens = request.max_tokens;
+    job.choice_count = request.choice_count;
+    job.stop = request.stop;
+    return prepared;
+  }
+
+  void Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) override {
+    scheduler_.Start(std::move(static_cast<PreparedLlama&>(*prepared).job), std::move(sink));
+  }
+
+  void CancelRequested() override {}
+  void Stop() override { scheduler_.Stop(); }
+
+ private:
+  const ModelInfo info_;
+  const std::shared_ptr<const LlamaModel> model_;
+  const std::unique_ptr<LlamaContext> context_;
+  LlamaScheduler scheduler_;
+};
+
+absl::Status CheckOptions(const LlamaOptions& options) {
+  if (options.sequences < 1 || options.sequences > kMaxLlamaSequences) {
+    return absl::InvalidArgumentError(absl::StrCat("llama sequences must be 1 to ", kMaxLlamaSequences));
+  }
+  if (options.context < 2) return absl::InvalidArgumentError("llama context must be at least 2 tokens");
+  if (options.kv_cells > 0 && options.kv_cells < options.context) {
+    return absl::InvalidArgumentError("llama KV cells must be as many as the context of one choice at least");
+  }
+  if (options.prefill_rows < 1) return absl::InvalidArgumentError("llama prefill rows must be at least 1");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& options, base::Metrics* metrics) {
+  RETURN_IF_ERROR(CheckOptions(options));
+  ASSIGN_OR_RETURN(auto model, LlamaModel::Load(options.model_path, options.chat_template));
+  const uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
+
+  LlamaScheduler::Options scheduling;
+  scheduling.context = std::min(options.context, std::max(2u, model->trained_context()));
+  scheduling.prefill_rows = options.prefill_rows;
+  scheduling.reserve_tokens = options.reserve_tokens;
+  scheduling.max_idle_cells = options.max_idle_cells;
+
+  LlamaContext::Options memory;
+  memory.sequences = options.sequences;
+  memory.cells = options.kv_cells > 0 ? options.kv_cells : options.sequences * scheduling.context;
+  memory.max_rows = options.exact ? kExactRows : kFastRows;
+  memory.threads = options.threads > 0 ? options.threads : cores;
+  memory.threads_one_row = options.exact ? 1 : memory.threads;
+  ASSIGN_OR_RETURN(auto context, LlamaContext::Create(model, memory));
+
+  ModelInfo info;
+  info.id = options.model_id.empty() ? std::filesystem::path(options.model_path).stem().string() : options.model_id;
+  info.engine = "llama";
+  info.context_length = scheduling.context;
+  info.created_at = absl::Now();
+  spdlog::info("{} runs {}: {} choices at once, {} tokens each, {} tokens of KV cache, {} threads, {}, sampler {}",
+               LlamaModel::LibraryVersion(), info.id, memory.sequences, scheduling.context, context->cells(),
+               memory.threads, options.exact ? "exact" : "not exact", kSamplerVersion);
+  return std::make_unique<LlamaEngine>(std::move(info), std::move(model), std::move(context), scheduling, metrics);
+}
+
+}  // namespace runnel::inference

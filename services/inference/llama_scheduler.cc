@@ -1,0 +1,298 @@
+#include "services/inference/llama_scheduler.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "services/inference/text_holder.h"
+
+namespace runnel::inference {
+namespace {
+
+// After so many failed batches without one that succeeded, the generations in them fail.
+constexpr uint32_t kMaxFailures = 2;
+
+}  // namespace
+
+LlamaSchedulerMetrics::LlamaSchedulerMetrics(base::Metrics* metrics)
+    : batch_rows(metrics->Histogram("runnel_batch_rows", "Rows of a decoded batch: answers and prompt tokens.",
+                                    {1, 2, 4, 8, 16, 32, 48, 64, 128, 256, 512})),
+      decode_duration(metrics->Histogram("runnel_decode_duration_seconds", "Time to decode one batch.",
+                                         base::PerTokenBuckets())),
+      kv_cache_usage(metrics->Gauge("runnel_kv_cache_usage_ratio",
+                                    "Tokens held for running and ended choices, of what the KV cache can hold.")),
+      waiting_choices(metrics->Gauge("runnel_engine_waiting_choices", "Choices started that wait for KV cache.")),
+      reused_tokens(metrics->Counter("runnel_prompt_tokens_reused_total", "Prompt tokens found in the KV cache.")),
+      preemptions(metrics->Counter("runnel_preemptions_total", "Choices that lost their KV cache and went on later.")),
+      decode_failures(metrics->Counter("runnel_decode_failures_total", "Batches that the model failed to decode.")) {}
+
+struct LlamaScheduler::Choice {
+  Choice(Generation* owner, uint32_t number, const LlamaJob& job)
+      : generation(owner),
+        index(number),
+        tokens(job.prompt),
+        holder(job.stop),
+        sampler(job.sampler, job.seed, number) {}
+
+  Generation* const generation;
+  const uint32_t index;
+  std::vector<int32_t> tokens;  // prompt and answer
+  TextHolder holder;
+  Sampler sampler;
+  std::optional<uint32_t> slot;  // while it runs
+  uint32_t drawn = 0;            // tokens of the answer, an end token not counted
+  uint32_t untold = 0;           // of those, how many are in no delta yet
+  bool ended = false;
+};
+
+struct LlamaScheduler::Generation {
+  Generation(LlamaJob from, std::shared_ptr<EventSink> to) : job(std::move(from)), sink(std::move(to)) {
+    for (uint32_t i = 0; i < job.choice_count; ++i) choices.push_back(std::make_unique<Choice>(this, i, job));
+  }
+  bool ended() const {
+    return std::all_of(choices.begin(), choices.end(), [](const auto& choice) { return choice->ended; });
+  }
+
+  const LlamaJob job;
+  const std::shared_ptr<EventSink> sink;
+  std::vector<std::unique_ptr<Choice>> choices;
+};
+
+LlamaScheduler::LlamaScheduler(LlamaDecoder* decoder, base::Metrics* metrics, const Options& options)
+    : decoder_(decoder),
+      options_(options),
+      metrics_(metrics),
+      slots_(decoder, options.max_idle_cells),
+      thread_([this] { Loop(); }) {}
+
+LlamaScheduler::~LlamaScheduler() { Stop(); }
+
+void LlamaScheduler::Start(LlamaJob job, std::shared_ptr<EventSink> sink) {
+  auto generation = std::make_unique<Generation>(std::move(job), std::move(sink));
+  base::MutexLock lock(&mu_);
+  if (!stopping_) {
+    started_.push_back(std::move(generation));
+    wake_.NotifyOne();
+    return;
+  }
+  lock.Release();
+  WakeSet wake;
+  generation->sink->Fail({"draining", "the service is stopping", true}, &wake);
+}
+
+void LlamaScheduler::Stop() {
+  {
+    base::MutexLock lock(&mu_);
+    stopping_ = true;
+    wake_.NotifyOne();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void LlamaScheduler::Loop() {
+  while (TakeStarted()) {
+    WakeSet wake;
+    Step(&wake);
+  }
+  WakeSet wake;
+  for (const auto& generation : generations_) {
+    generation->sink->Fail({"draining", "the service is stopping", true}, &wake);
+  }
+  generations_.clear();
+}
+
+bool LlamaScheduler::TakeStarted() {
+  base::MutexLock lock(&mu_);
+  while (generations_.empty() && started_.empty() && !stopping_) wake_.Wait(&mu_);
+  std::move(started_.begin(), started_.end(), std::back_inserter(generations_));
+  started_.clear();
+  return !stopping_;
+}
+
+void LlamaScheduler::Step(WakeSet* wake) {
+  EndCancelled(wake);
+  Admit();
+  FillBatch();
+  if (DecodeBatch(wake)) Advance(wake);
+  RemoveEnded();
+  metrics_.kv_cache_usage.Set(std::min(1.0, static_cast<double>(slots_.held()) / decoder_->cells()));
+}
+
+void LlamaScheduler::EndCancelled(WakeSet* wake) {
+  for (const auto& generation : generations_) {
+    if (!generation->sink->cancelled()) continue;
+    for (const auto& choice : generation->choices) {
+      if (choice->ended) continue;
+      if (choice->slot.has_value()) slots_.Release(*choice->slot);
+      choice->slot.reset();
+      choice->ended = true;
+    }
+    generation->sink->EndAll(FinishReason::kCancelled, wake);
+  }
+  RemoveEnded();
+}
+
+void LlamaScheduler::RemoveEnded() {
+  std::erase_if(generations_, [](const auto& generation) { return generation->ended(); });
+}
+
+template <typename Visit>
+void LlamaScheduler::ForEachRunning(Visit visit) {
+  for (const auto& generation : generations_) {
+    for (const auto& choice : generation->choices) {
+      if (choice->slot.has_value()) visit(choice.get());
+    }
+  }
+}
+
+uint32_t LlamaScheduler::CellsFor(const Choice& choice) const {
+  const LlamaJob& job = choice.generation->job;
+  const uint64_t answer = std::max(choice.drawn + 1, std::min(job.max_tokens, options_.reserve_tokens));
+  return static_cast<uint32_t>(std::min<uint64_t>(job.prompt.size() + answer, options_.context));
+}
+
+void LlamaScheduler::Admit() {
+  // In order of age and without overtaking, so that nobody waits for ever.
+  bool full = false;
+  uint32_t waiting = 0;
+  uint64_t promised = 0;
+  ForEachRunning([&](const Choice* choice) { promised += CellsFor(*choice); });
+  for (const auto& generation : generations_) {
+    const Choice& first = *generation->choices.front();
+    for (const auto& choice : generation->choices) {
+      if (choice->slot.has_value() || choice->ended) continue;
+      ++waiting;
+      // The other choices find the prompt in the first one's slot once it is there.
+      const bool prompt_ready = choice.get() == &first || first.ended || first.drawn > 0;
+      full = full || (promised > 0 && promised + CellsFor(*choice) > decoder_->cells());
+      if (full || !prompt_ready) continue;
+      choice->slot = slots_.Acquire(choice->tokens);
+      full = !choice->slot.has_value();
+      if (full) continue;
+      --waiting;
+      promised += CellsFor(*choice);
+      metrics_.reused_tokens.Increment(slots_.Length(*choice->slot));
+      generation->sink->Begin();
+    }
+  }
+  metrics_.waiting_choices.Set(waiting);
+}
+
+void LlamaScheduler::FillBatch() {
+  rows_.clear();
+  owners_.clear();
+  const auto missing = [this](const Choice* choice) { return choice->tokens.size() - slots_.Length(*choice->slot); };
+  ForEachRunning([&](Choice* choice) {
+    if (missing(choice) == 1) AddRows(choice, 1);
+  });
+  size_t room = decoder_->max_rows() - rows_.size();
+  if (!rows_.empty()) room = std::min<size_t>(room, options_.prefill_rows);
+  ForEachRunning([&](Choice* choice) {
+    const size_t count = missing(choice) == 1 ? 0 : std::min(missing(choice), room);
+    AddRows(choice, count);
+    room -= count;
+  });
+}
+
+void LlamaScheduler::AddRows(Choice* choice, size_t count) {
+  uint32_t position = slots_.Length(*choice->slot);
+  for (; count > 0; --count, ++position) {
+    rows_.push_back({choice->tokens[position], position, *choice->slot, position + 1 == choice->tokens.size()});
+    owners_.push_back(choice);
+  }
+}
+
+bool LlamaScheduler::DecodeBatch(WakeSet* wake) {
+  while (!rows_.empty()) {
+    const auto begin = std::chrono::steady_clock::now();
+    const LlamaDecodeResult result = decoder_->Decode(rows_);
+    if (result == LlamaDecodeResult::kOk) {
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+      metrics_.decode_duration.Observe(took.count());
+      metrics_.batch_rows.Observe(static_cast<double>(rows_.size()));
+      failures_ = 0;
+      return true;
+    }
+    if (result == LlamaDecodeResult::kFailed) {
+      RecoverFromFailure(wake);
+      return false;
+    }
+    MakeRoom(wake);
+    FillBatch();
+  }
+  return false;
+}
+
+void LlamaScheduler::MakeRoom(WakeSet* wake) {
+  if (slots_.EvictIdle()) return;
+  Choice* youngest = nullptr;
+  uint32_t running = 0;
+  ForEachRunning([&](Choice* choice) {
+    youngest = choice;
+    ++running;
+  });
+  if (running == 1) {
+    // Nobody is left to give way. The options forbid it; better a short answer than a loop.
+    EndChoice(youngest, FinishReason::kLength, wake);
+    return;
+  }
+  metrics_.preemptions.Increment();
+  slots_.Discard(*std::exchange(youngest->slot, std::nullopt));
+}
+
+// What the decoder holds is not known now. All begin again from their tokens; a batch that fails again takes those in it
+// along, so that one bad generation does not stop all others for ever.
+void LlamaScheduler::RecoverFromFailure(WakeSet* wake) {
+  metrics_.decode_failures.Increment();
+  decoder_->Clear();
+  slots_.Reset();
+  ForEachRunning([](Choice* choice) { choice->slot.reset(); });
+  if (++failures_ < kMaxFailures) return;
+  failures_ = 0;
+  for (const Choice* owner : owners_) {
+    Generation* generation = owner->generation;
+    if (generation->ended()) continue;
+    generation->sink->Fail({"engine_failed", "the model could not be run on this batch", true}, wake);
+    for (const auto& choice : generation->choices) choice->ended = true;
+  }
+}
+
+void LlamaScheduler::Advance(WakeSet* wake) {
+  for (size_t row = 0; row < rows_.size(); ++row) slots_.Extend(*owners_[row]->slot, rows_[row].token);
+  for (size_t row = 0; row < rows_.size(); ++row) {
+    if (rows_[row].logits) DrawToken(owners_[row], decoder_->Logits(row), wake);
+  }
+}
+
+void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, WakeSet* wake) {
+  const int32_t token = choice->sampler.Sample(logits, choice->drawn, &scratch_);
+  if (decoder_->IsEnd(token)) {
+    EndChoice(choice, FinishReason::kStop, wake);
+    return;
+  }
+  choice->sampler.Accept(token);
+  choice->tokens.push_back(token);
+  ++choice->drawn;
+  ++choice->untold;
+  const std::string text = choice->holder.Push(decoder_->Piece(token));
+  if (!text.empty()) {
+    choice->generation->sink->Append(choice->index, text, std::exchange(choice->untold, 0), wake);
+  }
+  if (choice->holder.stopped()) {
+    EndChoice(choice, FinishReason::kStop, wake);
+  } else if (choice->drawn >= choice->generation->job.max_tokens || choice->tokens.size() >= options_.context) {
+    EndChoice(choice, FinishReason::kLength, wake);
+  }
+}
+
+void LlamaScheduler::EndChoice(Choice* choice, FinishReason reason, WakeSet* wake) {
+  EventSink& sink = *choice->generation->sink;
+  const std::string rest = choice->holder.Finish();
+  if (!rest.empty()) sink.Append(choice->index, rest, std::exchange(choice->untold, 0), wake);
+  slots_.Release(*std::exchange(choice->slot, std::nullopt));
+  choice->ended = true;
+  sink.EndChoice(choice->index, reason, wake);
+}
+
+}  // namespace runnel::inference

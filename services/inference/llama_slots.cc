@@ -1,0 +1,97 @@
+#include "services/inference/llama_slots.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace runnel::inference {
+
+LlamaSlots::LlamaSlots(LlamaDecoder* decoder, uint32_t max_idle_cells)
+    : decoder_(decoder), max_idle_cells_(max_idle_cells), slots_(decoder->sequences()) {}
+
+std::optional<uint32_t> LlamaSlots::Acquire(std::span<const int32_t> tokens) {
+  const std::optional<uint32_t> spare = FindLeastUseful();
+  if (!spare.has_value()) return std::nullopt;
+  const auto [source, common] = FindPrefix(tokens);
+  uint32_t slot = *spare;
+  // To go on in the found slot cuts off what it holds beyond; a copy costs no cells but takes a slot. So a
+  // conversation goes on in place, and a preamble that many have in common stays for the next.
+  const bool in_place = !slots_[source].taken && (source == slot || common * 2 >= slots_[source].tokens.size());
+  if (common > 0 && in_place) {
+    slot = source;
+    decoder_->Truncate(slot, common);
+    slots_[slot].tokens.resize(common);
+  } else {
+    Empty(slot);
+    if (common > 0) {
+      decoder_->CopyPrefix(source, slot, common);
+      slots_[slot].tokens.assign(tokens.begin(), tokens.begin() + common);
+    }
+  }
+  slots_[slot].taken = true;
+  return slot;
+}
+
+void LlamaSlots::Release(uint32_t slot) {
+  slots_[slot].taken = false;
+  slots_[slot].released_at = ++releases_;
+  uint32_t idle = 0;
+  for (const Slot& each : slots_) idle += each.taken ? 0 : static_cast<uint32_t>(each.tokens.size());
+  while (idle > max_idle_cells_) {
+    const uint32_t before = held();
+    EvictIdle();
+    idle -= before - held();
+  }
+}
+
+void LlamaSlots::Discard(uint32_t slot) {
+  Empty(slot);
+  slots_[slot].taken = false;
+}
+
+bool LlamaSlots::EvictIdle() {
+  std::optional<uint32_t> oldest;
+  for (uint32_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].taken || slots_[i].tokens.empty()) continue;
+    if (!oldest.has_value() || slots_[i].released_at < slots_[*oldest].released_at) oldest = i;
+  }
+  if (oldest.has_value()) Empty(*oldest);
+  return oldest.has_value();
+}
+
+void LlamaSlots::Reset() { std::fill(slots_.begin(), slots_.end(), Slot{}); }
+
+uint32_t LlamaSlots::held() const {
+  uint32_t held = 0;
+  for (const Slot& slot : slots_) held += static_cast<uint32_t>(slot.tokens.size());
+  return held;
+}
+
+void LlamaSlots::Empty(uint32_t slot) {
+  if (!slots_[slot].tokens.empty()) decoder_->Truncate(slot, 0);
+  slots_[slot].tokens.clear();
+}
+
+std::pair<uint32_t, uint32_t> LlamaSlots::FindPrefix(std::span<const int32_t> tokens) const {
+  std::pair<uint32_t, uint32_t> best{0, 0};
+  if (!decoder_->shares_prefixes() || tokens.empty()) return best;
+  // The last token has to be decoded in any case: what comes after it is not kept.
+  tokens = tokens.first(tokens.size() - 1);
+  for (uint32_t i = 0; i < slots_.size(); ++i) {
+    const auto& held = slots_[i].tokens;
+    const auto parting = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end()).first;
+    const auto common = static_cast<uint32_t>(parting - tokens.begin());
+    if (common > best.second) best = {i, common};
+  }
+  return best;
+}
+
+std::optional<uint32_t> LlamaSlots::FindLeastUseful() const {
+  std::optional<uint32_t> best;
+  const auto key = [&](uint32_t i) { return std::pair(!slots_[i].tokens.empty(), slots_[i].released_at); };
+  for (uint32_t i = 0; i < slots_.size(); ++i) {
+    if (!slots_[i].taken && (!best.has_value() || key(i) < key(*best))) best = i;
+  }
+  return best;
+}
+
+}  // namespace runnel::inference

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "services/inference/llama_decoder.h"
+
+namespace runnel::inference {
+
+// Who has which of the decoder's sequences, and what each holds. A slot given back keeps its tokens until it is needed:
+// the next prompt that begins like it, such as the next turn of a conversation, starts where the two part. Prefixes are
+// taken from running sequences too. Not thread-safe.
+class LlamaSlots {
+ public:
+  // `decoder` must outlive the slots. Idle slots together keep at most `max_idle_cells` tokens.
+  LlamaSlots(LlamaDecoder* decoder, uint32_t max_idle_cells);
+
+  // Takes a slot for a sequence that begins with `tokens`, all but the last of which may be found there already. None
+  // if all are taken.
+  std::optional<uint32_t> Acquire(std::span<const int32_t> tokens);
+
+  // What the slot holds, in tokens.
+  uint32_t Length(uint32_t slot) const { return static_cast<uint32_t>(slots_[slot].tokens.size()); }
+  // The decoder has added a token.
+  void Extend(uint32_t slot, int32_t token) { slots_[slot].tokens.push_back(token); }
+
+  // Gives a slot back, to be reused as it is.
+  void Release(uint32_t slot);
+  // Gives a slot back and frees its cells.
+  void Discard(uint32_t slot);
+  // Frees the cells of the idle slot that was used longest ago. False if no idle slot holds any.
+  bool EvictIdle();
+  // The decoder was cleared and every slot is free.
+  void Reset();
+
+  // Tokens held by all slots; a shared prefix counts for each that has it.
+  uint32_t held() const;
+
+ private:
+  struct Slot {
+    std::vector<int32_t> tokens;
+    bool taken = false;
+    uint64_t released_at = 0;  // of a count that grows
+  };
+
+  void Empty(uint32_t slot);
+  // The slot that has most of `tokens` in common with them, and how many.
+  std::pair<uint32_t, uint32_t> FindPrefix(std::span<const int32_t> tokens) const;
+  // The slot not taken that is the least worth keeping; an empty one if there is.
+  std::optional<uint32_t> FindLeastUseful() const;
+
+  LlamaDecoder* const decoder_;
+  const uint32_t max_idle_cells_;
+  std::vector<Slot> slots_;
+  uint64_t releases_ = 0;
+};
+
+}  // namespace runnel::inference
