@@ -66,8 +66,9 @@ export async function startRunnel({ engine = ['--engine=scripted'] } = {}) {
   assert.ok(bin, 'RUNNEL_BIN must name the folder of the binaries');
   const logs = mkdtempSync(join(tmpdir(), 'runnel-e2e-'));
   const [grpc, sse, ws, ...admin] = (await freePorts(6)).map((port) => `${HOST}:${port}`);
-  const make = (name, adminAddress, args) =>
-    new Process(join(bin, name), [...args, `--admin_listen=${adminAddress}`], adminAddress, join(logs, `${name}.log`));
+  // A test that leaves streams open does not wait for them at its end.
+  const make = (name, adminAddress, args) => new Process(join(bin, name),
+    [...args, `--admin_listen=${adminAddress}`, '--drain_timeout=3s'], adminAddress, join(logs, `${name}.log`));
   const processes = {
     inference: make('runnel-inference', admin[0], [`--listen=${grpc}`, ...engine]),
     sse: make('runnel-sse', admin[1],
