@@ -21,12 +21,14 @@ std::shared_ptr<LinkCall> LinkCall::Start(Link* link, net::io_context* io, GrpcS
   call->context_.set_wait_for_ready(false);
   stub->stub->async()->Link(&call->context_, call.get());
   call->AddHold();
+  v1::LinkResponse* first = nullptr;
   {
     base::MutexLock lock(&call->mu_);
     call->self_ = call;
     call->reading_ = std::make_unique<v1::LinkResponse>();
+    first = call->reading_.get();
   }
-  call->StartRead(call->reading_.get());
+  call->StartRead(first);
   call->StartCall();
   return call;
 }

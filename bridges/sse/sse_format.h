@@ -17,9 +17,9 @@ inline constexpr std::string_view kHeartbeat = ": hb\n";
 // One message. Empty parts and a retry_ms of 0 are left out; a message always has a data line.
 struct SseMessage {
   uint32_t retry_ms = 0;
-  std::string_view id;
-  std::string_view event;
-  std::string_view data;  // may have any line ends; each line becomes one of its own
+  std::string_view id = {};
+  std::string_view event = {};
+  std::string_view data = {};  // may have any line ends; each line becomes one of its own
 };
 // InvalidArgument, with nothing appended, if id or event has a CR, LF or NUL, or the event is named `error` or `open`,
 // which clients take for their own.

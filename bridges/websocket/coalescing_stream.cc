@@ -9,8 +9,8 @@ namespace {
 // A thread keeps one empty buffer up to this size for the next connection that writes.
 constexpr size_t kKeepCapacity = 64 * 1024;
 
-// What the kernel may hold of a connection beyond what is on its way. Its own limit is some megabytes, of memory, and of
-// time until a slow reader is known for one.
+// What the kernel may hold of a connection beyond what is on its way. Its own limit is some megabytes, of memory, and
+// of time until a slow reader is known for one.
 using NotSentLimit = boost::asio::detail::socket_option::integer<IPPROTO_TCP, TCP_NOTSENT_LOWAT>;
 constexpr int kMaxNotSentBytes = 128 * 1024;
 

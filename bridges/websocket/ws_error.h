@@ -8,8 +8,8 @@
 
 namespace runnel::websocket {
 
-// An error inside as clients of the WebSocket see it: the codes, statuses and messages of the HTTP API, and a code where
-// that one has none.
+// An error inside as clients of the WebSocket see it: the codes, statuses and messages of the HTTP API, and a code
+// where that one has none.
 v1::WebSocketError ErrorOf(const absl::Status& status);
 
 // An error with an ErrorInfo reason and, if not zero, a time after which to try again.

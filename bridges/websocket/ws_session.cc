@@ -6,7 +6,7 @@
 #include <random>
 #include <utility>
 
-#include "bridges/common/inference_client.h"
+#include "bridges/websocket/close_codes.h"
 #include "bridges/websocket/ws_error.h"
 #include "bridges/websocket/ws_stream.h"
 #include "services/base/clock.h"
@@ -18,17 +18,6 @@ namespace net = boost::asio;
 namespace beast = boost::beast;
 namespace ws = boost::beast::websocket;
 
-// Close codes of websocket.proto.
-constexpr uint16_t kCloseGoingAway = 1001;
-constexpr uint16_t kCloseUnsupported = 1003;
-constexpr uint16_t kClosePolicy = 1008;
-constexpr uint16_t kCloseUnauthenticated = 4401;
-constexpr uint16_t kCloseIdle = 4408;
-constexpr uint16_t kCloseTooManyStreams = 4429;
-constexpr uint16_t kCloseSlow = 4499;
-
-// How often in a row a client may be wrong before it is sent away.
-constexpr int kMaxStrikes = 3;
 // Pings in a row without a sign of life after which a peer is taken for dead.
 constexpr int kMaxUnansweredPings = 2;
 // Most messages of clients are short, and a buffer that waits for one is most of what a connection costs.
@@ -54,7 +43,8 @@ WsSession::WsSession(CoalescingStream::Socket socket, const WsContext* context, 
       opened_(Now()),
       last_message_(opened_),
       last_ping_(opened_),
-      last_progress_(opened_) {
+      last_progress_(opened_),
+      cut_at_(opened_ + context->options.close_timeout) {
   thread_->tasks.Add(this);
 }
 
@@ -78,6 +68,7 @@ void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
 
 void WsSession::OnAccepted(error_code ec) {
   if (ec) return OnReadEnd(ec);
+  cut_at_ = absl::InfiniteDuration();
   context_.metrics->CountRequest(101);
   if (parameters_.mode == Mode::kStreams) WriteHello();
   Flush();
@@ -122,104 +113,7 @@ void WsSession::OnMessage(std::string_view bytes) {
   WriteFrame(bytes);
 }
 
-void WsSession::OnClientMessage(std::string_view bytes) {
-  last_message_ = Now();
-  v1::WebSocketClientMessage message;
-  const absl::Status status = ParseClientMessage(format(), bytes, &message);
-  if (!authenticated_ && !message.has_auth()) return CloseWith(kCloseUnauthenticated, "auth must come first");
-  if (!status.ok()) return OnBadMessage(RequestName(message), status);
-  bad_messages_ = 0;
-  switch (message.message_case()) {
-    case v1::WebSocketClientMessage::kAuth:
-      return OnAuth(message.auth());
-    case v1::WebSocketClientMessage::kGenerate:
-      return OnGenerate(std::move(*message.mutable_generate()));
-    case v1::WebSocketClientMessage::kResume:
-      return OnResume(message.resume());
-    case v1::WebSocketClientMessage::kCancel:
-      return OnCancel(message.cancel().generation_id());
-    case v1::WebSocketClientMessage::kDetach:
-      if (WsStream* stream = FindStream(message.detach().generation_id())) RemoveStream(stream);
-      return;
-    case v1::WebSocketClientMessage::kPing: {
-      v1::WebSocketServerMessage reply;
-      reply.mutable_pong()->set_t(message.ping().t());
-      return WriteMessage(reply);
-    }
-    case v1::WebSocketClientMessage::MESSAGE_NOT_SET:
-      return;  // The parser lets none through.
-  }
-}
-
-void WsSession::OnBadMessage(const std::string& req, const absl::Status& status) {
-  WriteError(req, "", status);
-  if (!IsBadFrame(status)) {
-    bad_messages_ = 0;
-  } else if (++bad_messages_ >= kMaxStrikes) {
-    CloseWith(kClosePolicy, "too many bad messages");
-  }
-}
-
-void WsSession::OnAuth(const v1::WebSocketAuth& auth) {
-  // A client may say it to a bridge that does not ask, or say it again.
-  if (context_.policy->needs_key() && !context_.policy->CheckKey(auth.token()).ok()) {
-    return CloseWith(kCloseUnauthenticated, "the key is not valid");
-  }
-  authenticated_ = true;
-}
-
-void WsSession::OnGenerate(v1::WebSocketGenerate generate) {
-  if (!MayOpenStream(generate.req())) return;
-  streams_.push_back(std::make_unique<WsStream>(this, std::move(generate)));
-}
-
-void WsSession::OnResume(const v1::WebSocketResume& resume) {
-  // The same generation anew: the client has found a gap, and reads on from where it says.
-  if (WsStream* old = FindStream(resume.generation_id())) RemoveStream(old);
-  if (!MayOpenStream(resume.req())) return;
-  streams_.push_back(std::make_unique<WsStream>(this, resume));
-}
-
-void WsSession::OnCancel(const std::string& id) {
-  if (cancels_ >= context_.options.max_streams_per_connection) {
-    return WriteError("", id, Refusal(absl::StatusCode::kResourceExhausted, "RATE_LIMITED",
-                                      "too many cancels at once", absl::Seconds(1)));
-  }
-  cancels_++;
-  thread_->client->CancelGeneration(
-      &thread_->io, id,
-      [weak = weak_from_this(), id](const absl::StatusOr<v1::CancelGenerationResponse>& response) {
-        const std::shared_ptr<WsSession> self = weak.lock();
-        if (self == nullptr) return;
-        self->cancels_--;
-        if (!response.ok()) self->WriteError("", id, response.status());
-        self->Flush();
-      });
-}
-
 // ------------------------------------------------------------------------------------------------------------ streams
-
-bool WsSession::MayOpenStream(const std::string& req) {
-  if (told_to_go_) {
-    WriteError(req, "", Refusal(absl::StatusCode::kUnavailable, "DRAINING", "this bridge goes away: connect again",
-                                absl::Milliseconds(500)));
-    return false;
-  }
-  if (streams_.size() < context_.options.max_streams_per_connection) {
-    refused_streams_ = 0;
-    return true;
-  }
-  WriteError(req, "", Refusal(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS",
-                              "too many streams on this connection"));
-  if (++refused_streams_ >= kMaxStrikes) CloseWith(kCloseTooManyStreams, "too many streams");
-  return false;
-}
-
-WsStream* WsSession::FindStream(std::string_view id) {
-  const auto found = std::find_if(streams_.begin(), streams_.end(),
-                                  [id](const auto& stream) { return stream->generation_id() == id; });
-  return found == streams_.end() ? nullptr : found->get();
-}
 
 void WsSession::OnIdKnown(WsStream* stream) {
   // `generate` with an idempotency key may name a generation that is read here already.
@@ -341,8 +235,8 @@ void WsSession::OnTick(absl::Duration) {
   if (now >= cut_at_) return ws_.next_layer().Close();
   // Also when it is Beast that closes, which waits for the peer without an end.
   if (!open()) return ShortenTo(now + context_.options.close_timeout);
-  if (ws_.next_layer().pending() > 0) {
-    if (now - last_progress_ < context_.bridge.write_timeout) return;
+  const bool stuck = ws_.next_layer().pending() > 0;
+  if (stuck && now - last_progress_ >= context_.bridge.write_timeout) {
     context_.metrics->slow_disconnects.Increment();
     return CloseWith(kCloseSlow, "the client does not read: resume after the last event");
   }
@@ -350,8 +244,8 @@ void WsSession::OnTick(absl::Duration) {
   MaybeGoAway(now);
   if (parameters_.mode == Mode::kEcho || !open()) return;
   if (!streams_.empty()) last_message_ = now;
-  if (now - last_message_ >= context_.bridge.idle_timeout) return CloseWith(kCloseIdle, "nothing came and nothing is open");
-  MaybePing(now);
+  if (now - last_message_ >= context_.bridge.idle_timeout) return CloseWith(kCloseIdle, "nothing came, nothing is open");
+  if (!stuck) MaybePing(now);
 }
 
 void WsSession::MaybePing(absl::Duration now) {

@@ -121,7 +121,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   absl::Duration last_progress_;  // when the socket last took bytes, or had none to take
   absl::Duration go_away_at_ = absl::InfiniteDuration();
   absl::Duration close_at_ = absl::InfiniteDuration();  // with 1001
-  absl::Duration cut_at_ = absl::InfiniteDuration();
+  absl::Duration cut_at_;  // of the answer to the upgrade, then of the closing handshake
 
   std::string message_;  // its first message_bytes_ have been read
   size_t message_bytes_ = 0;

@@ -20,8 +20,8 @@ enum class LlamaDecodeResult {
   kFailed,  // what the sequences hold is not known any more
 };
 
-// What the scheduler needs of a model: a memory of `cells()` tokens, shared by `sequences()` numbered sequences, and
-// the logits that come of it. Sequences may share cells. LlamaContext is the real one. Not thread-safe.
+// What the scheduler needs of a model: a memory of `cells()` tokens for `sequences()` numbered sequences, and the
+// logits that come of it. LlamaContext is the real one. Not thread-safe.
 class LlamaDecoder {
  public:
   virtual ~LlamaDecoder() = default;
@@ -39,7 +39,7 @@ class LlamaDecoder {
 
   // The sequence holds its first `length` tokens only.
   virtual void Truncate(uint32_t sequence, uint32_t length) = 0;
-  // The empty sequence `to` holds the first `length` tokens of `from`; no cells are taken for them.
+  // The empty sequence `to` holds the first `length` tokens of `from`.
   virtual void CopyPrefix(uint32_t from, uint32_t to, uint32_t length) = 0;
   virtual void Clear() = 0;
 

@@ -3,9 +3,11 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -17,11 +19,41 @@
 namespace runnel::inference {
 namespace {
 
-// From 64 rows on, llama.cpp computes attention in tiles, whose sums are rounded otherwise than those of single rows.
-// Likewise it splits the attention of a single row among threads. Below and without, a row's result does not depend on
-// what else is in the batch (measured with llama.cpp 0.5.0 on x86-64: bit for bit).
+// Exact: a row's result depends on the tokens before it and on nothing else, bit for bit (measured with llama.cpp 0.5.0
+// on x86-64). Three things would change the order in which floats are added up, and so the last bits:
+// - From 64 rows on, attention is computed in tiles.
+// - The attention of a single row is split among threads.
+// - In a pool of cells a sequence's tokens lie where there was room, after some time not in their order. Logits were
+//   seen to differ by 0.5. So each sequence has its own part.
 constexpr uint32_t kExactRows = 60;
 constexpr uint32_t kFastRows = 512;
+
+// Whether it is so with this model on this machine: with unquantised weights, for one, llama.cpp 0.5.0 multiplies
+// single rows otherwise than several.
+bool IsExact(const LlamaModel& model, LlamaContext* context) {
+  constexpr uint32_t kTokens = 8;
+  const auto row = [&](uint32_t position, bool logits) {
+    const auto token = static_cast<int32_t>((position + 1) * 37 % model.vocabulary_size());
+    return LlamaRow{token, position, 0, logits};
+  };
+  std::vector<LlamaRow> rows;
+  // Logits of two rows, if may be, so that the last product is of several rows as well.
+  for (uint32_t i = 0; i < kTokens; ++i) rows.push_back(row(i, i + std::min(2u, context->sequences()) >= kTokens));
+  std::vector<float> together;
+  if (context->Decode(rows) == LlamaDecodeResult::kOk) {
+    const auto logits = context->Logits(kTokens - 1);
+    together.assign(logits.begin(), logits.end());
+  }
+  context->Truncate(0, 0);
+  bool ok = !together.empty();
+  for (uint32_t i = 0; ok && i < kTokens; ++i) {
+    const LlamaRow one = row(i, i + 1 == kTokens);
+    ok = context->Decode({&one, 1}) == LlamaDecodeResult::kOk;
+  }
+  ok = ok && std::memcmp(context->Logits(0).data(), together.data(), together.size() * sizeof(float)) == 0;
+  context->Truncate(0, 0);
+  return ok;
+}
 
 class PreparedLlama final : public PreparedGeneration {
  public:
@@ -92,8 +124,8 @@ absl::Status CheckOptions(const LlamaOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat("llama sequences must be 1 to ", kMaxLlamaSequences));
   }
   if (options.context < 2) return absl::InvalidArgumentError("llama context must be at least 2 tokens");
-  if (options.kv_cells > 0 && options.kv_cells < options.context) {
-    return absl::InvalidArgumentError("llama KV cells must be as many as the context of one choice at least");
+  if (options.kv_cells > 0 && (options.exact || options.kv_cells < options.context)) {
+    return absl::InvalidArgumentError("llama KV cells: at least the context of one choice, and only if not exact");
   }
   if (options.prefill_rows < 1) return absl::InvalidArgumentError("llama prefill rows must be at least 1");
   return absl::OkStatus();
@@ -110,15 +142,20 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
   scheduling.context = std::min(options.context, std::max(2u, model->trained_context()));
   scheduling.prefill_rows = options.prefill_rows;
   scheduling.reserve_tokens = options.reserve_tokens;
-  scheduling.max_idle_cells = options.max_idle_cells;
 
   LlamaContext::Options memory;
   memory.sequences = options.sequences;
   memory.cells = options.kv_cells > 0 ? options.kv_cells : options.sequences * scheduling.context;
   memory.max_rows = options.exact ? kExactRows : kFastRows;
-  memory.threads = options.threads > 0 ? options.threads : cores;
+  memory.pooled = !options.exact;
+  memory.threads = options.threads > 0 ? options.threads : std::max(1u, cores - 1);
   memory.threads_one_row = options.exact ? 1 : memory.threads;
   ASSIGN_OR_RETURN(auto context, LlamaContext::Create(model, memory));
+
+  const bool exact = options.exact && IsExact(*model, context.get());
+  if (options.exact && !exact) {
+    spdlog::warn("this model is not computed exactly here: the same seed may give another answer now and then");
+  }
 
   ModelInfo info;
   info.id = options.model_id.empty() ? std::filesystem::path(options.model_path).stem().string() : options.model_id;
@@ -127,7 +164,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
   info.created_at = absl::Now();
   spdlog::info("{} runs {}: {} choices at once, {} tokens each, {} tokens of KV cache, {} threads, {}, sampler {}",
                LlamaModel::LibraryVersion(), info.id, memory.sequences, scheduling.context, context->cells(),
-               memory.threads, options.exact ? "exact" : "not exact", kSamplerVersion);
+               memory.threads, exact ? "exact" : "not exact", kSamplerVersion);
   return std::make_unique<LlamaEngine>(std::move(info), std::move(model), std::move(context), scheduling, metrics);
 }
 

@@ -257,8 +257,7 @@ absl::StatusOr<std::unique_ptr<LlamaContext>> LlamaContext::Create(std::shared_p
   params.n_outputs_max = options.sequences;
   params.n_threads = static_cast<int32_t>(options.threads_one_row);
   params.n_threads_batch = static_cast<int32_t>(options.threads);
-  // One pool of cells: sequences that begin alike share them, and a batch of any sequences is one pass.
-  params.kv_unified = true;
+  params.kv_unified = options.pooled;
   params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
   params.no_perf = true;
   llama_context* context = llama_init_from_model(model->model_, params);
@@ -315,8 +314,10 @@ void LlamaContext::Truncate(uint32_t sequence, uint32_t length) {
 }
 
 void LlamaContext::CopyPrefix(uint32_t from, uint32_t to, uint32_t length) {
-  llama_memory_seq_cp(llama_get_memory(context_), static_cast<llama_seq_id>(from), static_cast<llama_seq_id>(to), 0,
-                      static_cast<llama_pos>(length));
+  // Whole, because a part cannot be copied between sequences that have memory of their own.
+  llama_memory_seq_cp(llama_get_memory(context_), static_cast<llama_seq_id>(from), static_cast<llama_seq_id>(to), -1,
+                      -1);
+  Truncate(to, length);
 }
 
 void LlamaContext::Clear() { llama_memory_clear(llama_get_memory(context_), false); }

@@ -73,7 +73,10 @@ class LlamaContext final : public LlamaDecoder {
  public:
   struct Options {
     uint32_t sequences = 0;
-    uint32_t cells = 0;  // rounded up to a multiple of 256
+    uint32_t cells = 0;  // of all sequences together; rounded up
+    // All sequences take their cells from one pool. Otherwise each has its part, and its tokens always lie there in
+    // their order.
+    bool pooled = false;
     uint32_t max_rows = 0;
     uint32_t threads_one_row = 0;
     uint32_t threads = 0;

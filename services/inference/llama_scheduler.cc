@@ -63,7 +63,7 @@ LlamaScheduler::LlamaScheduler(LlamaDecoder* decoder, base::Metrics* metrics, co
     : decoder_(decoder),
       options_(options),
       metrics_(metrics),
-      slots_(decoder, options.max_idle_cells),
+      slots_(decoder),
       thread_([this] { Loop(); }) {}
 
 LlamaScheduler::~LlamaScheduler() { Stop(); }
@@ -179,20 +179,28 @@ void LlamaScheduler::Admit() {
   metrics_.waiting_choices.Set(waiting);
 }
 
+size_t LlamaScheduler::MissingTokens(const Choice& choice) const {
+  return choice.tokens.size() - slots_.Length(*choice.slot);
+}
+
 void LlamaScheduler::FillBatch() {
   rows_.clear();
   owners_.clear();
-  const auto missing = [this](const Choice* choice) { return choice->tokens.size() - slots_.Length(*choice->slot); };
+  size_t answering = 0;
+  ForEachRunning([&](const Choice* choice) { answering += MissingTokens(*choice) == 1 ? 1 : 0; });
+  size_t room = decoder_->max_rows() - answering;
+  if (answering > 0) room = std::min<size_t>(room, options_.prefill_rows);
+
+  std::vector<std::pair<Choice*, size_t>> shares;
   ForEachRunning([&](Choice* choice) {
-    if (missing(choice) == 1) AddRows(choice, 1);
+    const size_t missing = MissingTokens(*choice);
+    const size_t share = missing == 1 ? 1 : std::min(missing, room);
+    if (missing != 1) room -= share;
+    shares.emplace_back(choice, share);
   });
-  size_t room = decoder_->max_rows() - rows_.size();
-  if (!rows_.empty()) room = std::min<size_t>(room, options_.prefill_rows);
-  ForEachRunning([&](Choice* choice) {
-    const size_t count = missing(choice) == 1 ? 0 : std::min(missing(choice), room);
-    AddRows(choice, count);
-    room -= count;
-  });
+  // See LlamaSlots: neighbours are computed together, if they are neighbours in the batch too.
+  std::sort(shares.begin(), shares.end(), [](const auto& a, const auto& b) { return a.first->slot < b.first->slot; });
+  for (const auto& [choice, share] : shares) AddRows(choice, share);
 }
 
 void LlamaScheduler::AddRows(Choice* choice, size_t count) {
@@ -241,8 +249,8 @@ void LlamaScheduler::MakeRoom(WakeSet* wake) {
   slots_.Discard(*std::exchange(youngest->slot, std::nullopt));
 }
 
-// What the decoder holds is not known now. All begin again from their tokens; a batch that fails again takes those in it
-// along, so that one bad generation does not stop all others for ever.
+// What the decoder holds is not known now. All begin again from their tokens; a batch that fails again takes those in
+// it along, so that one bad generation does not stop all others for ever.
 void LlamaScheduler::RecoverFromFailure(WakeSet* wake) {
   metrics_.decode_failures.Increment();
   decoder_->Clear();
@@ -288,6 +296,7 @@ void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, Wa
 
 void LlamaScheduler::EndChoice(Choice* choice, FinishReason reason, WakeSet* wake) {
   EventSink& sink = *choice->generation->sink;
+  // Tokens of a stop string, and others without text, are in no delta: usage counts what was delivered.
   const std::string rest = choice->holder.Finish();
   if (!rest.empty()) sink.Append(choice->index, rest, std::exchange(choice->untold, 0), wake);
   slots_.Release(*std::exchange(choice->slot, std::nullopt));

@@ -41,9 +41,9 @@ struct LlamaSchedulerMetrics {
 // Decodes many generations together. One thread owns the decoder; each step of it is one batch: a row for every choice
 // that is being answered, and what room is left for prompts, the oldest first. Readers are woken once a step.
 //
-// A choice is a sequence of tokens, prompt and answer alike, of which the decoder holds a beginning. Whatever is missing
-// there is decoded; when nothing is, the next token is drawn. So a choice that lost its cells, be it that they ran out
-// (the youngest gives way) or that the decoder failed, goes on exactly where it was.
+// A choice is a sequence of tokens, prompt and answer alike, of which the decoder holds a beginning. Whatever is
+// missing there is decoded; when nothing is, the next token is drawn. So a choice that lost its cells, be it that they
+// ran out (the youngest gives way) or that the decoder failed, goes on exactly where it was.
 class LlamaScheduler {
  public:
   struct Options {
@@ -53,7 +53,6 @@ class LlamaScheduler {
     // A choice begins only if the cells it may need, its prompt and so many tokens of its answer (or max_tokens if that
     // is less), are not promised to others.
     uint32_t reserve_tokens = UINT32_MAX;
-    uint32_t max_idle_cells = UINT32_MAX;  // kept of choices that have ended, for prompts that begin like them
   };
 
   // `decoder` and `metrics` must outlive the scheduler.
@@ -78,6 +77,7 @@ class LlamaScheduler {
   // What it may come to need, as far as that is reserved.
   uint32_t CellsFor(const Choice& choice) const;
   void FillBatch();
+  size_t MissingTokens(const Choice& choice) const;
   void AddRows(Choice* choice, size_t count);
   // Decodes the batch, making room for it if there is none. False if there was nothing to decode after all.
   bool DecodeBatch(WakeSet* wake);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "services/inference/llama_decoder.h"
@@ -14,8 +15,8 @@ namespace runnel::inference {
 // taken from running sequences too. Not thread-safe.
 class LlamaSlots {
  public:
-  // `decoder` must outlive the slots. Idle slots together keep at most `max_idle_cells` tokens.
-  LlamaSlots(LlamaDecoder* decoder, uint32_t max_idle_cells);
+  // `decoder` must outlive the slots.
+  explicit LlamaSlots(LlamaDecoder* decoder) : decoder_(decoder), slots_(decoder->sequences()) {}
 
   // Takes a slot for a sequence that begins with `tokens`, all but the last of which may be found there already. None
   // if all are taken.
@@ -48,11 +49,11 @@ class LlamaSlots {
   void Empty(uint32_t slot);
   // The slot that has most of `tokens` in common with them, and how many.
   std::pair<uint32_t, uint32_t> FindPrefix(std::span<const int32_t> tokens) const;
-  // The slot not taken that is the least worth keeping; an empty one if there is.
-  std::optional<uint32_t> FindLeastUseful() const;
+  // The slot not taken that is the least worth keeping; an empty one if there is, and best beside one that is taken.
+  std::optional<uint32_t> FindSpare() const;
+  bool HasTakenNeighbour(uint32_t slot) const;
 
   LlamaDecoder* const decoder_;
-  const uint32_t max_idle_cells_;
   std::vector<Slot> slots_;
   uint64_t releases_ = 0;
 };

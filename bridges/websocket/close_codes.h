@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstdint>
+
+// The close codes that the bridge sends by itself; websocket.proto says when. Beast adds 1002, 1007 and 1009.
+namespace runnel::websocket {
+
+inline constexpr uint16_t kCloseGoingAway = 1001;
+inline constexpr uint16_t kCloseUnsupported = 1003;
+inline constexpr uint16_t kClosePolicy = 1008;
+inline constexpr uint16_t kCloseUnauthenticated = 4401;
+inline constexpr uint16_t kCloseIdle = 4408;
+inline constexpr uint16_t kCloseTooManyStreams = 4429;
+inline constexpr uint16_t kCloseSlow = 4499;
+
+}  // namespace runnel::websocket

@@ -1,0 +1,120 @@
+// What a session does about each message of its client.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "bridges/common/inference_client.h"
+#include "bridges/websocket/close_codes.h"
+#include "bridges/websocket/ws_error.h"
+#include "bridges/websocket/ws_session.h"
+#include "bridges/websocket/ws_stream.h"
+#include "services/base/clock.h"
+
+namespace runnel::websocket {
+namespace {
+
+// How often in a row a client may be wrong before it is sent away.
+constexpr int kMaxStrikes = 3;
+
+}  // namespace
+
+void WsSession::OnClientMessage(std::string_view bytes) {
+  last_message_ = base::Clock::System().Monotonic();
+  v1::WebSocketClientMessage message;
+  const absl::Status status = ParseClientMessage(format(), bytes, &message);
+  if (!authenticated_ && !message.has_auth()) return CloseWith(kCloseUnauthenticated, "auth must come first");
+  if (!status.ok()) return OnBadMessage(RequestName(message), status);
+  bad_messages_ = 0;
+  switch (message.message_case()) {
+    case v1::WebSocketClientMessage::kAuth:
+      return OnAuth(message.auth());
+    case v1::WebSocketClientMessage::kGenerate:
+      return OnGenerate(std::move(*message.mutable_generate()));
+    case v1::WebSocketClientMessage::kResume:
+      return OnResume(message.resume());
+    case v1::WebSocketClientMessage::kCancel:
+      return OnCancel(message.cancel().generation_id());
+    case v1::WebSocketClientMessage::kDetach:
+      if (WsStream* stream = FindStream(message.detach().generation_id())) RemoveStream(stream);
+      return;
+    case v1::WebSocketClientMessage::kPing: {
+      v1::WebSocketServerMessage reply;
+      reply.mutable_pong()->set_t(message.ping().t());
+      return WriteMessage(reply);
+    }
+    case v1::WebSocketClientMessage::MESSAGE_NOT_SET:
+      return;  // The parser lets none through.
+  }
+}
+
+void WsSession::OnBadMessage(const std::string& req, const absl::Status& status) {
+  WriteError(req, "", status);
+  if (!IsBadFrame(status)) {
+    bad_messages_ = 0;
+  } else if (++bad_messages_ >= kMaxStrikes) {
+    CloseWith(kClosePolicy, "too many bad messages");
+  }
+}
+
+void WsSession::OnAuth(const v1::WebSocketAuth& auth) {
+  // A client may say it to a bridge that does not ask, or say it again.
+  if (context_.policy->needs_key() && !context_.policy->CheckKey(auth.token()).ok()) {
+    return CloseWith(kCloseUnauthenticated, "the key is not valid");
+  }
+  authenticated_ = true;
+}
+
+void WsSession::OnGenerate(v1::WebSocketGenerate generate) {
+  if (!MayOpenStream(generate.req())) return;
+  streams_.push_back(std::make_unique<WsStream>(this, std::move(generate)));
+}
+
+void WsSession::OnResume(const v1::WebSocketResume& resume) {
+  // The same generation anew: the client has found a gap, and reads on from where it says.
+  if (WsStream* old = FindStream(resume.generation_id())) RemoveStream(old);
+  if (!MayOpenStream(resume.req())) return;
+  streams_.push_back(std::make_unique<WsStream>(this, resume));
+}
+
+void WsSession::OnCancel(const std::string& id) {
+  if (cancels_ >= context_.options.max_streams_per_connection) {
+    return WriteError(
+        "", id,
+        Refusal(absl::StatusCode::kResourceExhausted, "RATE_LIMITED", "too many cancels at once", absl::Seconds(1)));
+  }
+  cancels_++;
+  thread_->client->CancelGeneration(
+      &thread_->io, id, [weak = weak_from_this(), id](const absl::StatusOr<v1::CancelGenerationResponse>& response) {
+        const std::shared_ptr<WsSession> self = weak.lock();
+        if (self == nullptr) return;
+        self->cancels_--;
+        if (!response.ok()) self->WriteError("", id, response.status());
+        self->Flush();
+      });
+}
+
+bool WsSession::MayOpenStream(const std::string& req) {
+  if (told_to_go_) {
+    WriteError(req, "",
+               Refusal(absl::StatusCode::kUnavailable, "DRAINING", "this bridge goes away: connect again",
+                       absl::Milliseconds(500)));
+    return false;
+  }
+  if (streams_.size() < context_.options.max_streams_per_connection) {
+    refused_streams_ = 0;
+    return true;
+  }
+  WriteError(req, "",
+             Refusal(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS", "too many streams on this connection"));
+  if (++refused_streams_ >= kMaxStrikes) CloseWith(kCloseTooManyStreams, "too many streams");
+  return false;
+}
+
+WsStream* WsSession::FindStream(std::string_view id) {
+  const auto found = std::find_if(streams_.begin(), streams_.end(),
+                                  [id](const auto& stream) { return stream->generation_id() == id; });
+  return found == streams_.end() ? nullptr : found->get();
+}
+
+}  // namespace runnel::websocket

@@ -1,0 +1,66 @@
+// Messages of WebSocket clients, in both subprotocols: the first byte chooses. What is accepted must be fit to be acted
+// on, and whatever is answered must be a message itself.
+#include <cstdint>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "bridges/common/cursor.h"
+#include "bridges/websocket/ws_error.h"
+#include "bridges/websocket/ws_protocol.h"
+#include "google/protobuf/stubs/logging.h"
+#include "tests/fuzz/fuzz_check.h"
+
+namespace runnel::websocket {
+namespace {
+
+void CheckMessage(const v1::WebSocketClientMessage& message) {
+  switch (message.message_case()) {
+    case v1::WebSocketClientMessage::kResume:
+      FUZZ_CHECK(bridge::IsGenerationId(message.resume().generation_id()));
+      break;
+    case v1::WebSocketClientMessage::kCancel:
+      FUZZ_CHECK(bridge::IsGenerationId(message.cancel().generation_id()));
+      break;
+    case v1::WebSocketClientMessage::kDetach:
+      FUZZ_CHECK(bridge::IsGenerationId(message.detach().generation_id()));
+      break;
+    case v1::WebSocketClientMessage::MESSAGE_NOT_SET:
+      FUZZ_CHECK(false);
+      break;
+    default:
+      break;
+  }
+}
+
+void RunOne(Format format, std::string_view bytes) {
+  v1::WebSocketClientMessage message;
+  const absl::Status status = ParseClientMessage(format, bytes, &message);
+  FUZZ_CHECK(RequestName(message).size() <= kMaxReqBytes);
+  v1::WebSocketServerMessage reply;
+  reply.set_req(RequestName(message));
+  if (status.ok()) {
+    CheckMessage(message);
+    reply.mutable_pong()->set_t(message.ping().t());
+  } else {
+    *reply.mutable_error() = ErrorOf(status);
+    FUZZ_CHECK(reply.error().status() == 400 && !reply.error().code().empty());
+  }
+  std::string out;
+  AppendMessage(Format::kJson, reply, &out);
+  FUZZ_CHECK(nlohmann::json::accept(out));
+}
+
+}  // namespace
+}  // namespace runnel::websocket
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  static google::protobuf::LogHandler* const quiet = google::protobuf::SetLogHandler(nullptr);
+  static_cast<void>(quiet);
+  if (size == 0) return 0;
+  const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
+  runnel::websocket::RunOne(data[0] == 'p' ? runnel::websocket::Format::kProto : runnel::websocket::Format::kJson,
+                            bytes);
+  return 0;
+}

@@ -1,0 +1,110 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "services/base/mutex.h"
+#include "services/inference/engine.h"
+
+namespace runnel::testing {
+
+// An EventSink that keeps what an engine says, for tests of engines without a service around them. Thread-safe.
+class RecordingSink final : public inference::EventSink {
+ public:
+  struct Choice {
+    std::string text;
+    std::vector<std::string> deltas;
+    uint32_t tokens = 0;
+    inference::FinishReason reason = inference::FinishReason::kNone;
+  };
+  struct Record {
+    std::vector<Choice> choices;
+    std::optional<inference::Failed> failed;
+    bool begun = false;
+    bool appended_after_end = false;
+  };
+
+  explicit RecordingSink(uint32_t choice_count = 1) { record_.choices.resize(choice_count); }
+
+  // The engine sees cancelled() once the answer has so many deltas. 0: at once.
+  void CancelAfter(size_t deltas) {
+    base::MutexLock lock(&mu_);
+    cancel_after_ = deltas;
+  }
+
+  // Waits for the end, at most 30 s, and returns what there is. The caller checks the reasons.
+  Record WaitForEnd() { return WaitFor(SIZE_MAX, false); }
+  // Or for the end.
+  Record WaitForDeltas(size_t deltas) { return WaitFor(deltas, false); }
+  Record WaitForBegin() { return WaitFor(SIZE_MAX, true); }
+  bool ended() const {
+    base::MutexLock lock(&mu_);
+    return EndedLocked();
+  }
+
+  void Begin() override {
+    base::MutexLock lock(&mu_);
+    record_.begun = true;
+    changed_.NotifyAll();
+  }
+  void SetPromptTokens(uint32_t) override {}
+  void Append(uint32_t choice, std::string_view text, uint32_t tokens, inference::WakeSet*) override {
+    base::MutexLock lock(&mu_);
+    Choice& to = record_.choices.at(choice);
+    if (to.reason != inference::FinishReason::kNone || record_.failed.has_value()) record_.appended_after_end = true;
+    to.text += text;
+    to.deltas.emplace_back(text);
+    to.tokens += tokens;
+    ++deltas_;
+    changed_.NotifyAll();
+  }
+  void EndChoice(uint32_t choice, inference::FinishReason reason, inference::WakeSet*) override {
+    base::MutexLock lock(&mu_);
+    record_.choices.at(choice).reason = reason;
+    changed_.NotifyAll();
+  }
+  void EndAll(inference::FinishReason reason, inference::WakeSet*) override {
+    base::MutexLock lock(&mu_);
+    for (Choice& choice : record_.choices) {
+      if (choice.reason == inference::FinishReason::kNone) choice.reason = reason;
+    }
+    changed_.NotifyAll();
+  }
+  void Fail(inference::Failed failed, inference::WakeSet*) override {
+    base::MutexLock lock(&mu_);
+    record_.failed = std::move(failed);
+    changed_.NotifyAll();
+  }
+  bool cancelled() const override {
+    base::MutexLock lock(&mu_);
+    return deltas_ >= cancel_after_;
+  }
+
+ private:
+  bool EndedLocked() const REQUIRES(mu_) {
+    if (record_.failed.has_value()) return true;
+    for (const Choice& choice : record_.choices) {
+      if (choice.reason == inference::FinishReason::kNone) return false;
+    }
+    return true;
+  }
+  Record WaitFor(size_t deltas, bool begin) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    base::MutexLock lock(&mu_);
+    while (!EndedLocked() && deltas_ < deltas && !(begin && record_.begun)) {
+      if (!changed_.WaitUntil(&mu_, deadline)) break;
+    }
+    return record_;
+  }
+
+  mutable base::Mutex mu_;
+  base::CondVar changed_;
+  Record record_ GUARDED_BY(mu_);
+  size_t deltas_ GUARDED_BY(mu_) = 0;
+  size_t cancel_after_ GUARDED_BY(mu_) = SIZE_MAX;
+};
+
+}  // namespace runnel::testing

@@ -1,0 +1,84 @@
+#include "bridges/common/options.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+#include "bridges/common/listener.h"
+#include "tests/unit/bridge/link_harness.h"
+
+namespace runnel::bridge {
+namespace {
+
+BridgeOptions Good() {
+  BridgeOptions options;
+  options.io_threads = 2;
+  return options;
+}
+
+TEST(BridgeOptions, WantsAKeyBeyondLoopback) {
+  for (const char* address : {"127.0.0.1:1", "localhost:1", "[::1]:1", "127.9.9.9:1"}) {
+    BridgeOptions options = Good();
+    options.listen = address;
+    EXPECT_TRUE(CheckBridgeOptions(options).ok()) << address;
+  }
+  for (const char* address : {"0.0.0.0:1", "[::]:1", "192.168.0.1:1", "example.com:1"}) {
+    BridgeOptions options = Good();
+    options.listen = address;
+    EXPECT_EQ(CheckBridgeOptions(options).code(), absl::StatusCode::kInvalidArgument) << address;
+    options.allow_anonymous = true;
+    EXPECT_TRUE(CheckBridgeOptions(options).ok()) << address;
+    options.allow_anonymous = false;
+    options.api_keys = {"k"};
+    EXPECT_TRUE(CheckBridgeOptions(options).ok()) << address;
+  }
+}
+
+TEST(BridgeOptions, NamesTheFlagAtFault) {
+  BridgeOptions options = Good();
+  options.write_timeout = absl::ZeroDuration();
+  EXPECT_NE(CheckBridgeOptions(options).message().find("--write_timeout"), absl::string_view::npos);
+  options = Good();
+  options.max_connections = 0;
+  EXPECT_NE(CheckBridgeOptions(options).message().find("--max_connections"), absl::string_view::npos);
+  for (const char* origin : {"example.com", "https://example.com/", "https://example.com/x", ""}) {
+    options = Good();
+    options.allowed_origins = {origin};
+    EXPECT_NE(CheckBridgeOptions(options).message().find("--allowed_origins"), absl::string_view::npos) << origin;
+  }
+}
+
+TEST(BridgeOptions, ReadsKeysOneALine) {
+  const std::string path = ::testing::TempDir() + "/runnel_keys";
+  std::ofstream(path) << "# comment\n\n  key-one \nkey-two\r\n";
+  const auto keys = ReadApiKeys(path);
+  std::remove(path.c_str());
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  EXPECT_EQ(*keys, (std::vector<std::string>{"key-one", "key-two"}));
+  EXPECT_EQ(ReadApiKeys(path).status().code(), absl::StatusCode::kNotFound);
+  std::ofstream(path) << "# nothing\n";
+  EXPECT_EQ(ReadApiKeys(path).status().code(), absl::StatusCode::kInvalidArgument);
+  std::remove(path.c_str());
+}
+
+TEST(Listener, SeesThatAPortIsInUseThoughItSharesItsOwn) {
+  LinkHarness harness;
+  const auto first = Listener::Create({"127.0.0.1:0", 10}, harness.threads.get(), [](IoThread*, Socket) {});
+  ASSERT_TRUE(first.ok()) << first.status();
+  const std::string address = "127.0.0.1:" + std::to_string((*first)->port());
+  const auto second = Listener::Create({address, 10}, harness.threads.get(), [](IoThread*, Socket) {});
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(second.status().message().find(address), absl::string_view::npos) << second.status();
+}
+
+TEST(Listener, RefusesAddressesThatAreNone) {
+  LinkHarness harness;
+  for (const char* address : {"", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", "no.such.name.invalid:1"}) {
+    EXPECT_FALSE(Listener::Create({address, 10}, harness.threads.get(), [](IoThread*, Socket) {}).ok()) << address;
+  }
+}
+
+}  // namespace
+}  // namespace runnel::bridge

@@ -1,0 +1,154 @@
+#include "bridges/websocket/coalescing_stream.h"
+
+#include <gtest/gtest.h>
+
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace runnel::websocket {
+namespace {
+
+namespace net = boost::asio;
+using net::ip::tcp;
+
+// Two ends of a loopback connection on one io_context; the far one is read by hand.
+class CoalescingStreamTest : public ::testing::Test {
+ protected:
+  CoalescingStreamTest() {
+    tcp::acceptor acceptor(context_, {net::ip::address_v4::loopback(), 0});
+    far_.open(tcp::v4());
+    far_.set_option(net::socket_base::receive_buffer_size(8 * 1024));
+    far_.connect(acceptor.local_endpoint());
+    CoalescingStream::Socket near(context_);
+    acceptor.accept(near);
+    near.set_option(net::socket_base::send_buffer_size(8 * 1024));
+    stream_ = std::make_shared<CoalescingStream>(std::move(near));
+    stream_->SetOwner(stream_, [this] { progress_++; });
+  }
+
+  void Write(std::string_view text) {
+    boost::system::error_code ec;
+    stream_->write_some(net::buffer(text), ec);
+    EXPECT_FALSE(ec);
+  }
+
+  // Runs handlers until `condition` holds or 10 s have passed.
+  void RunUntil(const std::function<bool()>& condition) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (!condition() && std::chrono::steady_clock::now() < deadline) {
+      context_.restart();
+      context_.run_one_for(std::chrono::milliseconds(10));
+    }
+    EXPECT_TRUE(condition());
+  }
+
+  std::string ReadFar(size_t bytes) {
+    std::string text(bytes, '\0');
+    size_t got = 0;
+    RunUntil([&] {
+      boost::system::error_code ec;
+      far_.non_blocking(true);
+      if (got < bytes) got += far_.read_some(net::buffer(text.data() + got, bytes - got), ec);
+      return got == bytes;
+    });
+    return text;
+  }
+
+  net::io_context context_{1};
+  tcp::socket far_{context_};
+  std::shared_ptr<CoalescingStream> stream_;
+  int progress_ = 0;
+};
+
+TEST_F(CoalescingStreamTest, SendsNothingBeforeFlushAndAllOfItThen) {
+  Write("one ");
+  Write("two ");
+  Write("three");
+  EXPECT_EQ(far_.available(), 0u);
+  EXPECT_EQ(stream_->pending(), 13u);
+  stream_->Flush();
+  EXPECT_EQ(stream_->pending(), 0u);
+  EXPECT_EQ(ReadFar(13), "one two three");
+}
+
+TEST_F(CoalescingStreamTest, KeepsTheOrderAcrossASlowReader) {
+  std::string want;
+  for (int i = 0; i < 20'000; i++) {
+    const std::string part = "part " + std::to_string(i) + "\n";
+    want += part;
+    Write(part);
+    if (i % 100 == 0) stream_->Flush();
+  }
+  stream_->Flush();
+  EXPECT_GT(stream_->pending(), 0u);
+  EXPECT_EQ(ReadFar(want.size()), want);
+  RunUntil([&] { return stream_->pending() == 0; });
+  EXPECT_GT(progress_, 0);
+}
+
+TEST_F(CoalescingStreamTest, AnAsynchronousWriteWaitsForRoomAboveTheLimit) {
+  const std::string much(CoalescingStream::kMaxPending + 256 * 1024, 'x');
+  std::optional<size_t> written;
+  net::async_write(*stream_, net::buffer(much), net::transfer_at_least(much.size()),
+                   [&](boost::system::error_code ec, size_t bytes) {
+                     EXPECT_FALSE(ec);
+                     written = bytes;
+                   });
+  context_.restart();
+  context_.poll();
+  EXPECT_FALSE(written.has_value());
+  EXPECT_LE(stream_->pending(), CoalescingStream::kMaxPending + 64 * 1024);
+  EXPECT_EQ(ReadFar(much.size()), much);
+  RunUntil([&] { return written.has_value(); });
+  EXPECT_EQ(*written, much.size());
+}
+
+TEST_F(CoalescingStreamTest, ReadsTheBytesOfTheRequestFirst) {
+  stream_->SetReadAhead("abc");
+  net::write(far_, net::buffer("def", 3));
+  std::string text;
+  char chunk[2];
+  std::function<void()> read = [&] {
+    stream_->async_read_some(net::buffer(chunk), [&](boost::system::error_code ec, size_t bytes) {
+      ASSERT_FALSE(ec);
+      text.append(chunk, bytes);
+      if (text.size() < 6) read();
+    });
+  };
+  read();
+  RunUntil([&] { return text.size() == 6; });
+  EXPECT_EQ(text, "abcdef");
+}
+
+TEST_F(CoalescingStreamTest, CloseEndsAWaitingWrite) {
+  const std::string much(4 * CoalescingStream::kMaxPending, 'x');
+  boost::system::error_code result;
+  net::async_write(*stream_, net::buffer(much), [&](boost::system::error_code ec, size_t) { result = ec; });
+  context_.restart();
+  context_.poll();
+  EXPECT_FALSE(result);
+  stream_->Close();
+  RunUntil([&] { return result == net::error::operation_aborted || result == net::error::broken_pipe; });
+  EXPECT_EQ(stream_->pending(), 0u);
+}
+
+TEST_F(CoalescingStreamTest, AFailedSendEndsThePendingRead) {
+  char chunk[16];
+  boost::system::error_code result;
+  stream_->async_read_some(net::buffer(chunk), [&](boost::system::error_code ec, size_t) { result = ec; });
+  far_.set_option(net::socket_base::linger(true, 0));
+  far_.close();
+  RunUntil([&] {
+    boost::system::error_code ignored;
+    stream_->write_some(net::buffer("x", 1), ignored);
+    stream_->Flush();
+    return bool(result);
+  });
+}
+
+}  // namespace
+}  // namespace runnel::websocket
