@@ -18,7 +18,7 @@ struct LlamaOptions {
   // Prompt and answer of one choice together, in tokens; at most what the model was trained for.
   uint32_t context = 2048;
   // 0: one less than there are cores. llama.cpp's threads wait for each other by spinning, so where they share a core
-  // with anything busy, a step takes many times as long (8 tokens in 4 s and not in 0.3, two threads on two busy cores).
+  // with anything busy, a step takes many times as long (8 tokens in 4 s and not in 0.3: two threads, two busy cores).
   uint32_t threads = 0;
   uint32_t prefill_rows = 32;  // prompt tokens in a step in which answers wait for their next token
 

@@ -2,10 +2,8 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <fstream>
-#include <thread>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/ascii.h"
@@ -118,7 +116,6 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.llama_sequences = absl::GetFlag(FLAGS_llama_sequences);
   options.llama_context = absl::GetFlag(FLAGS_llama_context);
   options.llama_threads = absl::GetFlag(FLAGS_llama_threads);
-  if (options.llama_threads == 0) options.llama_threads = std::max(2u, std::thread::hardware_concurrency()) - 1;
   options.llama_exact = absl::GetFlag(FLAGS_llama_exact);
   options.llama_chat_template = absl::GetFlag(FLAGS_llama_chat_template);
   options.upstream_url = absl::GetFlag(FLAGS_upstream_url);
