@@ -2,10 +2,11 @@
 
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/post.hpp>
+#include <chrono>
 #include <set>
+#include <type_traits>
 #include <utility>
 
-#include "absl/functional/any_invocable.h"
 #include "bridges/common/grpc_stub.h"
 #include "services/base/grpc_status.h"
 #include "services/base/mutex.h"
@@ -37,50 +38,92 @@ std::unique_ptr<GrpcStub> Connect(const std::string& target) {
 struct InferenceClient::Calls {
   base::Mutex mu;
   base::CondVar none;
-  std::set<grpc::ClientContext*> live GUARDED_BY(mu);
+  std::set<grpc::ClientContext*> live GUARDED_BY(mu);  // may be cancelled
+  size_t count GUARDED_BY(mu) = 0;                      // not destroyed yet
 
   void Add(grpc::ClientContext* context) {
     base::MutexLock lock(&mu);
     live.insert(context);
+    ++count;
   }
   void Remove(grpc::ClientContext* context) {
     base::MutexLock lock(&mu);
     live.erase(context);
-    if (live.empty()) none.NotifyAll();
+  }
+  void CountDestroyed() {
+    base::MutexLock lock(&mu);
+    if (--count == 0) none.NotifyAll();
   }
 };
 
 namespace {
 
-template <typename Response>
-using Done = absl::AnyInvocable<void(absl::StatusOr<Response>)>;
+template <typename Result>
+using Done = std::function<void(absl::StatusOr<Result>)>;
 
-template <typename Request, typename Response>
-struct Call {
-  grpc::ClientContext context;
-  Request request;
-  Response response;
+// One call. `Convert` makes the result of an OK response. Owns itself from Start to OnDone.
+template <typename Result, typename Request, typename Response, typename Calls>
+class UnaryCall final : public grpc::ClientUnaryReactor {
+ public:
+  using Convert = Result (*)(Response response);
+
+  UnaryCall(std::shared_ptr<Calls> calls, net::io_context* io, Request request, Convert convert, Done<Result> done)
+      : calls_(std::move(calls)), io_(io), convert_(convert), request_(std::move(request)), done_(std::move(done)) {}
+
+  template <typename Method>
+  void Start(GrpcStub* stub, absl::Duration timeout, Method method) {
+    context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
+    (stub->stub->async()->*method)(&context_, &request_, &response_, this);
+    {
+      base::MutexLock lock(&mu_);
+      calls_->Add(&context_);
+    }
+    StartCall();
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    // What gRPC's own locks order after Start, ThreadSanitizer cannot see.
+    { base::MutexLock lock(&mu_); }
+    const std::shared_ptr<Calls> calls = calls_;
+    calls->Remove(&context_);
+    absl::StatusOr<Result> result = Outcome(status);
+    net::post(*io_, [done = std::move(done_), outcome = std::move(result)]() mutable { done(std::move(outcome)); });
+    // The context holds the channel, which must be let go of last by who destroys the client and waits for the count.
+    delete this;
+    calls->CountDestroyed();
+  }
+
+ private:
+  absl::StatusOr<Result> Outcome(const grpc::Status& status) {
+    if (!status.ok()) return base::FromGrpcStatus(status);
+    return convert_(std::move(response_));
+  }
+
+  base::Mutex mu_;
+  const std::shared_ptr<Calls> calls_;
+  net::io_context* const io_;
+  const Convert convert_;
+  grpc::ClientContext context_;
+  Request request_;
+  Response response_;
+  Done<Result> done_;
 };
 
-// `method` is a member of the stub's async interface; `convert` makes the result of an OK response.
-template <typename Result, typename Request, typename Response, typename Calls, typename Method, typename Convert>
+template <typename Result, typename Request, typename Response, typename Calls>
 void Begin(GrpcStub* stub, const std::shared_ptr<Calls>& calls, net::io_context* io, absl::Duration timeout,
-           Request request, Method method, Convert convert, Done<Result> done) {
-  auto call = std::make_shared<Call<Request, Response>>();
-  call->request = std::move(request);
-  call->context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
-  calls->Add(&call->context);
-  // gRPC wants a handler that can be copied.
-  auto shared_done = std::make_shared<Done<Result>>(std::move(done));
-  (stub->stub->async()->*method)(
-      &call->context, &call->request, &call->response,
-      [call, calls, io, convert, shared_done](const grpc::Status& status) {
-        // Not from an OK status, which a StatusOr refuses to be made of.
-        auto result = status.ok() ? absl::StatusOr<Result>(convert(std::move(call->response)))
-                                  : absl::StatusOr<Result>(base::FromGrpcStatus(status));
-        net::post(*io, [shared_done, outcome = std::move(result)]() mutable { (*shared_done)(std::move(outcome)); });
-        calls->Remove(&call->context);
-      });
+           Request request, Result (*convert)(Response), Done<Result> done) {
+  using Async = v1::InferenceService::StubInterface::async_interface;
+  using Method = void (Async::*)(grpc::ClientContext*, const Request*, Response*, grpc::ClientUnaryReactor*);
+  auto* call = new UnaryCall<Result, Request, Response, Calls>(calls, io, std::move(request), convert, std::move(done));
+  if constexpr (std::is_same_v<Request, v1::GetGenerationRequest>) {
+    call->Start(stub, timeout, Method(&Async::GetGeneration));
+  } else if constexpr (std::is_same_v<Request, v1::CancelGenerationRequest>) {
+    call->Start(stub, timeout, Method(&Async::CancelGeneration));
+  } else if constexpr (std::is_same_v<Request, v1::DeleteGenerationRequest>) {
+    call->Start(stub, timeout, Method(&Async::DeleteGeneration));
+  } else {
+    call->Start(stub, timeout, Method(&Async::ListModels));
+  }
 }
 
 template <typename Message>
@@ -88,7 +131,14 @@ Message Same(Message message) {
   return message;
 }
 
-using Async = v1::InferenceService::StubInterface::async_interface;
+v1::Generation TakeGeneration(v1::GetGenerationResponse response) { return std::move(*response.mutable_generation()); }
+
+template <typename Request>
+Request ById(std::string id) {
+  Request request;
+  request.set_generation_id(std::move(id));
+  return request;
+}
 
 }  // namespace
 
@@ -98,47 +148,29 @@ InferenceClient::InferenceClient(const std::string& target, absl::Duration rpc_t
 InferenceClient::~InferenceClient() {
   base::MutexLock lock(&calls_->mu);
   for (grpc::ClientContext* context : calls_->live) context->TryCancel();
-  while (!calls_->live.empty()) calls_->none.Wait(&calls_->mu);
+  while (calls_->count > 0) calls_->none.Wait(&calls_->mu);
 }
 
 void InferenceClient::GetGeneration(net::io_context* io, std::string id, Callback<v1::Generation> done) {
-  v1::GetGenerationRequest request;
-  request.set_generation_id(std::move(id));
-  using Method = void (Async::*)(grpc::ClientContext*, const v1::GetGenerationRequest*, v1::GetGenerationResponse*,
-                                 std::function<void(grpc::Status)>);
-  Begin<v1::Generation, v1::GetGenerationRequest, v1::GetGenerationResponse>(
-      stub_.get(), calls_, io, rpc_timeout_, std::move(request), Method(&Async::GetGeneration),
-      [](v1::GetGenerationResponse response) { return std::move(*response.mutable_generation()); }, std::move(done));
+  Begin(stub_.get(), calls_, io, rpc_timeout_, ById<v1::GetGenerationRequest>(std::move(id)), &TakeGeneration,
+        std::move(done));
 }
 
 void InferenceClient::CancelGeneration(net::io_context* io, std::string id,
                                        Callback<v1::CancelGenerationResponse> done) {
-  v1::CancelGenerationRequest request;
-  request.set_generation_id(std::move(id));
-  using Method = void (Async::*)(grpc::ClientContext*, const v1::CancelGenerationRequest*,
-                                 v1::CancelGenerationResponse*, std::function<void(grpc::Status)>);
-  Begin<v1::CancelGenerationResponse, v1::CancelGenerationRequest, v1::CancelGenerationResponse>(
-      stub_.get(), calls_, io, rpc_timeout_, std::move(request), Method(&Async::CancelGeneration),
-      Same<v1::CancelGenerationResponse>, std::move(done));
+  Begin(stub_.get(), calls_, io, rpc_timeout_, ById<v1::CancelGenerationRequest>(std::move(id)),
+        &Same<v1::CancelGenerationResponse>, std::move(done));
 }
 
 void InferenceClient::DeleteGeneration(net::io_context* io, std::string id,
                                        Callback<v1::DeleteGenerationResponse> done) {
-  v1::DeleteGenerationRequest request;
-  request.set_generation_id(std::move(id));
-  using Method = void (Async::*)(grpc::ClientContext*, const v1::DeleteGenerationRequest*,
-                                 v1::DeleteGenerationResponse*, std::function<void(grpc::Status)>);
-  Begin<v1::DeleteGenerationResponse, v1::DeleteGenerationRequest, v1::DeleteGenerationResponse>(
-      stub_.get(), calls_, io, rpc_timeout_, std::move(request), Method(&Async::DeleteGeneration),
-      Same<v1::DeleteGenerationResponse>, std::move(done));
+  Begin(stub_.get(), calls_, io, rpc_timeout_, ById<v1::DeleteGenerationRequest>(std::move(id)),
+        &Same<v1::DeleteGenerationResponse>, std::move(done));
 }
 
 void InferenceClient::ListModels(net::io_context* io, Callback<v1::ListModelsResponse> done) {
-  using Method = void (Async::*)(grpc::ClientContext*, const v1::ListModelsRequest*, v1::ListModelsResponse*,
-                                 std::function<void(grpc::Status)>);
-  Begin<v1::ListModelsResponse, v1::ListModelsRequest, v1::ListModelsResponse>(
-      stub_.get(), calls_, io, rpc_timeout_, v1::ListModelsRequest(), Method(&Async::ListModels),
-      Same<v1::ListModelsResponse>, std::move(done));
+  Begin(stub_.get(), calls_, io, rpc_timeout_, v1::ListModelsRequest(), &Same<v1::ListModelsResponse>,
+        std::move(done));
 }
 
 namespace {

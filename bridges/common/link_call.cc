@@ -130,13 +130,17 @@ void LinkCall::OnWriteDone(bool ok) {
 
 void LinkCall::OnDone(const grpc::Status& status) {
   base::MutexLock lock(&mu_);
-  // Freed after the lock by who lets go last: this one, or the io thread.
-  const std::shared_ptr<LinkCall> self = std::move(self_);
+  std::shared_ptr<LinkCall> self = std::move(self_);
+  const std::shared_ptr<DoneFlag> done = done_;
   lock.Release();
-  net::post(*io_, [link = link_, self, error = base::FromGrpcStatus(status)] { link->OnCallDone(self.get(), error); });
-  base::MutexLock done_lock(&mu_);
-  done_ = true;
-  done_cv_.NotifyAll();
+  // The call goes to the io thread with its context, which holds the channel: a channel that is let go of last on a
+  // thread of gRPC would wait there for that very thread.
+  net::post(*io_, [link = link_, call = std::move(self), error = base::FromGrpcStatus(status)] {
+    link->OnCallDone(call.get(), error);
+  });
+  base::MutexLock done_lock(&done->mu);
+  done->done = true;
+  done->set.NotifyAll();
 }
 
 void LinkCall::Cancel() {
@@ -151,8 +155,8 @@ void LinkCall::Cancel() {
 }
 
 void LinkCall::WaitDone() {
-  base::MutexLock lock(&mu_);
-  while (!done_) done_cv_.Wait(&mu_);
+  base::MutexLock lock(&done_->mu);
+  while (!done_->done) done_->set.Wait(&done_->mu);
 }
 
 std::unique_ptr<v1::LinkResponse> LinkCall::NewBatchLocked() {

@@ -39,9 +39,17 @@ class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkR
 
   // Any thread.
   void Cancel() EXCLUDES(mu_);
-  void WaitDone() EXCLUDES(mu_);
+  // Returns when no thread of gRPC uses the call any more. Not on one of them.
+  void WaitDone();
 
  private:
+  // Apart from the call, so that it can be set once nothing holds the call but the io thread.
+  struct DoneFlag {
+    base::Mutex mu;
+    base::CondVar set;
+    bool done GUARDED_BY(mu) = false;
+  };
+
   LinkCall(Link* link, net::io_context* io, size_t backlog) : link_(link), io_(io), backlog_(backlog) {}
 
   void OnReadDone(bool ok) override EXCLUDES(mu_);
@@ -57,7 +65,7 @@ class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkR
   net::io_context* const io_;
   const size_t backlog_;
   grpc::ClientContext context_;
-  std::shared_ptr<LinkCall> self_;
+  const std::shared_ptr<DoneFlag> done_ = std::make_shared<DoneFlag>();
   size_t read_pauses_ = 0;  // of the io thread
 
   // Of the one read and the one write. `reading_` changes hands under mu_.
@@ -65,7 +73,7 @@ class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkR
   v1::LinkRequest writing_;
 
   base::Mutex mu_;
-  base::CondVar done_cv_;
+  std::shared_ptr<LinkCall> self_ GUARDED_BY(mu_);
   Batches inbox_ GUARDED_BY(mu_);
   Batches unused_ GUARDED_BY(mu_);
   std::deque<v1::LinkRequest> outbox_ GUARDED_BY(mu_);
@@ -75,7 +83,6 @@ class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkR
   bool write_in_flight_ GUARDED_BY(mu_) = false;
   bool dead_ GUARDED_BY(mu_) = false;
   bool hold_taken_ GUARDED_BY(mu_) = false;
-  bool done_ GUARDED_BY(mu_) = false;
 };
 
 }  // namespace runnel::bridge

@@ -69,11 +69,14 @@ class FakeInferenceService {
   // Events of the attachment of `command`, in one batch.
   void SendEvents(const Command& command, std::vector<v1::GenerationEvent> events);
 
-  // The unary calls; without a handler they answer UNIMPLEMENTED. They run on gRPC's threads. Set them before the calls.
-  std::function<absl::StatusOr<v1::Generation>(const std::string& id)> on_get;
-  std::function<absl::StatusOr<v1::CancelGenerationResponse>(const std::string& id)> on_cancel;
-  std::function<absl::Status(const std::string& id)> on_delete;
-  std::function<absl::StatusOr<v1::ListModelsResponse>()> on_list_models;
+  // The unary calls; without a handler they answer UNIMPLEMENTED. Handlers run on gRPC's threads.
+  struct Handlers {
+    std::function<absl::StatusOr<v1::Generation>(const std::string& id)> get;
+    std::function<absl::StatusOr<v1::CancelGenerationResponse>(const std::string& id)> cancel;
+    std::function<absl::Status(const std::string& id)> remove;
+    std::function<absl::StatusOr<v1::ListModelsResponse>()> list_models;
+  };
+  void SetHandlers(Handlers handlers);
 
  private:
   class Service;

@@ -114,6 +114,11 @@ class LinkHarness {
     done.get_future().wait();
   }
 
+  // Outlives the io thread, which calls it.
+  RecordingReader& NewReader() {
+    readers.push_back(std::make_unique<RecordingReader>());
+    return *readers.back();
+  }
   // Subscriptions live on the io thread.
   Subscription* Generate(RecordingReader* reader, v1::GenerateRequest request = {}, uint64_t after = 0) {
     return Begin(reader, [&](Subscription* subscription) { subscription->Generate(std::move(request), after, "tp", "ts"); });
@@ -136,6 +141,7 @@ class LinkHarness {
   base::Metrics registry;
   BridgeMetrics metrics;
   InferenceClient client;
+  std::vector<std::unique_ptr<RecordingReader>> readers;
   std::unique_ptr<IoThreads> threads;
   std::vector<std::unique_ptr<Subscription>> subscriptions;  // of the io thread
 

@@ -32,7 +32,7 @@ v1::GenerateRequest Prompt() {
 
 TEST(Link, StartsAGenerationAndReadsItToItsEnd) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   Subscription* subscription = harness.Generate(&reader, Prompt());
   const auto command = harness.service.NextCommand();
   ASSERT_TRUE(command && command->request.has_generate());
@@ -59,7 +59,7 @@ TEST(Link, StartsAGenerationAndReadsItToItsEnd) {
 
 TEST(Link, FlushesOnceABatch) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 1);
   const auto command = harness.service.NextCommand();
   v1::LinkResponse batch;
@@ -72,7 +72,7 @@ TEST(Link, FlushesOnceABatch) {
 
 TEST(Link, GivesAStartARequestIdUnlessItHasOne) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt());
   const auto first = harness.service.NextCommand();
   EXPECT_GE(first->request.generate().request().request_id().size(), 32u);
@@ -86,7 +86,7 @@ TEST(Link, GivesAStartARequestIdUnlessItHasOne) {
 
 TEST(Link, ReadsFromTheBeginningIfTheRequestIdWasNotKnown) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt(), 5);
   const auto command = harness.service.NextCommand();
   harness.service.Attach(*command, kGen, v1::GENERATION_STATUS_RUNNING, 0, /*existing=*/false);
@@ -96,7 +96,7 @@ TEST(Link, ReadsFromTheBeginningIfTheRequestIdWasNotKnown) {
 
 TEST(Link, TellsARefusalWithItsDetail) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   absl::Status seen;
   Subscription* subscription = harness.Generate(&reader, Prompt());
   const auto command = harness.service.NextCommand();
@@ -111,7 +111,7 @@ TEST(Link, TellsARefusalWithItsDetail) {
 
 TEST(Link, EndsWithoutATerminalEventIfTheLogHadEndedAtTheCursor) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   Subscription* subscription = harness.Attach(&reader, kGen, 9);
   const auto command = harness.service.NextCommand();
   harness.service.Attach(*command, kGen, v1::GENERATION_STATUS_DONE, 9);
@@ -122,7 +122,7 @@ TEST(Link, EndsWithoutATerminalEventIfTheLogHadEndedAtTheCursor) {
 
 TEST(Link, DropsRepeatsAndRefusesHoles) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 3);
   const auto command = harness.service.NextCommand();
   EXPECT_EQ(command->request.attach().after_seq(), 3u);
@@ -136,7 +136,7 @@ TEST(Link, DropsRepeatsAndRefusesHoles) {
 
 TEST(Link, TakesTheSnapshotOfAGapForTheCursor) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 99, v1::GAP_POLICY_SIGNAL);
   const auto command = harness.service.NextCommand();
   harness.service.Attach(*command, kGen);
@@ -150,7 +150,7 @@ TEST(Link, TakesTheSnapshotOfAGapForTheCursor) {
 
 TEST(Link, AttachesAgainAfterTheLastEventWhenTheLinkIsLost) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt());
   const auto command = harness.service.NextCommand();
   harness.service.Attach(*command, kGen);
@@ -171,7 +171,7 @@ TEST(Link, AttachesAgainAfterTheLastEventWhenTheLinkIsLost) {
 
 TEST(Link, RepeatsAStartThatALostLinkLeftInDoubt) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt());
   const auto command = harness.service.NextCommand();
   harness.service.EndLink(command->link, absl::UnavailableError("gone"));
@@ -185,10 +185,10 @@ TEST(Link, RepeatsAStartThatALostLinkLeftInDoubt) {
 
 TEST(Link, GoesOnWhenTheServiceWasStartedAgain) {
   LinkHarness harness;
-  std::vector<std::unique_ptr<RecordingReader>> readers;
+  std::vector<RecordingReader*> readers;
   for (int i = 0; i < 20; ++i) {
-    readers.push_back(std::make_unique<RecordingReader>());
-    harness.Attach(readers.back().get(), FakeId(static_cast<char>('a' + i)), 7);
+    readers.push_back(&harness.NewReader());
+    harness.Attach(readers.back(), FakeId(static_cast<char>('a' + i)), 7);
     const auto command = harness.service.NextCommand();
     harness.service.Attach(*command, command->request.attach().generation_id());
   }
@@ -207,12 +207,12 @@ TEST(Link, GoesOnWhenTheServiceWasStartedAgain) {
   }
   std::sort(seen.begin(), seen.end());
   EXPECT_EQ(std::unique(seen.begin(), seen.end()), seen.end());
-  for (const auto& reader : readers) EXPECT_TRUE(reader->WaitFor("event 8"));
+  for (const RecordingReader* reader : readers) EXPECT_TRUE(reader->WaitFor("event 8"));
 }
 
 TEST(Link, EndsAReaderWhoseGenerationIsNotThereAnyMore) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 1);
   const auto command = harness.service.NextCommand();
   harness.service.Attach(*command, kGen);
@@ -229,7 +229,7 @@ TEST(Link, RefusesAtOnceWhatIsNewWhileTheServiceCannotBeReached) {
   ASSERT_TRUE(harness.Connected());
   harness.service.Stop();
   ASSERT_TRUE(WaitUntil([&] { return !harness.thread().link.connected(); }));
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt());
   EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
 }
@@ -238,7 +238,7 @@ TEST(Link, CutsAnOpenReaderWhenTheServiceStaysAway) {
   BridgeOptions options = LinkHarness::QuickOptions();
   options.recovery_timeout = absl::Milliseconds(50);
   LinkHarness harness(options, {});
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 1);
   harness.service.Attach(*harness.service.NextCommand(), kGen);
   ASSERT_TRUE(reader.WaitFor(kOpened));
@@ -251,7 +251,7 @@ TEST(Link, EndsAnOpeningThatIsNotAnswered) {
   options.open_timeout = absl::Milliseconds(500);
   LinkHarness harness(options, {});
   ASSERT_TRUE(harness.Connected());
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt());
   EXPECT_TRUE(reader.WaitFor("end DEADLINE_EXCEEDED"));
   // What comes later is for nobody, and the number is not used before the service has let go of it.
@@ -259,7 +259,7 @@ TEST(Link, EndsAnOpeningThatIsNotAnswered) {
   const auto detach = harness.service.NextCommand();
   ASSERT_TRUE(detach && detach->request.has_detach());
   harness.service.Attach(*command, kGen);
-  RecordingReader other;
+  RecordingReader& other = harness.NewReader();
   harness.Attach(&other, kGen, 0);
   EXPECT_EQ(harness.service.NextCommand()->attachment(), 1u);
 }
@@ -270,7 +270,7 @@ TEST(Link, WaitsForAGreetingNoLongerThanForAnAnswer) {
   testing::FakeInferenceService::Options silent;
   silent.greet = false;
   LinkHarness harness(options, silent);
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt());
   EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
   EXPECT_EQ(harness.service.pending_commands(), 0u);
@@ -278,7 +278,7 @@ TEST(Link, WaitsForAGreetingNoLongerThanForAnAnswer) {
 
 TEST(Link, PausesByDetachingAndGoesOnAfterTheLastEventHandedOn) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   reader.pause_at = 3;
   Subscription* subscription = harness.Attach(&reader, kGen, 1);
   const auto command = harness.service.NextCommand();
@@ -303,14 +303,14 @@ TEST(Link, PausesByDetachingAndGoesOnAfterTheLastEventHandedOn) {
   ASSERT_TRUE(reader.WaitFor("end OK"));
   EXPECT_THAT(reader.news(), ElementsAre(kOpened, "event 2", "event 3", "event 6", "event 7", "end OK"));
   // Now both are free.
-  RecordingReader other;
+  RecordingReader& other = harness.NewReader();
   harness.Attach(&other, kGen, 0);
   EXPECT_LT(harness.service.NextCommand()->attachment(), 2u);
 }
 
 TEST(Link, KeepsAPausedReaderThroughTheLossOfTheLink) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   reader.pause_at = 2;
   Subscription* subscription = harness.Attach(&reader, kGen, 1);
   const auto command = harness.service.NextCommand();
@@ -329,8 +329,8 @@ TEST(Link, KeepsAPausedReaderThroughTheLossOfTheLink) {
 
 TEST(Link, UsesANumberAgainOnlyWhenTheServiceHasLetGoOfIt) {
   LinkHarness harness;
-  RecordingReader reader;
-  RecordingReader other;
+  RecordingReader& reader = harness.NewReader();
+  RecordingReader& other = harness.NewReader();
   Subscription* subscription = harness.Attach(&reader, kGen, 0);
   const auto command = harness.service.NextCommand();
   harness.service.Attach(*command, kGen);
@@ -341,7 +341,7 @@ TEST(Link, UsesANumberAgainOnlyWhenTheServiceHasLetGoOfIt) {
   EXPECT_EQ(harness.service.NextCommand()->attachment(), 1u);
   // A terminal event that crossed the detach does not free it either.
   harness.service.SendEvents(*command, {DoneEvent(1, "")});
-  RecordingReader third;
+  RecordingReader& third = harness.NewReader();
   harness.Attach(&third, kGen, 0);
   EXPECT_EQ(harness.service.NextCommand()->attachment(), 2u);
   harness.service.Detach(*command);
@@ -350,7 +350,7 @@ TEST(Link, UsesANumberAgainOnlyWhenTheServiceHasLetGoOfIt) {
     harness.Run([&] { taken = harness.thread().link.attachments(); });
     return taken == 2;
   }));
-  RecordingReader fourth;
+  RecordingReader& fourth = harness.NewReader();
   harness.Attach(&fourth, kGen, 0);
   EXPECT_EQ(harness.service.NextCommand()->attachment(), 0u);
   EXPECT_EQ(reader.news().size(), 1u);
@@ -361,7 +361,10 @@ TEST(Link, RefusesMoreAttachmentsThanTheServiceTakes) {
   two.max_attachments = 2;
   LinkHarness harness(LinkHarness::QuickOptions(), two);
   ASSERT_TRUE(harness.Connected());
-  RecordingReader first, second, third, fourth;
+  RecordingReader& first = harness.NewReader();
+  RecordingReader& second = harness.NewReader();
+  RecordingReader& third = harness.NewReader();
+  RecordingReader& fourth = harness.NewReader();
   harness.Attach(&first, kGen, 0);
   harness.Attach(&second, kGen, 0);
   harness.Attach(&third, kGen, 0);
@@ -377,7 +380,7 @@ TEST(Link, StopsReadingWhenItsThreadIsBehindAndLosesNothing) {
   BridgeOptions options = LinkHarness::QuickOptions();
   options.link_backlog = 2;
   LinkHarness harness(options, {});
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 0);
   const auto command = harness.service.NextCommand();
   harness.service.Attach(*command, kGen);
@@ -395,7 +398,9 @@ TEST(Link, StopsReadingWhenItsThreadIsBehindAndLosesNothing) {
 
 TEST(Link, LetsAReaderDestroyItsSubscriptionsWhenFlushedAndWhenEnded) {
   LinkHarness harness;
-  RecordingReader first, second, third;
+  RecordingReader& first = harness.NewReader();
+  RecordingReader& second = harness.NewReader();
+  RecordingReader& third = harness.NewReader();
   Subscription* a = nullptr;
   Subscription* b = nullptr;
   Subscription* c = nullptr;
@@ -426,7 +431,8 @@ TEST(Link, LetsAReaderDestroyItsSubscriptionsWhenFlushedAndWhenEnded) {
 
 TEST(Link, EndsItsReadersWhenItStops) {
   LinkHarness harness;
-  RecordingReader attached, opening;
+  RecordingReader& attached = harness.NewReader();
+  RecordingReader& opening = harness.NewReader();
   harness.Attach(&attached, kGen, 0);
   harness.service.Attach(*harness.service.NextCommand(), kGen);
   harness.Attach(&opening, kGen, 0);
@@ -439,7 +445,7 @@ TEST(Link, EndsItsReadersWhenItStops) {
 
 TEST(Link, SurvivesAServiceThatBreaksTheRules) {
   LinkHarness harness;
-  RecordingReader reader;
+  RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 0);
   const auto command = harness.service.NextCommand();
   v1::LinkResponse nonsense;
@@ -461,12 +467,14 @@ TEST(Link, SurvivesAServiceThatBreaksTheRules) {
 
 TEST(InferenceClient, CallsBackOnTheThreadWithResultOrStatus) {
   LinkHarness harness;
-  harness.service.on_cancel = [](const std::string& id) -> absl::StatusOr<v1::CancelGenerationResponse> {
+  testing::FakeInferenceService::Handlers handlers;
+  handlers.cancel = [](const std::string& id) -> absl::StatusOr<v1::CancelGenerationResponse> {
     if (id != kGen) return absl::NotFoundError("no");
     v1::CancelGenerationResponse response;
     response.set_last_seq(4);
     return response;
   };
+  harness.service.SetHandlers(handlers);
   std::promise<uint64_t> last_seq;
   std::promise<absl::StatusCode> code;
   harness.client.CancelGeneration(&harness.thread().io, kGen, [&](absl::StatusOr<v1::CancelGenerationResponse> result) {

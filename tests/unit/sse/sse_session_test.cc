@@ -136,18 +136,20 @@ TEST(SseSession, ForgetsAPollWhoseClientHasGone) {
 
 TEST(SseSession, ShowsASnapshotAndModels) {
   SseHarness harness;
-  harness.service.on_get = [](const std::string& id) -> absl::StatusOr<v1::Generation> {
+  testing::FakeInferenceService::Handlers handlers;
+  handlers.get = [](const std::string& id) -> absl::StatusOr<v1::Generation> {
     v1::Generation generation;
     generation.set_id(id);
     generation.set_status(v1::GENERATION_STATUS_RUNNING);
     return generation;
   };
-  harness.service.on_list_models = []() -> absl::StatusOr<v1::ListModelsResponse> {
+  handlers.list_models = []() -> absl::StatusOr<v1::ListModelsResponse> {
     v1::ListModelsResponse response;
     response.add_models()->set_id("org/m");
     response.add_models()->set_id("other");
     return response;
   };
+  harness.service.SetHandlers(handlers);
   EXPECT_EQ(json::parse(harness.Ask("GET", kPath).body)["id"], kGen);
   const json models = json::parse(harness.Ask("GET", "/v1/models").body);
   EXPECT_EQ(models["object"], "list");
@@ -158,15 +160,15 @@ TEST(SseSession, ShowsASnapshotAndModels) {
 
 TEST(SseSession, CancelsAndDeletes) {
   SseHarness harness;
-  harness.service.on_cancel = [](const std::string&) -> absl::StatusOr<v1::CancelGenerationResponse> {
+  testing::FakeInferenceService::Handlers handlers;
+  handlers.cancel = [](const std::string&) -> absl::StatusOr<v1::CancelGenerationResponse> {
     v1::CancelGenerationResponse response;
     response.set_status(v1::GENERATION_STATUS_RUNNING);
     response.set_last_seq(4);
     return response;
   };
-  harness.service.on_delete = [](const std::string& id) {
-    return id == kGen ? absl::OkStatus() : absl::NotFoundError("no");
-  };
+  handlers.remove = [](const std::string& id) { return id == kGen ? absl::OkStatus() : absl::NotFoundError("no"); };
+  harness.service.SetHandlers(handlers);
   EXPECT_EQ(harness.Ask("POST", kPath + "/cancel").body, R"({"id":")" + kGen + R"(","status":"running","last_seq":4})");
   EXPECT_EQ(harness.Ask("DELETE", kPath).head.status, 204);
   EXPECT_EQ(harness.Ask("DELETE", "/v1/generations/" + FakeId('b')).head.status, 404);
@@ -253,7 +255,9 @@ TEST(SseSession, AsksForAKeyWhereItMatters) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.api_keys = {"secret"};
   SseHarness harness(options);
-  harness.service.on_list_models = []() -> absl::StatusOr<v1::ListModelsResponse> { return v1::ListModelsResponse(); };
+  testing::FakeInferenceService::Handlers handlers;
+  handlers.list_models = []() -> absl::StatusOr<v1::ListModelsResponse> { return v1::ListModelsResponse(); };
+  harness.service.SetHandlers(handlers);
   const auto refused = harness.Ask("GET", "/v1/models");
   EXPECT_EQ(refused.head.status, 401);
   EXPECT_EQ(refused.head.headers.at("www-authenticate"), "Bearer");
