@@ -252,6 +252,22 @@ void AppendGenerationJson(const v1::Generation& generation, std::string* out) {
   out->push_back('}');
 }
 
+void AppendProgressJson(const v1::Progress& progress, std::string* out) {
+  switch (progress.stage()) {
+    case v1::PROGRESS_STAGE_QUEUED:
+      out->append("{\"stage\":\"queued\"");
+      if (progress.queue_position() > 0) AppendField(",\"queue_position\":", progress.queue_position(), out);
+      break;
+    case v1::PROGRESS_STAGE_PREFILL:
+      out->append("{\"stage\":\"prefill\"");
+      if (progress.has_prefill_share()) absl::StrAppendFormat(out, ",\"prefill_share\":%.3f", progress.prefill_share());
+      break;
+    default:
+      out->append("{\"stage\":\"decoding\"");
+  }
+  out->push_back('}');
+}
+
 void AppendModelJson(const v1::Model& model, std::string* out) {
   AppendField("{\"id\":", model.id(), out);
   AppendField(",\"object\":\"model\",\"created\":", static_cast<uint64_t>(model.created_at().seconds()), out);

@@ -31,6 +31,10 @@ std::string_view StatusName(v1::GenerationStatus status);
 // `stop`, `length`, `cancelled` or `content_filter`; empty for none.
 std::string_view FinishReasonName(v1::FinishReason reason);
 
+// {"stage":"queued","queue_position"}, {"stage":"prefill","prefill_share"} or {"stage":"decoding"}; the second key only
+// if it is known.
+void AppendProgressJson(const v1::Progress& progress, std::string* out);
+
 // {"id","model","status","last_seq","choices":[{"index","text","finish_reason"}],"usage":{..},"created_at",
 //  "expires_at"}, and "error" as in `failed` if it has failed. finish_reason and expires_at may be null.
 void AppendGenerationJson(const v1::Generation& generation, std::string* out);

@@ -143,6 +143,12 @@ void Link::Detach(Subscription* subscription) {
   if (subscription->state_ != State::kEnded) subscription->state_ = State::kIdle;
 }
 
+void Link::Ask(Subscription* subscription) {
+  v1::LinkRequest command;
+  command.mutable_ask()->set_attachment(subscription->number_);
+  call_->Send(std::move(command));
+}
+
 void Link::Forget(Subscription* subscription) {
   Detach(subscription);
   if (subscription->dirty_index_ != 0) dirty_[subscription->dirty_index_ - 1] = nullptr;
@@ -203,6 +209,9 @@ void Link::HandleReply(v1::LinkReply& reply) {
       // Not asked for: the log has ended at the cursor.
       if (subscription != nullptr) End(subscription, absl::OkStatus());
       return;
+    case v1::LinkReply::kProgress:
+      if (subscription == nullptr || subscription->state_ != Subscription::State::kAttached) return;
+      return subscription->reader_->OnProgress(subscription, reply.progress());
     case v1::LinkReply::REPLY_NOT_SET:
       return;
   }

@@ -74,6 +74,7 @@ class Link {
   // For Subscription.
   void Open(Subscription* subscription);
   void Detach(Subscription* subscription);
+  void Ask(Subscription* subscription);
   void Forget(Subscription* subscription);
 
   void Connect();

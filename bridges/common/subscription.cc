@@ -57,4 +57,8 @@ void Subscription::Continue() {
   if (state_ != State::kEnded) link_->Open(this);
 }
 
+void Subscription::Ask() {
+  if (state_ == State::kAttached) link_->Ask(this);
+}
+
 }  // namespace runnel::bridge

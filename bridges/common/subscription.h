@@ -42,6 +42,8 @@ class Subscription {
     virtual void OnEvent(Subscription* subscription, v1::GenerationEvent& event) = 0;
     // The batch has no more for this subscription: now is the time to write.
     virtual void OnFlush(Subscription* subscription) = 0;
+    // The answer to Ask. The Subscription may be destroyed within.
+    virtual void OnProgress(Subscription* /*subscription*/, const v1::Progress& /*progress*/) {}
     // Nothing comes any more. OK: the terminal event was handed on, or the log had ended at the cursor (then
     // terminal_seen() is false). Before OnOpened: the service's refusal, or Unavailable or DeadlineExceeded if it could
     // not be asked. After OnOpened: the stream broke, which says nothing about the generation: its reader is to attach
@@ -68,6 +70,9 @@ class Subscription {
   void Pause();
   void Continue();
   bool paused() const { return paused_; }
+
+  // Asks how far the generation is; OnProgress answers, or nothing if it is not attached at the time.
+  void Ask();
 
   // Empty before OnOpened if it was not given.
   const std::string& generation_id() const { return generation_id_; }

@@ -62,4 +62,10 @@ void AppendSseEvent(std::string_view gen, const v1::GenerationEvent& event, uint
   out->append("\n\n");
 }
 
+void AppendHeartbeat(const v1::Progress& progress, std::string* out) {
+  out->append(": hb ");
+  bridge::AppendProgressJson(progress, out);
+  out->push_back('\n');
+}
+
 }  // namespace runnel::sse

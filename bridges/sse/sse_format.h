@@ -14,6 +14,9 @@ namespace runnel::sse {
 // line of the event that follows.
 inline constexpr std::string_view kHeartbeat = ": hb\n";
 
+// `: hb {"stage":...}` and one newline: the same for a reader that looks into comments.
+void AppendHeartbeat(const v1::Progress& progress, std::string* out);
+
 // One message. Empty parts and a retry_ms of 0 are left out; a message always has a data line.
 struct SseMessage {
   uint32_t retry_ms = 0;

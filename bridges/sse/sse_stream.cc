@@ -313,10 +313,25 @@ void SseStream::OnTick(absl::Duration now) {
     thread_->metrics->broken_streams.Increment();
     return EndWith(/*complete=*/false);
   }
-  if (now - last_write_ < options_->heartbeat_interval) return;
+  switch (heartbeat_.OnTick(now - last_write_, options_->heartbeat_interval)) {
+    case bridge::Heartbeat::Due::kNothing:
+      return;
+    case bridge::Heartbeat::Due::kAsk:
+      return subscription_->Ask();
+    case bridge::Heartbeat::Due::kSend:
+      return SendHeartbeat(nullptr);
+  }
+}
+
+void SseStream::OnProgress(bridge::Subscription*, const v1::Progress& progress) {
+  if (phase_ != Phase::kStreaming || pending() > 0) return;
+  if (heartbeat_.OnAnswer(thread_->tasks.now() - last_write_, options_->heartbeat_interval)) SendHeartbeat(&progress);
+}
+
+void SseStream::SendHeartbeat(const v1::Progress* progress) {
   thread_->metrics->heartbeats.Increment();
   OpenChunk();
-  out_ += kHeartbeat;
+  progress == nullptr ? void(out_ += kHeartbeat) : AppendHeartbeat(*progress, &out_);
   SendOrClose();
 }
 

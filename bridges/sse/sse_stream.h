@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "bridges/common/heartbeat.h"
 #include "bridges/common/io_threads.h"
 #include "bridges/common/net.h"
 #include "bridges/common/options.h"
@@ -56,6 +57,7 @@ class SseStream final : public bridge::Task,
   void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) override;
   void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;
   void OnFlush(bridge::Subscription* subscription) override;
+  void OnProgress(bridge::Subscription* subscription, const v1::Progress& progress) override;
   void OnEnd(bridge::Subscription* subscription, const absl::Status& status) override;
   void OnTick(absl::Duration now) override;
   void OnDrain() override;
@@ -93,6 +95,7 @@ class SseStream final : public bridge::Task,
   void Reuse();
   void Close();
   void CountSent();
+  void SendHeartbeat(const v1::Progress* progress);
 
   bridge::IoThread* const thread_;
   const bridge::BridgeOptions* const options_;
@@ -112,6 +115,7 @@ class SseStream final : public bridge::Task,
   uint32_t events_ = 0;    // made since the last count
   uint32_t replayed_ = 0;  // of them
   Phase phase_ = Phase::kOpening;
+  bridge::Heartbeat heartbeat_;
   bool chunked_;
   bool keep_alive_;
   bool chunk_open_ = false;

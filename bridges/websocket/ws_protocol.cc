@@ -161,6 +161,12 @@ ordered_json Number(double t) {
   return t;
 }
 
+ordered_json ProgressJson(const v1::Progress& progress) {
+  std::string text;
+  bridge::AppendProgressJson(progress, &text);
+  return ordered_json::parse(text);
+}
+
 ordered_json ErrorJson(const v1::WebSocketError& error) {
   ordered_json out{{"code", error.code()}, {"message", error.message()}, {"status", error.status()}};
   if (!error.param().empty()) out["param"] = error.param();
@@ -203,6 +209,11 @@ ordered_json MessageJson(const v1::WebSocketServerMessage& message) {
       begin("goaway");
       out["reason"] = message.goaway().reason();
       out["deadline_ms"] = message.goaway().deadline_ms();
+      break;
+    case Case::kHeartbeat:
+      begin("heartbeat");
+      out["gen"] = message.heartbeat().generation_id();
+      if (message.heartbeat().has_progress()) out.update(ProgressJson(message.heartbeat().progress()));
       break;
     case Case::kEvent:  // AppendEvent writes it.
     case Case::MESSAGE_NOT_SET:

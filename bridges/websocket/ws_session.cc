@@ -245,7 +245,9 @@ void WsSession::OnTick(absl::Duration) {
   if (parameters_.mode == Mode::kEcho || !open()) return;
   if (!streams_.empty()) last_message_ = now;
   if (now - last_message_ >= context_.bridge.idle_timeout) return CloseWith(kCloseIdle, "nothing came, nothing is open");
-  if (!stuck) MaybePing(now);
+  if (stuck) return;
+  for (const auto& stream : streams_) stream->OnTick(thread_->tasks.now());
+  MaybePing(now);
 }
 
 void WsSession::MaybePing(absl::Duration now) {

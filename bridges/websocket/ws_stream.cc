@@ -8,7 +8,7 @@
 namespace runnel::websocket {
 
 WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
-    : session_(session), req_(generate.req()), resumed_(false) {
+    : session_(session), req_(generate.req()), resumed_(false), last_said_(session->thread()->tasks.now()) {
   session_->context().metrics->streams.Increment();
   subscription_.emplace(&session->thread()->link, this);
   subscription_->Generate(std::move(*generate.mutable_request()), 0, std::move(*generate.mutable_traceparent()),
@@ -16,7 +16,7 @@ WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
 }
 
 WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
-    : session_(session), req_(resume.req()), resumed_(true) {
+    : session_(session), req_(resume.req()), resumed_(true), last_said_(session->thread()->tasks.now()) {
   session_->context().metrics->streams.Increment();
   subscription_.emplace(&session->thread()->link, this);
   subscription_->Attach(resume.generation_id(), resume.after_seq(), resume.gap_policy());
@@ -45,6 +45,7 @@ void WsStream::WriteAttached(const bridge::Subscription::Opened& opened) {
 void WsStream::OnEvent(bridge::Subscription*, v1::GenerationEvent& event) {
   if (retired_) return;
   if (resumed_) CountResumed(event);
+  last_said_ = session_->thread()->tasks.now();
   session_->WriteEvent(this, req_, &event);
   if (!req_.empty()) std::string().swap(req_);
 }
@@ -52,6 +53,34 @@ void WsStream::OnEvent(bridge::Subscription*, v1::GenerationEvent& event) {
 void WsStream::OnFlush(bridge::Subscription*) {
   session_->FlushSoon();
   if (retired_) session_->RemoveStream(this);
+}
+
+void WsStream::OnTick(absl::Duration now) {
+  if (!opened_ || retired_) return;
+  switch (heartbeat_.OnTick(now - last_said_, session_->context().bridge.heartbeat_interval)) {
+    case bridge::Heartbeat::Due::kNothing:
+      return;
+    case bridge::Heartbeat::Due::kAsk:
+      return subscription_->Ask();
+    case bridge::Heartbeat::Due::kSend:
+      return WriteHeartbeat(nullptr);
+  }
+}
+
+void WsStream::OnProgress(bridge::Subscription*, const v1::Progress& progress) {
+  if (retired_) return;
+  const absl::Duration idle = session_->thread()->tasks.now() - last_said_;
+  if (heartbeat_.OnAnswer(idle, session_->context().bridge.heartbeat_interval)) WriteHeartbeat(&progress);
+}
+
+void WsStream::WriteHeartbeat(const v1::Progress* progress) {
+  last_said_ = session_->thread()->tasks.now();
+  session_->context().metrics->heartbeats.Increment();
+  v1::WebSocketServerMessage message;
+  message.mutable_heartbeat()->set_generation_id(generation_id());
+  if (progress != nullptr) *message.mutable_heartbeat()->mutable_progress() = *progress;
+  session_->WriteMessage(message);
+  session_->FlushSoon();
 }
 
 void WsStream::OnEnd(bridge::Subscription*, const absl::Status& status) {

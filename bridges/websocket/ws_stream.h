@@ -3,6 +3,8 @@
 #include <optional>
 #include <string>
 
+#include "absl/time/time.h"
+#include "bridges/common/heartbeat.h"
 #include "bridges/common/subscription.h"
 #include "runnel/v1/websocket.pb.h"
 
@@ -26,15 +28,20 @@ class WsStream final : public bridge::Subscription::Reader {
   void Continue() { subscription_->Continue(); }
   bool paused() const { return subscription_->paused(); }
 
+  // Sees to its heartbeats. Not while the socket takes nothing.
+  void OnTick(absl::Duration now);
+
   // Says nothing more and is removed at the end of the batch: another stream reads the same generation.
   void Retire() { retired_ = true; }
 
   void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) override;
   void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;
   void OnFlush(bridge::Subscription* subscription) override;
+  void OnProgress(bridge::Subscription* subscription, const v1::Progress& progress) override;
   void OnEnd(bridge::Subscription* subscription, const absl::Status& status) override;
 
  private:
+  void WriteHeartbeat(const v1::Progress* progress);
   void WriteAttached(const bridge::Subscription::Opened& opened);
   void CountResumed(const v1::GenerationEvent& event);
   void CountRefused(const absl::Status& status);
@@ -44,6 +51,8 @@ class WsStream final : public bridge::Subscription::Reader {
   std::optional<bridge::Subscription> subscription_;
   const bool resumed_;
   uint64_t replay_until_ = 0;
+  absl::Duration last_said_;  // when something was last written of it, on the clock of the ticks
+  bridge::Heartbeat heartbeat_;
   bool counted_ = false;  // in the metrics of resumes
   bool opened_ = false;
   bool repeating_ = false;  // the terminal event, for a reader that has it already

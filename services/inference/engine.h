@@ -27,6 +27,9 @@ class EventSink {
   // Corrects what Prepare said, where only the engine's answer tells it. Before the last EndChoice.
   virtual void SetPromptTokens(uint32_t prompt_tokens) = 0;
 
+  // How much of the prompt has been read, 0 to 1. An engine that does not know never says it.
+  virtual void SetPrefillShare(float share) = 0;
+
   // Appends text (whole UTF-8 characters, not empty) that stands for `tokens` tokens. Readers learn of it when `wake` is
   // flushed: an engine that steps many generations at once appends for all of them and flushes once.
   virtual void Append(uint32_t choice, std::string_view text, uint32_t tokens, WakeSet* wake) = 0;

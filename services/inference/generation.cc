@@ -63,6 +63,19 @@ GenerationStatus Generation::status() const {
   return begun_.load(std::memory_order_relaxed) ? GenerationStatus::kRunning : GenerationStatus::kQueued;
 }
 
+Progress Generation::progress() const {
+  Progress progress;
+  if (!begun_.load(std::memory_order_relaxed)) {
+    progress.queue_position = options_.observer->QueuePosition(this);
+    return progress;
+  }
+  // Seq 1 is `started`.
+  progress.stage = log_.GetState().last_seq > 1 ? Progress::Stage::kDecoding : Progress::Stage::kPrefill;
+  const float share = prefill_share_.load(std::memory_order_relaxed);
+  if (progress.stage == Progress::Stage::kPrefill && share >= 0) progress.prefill_share = share;
+  return progress;
+}
+
 absl::Duration Generation::ended_at() const {
   base::MutexLock lock(&mu_);
   return ended_at_;

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,14 @@ enum class CancelCause { kRequested, kDetached, kDeleted, kShutdown };
 
 enum class GenerationStatus { kQueued, kRunning, kDone, kFailed };
 
+// How far a generation is. Of one that has ended, kDecoding.
+struct Progress {
+  enum class Stage { kQueued, kPrefill, kDecoding };
+  Stage stage = Stage::kQueued;
+  uint32_t queue_position = 0;         // of kQueued: 1 is the next to begin; 0: not known
+  std::optional<float> prefill_share;  // of kPrefill: 0 to 1
+};
+
 // What a Generation tells its manager. Called with no lock held, on the thread that caused it.
 class GenerationObserver {
  public:
@@ -31,6 +40,8 @@ class GenerationObserver {
   virtual void OnEnded(Generation* generation) = 0;
   // cancelled() has become true.
   virtual void OnCancelRequested(Generation* generation) = 0;
+  // Its place among those that wait for the engine: 1 is the next. 0: it does not wait.
+  virtual uint32_t QueuePosition(const Generation* generation) const = 0;
 };
 
 // What is counted of every generation; one object for all, owned by the manager.
@@ -74,6 +85,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   const EventLog& log() const { return log_; }
 
   GenerationStatus status() const;
+  Progress progress() const;
   // When the terminal event was appended (monotonic); InfiniteFuture's duration while it runs.
   absl::Duration ended_at() const EXCLUDES(mu_);
 
@@ -105,6 +117,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   // EventSink.
   void Begin() override EXCLUDES(mu_);
   void SetPromptTokens(uint32_t prompt_tokens) override { log_.SetPromptTokens(prompt_tokens); }
+  void SetPrefillShare(float share) override { prefill_share_.store(share, std::memory_order_relaxed); }
   void Append(uint32_t choice, std::string_view text, uint32_t tokens, WakeSet* wake) override EXCLUDES(mu_);
   void EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
   void EndAll(FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
@@ -123,6 +136,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   std::atomic<bool> begun_ = false;
   std::atomic<bool> cancelled_ = false;
   std::atomic<int> holds_ = 0;
+  std::atomic<float> prefill_share_ = -1;  // below 0: not known
   // Written by the engine's thread only.
   absl::Duration last_append_;
   uint64_t tokens_ = 0;

@@ -222,6 +222,13 @@ void GenerationManager::OnCancelRequested(Generation*) {
   wake_.NotifyOne();
 }
 
+uint32_t GenerationManager::QueuePosition(const Generation* generation) const {
+  base::MutexLock lock(&mu_);
+  const auto found = std::find_if(waiting_.begin(), waiting_.end(),
+                                  [generation](const Waiting& each) { return each.generation.get() == generation; });
+  return found == waiting_.end() ? 0 : static_cast<uint32_t>(found - waiting_.begin()) + 1;
+}
+
 void GenerationManager::OnEnded(Generation* generation) {
   const size_t bytes = generation->log().bytes();
   const absl::Duration at = generation->ended_at();

@@ -74,6 +74,7 @@ class GenerationManager final : public GenerationObserver {
   void OnDetached(Generation* generation, absl::Duration deadline) override EXCLUDES(mu_);
   void OnEnded(Generation* generation) override EXCLUDES(mu_);
   void OnCancelRequested(Generation* generation) override EXCLUDES(mu_);
+  uint32_t QueuePosition(const Generation* generation) const override EXCLUDES(mu_);
 
  private:
   struct Waiting {

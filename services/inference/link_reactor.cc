@@ -85,6 +85,8 @@ void LinkReactor::HandleCommand() {
       return HandleAttach(request_.attach());
     case v1::LinkRequest::kDetach:
       return HandleDetach(request_.detach().attachment());
+    case v1::LinkRequest::kAsk:
+      return HandleAsk(request_.ask().attachment());
     case v1::LinkRequest::COMMAND_NOT_SET:
       return BeginEnd(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "a command of the Link is empty"));
   }
@@ -148,6 +150,19 @@ void LinkReactor::HandleDetach(uint32_t number) {
   replies_.push_back(std::move(reply));
   lock.Release();
   MaybeWrite();
+}
+
+void LinkReactor::HandleAsk(uint32_t number) {
+  std::shared_ptr<Attachment> attachment;
+  {
+    base::MutexLock lock(&mu_);
+    if (number < slots_.size()) attachment = slots_[number];
+  }
+  if (attachment == nullptr) return;
+  v1::LinkReply reply;
+  reply.set_attachment(number);
+  ProgressToProto(attachment->generation().progress(), reply.mutable_progress());
+  Reply(std::move(reply));
 }
 
 bool LinkReactor::CheckFree(uint32_t number) {

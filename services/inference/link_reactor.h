@@ -58,6 +58,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   void HandleGenerate(const v1::LinkGenerate& command) EXCLUDES(mu_);
   void HandleAttach(const v1::LinkAttach& command) EXCLUDES(mu_);
   void HandleDetach(uint32_t number) EXCLUDES(mu_);
+  void HandleAsk(uint32_t number) EXCLUDES(mu_);
   void Attach(uint32_t number, GenerationManager::Started started, uint64_t after, v1::GapPolicy policy)
       EXCLUDES(mu_);
   // False if `number` must not be taken; then the Link is ending.

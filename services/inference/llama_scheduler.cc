@@ -267,7 +267,13 @@ void LlamaScheduler::RecoverFromFailure(WakeSet* wake) {
 }
 
 void LlamaScheduler::Advance(WakeSet* wake) {
-  for (size_t row = 0; row < rows_.size(); ++row) slots_.Extend(*owners_[row]->slot, rows_[row].token);
+  for (size_t row = 0; row < rows_.size(); ++row) {
+    Choice* owner = owners_[row];
+    slots_.Extend(*owner->slot, rows_[row].token);
+    if (owner->drawn > 0) continue;
+    owner->generation->sink->SetPrefillShare(static_cast<float>(slots_.Length(*owner->slot)) /
+                                             static_cast<float>(owner->tokens.size()));
+  }
   for (size_t row = 0; row < rows_.size(); ++row) {
     if (rows_[row].logits) DrawToken(owners_[row], decoder_->Logits(row), wake);
   }

@@ -267,6 +267,22 @@ v1::GenerationStatus StatusToProto(const Generation& generation) {
   return v1::GENERATION_STATUS_UNSPECIFIED;
 }
 
+void ProgressToProto(const Progress& progress, v1::Progress* proto) {
+  switch (progress.stage) {
+    case Progress::Stage::kQueued:
+      proto->set_stage(v1::PROGRESS_STAGE_QUEUED);
+      break;
+    case Progress::Stage::kPrefill:
+      proto->set_stage(v1::PROGRESS_STAGE_PREFILL);
+      break;
+    case Progress::Stage::kDecoding:
+      proto->set_stage(v1::PROGRESS_STAGE_DECODING);
+      break;
+  }
+  proto->set_queue_position(progress.queue_position);
+  if (progress.prefill_share.has_value()) proto->set_prefill_share(*progress.prefill_share);
+}
+
 void GenerationToProto(const Generation& generation, absl::Time expires_at, v1::Generation* proto) {
   EventLog::State state = generation.log().Snapshot();
   proto->set_id(generation.id());

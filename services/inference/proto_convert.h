@@ -33,6 +33,8 @@ void EventToProto(Event event, v1::GenerationEvent* proto);
 
 void GenerationToProto(const Generation& generation, absl::Time expires_at, v1::Generation* proto);
 v1::GenerationStatus StatusToProto(const Generation& generation);
+
+void ProgressToProto(const Progress& progress, v1::Progress* proto);
 // OutOfRange AFTER_BEYOND_END, for GAP_POLICY_FAIL.
 absl::Status AfterBeyondEnd(uint64_t last_seq);
 void ModelToProto(const ModelInfo& model, v1::Model* proto);

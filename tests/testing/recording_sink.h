@@ -51,6 +51,7 @@ class RecordingSink final : public inference::EventSink {
     changed_.NotifyAll();
   }
   void SetPromptTokens(uint32_t) override {}
+  void SetPrefillShare(float) override {}
   void Append(uint32_t choice, std::string_view text, uint32_t tokens, inference::WakeSet*) override {
     base::MutexLock lock(&mu_);
     Choice& to = record_.choices.at(choice);

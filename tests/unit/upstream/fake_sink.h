@@ -25,6 +25,7 @@ class FakeSink final : public inference::EventSink {
     ++begins_;
     changed_.NotifyAll();
   }
+  void SetPrefillShare(float) override {}
   void SetPromptTokens(uint32_t prompt_tokens) override {
     base::MutexLock lock(&mu_);
     CheckOpenLocked("SetPromptTokens");
