@@ -3,6 +3,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include <array>
+
 namespace runnel::websocket {
 namespace {
 
@@ -50,6 +52,29 @@ void CoalescingStream::Close() {
   out_.clear();
   sent_ = 0;
   RunWaiters(boost::asio::error::operation_aborted);
+}
+
+// Says that nothing more comes, and reads to the peer's end: a socket that is closed with bytes unread resets the
+// connection, and the peer would lose the close frame that it has not read yet. Beast's own teardown reads 2 KiB.
+void CoalescingStream::ShutDown() {
+  error_code ec;
+  socket_.shutdown(Socket::shutdown_send, ec);
+  Discard();
+}
+
+// Who owns the connection bounds how long it may take.
+void CoalescingStream::Discard() {
+  error_code ec;
+  std::array<char, 4096> bytes;
+  while (!ec) socket_.read_some(boost::asio::buffer(bytes), ec);
+  if (ec == boost::asio::error::would_block) {
+    return socket_.async_wait(Socket::wait_read, [this, owner = owner_.lock()](error_code wait) {
+      if (!wait) return Discard();
+      if (when_discarded_) std::exchange(when_discarded_, nullptr)(wait);
+    });
+  }
+  socket_.close(ec);
+  if (when_discarded_) std::exchange(when_discarded_, nullptr)(error_code());
 }
 
 void CoalescingStream::Compact() {

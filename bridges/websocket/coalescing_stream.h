@@ -7,7 +7,6 @@
 #include <boost/asio/post.hpp>
 #include <boost/beast/core/bind_handler.hpp>
 #include <boost/beast/core/role.hpp>
-#include <boost/beast/websocket/teardown.hpp>
 #include <functional>
 #include <memory>
 #include <string>
@@ -107,12 +106,14 @@ class CoalescingStream {
 
   // How Beast ends a connection, found by it through the argument's namespace. The rest is sent first.
   template <class Handler>
-  friend void async_teardown(boost::beast::role_type role, CoalescingStream& stream, Handler&& handler) {
-    auto teardown = [role, &stream, h = std::forward<Handler>(handler)](error_code) mutable {
-      boost::beast::websocket::async_teardown(role, stream.socket_, std::move(h));
+  friend void async_teardown(boost::beast::role_type, CoalescingStream& stream, Handler&& handler) {
+    stream.when_discarded_ = [&stream, h = std::forward<Handler>(handler)](error_code ec) mutable {
+      boost::asio::post(stream.get_executor(), boost::beast::bind_front_handler(std::move(h), ec));
     };
-    if (stream.pending() == 0) return teardown(error_code());
-    stream.when_drained_ = std::move(teardown);
+    if (stream.pending() == 0) return stream.ShutDown();
+    stream.when_drained_ = [&stream](error_code ec) {
+      ec ? std::exchange(stream.when_discarded_, nullptr)(ec) : stream.ShutDown();
+    };
     stream.Flush();
   }
   friend void teardown(boost::beast::role_type, CoalescingStream& stream, error_code&) { stream.Close(); }
@@ -142,6 +143,8 @@ class CoalescingStream {
   void BorrowBuffer();
   void WaitWritable();
   void RunWaiters(error_code ec);
+  void ShutDown();
+  void Discard();
 
   Socket socket_;
   std::weak_ptr<void> owner_;
@@ -152,6 +155,7 @@ class CoalescingStream {
   bool waiting_ = false;
   std::vector<Waiter> when_room_;
   Waiter when_drained_;  // Beast has one teardown.
+  Waiter when_discarded_;
 };
 
 }  // namespace runnel::websocket
