@@ -68,6 +68,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
  public:
   struct Options {
     std::string id;
+    std::string principal;
     std::string model;
     uint32_t choice_count = 1;
     uint32_t prompt_tokens = 0;
@@ -79,6 +80,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   explicit Generation(Options options);
 
   const std::string& id() const { return options_.id; }
+  const std::string& principal() const { return options_.principal; }
   const std::string& model() const { return options_.model; }
   uint32_t choice_count() const { return options_.choice_count; }
   absl::Time created_at() const { return created_at_; }

@@ -5,8 +5,12 @@
 
 namespace runnel::inference {
 
-// "gen_" and 26 characters of lower-case base32 over 128 random bits from the operating system.
-std::string NewGenerationId();
+// The four characters of lower-case base32 that tell one run of a replica from all others: 20 random bits.
+std::string NewIdPrefix();
+
+// "gen_" and 26 characters of lower-case base32 over 128 random bits from the operating system, of which `prefix` (see
+// NewIdPrefix) takes the place of the first 20.
+std::string NewGenerationId(std::string_view prefix);
 
 // Whether `id` has that form.
 bool IsGenerationId(std::string_view id);

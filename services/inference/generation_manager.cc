@@ -13,6 +13,7 @@ namespace {
 
 // How long the thread sleeps if nothing tells it to wake earlier; bounds how late retention is noticed.
 constexpr absl::Duration kLongestSleep = absl::Seconds(1);
+constexpr std::string_view kExpired = "GENERATION_EXPIRED";
 
 absl::Status Refuse(absl::StatusCode code, std::string_view message, std::string_view reason,
                     absl::Duration retry_after = absl::ZeroDuration()) {
@@ -22,12 +23,18 @@ absl::Status Refuse(absl::StatusCode code, std::string_view message, std::string
   return base::MakeError(code, message, std::move(detail));
 }
 
+// A request_id is its principal's own. No principal has a NUL.
+std::string StartKey(const GenerationRequest& request) {
+  return absl::StrCat(request.principal, absl::string_view("\0", 1), request.request_id);
+}
+
 }  // namespace
 
 GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Options options)
     : engine_(engine),
       options_(options),
       max_running_(options.max_running > 0 ? options.max_running : engine->MaxRunning()),
+      id_prefix_(NewIdPrefix()),
       generation_metrics_(metrics),
       running_gauge_(metrics->Gauge("runnel_requests_running", "Generations the engine works on.")),
       waiting_gauge_(metrics->Gauge("runnel_requests_waiting", "Generations admitted that wait for the engine.")),
@@ -51,14 +58,15 @@ absl::StatusOr<GenerationManager::Started> GenerationManager::Start(const Genera
                                                                     uint64_t fingerprint) {
   {
     base::MutexLock lock(&mu_);
-    ASSIGN_OR_RETURN(auto existing, FindStartedLocked(request.request_id, fingerprint));
+    ASSIGN_OR_RETURN(auto existing, FindStartedLocked(request, fingerprint));
     if (existing != nullptr) return Started{existing, Generation::Hold(existing), true};
     RETURN_IF_ERROR(AdmitLocked(request.choice_count));
   }
   // Without the lock: tokenising takes its time.
   ASSIGN_OR_RETURN(auto prepared, engine_->Prepare(request));
   Generation::Options generation_options;
-  generation_options.id = NewGenerationId();
+  generation_options.id = NewGenerationId(id_prefix_);
+  generation_options.principal = request.principal;
   generation_options.model = request.model;
   generation_options.choice_count = request.choice_count;
   generation_options.prompt_tokens = prepared->prompt_tokens();
@@ -69,7 +77,7 @@ absl::StatusOr<GenerationManager::Started> GenerationManager::Start(const Genera
 
   base::MutexLock lock(&mu_);
   // Again: another thread may have done the same meanwhile.
-  ASSIGN_OR_RETURN(auto existing, FindStartedLocked(request.request_id, fingerprint));
+  ASSIGN_OR_RETURN(auto existing, FindStartedLocked(request, fingerprint));
   if (existing != nullptr) return Started{existing, Generation::Hold(existing), true};
   if (absl::Status admitted = AdmitLocked(request.choice_count); !admitted.ok()) {
     rejected_.Increment();
@@ -79,8 +87,8 @@ absl::StatusOr<GenerationManager::Started> GenerationManager::Start(const Genera
   Started started{generation, Generation::Hold(generation), false};
   generations_[generation->id()] = generation;
   if (!request.request_id.empty()) {
-    starts_[request.request_id] = {fingerprint, generation->id()};
-    request_ids_[generation->id()] = request.request_id;
+    starts_[StartKey(request)] = {fingerprint, generation->id()};
+    start_keys_[generation->id()] = StartKey(request);
   }
   ++live_;
   if (waiting_.empty() && running_choices_ + request.choice_count <= max_running_) {
@@ -95,10 +103,10 @@ absl::StatusOr<GenerationManager::Started> GenerationManager::Start(const Genera
   return started;
 }
 
-absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::FindStartedLocked(const std::string& request_id,
+absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::FindStartedLocked(const GenerationRequest& request,
                                                                                  uint64_t fingerprint) const {
-  if (request_id.empty()) return std::shared_ptr<Generation>();
-  const auto found = starts_.find(request_id);
+  if (request.request_id.empty()) return std::shared_ptr<Generation>();
+  const auto found = starts_.find(StartKey(request));
   if (found == starts_.end()) return std::shared_ptr<Generation>();
   if (found->second.fingerprint != fingerprint) {
     return Refuse(absl::StatusCode::kInvalidArgument, "request_id was used before with another request",
@@ -123,27 +131,29 @@ absl::Status GenerationManager::AdmitLocked(uint32_t choice_count) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::Find(const std::string& id) const {
+absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::Find(const std::string& id,
+                                                                    const std::string& principal) const {
   base::MutexLock lock(&mu_);
   const auto found = generations_.find(id);
-  if (found == generations_.end()) return NotFoundLocked(id);
+  if (found == generations_.end() || found->second->principal() != principal) return NotFoundLocked(id, principal);
   return found->second;
 }
 
-absl::Status GenerationManager::NotFoundLocked(const std::string& id) const {
-  if (tombstones_.contains(id)) {
-    return Refuse(absl::StatusCode::kNotFound, "the generation was purged", "GENERATION_EXPIRED");
+absl::Status GenerationManager::NotFoundLocked(const std::string& id, const std::string& principal) const {
+  if (const auto found = tombstones_.find(id); found != tombstones_.end() && found->second == principal) {
+    return Refuse(absl::StatusCode::kNotFound, "the generation was purged", kExpired);
   }
   return Refuse(absl::StatusCode::kNotFound, "no such generation", "GENERATION_NOT_FOUND");
 }
 
-absl::Status GenerationManager::Delete(const std::string& id) {
+absl::Status GenerationManager::Delete(const std::string& id, const std::string& principal) {
   std::shared_ptr<Generation> generation;
   {
     base::MutexLock lock(&mu_);
     const auto found = generations_.find(id);
-    if (found == generations_.end()) {
-      return tombstones_.contains(id) ? absl::OkStatus() : NotFoundLocked(id);
+    if (found == generations_.end() || found->second->principal() != principal) {
+      const absl::Status status = NotFoundLocked(id, principal);
+      return base::DetailOf(status).reason == kExpired ? absl::OkStatus() : status;
     }
     generation = found->second;
     const auto finished = std::find_if(finished_.begin(), finished_.end(), [&](const auto& f) { return f.id == id; });
@@ -158,13 +168,14 @@ absl::Status GenerationManager::Delete(const std::string& id) {
 }
 
 void GenerationManager::ForgetLocked(const std::string& id) {
-  if (const auto request_id = request_ids_.find(id); request_id != request_ids_.end()) {
-    starts_.erase(request_id->second);
-    request_ids_.erase(request_id);
+  if (const auto key = start_keys_.find(id); key != start_keys_.end()) {
+    starts_.erase(key->second);
+    start_keys_.erase(key);
   }
-  generations_.erase(id);
+  const auto found = generations_.find(id);
+  tombstones_[id] = found->second->principal();
+  generations_.erase(found);
   purged_.Increment();
-  tombstones_.insert(id);
   tombstone_order_.push_back(id);
   if (tombstone_order_.size() > options_.max_tombstones) {
     tombstones_.erase(tombstone_order_.front());

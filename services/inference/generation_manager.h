@@ -51,11 +51,12 @@ class GenerationManager final : public GenerationObserver {
   // IDEMPOTENCY_MISMATCH), NotFound MODEL_NOT_FOUND.
   absl::StatusOr<Started> Start(const GenerationRequest& request, uint64_t fingerprint) EXCLUDES(mu_);
 
-  // NotFound GENERATION_NOT_FOUND or GENERATION_EXPIRED.
-  absl::StatusOr<std::shared_ptr<Generation>> Find(const std::string& id) const EXCLUDES(mu_);
+  // NotFound GENERATION_NOT_FOUND or GENERATION_EXPIRED. What belongs to another principal is not found.
+  absl::StatusOr<std::shared_ptr<Generation>> Find(const std::string& id, const std::string& principal) const
+      EXCLUDES(mu_);
 
-  // Cancels and forgets.
-  absl::Status Delete(const std::string& id) EXCLUDES(mu_);
+  // Cancels and forgets. Fails as Find, but for what was purged already.
+  absl::Status Delete(const std::string& id, const std::string& principal) EXCLUDES(mu_);
 
   // When a generation's log may be purged, on the wall clock. InfiniteFuture while it runs.
   absl::Time ExpiresAt(const Generation& generation) const;
@@ -69,6 +70,8 @@ class GenerationManager final : public GenerationObserver {
 
   std::vector<ModelInfo> Models() const { return engine_->Models(); }
   absl::Duration retention() const { return options_.retention; }
+  // What the ids of its generations begin with, after `gen_`.
+  const std::string& id_prefix() const { return id_prefix_; }
 
   // GenerationObserver.
   void OnDetached(Generation* generation, absl::Duration deadline) override EXCLUDES(mu_);
@@ -104,15 +107,16 @@ class GenerationManager final : public GenerationObserver {
   void CollectWaitingLocked(Chores* chores) REQUIRES(mu_);
   void PurgeFinishedLocked() REQUIRES(mu_);
   void ForgetLocked(const std::string& id) REQUIRES(mu_);
-  absl::Status NotFoundLocked(const std::string& id) const REQUIRES(mu_);
+  absl::Status NotFoundLocked(const std::string& id, const std::string& principal) const REQUIRES(mu_);
   absl::Status AdmitLocked(uint32_t choice_count) const REQUIRES(mu_);
-  // Null if `request_id` is new.
-  absl::StatusOr<std::shared_ptr<Generation>> FindStartedLocked(const std::string& request_id, uint64_t fingerprint)
-      const REQUIRES(mu_);
+  // Null if the request has no id, or a new one.
+  absl::StatusOr<std::shared_ptr<Generation>> FindStartedLocked(const GenerationRequest& request,
+                                                                uint64_t fingerprint) const REQUIRES(mu_);
 
   Engine* const engine_;
   const Options options_;
   const uint32_t max_running_;
+  const std::string id_prefix_;
   GenerationMetrics generation_metrics_;
   prometheus::Gauge& running_gauge_;
   prometheus::Gauge& waiting_gauge_;
@@ -125,8 +129,8 @@ class GenerationManager final : public GenerationObserver {
   base::CondVar wake_;
   base::CondVar idle_;
   std::unordered_map<std::string, std::shared_ptr<Generation>> generations_ GUARDED_BY(mu_);
-  std::unordered_map<std::string, IdempotentStart> starts_ GUARDED_BY(mu_);      // by request_id
-  std::unordered_map<std::string, std::string> request_ids_ GUARDED_BY(mu_);     // by generation id
+  std::unordered_map<std::string, IdempotentStart> starts_ GUARDED_BY(mu_);  // by StartKey
+  std::unordered_map<std::string, std::string> start_keys_ GUARDED_BY(mu_);  // by generation id
   std::deque<Waiting> waiting_ GUARDED_BY(mu_);
   uint32_t running_choices_ GUARDED_BY(mu_) = 0;
   uint32_t live_ GUARDED_BY(mu_) = 0;  // running and waiting generations
@@ -139,7 +143,7 @@ class GenerationManager final : public GenerationObserver {
   };
   std::deque<Finished> finished_ GUARDED_BY(mu_);  // the oldest first
   size_t finished_bytes_ GUARDED_BY(mu_) = 0;
-  std::unordered_set<std::string> tombstones_ GUARDED_BY(mu_);
+  std::unordered_map<std::string, std::string> tombstones_ GUARDED_BY(mu_);  // the principal, by generation id
   std::deque<std::string> tombstone_order_ GUARDED_BY(mu_);
   bool chores_pending_ GUARDED_BY(mu_) = false;
   bool draining_ GUARDED_BY(mu_) = false;

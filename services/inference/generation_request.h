@@ -40,6 +40,7 @@ struct GenerationRequest {
   std::vector<std::string> stop;
   absl::Duration detach_timeout;  // InfiniteDuration: never cancelled for want of readers
   std::string request_id;
+  std::string principal;  // whose it is
   std::map<std::string, std::string> metadata;
 };
 

@@ -36,7 +36,7 @@ absl::StatusOr<GenerationManager::Started> InferenceService::StartGeneration(con
 
 absl::StatusOr<GenerationManager::Started> InferenceService::FindForResume(
     const v1::ResumeGenerationRequest& request) {
-  ASSIGN_OR_RETURN(auto generation, manager_->Find(request.generation_id()));
+  ASSIGN_OR_RETURN(auto generation, manager_->Find(request.generation_id(), request.principal()));
   const uint64_t last_seq = generation->log().GetState().last_seq;
   if (request.gap_policy() == v1::GAP_POLICY_FAIL && request.after_seq() > last_seq) return AfterBeyondEnd(last_seq);
   return GenerationManager::Started{generation, Generation::Hold(generation), true};
@@ -63,7 +63,7 @@ grpc::ServerBidiReactor<v1::LinkRequest, v1::LinkResponse>* InferenceService::Li
 grpc::ServerUnaryReactor* InferenceService::GetGeneration(grpc::CallbackServerContext* context,
                                                           const v1::GetGenerationRequest* request,
                                                           v1::GetGenerationResponse* response) {
-  auto generation = manager_->Find(request->generation_id());
+  auto generation = manager_->Find(request->generation_id(), request->principal());
   if (!generation.ok()) return FinishUnary(context, generation.status());
   const Generation::Hold hold(*generation);  // its end renews the detach timeout
   GenerationToProto(**generation, manager_->ExpiresAt(**generation), response->mutable_generation());
@@ -73,7 +73,7 @@ grpc::ServerUnaryReactor* InferenceService::GetGeneration(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* InferenceService::CancelGeneration(grpc::CallbackServerContext* context,
                                                              const v1::CancelGenerationRequest* request,
                                                              v1::CancelGenerationResponse* response) {
-  auto generation = manager_->Find(request->generation_id());
+  auto generation = manager_->Find(request->generation_id(), request->principal());
   if (!generation.ok()) return FinishUnary(context, generation.status());
   response->set_status(StatusToProto(**generation));
   response->set_last_seq((*generation)->log().GetState().last_seq);
@@ -84,7 +84,7 @@ grpc::ServerUnaryReactor* InferenceService::CancelGeneration(grpc::CallbackServe
 grpc::ServerUnaryReactor* InferenceService::DeleteGeneration(grpc::CallbackServerContext* context,
                                                              const v1::DeleteGenerationRequest* request,
                                                              v1::DeleteGenerationResponse*) {
-  return FinishUnary(context, manager_->Delete(request->generation_id()));
+  return FinishUnary(context, manager_->Delete(request->generation_id(), request->principal()));
 }
 
 grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerContext* context,

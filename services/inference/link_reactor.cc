@@ -104,7 +104,7 @@ void LinkReactor::HandleGenerate(const v1::LinkGenerate& command) {
 
 void LinkReactor::HandleAttach(const v1::LinkAttach& command) {
   if (!CheckFree(command.attachment())) return;
-  auto generation = manager_->Find(command.generation_id());
+  auto generation = manager_->Find(command.generation_id(), command.principal());
   if (!generation.ok()) return Reject(command.attachment(), generation.status());
   GenerationManager::Started started{*generation, Generation::Hold(*generation), true};
   Attach(command.attachment(), std::move(started), command.after_seq(), command.gap_policy());
@@ -228,6 +228,7 @@ bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round) {
   response_.Clear();
   if (std::exchange(hello_due_, false)) {
     response_.mutable_hello()->set_replica(options_->replica);
+    response_.mutable_hello()->set_id_prefix(manager_->id_prefix());
     response_.mutable_hello()->set_max_attachments(options_->max_attachments);
     response_.mutable_hello()->mutable_retention()->set_seconds(absl::ToInt64Seconds(manager_->retention()));
   }

@@ -23,6 +23,7 @@ constexpr uint32_t kMaxChoices = 8;
 constexpr int kMaxStops = 4;
 constexpr size_t kMaxStopBytes = 128;
 constexpr size_t kMaxRequestIdBytes = 128;
+constexpr size_t kMaxPrincipalBytes = 128;
 constexpr size_t kMaxMetadataPairs = 16;
 constexpr size_t kMaxMetadataKeyBytes = 64;
 constexpr size_t kMaxMetadataValueBytes = 512;
@@ -128,6 +129,10 @@ absl::Status ReadClientData(const v1::GenerateRequest& proto, GenerationRequest*
     return InvalidField("request_id", absl::StrCat("want up to ", kMaxRequestIdBytes, " printable ASCII characters"));
   }
   request->request_id = id;
+  request->principal = proto.principal();
+  if (request->principal.size() > kMaxPrincipalBytes || request->principal.find('\0') != std::string::npos) {
+    return InvalidField("principal", absl::StrCat("want up to ", kMaxPrincipalBytes, " bytes without a NUL"));
+  }
   if (proto.metadata().size() > kMaxMetadataPairs) {
     return InvalidField("metadata", absl::StrCat("at most ", kMaxMetadataPairs, " pairs"));
   }

@@ -100,7 +100,9 @@ class GenerationManagerTest : public ::testing::Test {
     sink->Append(0, text, 1, &wake);
     sink->EndAll(FinishReason::kStop, &wake);
   }
-  std::string ReasonOfFind(const std::string& id) { return base::DetailOf(manager_->Find(id).status()).reason; }
+  std::string ReasonOfFind(const std::string& id, const std::string& principal = "") {
+    return base::DetailOf(manager_->Find(id, principal).status()).reason;
+  }
 
   testing::FakeClock clock_;
   base::Metrics metrics_;
@@ -111,10 +113,11 @@ class GenerationManagerTest : public ::testing::Test {
 };
 
 TEST(GenerationId, IsPrefixAndBase32) {
-  const std::string id = NewGenerationId();
+  const std::string id = NewGenerationId("abcd");
   EXPECT_EQ(id.size(), 30u);
+  EXPECT_EQ(id.substr(0, 8), "gen_abcd");
   EXPECT_TRUE(IsGenerationId(id));
-  EXPECT_NE(id, NewGenerationId());
+  EXPECT_NE(id, NewGenerationId("abcd"));
   for (const char* bad : {"", "gen_", "gen_AAAAAAAAAAAAAAAAAAAAAAAAAA", "gen_aaaaaaaaaaaaaaaaaaaaaaaaa",
                           "xen_aaaaaaaaaaaaaaaaaaaaaaaaaa", "gen_aaaaaaaaaaaaaaaaaaaaaaaaa1"}) {
     EXPECT_FALSE(IsGenerationId(bad)) << bad;
@@ -194,11 +197,11 @@ TEST_F(GenerationManagerTest, DetachTimeoutOfZeroCancelsAtOnce) {
 TEST_F(GenerationManagerTest, PurgesByTimeAndRemembersTheId) {
   const std::string id = Start()->id();
   EndOldest();
-  EXPECT_TRUE(manager_->Find(id).ok());
+  EXPECT_TRUE(manager_->Find(id, "").ok());
   clock_.Advance(absl::Minutes(11));
-  EXPECT_TRUE(WaitUntil([&] { return !manager_->Find(id).ok(); }));
+  EXPECT_TRUE(WaitUntil([&] { return !manager_->Find(id, "").ok(); }));
   EXPECT_EQ(ReasonOfFind(id), "GENERATION_EXPIRED");
-  EXPECT_EQ(ReasonOfFind(NewGenerationId()), "GENERATION_NOT_FOUND");
+  EXPECT_EQ(ReasonOfFind(NewGenerationId("abcd")), "GENERATION_NOT_FOUND");
 }
 
 TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsWhatRuns) {
@@ -212,8 +215,8 @@ TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsWhatRuns) {
     EndOldest(std::string(100'000, 'x'));
   }
   EXPECT_EQ(ReasonOfFind(ids[0]), "GENERATION_EXPIRED");
-  EXPECT_TRUE(manager_->Find(ids[3]).ok());
-  EXPECT_TRUE(manager_->Find(running).ok());
+  EXPECT_TRUE(manager_->Find(ids[3], "").ok());
+  EXPECT_TRUE(manager_->Find(running, "").ok());
   WakeSet wake;
   running_sink->EndAll(FinishReason::kStop, &wake);
 }
@@ -223,18 +226,64 @@ TEST_F(GenerationManagerTest, ForgetsTombstonesBeyondTheirLimit) {
   Remake();
   const std::string first = Start()->id();
   const std::string second = Start()->id();
-  EXPECT_TRUE(manager_->Delete(first).ok());
-  EXPECT_TRUE(manager_->Delete(second).ok());
+  EXPECT_TRUE(manager_->Delete(first, "").ok());
+  EXPECT_TRUE(manager_->Delete(second, "").ok());
   EXPECT_EQ(ReasonOfFind(first), "GENERATION_NOT_FOUND");
   EXPECT_EQ(ReasonOfFind(second), "GENERATION_EXPIRED");
 }
 
 TEST_F(GenerationManagerTest, DeleteCancelsAndIsIdempotent) {
   const auto generation = Start();
-  EXPECT_TRUE(manager_->Delete(generation->id()).ok());
+  EXPECT_TRUE(manager_->Delete(generation->id(), "").ok());
   EXPECT_TRUE(generation->cancelled());
-  EXPECT_TRUE(manager_->Delete(generation->id()).ok());
-  EXPECT_EQ(manager_->Delete("gen_none").code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(manager_->Delete(generation->id(), "").ok());
+  EXPECT_EQ(manager_->Delete("gen_none", "").code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(GenerationManagerTest, AnotherPrincipalIsToldThatThereIsNone) {
+  GenerationRequest request = Request();
+  request.principal = "ann";
+  const std::string id = Start(request)->id();
+  EXPECT_EQ(id.substr(4, 4), manager_->id_prefix());
+  EXPECT_TRUE(manager_->Find(id, "ann").ok());
+  for (const char* other : {"", "bob", "an", "anna"}) {
+    EXPECT_EQ(ReasonOfFind(id, other), "GENERATION_NOT_FOUND") << other;
+    EXPECT_EQ(manager_->Delete(id, other).code(), absl::StatusCode::kNotFound) << other;
+  }
+  EXPECT_TRUE(manager_->Find(id, "ann").ok());
+  EXPECT_TRUE(manager_->Delete(id, "ann").ok());
+  EXPECT_EQ(ReasonOfFind(id, "ann"), "GENERATION_EXPIRED");
+  EXPECT_EQ(ReasonOfFind(id, "bob"), "GENERATION_NOT_FOUND");
+}
+
+TEST_F(GenerationManagerTest, ARequestIdIsItsPrincipalsOwn) {
+  GenerationRequest request = Request();
+  request.request_id = "r1";
+  request.principal = "ann";
+  const std::string anns = Start(request)->id();
+  request.principal = "bob";
+  const std::string bobs = Start(request, 2)->id();
+  EXPECT_NE(anns, bobs);
+  EXPECT_EQ(Start(request, 2)->id(), bobs);
+  request.principal = "ann";
+  EXPECT_EQ(Start(request)->id(), anns);
+}
+
+TEST_F(GenerationManagerTest, TellsThePlaceInTheQueue) {
+  const auto running = Start();
+  Start();
+  const auto waiting = Start();
+  EXPECT_EQ(running->progress().stage, Progress::Stage::kPrefill);
+  EXPECT_FALSE(running->progress().prefill_share.has_value());
+  running->SetPrefillShare(0.5f);
+  EXPECT_EQ(running->progress().prefill_share, 0.5f);
+  EXPECT_EQ(waiting->progress().stage, Progress::Stage::kQueued);
+  EXPECT_EQ(waiting->progress().queue_position, 1u);
+  WakeSet wake;
+  running->Append(0, "x", 1, &wake);
+  EXPECT_EQ(running->progress().stage, Progress::Stage::kDecoding);
+  EndOldest();
+  EXPECT_TRUE(WaitUntil([&] { return waiting->progress().stage == Progress::Stage::kPrefill; }));
 }
 
 TEST_F(GenerationManagerTest, DrainRefusesNewOnesAndWaitsForTheOld) {

@@ -150,7 +150,7 @@ TEST_F(ServiceTest, EndOfTheCallLeavesTheGenerationRunning) {
     context.TryCancel();
     EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
   }
-  const auto generation = manager_.Find(id);
+  const auto generation = manager_.Find(id, "");
   ASSERT_TRUE(generation.ok());
   EXPECT_TRUE(WaitUntil([&] { return (*generation)->log().GetState().ended; }));
   EXPECT_EQ((*generation)->log().Snapshot().choices[0].text, ScriptedText(6, 2000));
