@@ -46,6 +46,9 @@ BridgeMetrics::BridgeMetrics(base::Metrics* metrics, const std::string& transpor
       link_events(metrics->Counter("runnel_link_events_total", "Events received.", labels)),
       link_read_pauses(metrics->Counter("runnel_link_read_pauses_total",
                                         "Times that a Link was not read because its thread was behind.", labels)),
+      lost_generations(metrics->Counter("runnel_lost_generations_total",
+                                        "Streams ended because the replica that kept their generation is gone.",
+                                        labels)),
       reattachments(metrics->Counter("runnel_link_reattachments_total",
                                      "Attachments made anew after a loss of their Link or a pause.", labels)) {}
 

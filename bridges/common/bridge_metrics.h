@@ -6,8 +6,8 @@
 
 namespace runnel::bridge {
 
-// The metrics that both bridges have, made once; `transport` (sse, ws) labels them. Each is thread-safe. Count events and
-// bytes once a write rather than once an event.
+// The metrics that both bridges have, made once; `transport` (sse, ws) labels them. Each is thread-safe. Count events
+// and bytes once a write rather than once an event.
 struct BridgeMetrics {
   BridgeMetrics(base::Metrics* metrics, const std::string& transport);
 
@@ -36,6 +36,7 @@ struct BridgeMetrics {
   prometheus::Counter& link_batches;
   prometheus::Counter& link_events;
   prometheus::Counter& link_read_pauses;
+  prometheus::Counter& lost_generations;
   prometheus::Counter& reattachments;
 
   // runnel_http_requests_total by status.

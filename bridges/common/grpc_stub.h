@@ -3,16 +3,23 @@
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
+#include <string>
 
 #include "runnel/v1/inference.grpc.pb.h"
 
 namespace runnel::bridge {
 
-// The one connection of a bridge to the inference service. Included by link.cc and inference_client.cc only, so that
-// gRPC's headers are compiled nowhere else.
+// The one connection of a bridge to a replica of the inference service, shared by all of its threads. Included only
+// where calls are made, so that gRPC's headers are compiled nowhere else.
+//
+// Let go of last on no thread of gRPC's: the channel's end waits for them.
 struct GrpcStub {
+  std::string address;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::InferenceService::Stub> stub;
 };
+
+// `address` is host:port, or any name that gRPC knows. Does not connect yet.
+std::shared_ptr<GrpcStub> ConnectTo(const std::string& address);
 
 }  // namespace runnel::bridge

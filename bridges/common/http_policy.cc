@@ -222,7 +222,9 @@ HttpResponse ErrorResponse(const HttpError& error) {
   return response;
 }
 
-std::string StatusLine(int status) { return absl::StrCat("HTTP/1.1 ", status, " ", ToAbsl(ReasonPhrase(status)), "\r\n"); }
+std::string StatusLine(int status) {
+  return absl::StrCat("HTTP/1.1 ", status, " ", ToAbsl(ReasonPhrase(status)), "\r\n");
+}
 
 std::string Serialize(const HttpResponse& response) {
   std::string bytes = StatusLine(response.status);
@@ -250,26 +252,26 @@ HttpPolicy::HttpPolicy(const BridgeOptions& options) : keys_(options.api_keys), 
   any_origin_ = std::find(origins_.begin(), origins_.end(), "*") != origins_.end();
 }
 
-absl::Status HttpPolicy::CheckKey(std::string_view key) const {
-  if (keys_.empty()) return absl::OkStatus();
+absl::StatusOr<std::string> HttpPolicy::AuthorizeKey(std::string_view key) const {
+  if (keys_.empty()) return std::string();
   // Digests have one length and tell nothing about how much of a key was right; all keys are looked at.
   const Digest given = Sha256(key);
-  bool found = false;
-  for (const std::string& known : keys_) {
-    const Digest digest = Sha256(known);
-    found |= CRYPTO_memcmp(digest.data(), given.data(), digest.size()) == 0;
+  const ApiKey* found = nullptr;
+  for (const ApiKey& known : keys_) {
+    const Digest digest = Sha256(known.key);
+    if (CRYPTO_memcmp(digest.data(), given.data(), digest.size()) == 0) found = &known;
   }
-  if (found) return absl::OkStatus();
+  if (found != nullptr) return found->principal;
   base::ErrorDetail detail;
   detail.reason = "INVALID_API_KEY";
   return base::MakeError(absl::StatusCode::kUnauthenticated, "the API key is missing or not known here",
                          std::move(detail));
 }
 
-absl::Status HttpPolicy::CheckAuthorization(std::string_view authorization) const {
+absl::StatusOr<std::string> HttpPolicy::Authorize(std::string_view authorization) const {
   constexpr std::string_view kBearer = "bearer ";
   const bool bearer = absl::StartsWithIgnoreCase(ToAbsl(authorization), ToAbsl(kBearer));
-  return CheckKey(bearer ? authorization.substr(kBearer.size()) : std::string_view());
+  return AuthorizeKey(bearer ? authorization.substr(kBearer.size()) : std::string_view());
 }
 
 absl::Status HttpPolicy::CheckOrigin(std::string_view origin, std::string_view host) const {
@@ -289,8 +291,9 @@ absl::Status HttpPolicy::CheckOrigin(std::string_view origin, std::string_view h
 
 std::string HttpPolicy::CorsHeaders(std::string_view origin) {
   if (origin.empty()) return "";
-  return absl::StrCat("access-control-allow-origin: ", ToAbsl(origin),
-                      "\r\naccess-control-expose-headers: x-request-id, x-generation-id, retry-after\r\nvary: origin\r\n");
+  return absl::StrCat(
+      "access-control-allow-origin: ", ToAbsl(origin),
+      "\r\naccess-control-expose-headers: x-request-id, x-generation-id, retry-after\r\nvary: origin\r\n");
 }
 
 std::string HttpPolicy::PreflightHeaders(std::string_view origin, std::string_view requested) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "bridges/common/options.h"
 
 // What is the same for every HTTP answer of both bridges: who may ask, from which page, and how an error looks.
@@ -51,14 +52,14 @@ class HttpPolicy {
   explicit HttpPolicy(const BridgeOptions& options);
 
   bool needs_key() const { return !keys_.empty(); }
-  // `authorization` is the header's value. OK, or Unauthenticated (reason INVALID_API_KEY). The time it takes does not
-  // depend on how much of a key is right.
-  absl::Status CheckAuthorization(std::string_view authorization) const;
-  absl::Status CheckKey(std::string_view key) const;
+  // Whose key it is; the empty principal if no key is asked for. `authorization` is the header's value. Unauthenticated
+  // (reason INVALID_API_KEY) for any other key. The time it takes does not depend on how much of a key is right.
+  absl::StatusOr<std::string> Authorize(std::string_view authorization) const;
+  absl::StatusOr<std::string> AuthorizeKey(std::string_view key) const;
 
   // `origin` and `host` are the headers' values; an empty origin (no browser) is fine. PermissionDenied (reason
-  // ORIGIN_NOT_ALLOWED) otherwise. Without a list: the origin's host must be the one of the request's Host; and, as long
-  // as no key is asked for, that host must be an address or localhost, so that a name which was made to point here
+  // ORIGIN_NOT_ALLOWED) otherwise. Without a list: the origin's host must be the one of the request's Host; and, as
+  // long as no key is asked for, that host must be an address or localhost, so that a name which was made to point here
   // (DNS rebinding) is none.
   absl::Status CheckOrigin(std::string_view origin, std::string_view host) const;
 
@@ -68,7 +69,7 @@ class HttpPolicy {
   static std::string PreflightHeaders(std::string_view origin, std::string_view requested);
 
  private:
-  std::vector<std::string> keys_;
+  std::vector<ApiKey> keys_;
   std::vector<std::string> origins_;
   bool any_origin_ = false;
 };

@@ -4,126 +4,103 @@
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <set>
-#include <type_traits>
 #include <utility>
 
 #include "bridges/common/grpc_stub.h"
+#include "bridges/common/io_threads.h"
 #include "services/base/grpc_status.h"
 #include "services/base/mutex.h"
 
 namespace runnel::bridge {
-namespace {
 
-std::unique_ptr<GrpcStub> Connect(const std::string& target) {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
-  // The Links have a backoff of their own; gRPC's, which doubles to two minutes, would hide a service that is back.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
-  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  // Bridges of one process, as in tests, must not share a connection through gRPC's pool.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  auto stub = std::make_unique<GrpcStub>();
-  stub->channel = grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
-  stub->stub = v1::InferenceService::NewStub(stub->channel);
-  return stub;
-}
-
-}  // namespace
-
-// The calls under way, so that the destructor can end them.
+// The calls under way, so that Shutdown can end them.
 struct InferenceClient::Calls {
   base::Mutex mu;
   base::CondVar none;
-  std::set<grpc::ClientContext*> live GUARDED_BY(mu);  // may be cancelled
-  size_t count GUARDED_BY(mu) = 0;                      // not destroyed yet
+  std::set<grpc::ClientContext*> live GUARDED_BY(mu);
+  bool shut_down GUARDED_BY(mu) = false;
 
-  void Add(grpc::ClientContext* context) {
+  // False if no call may begin any more.
+  bool Add(grpc::ClientContext* context) {
     base::MutexLock lock(&mu);
-    live.insert(context);
-    ++count;
+    if (!shut_down) live.insert(context);
+    return !shut_down;
   }
   void Remove(grpc::ClientContext* context) {
     base::MutexLock lock(&mu);
     live.erase(context);
-  }
-  void CountDestroyed() {
-    base::MutexLock lock(&mu);
-    if (--count == 0) none.NotifyAll();
+    if (live.empty()) none.NotifyAll();
   }
 };
 
 namespace {
 
-template <typename Result>
-using Done = std::function<void(absl::StatusOr<Result>)>;
+using Async = v1::InferenceService::StubInterface::async_interface;
 
-// One call. `Convert` makes the result of an OK response. Owns itself from Start to OnDone.
+template <typename Request, typename Response>
+using Method = void (Async::*)(grpc::ClientContext*, const Request*, Response*, grpc::ClientUnaryReactor*);
+
+// One call. `convert` makes the result of an OK response. From Start to OnDone it owns itself; then it goes to the io
+// thread, where it ends: it holds the channel, which no thread of gRPC's may let go of last.
 template <typename Result, typename Request, typename Response, typename Calls>
 class UnaryCall final : public grpc::ClientUnaryReactor {
  public:
   using Convert = Result (*)(Response response);
+  using Done = InferenceClient::Callback<Result>;
 
-  UnaryCall(std::shared_ptr<Calls> calls, net::io_context* io, Request request, Convert convert, Done<Result> done)
+  UnaryCall(std::shared_ptr<Calls> calls, net::io_context* io, Request request, Convert convert, Done done)
       : calls_(std::move(calls)), io_(io), convert_(convert), request_(std::move(request)), done_(std::move(done)) {}
 
-  template <typename Method>
-  void Start(GrpcStub* stub, absl::Duration timeout, Method method) {
-    context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
-    (stub->stub->async()->*method)(&context_, &request_, &response_, this);
-    {
-      base::MutexLock lock(&mu_);
-      calls_->Add(&context_);
+  void Start(std::shared_ptr<GrpcStub> stub, absl::Duration timeout, Method<Request, Response> method) {
+    if (!calls_->Add(&context_)) {
+      delete this;
+      return;
     }
+    stub_ = std::move(stub);
+    context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
+    (stub_->stub->async()->*method)(&context_, &request_, &response_, this);
+    // What gRPC's own locks order after this, ThreadSanitizer cannot see.
+    { base::MutexLock lock(&mu_); }
     StartCall();
   }
 
   void OnDone(const grpc::Status& status) override {
-    // What gRPC's own locks order after Start, ThreadSanitizer cannot see.
     { base::MutexLock lock(&mu_); }
+    status_ = base::FromGrpcStatus(status);
     const std::shared_ptr<Calls> calls = calls_;
-    calls->Remove(&context_);
-    absl::StatusOr<Result> result = Outcome(status);
-    net::post(*io_, [done = std::move(done_), outcome = std::move(result)]() mutable { done(std::move(outcome)); });
-    // The context holds the channel, which must be let go of last by who destroys the client and waits for the count.
-    delete this;
-    calls->CountDestroyed();
+    grpc::ClientContext* const context = &context_;
+    net::post(*io_, [self = std::unique_ptr<UnaryCall>(this)] { self->Finish(); });
+    calls->Remove(context);
   }
 
  private:
-  absl::StatusOr<Result> Outcome(const grpc::Status& status) {
-    if (!status.ok()) return base::FromGrpcStatus(status);
-    return convert_(std::move(response_));
+  void Finish() {
+    if (!status_.ok()) return done_(status_);
+    done_(convert_(std::move(response_)));
   }
 
   base::Mutex mu_;
   const std::shared_ptr<Calls> calls_;
   net::io_context* const io_;
   const Convert convert_;
+  std::shared_ptr<GrpcStub> stub_;
   grpc::ClientContext context_;
   Request request_;
   Response response_;
-  Done<Result> done_;
+  absl::Status status_;
+  const Done done_;
 };
 
+// Finds the replica and calls it.
 template <typename Result, typename Request, typename Response, typename Calls>
-void Begin(GrpcStub* stub, const std::shared_ptr<Calls>& calls, net::io_context* io, absl::Duration timeout,
-           Request request, Result (*convert)(Response), Done<Result> done) {
-  using Async = v1::InferenceService::StubInterface::async_interface;
-  using Method = void (Async::*)(grpc::ClientContext*, const Request*, Response*, grpc::ClientUnaryReactor*);
-  auto* call = new UnaryCall<Result, Request, Response, Calls>(calls, io, std::move(request), convert, std::move(done));
-  if constexpr (std::is_same_v<Request, v1::GetGenerationRequest>) {
-    call->Start(stub, timeout, Method(&Async::GetGeneration));
-  } else if constexpr (std::is_same_v<Request, v1::CancelGenerationRequest>) {
-    call->Start(stub, timeout, Method(&Async::CancelGeneration));
-  } else if constexpr (std::is_same_v<Request, v1::DeleteGenerationRequest>) {
-    call->Start(stub, timeout, Method(&Async::DeleteGeneration));
-  } else {
-    call->Start(stub, timeout, Method(&Async::ListModels));
-  }
+void Begin(IoThread* thread, const std::string& id, std::shared_ptr<Calls> calls, absl::Duration timeout,
+           Request request, Method<Request, Response> method, Result (*convert)(Response),
+           InferenceClient::Callback<Result> done) {
+  thread->links.Locate(id, [=, io = &thread->io](absl::StatusOr<std::shared_ptr<GrpcStub>> stub) {
+    if (!stub.ok()) return done(stub.status());
+    auto* call = new UnaryCall<Result, Request, Response, Calls>(calls, io, request, convert, done);
+    call->Start(*std::move(stub), timeout, method);
+  });
 }
 
 template <typename Message>
@@ -134,42 +111,51 @@ Message Same(Message message) {
 v1::Generation TakeGeneration(v1::GetGenerationResponse response) { return std::move(*response.mutable_generation()); }
 
 template <typename Request>
-Request ById(std::string id) {
+Request ById(const std::string& id, std::string principal) {
   Request request;
-  request.set_generation_id(std::move(id));
+  request.set_generation_id(id);
+  request.set_principal(std::move(principal));
   return request;
 }
 
 }  // namespace
 
-InferenceClient::InferenceClient(const std::string& target, absl::Duration rpc_timeout)
-    : rpc_timeout_(rpc_timeout), stub_(Connect(target)), calls_(std::make_shared<Calls>()) {}
+InferenceClient::InferenceClient(absl::Duration rpc_timeout)
+    : rpc_timeout_(rpc_timeout), calls_(std::make_shared<Calls>()) {}
 
-InferenceClient::~InferenceClient() {
+InferenceClient::~InferenceClient() { Shutdown(); }
+
+void InferenceClient::Shutdown() {
   base::MutexLock lock(&calls_->mu);
+  calls_->shut_down = true;
   for (grpc::ClientContext* context : calls_->live) context->TryCancel();
-  while (calls_->count > 0) calls_->none.Wait(&calls_->mu);
+  while (!calls_->live.empty()) calls_->none.Wait(&calls_->mu);
 }
 
-void InferenceClient::GetGeneration(net::io_context* io, std::string id, Callback<v1::Generation> done) {
-  Begin(stub_.get(), calls_, io, rpc_timeout_, ById<v1::GetGenerationRequest>(std::move(id)), &TakeGeneration,
+void InferenceClient::GetGeneration(IoThread* thread, std::string id, std::string principal,
+                                    Callback<v1::Generation> done) {
+  Begin(thread, id, calls_, rpc_timeout_, ById<v1::GetGenerationRequest>(id, std::move(principal)),
+        Method<v1::GetGenerationRequest, v1::GetGenerationResponse>(&Async::GetGeneration), &TakeGeneration,
         std::move(done));
 }
 
-void InferenceClient::CancelGeneration(net::io_context* io, std::string id,
+void InferenceClient::CancelGeneration(IoThread* thread, std::string id, std::string principal,
                                        Callback<v1::CancelGenerationResponse> done) {
-  Begin(stub_.get(), calls_, io, rpc_timeout_, ById<v1::CancelGenerationRequest>(std::move(id)),
+  Begin(thread, id, calls_, rpc_timeout_, ById<v1::CancelGenerationRequest>(id, std::move(principal)),
+        Method<v1::CancelGenerationRequest, v1::CancelGenerationResponse>(&Async::CancelGeneration),
         &Same<v1::CancelGenerationResponse>, std::move(done));
 }
 
-void InferenceClient::DeleteGeneration(net::io_context* io, std::string id,
+void InferenceClient::DeleteGeneration(IoThread* thread, std::string id, std::string principal,
                                        Callback<v1::DeleteGenerationResponse> done) {
-  Begin(stub_.get(), calls_, io, rpc_timeout_, ById<v1::DeleteGenerationRequest>(std::move(id)),
+  Begin(thread, id, calls_, rpc_timeout_, ById<v1::DeleteGenerationRequest>(id, std::move(principal)),
+        Method<v1::DeleteGenerationRequest, v1::DeleteGenerationResponse>(&Async::DeleteGeneration),
         &Same<v1::DeleteGenerationResponse>, std::move(done));
 }
 
-void InferenceClient::ListModels(net::io_context* io, Callback<v1::ListModelsResponse> done) {
-  Begin(stub_.get(), calls_, io, rpc_timeout_, v1::ListModelsRequest(), &Same<v1::ListModelsResponse>,
+void InferenceClient::ListModels(IoThread* thread, Callback<v1::ListModelsResponse> done) {
+  Begin(thread, "", calls_, rpc_timeout_, v1::ListModelsRequest(),
+        Method<v1::ListModelsRequest, v1::ListModelsResponse>(&Async::ListModels), &Same<v1::ListModelsResponse>,
         std::move(done));
 }
 
@@ -189,28 +175,31 @@ Awaitable<absl::StatusOr<Response>> Await(Start start) {
 
 }  // namespace
 
-Awaitable<absl::StatusOr<v1::Generation>> InferenceClient::GetGeneration(net::io_context* io, std::string id) {
+Awaitable<absl::StatusOr<v1::Generation>> InferenceClient::GetGeneration(IoThread* thread, std::string id,
+                                                                         std::string principal) {
   return Await<v1::Generation>(
-      [this, io, id = std::move(id)](auto done) { GetGeneration(io, id, Callback<v1::Generation>(std::move(done))); });
+      [=, this](auto done) { GetGeneration(thread, id, principal, Callback<v1::Generation>(std::move(done))); });
 }
 
-Awaitable<absl::StatusOr<v1::CancelGenerationResponse>> InferenceClient::CancelGeneration(net::io_context* io,
-                                                                                         std::string id) {
-  return Await<v1::CancelGenerationResponse>([this, io, id = std::move(id)](auto done) {
-    CancelGeneration(io, id, Callback<v1::CancelGenerationResponse>(std::move(done)));
+Awaitable<absl::StatusOr<v1::CancelGenerationResponse>> InferenceClient::CancelGeneration(IoThread* thread,
+                                                                                          std::string id,
+                                                                                          std::string principal) {
+  return Await<v1::CancelGenerationResponse>([=, this](auto done) {
+    CancelGeneration(thread, id, principal, Callback<v1::CancelGenerationResponse>(std::move(done)));
   });
 }
 
-Awaitable<absl::StatusOr<v1::DeleteGenerationResponse>> InferenceClient::DeleteGeneration(net::io_context* io,
-                                                                                         std::string id) {
-  return Await<v1::DeleteGenerationResponse>([this, io, id = std::move(id)](auto done) {
-    DeleteGeneration(io, id, Callback<v1::DeleteGenerationResponse>(std::move(done)));
+Awaitable<absl::StatusOr<v1::DeleteGenerationResponse>> InferenceClient::DeleteGeneration(IoThread* thread,
+                                                                                          std::string id,
+                                                                                          std::string principal) {
+  return Await<v1::DeleteGenerationResponse>([=, this](auto done) {
+    DeleteGeneration(thread, id, principal, Callback<v1::DeleteGenerationResponse>(std::move(done)));
   });
 }
 
-Awaitable<absl::StatusOr<v1::ListModelsResponse>> InferenceClient::ListModels(net::io_context* io) {
+Awaitable<absl::StatusOr<v1::ListModelsResponse>> InferenceClient::ListModels(IoThread* thread) {
   return Await<v1::ListModelsResponse>(
-      [this, io](auto done) { ListModels(io, Callback<v1::ListModelsResponse>(std::move(done))); });
+      [=, this](auto done) { ListModels(thread, Callback<v1::ListModelsResponse>(std::move(done))); });
 }
 
 }  // namespace runnel::bridge

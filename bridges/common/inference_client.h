@@ -11,40 +11,43 @@
 
 namespace runnel::bridge {
 
-struct GrpcStub;
+struct IoThread;
 
-// The unary calls of the inference service, and the connection that the Links share. Thread-safe. Every call ends within
-// the timeout, with the service's status, Unavailable or DeadlineExceeded.
+// The unary calls of the inference service, each to the replica that keeps the generation. To be called on an io
+// thread. Every call ends within its timeouts, with the service's status, Unavailable, NotFound or DeadlineExceeded.
 class InferenceClient {
  public:
   template <typename Response>
   using Callback = std::function<void(absl::StatusOr<Response>)>;
 
-  // `target` is host:port or any gRPC name. Does not connect yet.
-  InferenceClient(const std::string& target, absl::Duration rpc_timeout);
-  // Cancels what is under way and waits for its end; callbacks that have not run yet never will.
+  explicit InferenceClient(absl::Duration rpc_timeout);
   ~InferenceClient();
 
-  // `done` runs on the thread of `io`, never before the call returns, and not at all once `io` has stopped.
-  void GetGeneration(net::io_context* io, std::string id, Callback<v1::Generation> done);
-  void CancelGeneration(net::io_context* io, std::string id, Callback<v1::CancelGenerationResponse> done);
-  void DeleteGeneration(net::io_context* io, std::string id, Callback<v1::DeleteGenerationResponse> done);
-  void ListModels(net::io_context* io, Callback<v1::ListModelsResponse> done);
+  // Cancels what is under way and waits for its end, while the io threads' loops still exist. Callbacks that have not
+  // run yet may never. Idempotent.
+  void Shutdown();
 
-  // The same for coroutines that run on the thread of `io`.
-  Awaitable<absl::StatusOr<v1::Generation>> GetGeneration(net::io_context* io, std::string id);
-  Awaitable<absl::StatusOr<v1::CancelGenerationResponse>> CancelGeneration(net::io_context* io, std::string id);
-  Awaitable<absl::StatusOr<v1::DeleteGenerationResponse>> DeleteGeneration(net::io_context* io, std::string id);
-  Awaitable<absl::StatusOr<v1::ListModelsResponse>> ListModels(net::io_context* io);
+  // `done` runs on `thread`, never before the call returns, and not at all once its loop has stopped. `principal`: on
+  // whose behalf.
+  void GetGeneration(IoThread* thread, std::string id, std::string principal, Callback<v1::Generation> done);
+  void CancelGeneration(IoThread* thread, std::string id, std::string principal,
+                        Callback<v1::CancelGenerationResponse> done);
+  void DeleteGeneration(IoThread* thread, std::string id, std::string principal,
+                        Callback<v1::DeleteGenerationResponse> done);
+  void ListModels(IoThread* thread, Callback<v1::ListModelsResponse> done);
 
-  // For Links.
-  GrpcStub* stub() { return stub_.get(); }
+  // The same for coroutines that run on `thread`.
+  Awaitable<absl::StatusOr<v1::Generation>> GetGeneration(IoThread* thread, std::string id, std::string principal);
+  Awaitable<absl::StatusOr<v1::CancelGenerationResponse>> CancelGeneration(IoThread* thread, std::string id,
+                                                                           std::string principal);
+  Awaitable<absl::StatusOr<v1::DeleteGenerationResponse>> DeleteGeneration(IoThread* thread, std::string id,
+                                                                           std::string principal);
+  Awaitable<absl::StatusOr<v1::ListModelsResponse>> ListModels(IoThread* thread);
 
  private:
   struct Calls;
   const absl::Duration rpc_timeout_;
-  std::unique_ptr<GrpcStub> stub_;
-  std::shared_ptr<Calls> calls_;
+  const std::shared_ptr<Calls> calls_;
 };
 
 }  // namespace runnel::bridge

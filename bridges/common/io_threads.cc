@@ -33,7 +33,7 @@ IoThread::IoThread(size_t thread_index, InferenceClient* inference_client, Bridg
       io(1),
       client(inference_client),
       metrics(bridge_metrics),
-      link(&io, inference_client->stub(), bridge_metrics, link_options) {}
+      links(&io, bridge_metrics, link_options) {}
 
 struct IoThreads::Runner {
   explicit Runner(IoThread* io_thread) : thread(io_thread), work(io_thread->io.get_executor()), timer(io_thread->io) {}
@@ -65,10 +65,7 @@ IoThreads::~IoThreads() {
 
 void IoThreads::Start() {
   for (auto& runner : runners_) {
-    net::post(runner->thread->io, [this, raw = runner.get()] {
-      raw->thread->link.Start();
-      Tick(raw);
-    });
+    net::post(runner->thread->io, [this, raw = runner.get()] { Tick(raw); });
     runner->jthread = std::jthread([thread = runner->thread] { thread->io.run(); });
   }
 }
@@ -78,14 +75,20 @@ void IoThreads::Tick(Runner* runner) {
   runner->timer.async_wait([this, runner](ErrorCode ec) {
     if (ec) return;
     runner->thread->tasks.Tick(MonotonicNow());
-    runner->thread->link.OnTick();
+    runner->thread->links.OnTick();
     Tick(runner);
   });
 }
 
+void IoThreads::Update(const ReplicaSet::State& state) {
+  for (const auto& thread : threads_) {
+    net::post(thread->io, [raw = thread.get(), state] { raw->links.Update(state); });
+  }
+}
+
 size_t IoThreads::links_connected() const {
   size_t count = 0;
-  for (const auto& thread : threads_) count += thread->link.connected() ? 1 : 0;
+  for (const auto& thread : threads_) count += thread->links.connected();
   return count;
 }
 
@@ -121,7 +124,7 @@ void IoThreads::Cut() {
     running = true;
     net::post(runner->thread->io, [raw = runner->thread] {
       raw->tasks.Cut();
-      raw->link.Stop();
+      raw->links.Stop();
     });
   }
   if (running && !WaitUntilEmpty(kAfterCut)) spdlog::warn("{} connections did not end when cut", connections());

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "bridges/common/link.h"
+#include "bridges/common/link_set.h"
 #include "bridges/common/net.h"
 #include "bridges/common/options.h"
 #include "bridges/common/task_group.h"
@@ -15,7 +15,7 @@ namespace runnel::bridge {
 struct BridgeMetrics;
 class InferenceClient;
 
-// One thread with all that belongs to it: its loop, its Link and its connections. A connection never changes thread.
+// One thread with all that belongs to it: its loop, its Links and its connections. A connection never changes thread.
 struct IoThread {
   IoThread(size_t index, InferenceClient* inference_client, BridgeMetrics* bridge_metrics,
            const Link::Options& link_options);
@@ -24,7 +24,7 @@ struct IoThread {
   net::io_context io;
   InferenceClient* const client;
   BridgeMetrics* const metrics;
-  Link link;
+  LinkSet links;
   TaskGroup tasks;
 };
 
@@ -39,6 +39,8 @@ class IoThreads {
   size_t size() const { return threads_.size(); }
   IoThread& operator[](size_t i) { return *threads_[i]; }
 
+  // Tells all threads of the replicas there are. Any thread, between Start and the destructor.
+  void Update(const ReplicaSet::State& state);
   // How many Links are connected.
   size_t links_connected() const;
   size_t connections() const;

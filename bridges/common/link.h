@@ -2,10 +2,11 @@
 
 #include <atomic>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/intrusive/list.hpp>
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -19,12 +20,13 @@ namespace runnel::bridge {
 struct BridgeMetrics;
 struct GrpcStub;
 class LinkCall;
+class LinkSet;
 
-// One io thread's connection to the inference service: a Link RPC that carries all of the thread's attachments, made
-// anew with jittered backoff whenever it is lost. gRPC's threads only move whole batches into an inbox; everything else
-// happens on the io thread.
+// One io thread's connection to one replica of the inference service: a Link RPC that carries the attachments which the
+// thread has there, made anew with jittered backoff whenever it is lost. gRPC's threads only move whole batches into an
+// inbox; everything else happens on the io thread.
 //
-// Confined to the io thread of `io`, but where said. It must outlive its Subscriptions.
+// Owned by the LinkSet, which decides what is sent where. Confined to the io thread.
 class Link {
  public:
   struct Options {
@@ -35,56 +37,57 @@ class Link {
     absl::Duration max_reconnect_backoff = absl::Seconds(2);
   };
 
-  // All must outlive it; `stub` is a connection that others may share.
-  Link(net::io_context* io, GrpcStub* stub, BridgeMetrics* metrics, const Options& options);
-  // The io thread must have stopped, or be this one with Stop called before. Waits for the end of the RPC.
+  // All must outlive it.
+  Link(LinkSet* set, net::io_context* io, std::shared_ptr<GrpcStub> stub, BridgeMetrics* metrics,
+       const Options& options);
+  // The io thread must have stopped, or be this one. Waits for the end of the RPC.
   ~Link();
 
   // Connects, and from then on keeps connected.
   void Start();
-  // Ends the RPC and makes no new one; what is subscribed ends with Cancelled.
-  void Stop();
-  // To be called now and then: ends what has waited too long.
-  void OnTick();
+  // Ends the RPC and makes no new one. Its subscriptions end with `status`.
+  void Stop(const absl::Status& status);
+  // The name service knows the replica no more: what is attached goes on, and once the RPC is lost no new one is made.
+  void SetRetired(bool retired);
+  bool retired() const { return retired_; }
+  // No RPC, and none to come.
+  bool over() const { return retired_ && call_ == nullptr; }
 
-  // Any thread. True between the service's hello and the loss of the RPC.
-  bool connected() const { return connected_.load(std::memory_order_relaxed); }
+  // Between the service's hello and the loss of the RPC.
+  bool connected() const { return connected_; }
+  // The last attempt has failed and the next is not due yet.
+  bool failed() const { return failed_; }
+  // It has said that it is about to stop.
+  bool going_away() const { return going_away_; }
+  // Whether the log of a generation, if there is one, is kept there. Only while connected.
+  bool Keeps(std::string_view generation_id) const;
   // How long a finished log stays readable, as the service has last said; 0 before it has.
   absl::Duration retention() const { return retention_; }
-  // Numbers taken, for metrics.
+  // Numbers taken.
   size_t attachments() const { return taken_; }
+  const std::shared_ptr<GrpcStub>& stub() const { return stub_; }
 
  private:
-  friend class Subscription;
+  friend class LinkSet;
   friend class LinkCall;
+  friend class Subscription;
 
   struct Slot {
     Subscription* subscription = nullptr;
     bool detaching = false;
   };
-  using WaitingList =
-      boost::intrusive::list<Subscription,
-                             boost::intrusive::member_hook<
-                                 Subscription,
-                                 boost::intrusive::list_member_hook<
-                                     boost::intrusive::link_mode<boost::intrusive::auto_unlink>>,
-                                 &Subscription::waiting_hook_>,
-                             boost::intrusive::constant_time_size<false>>;
 
-  // For Subscription.
-  void Open(Subscription* subscription);
+  // Sends the command of a subscription, which becomes kOpening. False if no number is free.
+  bool Open(Subscription* subscription);
+  // Gives up the number of a subscription that is kOpening or kAttached.
   void Detach(Subscription* subscription);
   void Ask(Subscription* subscription);
-  void Forget(Subscription* subscription);
+  // Calls visit(Subscription*) for each that has a number; it may detach that one.
+  template <typename Visit>
+  void ForEach(Visit visit);
 
   void Connect();
   void ScheduleConnect();
-  // Sends the command, or puts it in the list of those that wait. Keeps the deadline.
-  void SendOrWait(Subscription* subscription);
-  void SendWaiting();
-  void LoseAttachments();
-  void RefuseNew();
-  bool Overdue(Subscription* subscription, absl::Duration now);
   // Posted by the RPC's reactions.
   void OnBatches();
   void OnCallDone(LinkCall* call, const absl::Status& status);
@@ -94,38 +97,39 @@ class Link {
   void HandleReply(v1::LinkReply& reply);
   void HandleAttached(Subscription* subscription, v1::LinkAttached& attached);
   void HandleEvent(v1::LinkEvent& event);
-  void FlushDirty();
-  void MarkDirty(Subscription* subscription);
-  // Makes `status` the end of a subscription, which has no number any more. FlushDirty tells its reader.
-  void End(Subscription* subscription, absl::Status status);
-  // As End, and sees to the flush though no batch is being handled.
-  void EndSoon(Subscription* subscription, absl::Status status);
   bool TakeNumber(Subscription* subscription);
   void FreeNumber(uint32_t number);
-  absl::Duration Now() const;
 
+  LinkSet* const set_;
   net::io_context* const io_;
-  GrpcStub* const stub_;
+  const std::shared_ptr<GrpcStub> stub_;
   BridgeMetrics* const metrics_;
   const Options options_;
 
-  std::atomic<bool> connected_ = false;
   std::shared_ptr<LinkCall> call_;
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_;
   size_t taken_ = 0;
   uint32_t max_attachments_ = 0;
-  WaitingList waiting_;
-  std::vector<Subscription*> dirty_;
+  std::string id_prefix_;                                   // with `gen_`; empty: the service does not say
   std::vector<std::unique_ptr<v1::LinkResponse>> batches_;  // being handled
   size_t read_pauses_counted_ = 0;
-  bool flush_posted_ = false;
-  bool refusing_ = false;  // the last attempt failed and the next is not due yet
+  bool connected_ = false;
+  bool failed_ = false;
+  bool going_away_ = false;
+  bool retired_ = false;
   bool stopped_ = false;
   absl::Duration retention_;
   absl::Duration backoff_;
   net::basic_waitable_timer<std::chrono::steady_clock, net::wait_traits<std::chrono::steady_clock>, Executor> timer_;
   std::minstd_rand random_;
 };
+
+template <typename Visit>
+void Link::ForEach(Visit visit) {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].subscription != nullptr) visit(slots_[i].subscription);
+  }
+}
 
 }  // namespace runnel::bridge

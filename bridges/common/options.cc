@@ -1,11 +1,16 @@
 #include "bridges/common/options.h"
 
+#include <openssl/sha.h>
+
+#include <algorithm>
+#include <array>
 #include <boost/asio/ip/address.hpp>
 #include <fstream>
 #include <thread>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "services/base/admin_server.h"
@@ -13,7 +18,11 @@
 
 ABSL_FLAG(std::string, listen, "", "host:port for clients; port 0 takes a free one");
 ABSL_FLAG(std::string, admin_listen, "", "host:port for /livez, /readyz and /metrics");
-ABSL_FLAG(std::string, inference, "127.0.0.1:50051", "host:port of the inference service, or any gRPC target");
+ABSL_FLAG(
+    std::string, inference, "127.0.0.1:50051",
+    "replicas of the inference service, comma-separated: host:port each, or dns:///host:port for every address of a "
+    "name");
+ABSL_FLAG(absl::Duration, resolve_interval, absl::Seconds(5), "how often the names in --inference are asked again");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
 ABSL_FLAG(uint32_t, io_threads, 0, "threads that serve connections; 0: as many as there are cores");
 
@@ -30,7 +39,8 @@ ABSL_FLAG(uint64_t, max_pending_bytes, 64 << 10,
           "bytes of one stream made but not yet taken by its socket; beyond, it waits in the service's log");
 
 ABSL_FLAG(uint32_t, link_backlog, 8, "batches from the service read ahead of the thread that serves them");
-ABSL_FLAG(absl::Duration, open_timeout, absl::Seconds(5), "how long the service may take to answer a start or an attach");
+ABSL_FLAG(absl::Duration, open_timeout, absl::Seconds(5),
+          "how long the service may take to answer a start or an attach");
 ABSL_FLAG(absl::Duration, recovery_timeout, absl::Seconds(30),
           "how long open streams wait for a lost service before they are cut");
 ABSL_FLAG(absl::Duration, rpc_timeout, absl::Seconds(10), "how long the service may take to answer other calls");
@@ -41,11 +51,15 @@ ABSL_FLAG(absl::Duration, max_reconnect_backoff, absl::Seconds(2), "the most tha
 ABSL_FLAG(std::vector<std::string>, allowed_origins, {},
           "origins of pages that may use the bridge, comma-separated, such as https://chat.example.com; * allows all; "
           "empty: those from the same host");
-ABSL_FLAG(std::string, api_keys_file, "", "file of the bearer keys that clients may use, one a line; empty: no key is asked for");
+ABSL_FLAG(std::string, api_keys_file, "",
+          "file of the bearer keys that clients may use, one a line, each with a name behind it: who it is for; empty: "
+          "no key "
+          "is asked for");
 ABSL_FLAG(bool, allow_anonymous, false, "listen beyond loopback though no key is asked for");
 
-ABSL_FLAG(absl::Duration, drain_notice, absl::ZeroDuration(),
-          "after SIGTERM: how long to go on accepting while readiness is off, so that load balancers learn of it first");
+ABSL_FLAG(
+    absl::Duration, drain_notice, absl::ZeroDuration(),
+    "after SIGTERM: how long to go on accepting while readiness is off, so that load balancers learn of it first");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
           "after that: how long streams may go on before they are cut; clients resume elsewhere");
 
@@ -69,8 +83,8 @@ absl::Status CheckOriginList(const std::vector<std::string>& origins) {
                        (origin.find("://") != std::string::npos && origin.back() != '/' &&
                         origin.find('/', origin.find("://") + 3) == std::string::npos);
     if (!whole) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--allowed_origins has '", origin, "', want scheme://host or scheme://host:port, without a path"));
+      return absl::InvalidArgumentError(absl::StrCat("--allowed_origins has '", origin,
+                                                     "', want scheme://host or scheme://host:port, without a path"));
     }
   }
   return absl::OkStatus();
@@ -84,6 +98,21 @@ absl::StatusOr<bool> IsLoopback(const std::string& address) {
   return !ec && ip.is_loopback();
 }
 
+constexpr size_t kMaxNameBytes = 64;
+
+bool IsPrincipal(const std::string& name) {
+  return name.size() <= kMaxNameBytes && std::all_of(name.begin(), name.end(), absl::ascii_isgraph);
+}
+
+// The same in every bridge, and nothing can be told of the key from it.
+std::string PrincipalOfKey(const std::string& key) {
+  std::array<unsigned char, SHA256_DIGEST_LENGTH> digest;
+  SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), digest.data());
+  // As long as a short string needs no memory of its own.
+  constexpr size_t kDigestBytes = 7;
+  return absl::StrCat("k", absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), kDigestBytes}));
+}
+
 }  // namespace
 
 void SetListenDefaults(const std::string& listen, const std::string& admin_listen) {
@@ -91,13 +120,22 @@ void SetListenDefaults(const std::string& listen, const std::string& admin_liste
   absl::SetFlag(&FLAGS_admin_listen, admin_listen);
 }
 
-absl::StatusOr<std::vector<std::string>> ReadApiKeys(const std::string& path) {
+absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path) {
   std::ifstream file(path);
   if (!file) return absl::NotFoundError(absl::StrCat("--api_keys_file: cannot read '", path, "'"));
-  std::vector<std::string> keys;
+  std::vector<ApiKey> keys;
+  size_t number = 0;
   for (std::string line; std::getline(file, line);) {
+    ++number;
     absl::StripAsciiWhitespace(&line);
-    if (!line.empty() && line.front() != '#') keys.push_back(line);
+    if (line.empty() || line.front() == '#') continue;
+    const std::vector<std::string> parts = absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipEmpty());
+    if (parts.size() > 2 || (parts.size() == 2 && !IsPrincipal(parts[1]))) {
+      return absl::InvalidArgumentError(absl::StrCat("--api_keys_file: line ", number, " of '", path,
+                                                     "': want a key and at most a name of up to ", kMaxNameBytes,
+                                                     " printable ASCII characters"));
+    }
+    keys.push_back({parts[0], parts.size() == 2 ? parts[1] : PrincipalOfKey(parts[0])});
   }
   if (keys.empty()) return absl::InvalidArgumentError(absl::StrCat("--api_keys_file: no key in '", path, "'"));
   return keys;
@@ -114,6 +152,7 @@ absl::Status CheckBridgeOptions(const BridgeOptions& options) {
   RETURN_IF_ERROR(CheckTime("idle_timeout", options.idle_timeout));
   RETURN_IF_ERROR(CheckTime("write_timeout", options.write_timeout));
   RETURN_IF_ERROR(CheckTime("heartbeat_interval", options.heartbeat_interval));
+  RETURN_IF_ERROR(CheckTime("resolve_interval", options.resolve_interval));
   RETURN_IF_ERROR(CheckTime("open_timeout", options.open_timeout));
   RETURN_IF_ERROR(CheckTime("recovery_timeout", options.recovery_timeout));
   RETURN_IF_ERROR(CheckTime("rpc_timeout", options.rpc_timeout));
@@ -134,6 +173,7 @@ absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags() {
   options.listen = absl::GetFlag(FLAGS_listen);
   options.admin_listen = absl::GetFlag(FLAGS_admin_listen);
   options.inference = absl::GetFlag(FLAGS_inference);
+  options.resolve_interval = absl::GetFlag(FLAGS_resolve_interval);
   options.log_level = absl::GetFlag(FLAGS_log_level);
   options.io_threads = absl::GetFlag(FLAGS_io_threads);
   if (options.io_threads == 0) options.io_threads = std::max(1u, std::thread::hardware_concurrency());

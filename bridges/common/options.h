@@ -9,12 +9,19 @@
 
 namespace runnel::bridge {
 
+// A bearer key and the principal whose generations it opens.
+struct ApiKey {
+  std::string key;
+  std::string principal;
+};
+
 // What can be set of both bridges. Each field is a flag of the same name (options.cc), which has its text; the values
 // here are the flags' defaults, for tests.
 struct BridgeOptions {
   std::string listen = "127.0.0.1:0";
   std::string admin_listen = "127.0.0.1:0";
   std::string inference = "127.0.0.1:50051";
+  absl::Duration resolve_interval = absl::Seconds(5);
   std::string log_level = "info";
   size_t io_threads = 0;  // 0: as many as there are cores
 
@@ -38,7 +45,7 @@ struct BridgeOptions {
 
   // Exact origins, or `*`. Empty: those whose host is the one that the request was sent to.
   std::vector<std::string> allowed_origins;
-  std::vector<std::string> api_keys;  // read from --api_keys_file; empty: no key is asked for
+  std::vector<ApiKey> api_keys;  // read from --api_keys_file; empty: no key is asked for
   bool allow_anonymous = false;
 
   absl::Duration drain_notice = absl::ZeroDuration();
@@ -58,8 +65,10 @@ absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags();
 // The checks of the above on options that come from elsewhere.
 absl::Status CheckBridgeOptions(const BridgeOptions& options);
 
-// The keys in a file, one a line; empty lines and lines that begin with # do not count. NotFound if it cannot be read,
-// InvalidArgument if there is none in it.
-absl::StatusOr<std::vector<std::string>> ReadApiKeys(const std::string& path);
+// The keys in a file, one a line: the key, and after spaces the name of its principal, up to 64 printable characters.
+// Without a name a key is a principal of its own. Several keys of one name, such as an old and a new one, open the same
+// generations. Empty lines and lines that begin with # do not count. NotFound if the file cannot be read,
+// InvalidArgument if it has no key, or a line that is none.
+absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path);
 
 }  // namespace runnel::bridge

@@ -26,21 +26,34 @@ void Pause(absl::Duration duration) {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(const BridgeOptions& options, BridgeMetrics* metrics,
                                                        OnAccept on_accept) {
-  std::unique_ptr<Server> server(new Server(options, metrics));
+  ASSIGN_OR_RETURN(auto replicas,
+                   ReplicaSet::Create({.targets = options.inference, .interval = options.resolve_interval}));
+  std::unique_ptr<Server> server(new Server(options, metrics, std::move(replicas)));
   ASSIGN_OR_RETURN(server->listener_, Listener::Create({options.listen, options.max_connections},
                                                        server->threads_.get(), std::move(on_accept)));
-  server->threads_->Start();
+  server->Start();
   return server;
 }
 
-Server::Server(const BridgeOptions& options, BridgeMetrics* metrics)
-    : options_(options), client_(options.inference, options.rpc_timeout) {
+Server::Server(const BridgeOptions& options, BridgeMetrics* metrics, std::unique_ptr<ReplicaSet> replicas)
+    : options_(options), client_(options.rpc_timeout), replicas_(std::move(replicas)) {
   threads_ = std::make_unique<IoThreads>(options, &client_, metrics);
+}
+
+void Server::Start() {
+  for (size_t i = 0; i < threads_->size(); ++i) {
+    (*threads_)[i].links.SetRefresh([replicas = replicas_.get()] { return replicas->Refresh(); });
+  }
+  threads_->Start();
+  replicas_->Start([threads = threads_.get()](const ReplicaSet::State& state) { threads->Update(state); });
 }
 
 Server::~Server() {
   if (listener_ != nullptr) listener_->Stop();
+  replicas_->Stop();
   threads_->Cut();
+  // While the loops that its calls post to exist.
+  client_.Shutdown();
 }
 
 std::string Server::NotReadyReason() const {

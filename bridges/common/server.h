@@ -10,16 +10,18 @@
 #include "bridges/common/io_threads.h"
 #include "bridges/common/listener.h"
 #include "bridges/common/options.h"
+#include "bridges/common/replica_set.h"
 #include "services/base/metrics.h"
 #include "services/base/shutdown.h"
 
 namespace runnel::bridge {
 
-// A bridge without its process: the client of the service, the threads and the listener. What happens on a connection is
-// the caller's. Tests make one in their own process.
+// A bridge without its process: the client of the service, the threads and the listener. What happens on a connection
+// is the caller's. Tests make one in their own process.
 class Server {
  public:
-  // Begins to listen and to connect to the service. `metrics` must outlive it. Fails as Listener::Create.
+  // Begins to listen and to connect to the service. `metrics` must outlive it. Fails as Listener::Create
+  // and ReplicaSet::Create.
   static absl::StatusOr<std::unique_ptr<Server>> Create(const BridgeOptions& options, BridgeMetrics* metrics,
                                                         OnAccept on_accept);
   // Cuts what is left.
@@ -38,10 +40,12 @@ class Server {
   IoThreads& threads() { return *threads_; }
 
  private:
-  Server(const BridgeOptions& options, BridgeMetrics* metrics);
+  void Start();
+  Server(const BridgeOptions& options, BridgeMetrics* metrics, std::unique_ptr<ReplicaSet> replicas);
 
   const BridgeOptions options_;
   InferenceClient client_;
+  const std::unique_ptr<ReplicaSet> replicas_;
   std::unique_ptr<IoThreads> threads_;
   std::unique_ptr<Listener> listener_;
   mutable std::atomic<bool> was_connected_ = false;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "bridges/common/link.h"
+#include "bridges/common/link_set.h"
 
 namespace runnel::bridge {
 namespace {
@@ -24,37 +25,41 @@ std::string NewStartId() {
 
 }  // namespace
 
-Subscription::~Subscription() { link_->Forget(this); }
+Subscription::~Subscription() { links_->Forget(this); }
 
 void Subscription::Generate(v1::GenerateRequest request, uint64_t after_seq, std::string traceparent,
                             std::string tracestate) {
-  generate_ = std::make_unique<v1::LinkGenerate>();
-  *generate_->mutable_request() = std::move(request);
-  if (generate_->request().request_id().empty()) generate_->mutable_request()->set_request_id(NewStartId());
-  generate_->set_after_seq(after_seq);
-  generate_->set_traceparent(std::move(traceparent));
-  generate_->set_tracestate(std::move(tracestate));
+  start_ = std::make_unique<Start>();
+  start_->keyed = !request.request_id().empty();
+  if (!start_->keyed) request.set_request_id(NewStartId());
+  principal_ = request.principal();
+  *start_->command.mutable_request() = std::move(request);
+  start_->command.set_after_seq(after_seq);
+  start_->command.set_traceparent(std::move(traceparent));
+  start_->command.set_tracestate(std::move(tracestate));
   last_seq_ = after_seq;
-  link_->Open(this);
+  links_->Open(this);
 }
 
-void Subscription::Attach(std::string generation_id, uint64_t after_seq, v1::GapPolicy gap_policy) {
+void Subscription::Attach(std::string generation_id, uint64_t after_seq, std::string principal,
+                          v1::GapPolicy gap_policy) {
   generation_id_ = std::move(generation_id);
+  principal_ = std::move(principal);
   last_seq_ = after_seq;
   gap_policy_ = gap_policy;
-  link_->Open(this);
+  links_->Open(this);
 }
 
 void Subscription::Pause() {
   if (paused_ || !opened_ || state_ == State::kEnded) return;
   paused_ = true;
-  link_->Detach(this);
+  links_->Detach(this);
 }
 
 void Subscription::Continue() {
   if (!paused_) return;
   paused_ = false;
-  if (state_ != State::kEnded) link_->Open(this);
+  if (state_ != State::kEnded) links_->Open(this);
 }
 
 void Subscription::Ask() {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -12,9 +13,12 @@
 namespace runnel::bridge {
 
 class Link;
+class LinkSet;
 
 // One reader of one generation: a cursor into its log that outlives Links. When a Link is lost it attaches again after
-// the last event that it has handed on, by itself; so its reader sees each event once and in order, or an end.
+// the last event that it has handed on, by itself; so its reader sees each event once and in order, or an end. When the
+// replica that keeps the log is gone, so is the log: then the reader is handed a `failed` with the code
+// generation_lost, which no log has.
 //
 // Nothing is queued here. Events go from a batch of the Link straight into the reader, which makes bytes of them. A
 // reader that has too many of those calls Pause, which gives up the attachment: the log is the buffer.
@@ -52,7 +56,7 @@ class Subscription {
   };
 
   // Both must outlive it.
-  Subscription(Link* link, Reader* reader) : link_(link), reader_(reader) {}
+  Subscription(LinkSet* links, Reader* reader) : links_(links), reader_(reader) {}
   // Detaches. The reader is not called.
   ~Subscription();
   Subscription(const Subscription&) = delete;
@@ -60,10 +64,12 @@ class Subscription {
 
   // One of the two, once; the reader is never called before it returns.
   // Starts `request` and reads it from seq 1; `after_seq` counts if its request_id names a generation that runs
-  // already. If it has no request_id it gets one, so that a start which a lost Link left in doubt can be repeated.
+  // already: then the same replica is asked as long as the set of them is the same. If it has no request_id it gets
+  // one, so that a start which a lost Link left in doubt can be repeated, and any replica may take it.
   void Generate(v1::GenerateRequest request, uint64_t after_seq = 0, std::string traceparent = "",
                 std::string tracestate = "");
-  void Attach(std::string generation_id, uint64_t after_seq, v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL);
+  void Attach(std::string generation_id, uint64_t after_seq, std::string principal,
+              v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL);
 
   // Gives up the attachment. No event comes until Continue, which attaches after the last event handed on. The calls
   // may come from within any call of the reader but OnEnd, and do nothing after the end or if already so.
@@ -83,26 +89,37 @@ class Subscription {
 
  private:
   friend class Link;
+  friend class LinkSet;
 
   enum class State : uint8_t {
     kIdle,      // not begun, or paused
-    kWaiting,   // for a Link: in the Link's list
+    kWaiting,   // for a Link: in the set's list
     kOpening,   // has a number; the command was sent
     kAttached,  // has a number; the service has said so
     kEnded,     // OnEnd was called or is due at the end of the batch
   };
 
-  Link* const link_;
+  // What is only needed until the first `attached`; afterwards generation_id_ and last_seq_ say all.
+  struct Start {
+    v1::LinkGenerate command;
+    bool keyed = false;  // the client chose its request_id
+    std::vector<const Link*> refused_by;
+    absl::Status refusal;
+  };
+
+  LinkSet* const links_;
   Reader* const reader_;
+  Link* link_ = nullptr;  // of kOpening and kAttached
   std::string generation_id_;
+  std::string principal_;
   uint64_t last_seq_ = 0;
-  // What to send until the first `attached`; afterwards generation_id_ and last_seq_ say all.
-  std::unique_ptr<v1::LinkGenerate> generate_;
-  // Of kWaiting and kOpening, since the Link's clock's beginning.
+  std::unique_ptr<Start> start_;
+  // Of kWaiting and kOpening, on the monotonic clock.
   absl::Duration deadline_ = absl::InfiniteDuration();
+  uint64_t settled_round_ = 0;  // of kWaiting: the round of the ReplicaSet from which on its replicas are all there are
   absl::Status end_;
   uint32_t number_ = 0;
-  uint32_t dirty_index_ = 0;  // place + 1 in the Link's list of those to flush; 0: not in it
+  uint32_t dirty_index_ = 0;  // place + 1 in the set's list of those to flush; 0: not in it
   State state_ = State::kIdle;
   v1::GapPolicy gap_policy_ = v1::GAP_POLICY_SIGNAL;
   bool opened_ = false;
@@ -110,7 +127,7 @@ class Subscription {
   bool terminal_seen_ = false;
 
  public:
-  // Of the Link's list of those that wait; not for anyone else.
+  // Of the set's list of those that wait; not for anyone else.
   boost::intrusive::list_member_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> waiting_hook_;
 };
 

@@ -61,6 +61,7 @@ StreamSpec BaseSpec(const HttpRequest& request, const Route& route) {
   StreamSpec spec;
   spec.chunked = !request.http_1_0;
   spec.keep_alive = request.keep_alive;
+  spec.principal = request.principal;
   spec.traceparent = TraceHeader(request, route, "traceparent");
   spec.tracestate = TraceHeader(request, route, "tracestate");
   return spec;
@@ -116,6 +117,7 @@ absl::StatusOr<CreateRequest> ReadCreateRequest(const HttpRequest& request, cons
   ASSIGN_OR_RETURN(bridge::StreamRequest body, bridge::ParseStreamRequest(request.body));
   create.stream |= body.stream;
   body.request.set_request_id(std::string(key));
+  body.request.set_principal(request.principal);
   create.spec.generate = std::move(body.request);
   return create;
 }
@@ -139,7 +141,7 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options,
     answer.stream = std::move(create->spec);
     co_return answer;
   }
-  GenerationReader reader(&thread->io, &thread->link, options->bridge.max_pending_bytes);
+  GenerationReader reader(&thread->io, &thread->links, options->bridge.max_pending_bytes);
   reader.subscription().Generate(*std::move(create->spec.generate), create->spec.after_seq,
                                  std::move(create->spec.traceparent), std::move(create->spec.tracestate));
   while (!reader.opened() && !reader.ended()) {
@@ -212,8 +214,8 @@ Awaitable<ApiAnswer> Poll(bridge::IoThread* thread, const SseOptions* options, H
                           const HttpRequest* request, const Route* route) {
   const absl::StatusOr<PollRequest> poll = ReadPollRequest(*request, *route);
   if (!poll.ok()) co_return Refusal(poll.status());
-  GenerationReader reader(&thread->io, &thread->link, options->bridge.max_pending_bytes);
-  reader.subscription().Attach(route->id, poll->after, poll->gap_policy);
+  GenerationReader reader(&thread->io, &thread->links, options->bridge.max_pending_bytes);
+  reader.subscription().Attach(route->id, poll->after, request->principal, poll->gap_policy);
   // Without a wait, events that are in the log already are still on their way.
   const absl::Duration limit = poll->wait > absl::ZeroDuration() ? poll->wait : options->bridge.open_timeout;
   const absl::Duration deadline = thread->tasks.now() + limit;
@@ -232,26 +234,27 @@ Awaitable<ApiAnswer> Poll(bridge::IoThread* thread, const SseOptions* options, H
   co_return Answer(PollResponse(route->id, reader));
 }
 
-Awaitable<ApiAnswer> Snapshot(bridge::IoThread* thread, const Route* route) {
-  const absl::StatusOr<v1::Generation> generation = co_await thread->client->GetGeneration(&thread->io, route->id);
+Awaitable<ApiAnswer> Snapshot(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
+  const absl::StatusOr<v1::Generation> generation =
+      co_await thread->client->GetGeneration(thread, route->id, request->principal);
   if (!generation.ok()) co_return Refusal(generation.status());
   std::string body;
   bridge::AppendGenerationJson(*generation, &body);
   co_return Answer(JsonResponse(200, std::move(body)));
 }
 
-Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, const Route* route) {
+Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
   const absl::StatusOr<v1::CancelGenerationResponse> cancelled =
-      co_await thread->client->CancelGeneration(&thread->io, route->id);
+      co_await thread->client->CancelGeneration(thread, route->id, request->principal);
   if (!cancelled.ok()) co_return Refusal(cancelled.status());
   co_return Answer(JsonResponse(200, absl::StrCat("{\"id\":\"", route->id, "\",\"status\":\"",
                                                   base::ToAbsl(bridge::StatusName(cancelled->status())),
                                                   "\",\"last_seq\":", cancelled->last_seq(), "}")));
 }
 
-Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, const Route* route) {
+Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
   const absl::StatusOr<v1::DeleteGenerationResponse> deleted =
-      co_await thread->client->DeleteGeneration(&thread->io, route->id);
+      co_await thread->client->DeleteGeneration(thread, route->id, request->principal);
   if (!deleted.ok()) co_return Refusal(deleted.status());
   HttpResponse response;
   response.status = 204;
@@ -259,7 +262,7 @@ Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, const Route* route) {
 }
 
 Awaitable<ApiAnswer> Models(bridge::IoThread* thread, const Route* route) {
-  const absl::StatusOr<v1::ListModelsResponse> models = co_await thread->client->ListModels(&thread->io);
+  const absl::StatusOr<v1::ListModelsResponse> models = co_await thread->client->ListModels(thread);
   if (!models.ok()) co_return Refusal(models.status());
   std::string body;
   for (const v1::Model& model : models->models()) {
@@ -308,11 +311,11 @@ Awaitable<ApiAnswer> AnswerApi(bridge::IoThread* thread, const SseOptions* optio
       co_return answer;
     }
     case Endpoint::kGeneration:
-      if (request->method == "DELETE") co_return co_await Delete(thread, route);
+      if (request->method == "DELETE") co_return co_await Delete(thread, request, route);
       if (route->query.count("after") > 0) co_return co_await Poll(thread, options, connection, request, route);
-      co_return co_await Snapshot(thread, route);
+      co_return co_await Snapshot(thread, request, route);
     case Endpoint::kCancel:
-      co_return co_await Cancel(thread, route);
+      co_return co_await Cancel(thread, request, route);
     default:
       co_return Refusal(absl::InternalError("an endpoint without an answer"));
   }

@@ -14,9 +14,9 @@ namespace runnel::sse {
 // limit of bytes, then pauses. Confined to the io thread.
 class GenerationReader final : public bridge::Subscription::Reader {
  public:
-  // `link` must outlive it.
-  GenerationReader(bridge::net::io_context* io, bridge::Link* link, size_t max_bytes)
-      : io_(io), max_bytes_(max_bytes), subscription_(link, this) {}
+  // `links` must outlive it.
+  GenerationReader(bridge::net::io_context* io, bridge::LinkSet* links, size_t max_bytes)
+      : io_(io), max_bytes_(max_bytes), subscription_(links, this) {}
 
   bridge::Subscription& subscription() { return subscription_; }
 

@@ -24,6 +24,7 @@ struct HttpRequest {
   bool keep_alive = true;
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;
+  std::string principal;  // who asks, once that has been checked
 
   // The first of that name, or empty.
   std::string_view Header(std::string_view lower_case_name) const;

@@ -35,9 +35,9 @@ void Reopen(bridge::IoThread* thread, const void* context, bridge::Socket socket
   StartSession(thread, static_cast<const SseContext*>(context), std::move(socket), std::move(read_ahead));
 }
 
-// What can be refused, or answered, without asking the service.
+// What can be refused, or answered, without asking the service. Sets `principal` for what cannot.
 std::optional<HttpResponse> AnswerAtOnce(const SseContext& context, const HttpRequest& request,
-                                         const absl::StatusOr<Route>& route) {
+                                         const absl::StatusOr<Route>& route, std::string* principal) {
   const std::string_view origin = request.Header("origin");
   if (!route.ok()) return ErrorResponse(HttpErrorOf(route.status()));
   if (request.method == "OPTIONS") {
@@ -66,10 +66,11 @@ std::optional<HttpResponse> AnswerAtOnce(const SseContext& context, const HttpRe
     response.body += "}";
     return response;
   }
-  for (const absl::Status& status : {context.policy.CheckOrigin(origin, request.Header("host")),
-                                     context.policy.CheckAuthorization(request.Header("authorization"))}) {
-    if (!status.ok()) return ErrorResponse(HttpErrorOf(status));
-  }
+  const absl::Status allowed = context.policy.CheckOrigin(origin, request.Header("host"));
+  if (!allowed.ok()) return ErrorResponse(HttpErrorOf(allowed));
+  absl::StatusOr<std::string> authorized = context.policy.Authorize(request.Header("authorization"));
+  if (!authorized.ok()) return ErrorResponse(HttpErrorOf(authorized.status()));
+  *principal = *std::move(authorized);
   return std::nullopt;
 }
 
@@ -92,14 +93,14 @@ Awaitable<void> RunSession(bridge::IoThread* thread, const SseContext* context, 
   for (bool keep_alive = true; keep_alive;) {
     ReadResult read = co_await connection.ReadRequest();
     if (read.kind == ReadResult::Kind::kClosed) co_return;
-    const HttpRequest& request = read.request;
+    HttpRequest& request = read.request;
     std::string common_headers = CommonHeaders(*context, request);
     HttpResponse response;
     if (read.kind == ReadResult::Kind::kBad) {
       response = ErrorResponse(read.error);
     } else {
       const absl::StatusOr<Route> route = ParseTarget(request.target);
-      std::optional<HttpResponse> at_once = AnswerAtOnce(*context, request, route);
+      std::optional<HttpResponse> at_once = AnswerAtOnce(*context, request, route, &request.principal);
       if (at_once.has_value()) {
         response = *std::move(at_once);
       } else {

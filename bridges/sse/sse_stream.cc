@@ -74,13 +74,13 @@ void SseStream::Begin() {
   thread_->tasks.Add(this);
   WaitReadable();
   StreamSpec& spec = opening_->spec;
-  subscription_.emplace(&thread_->link, this);
+  subscription_.emplace(&thread_->links, this);
   if (spec.generate.has_value()) {
     subscription_->Generate(*std::move(spec.generate), spec.after_seq, std::move(spec.traceparent),
                             std::move(spec.tracestate));
     spec.generate.reset();
   } else {
-    subscription_->Attach(spec.generation_id, spec.after_seq, spec.gap_policy);
+    subscription_->Attach(spec.generation_id, spec.after_seq, std::move(spec.principal), spec.gap_policy);
   }
 }
 
@@ -92,8 +92,7 @@ void SseStream::OnOpened(bridge::Subscription* subscription, const bridge::Subsc
   opening_->bad_id = !bridge::IsGenerationId(subscription->generation_id());
   if (opened.existing) {
     replay_until_ = opened.last_seq;
-    const bool ended =
-        opened.status == v1::GENERATION_STATUS_DONE || opened.status == v1::GENERATION_STATUS_FAILED;
+    const bool ended = opened.status == v1::GENERATION_STATUS_DONE || opened.status == v1::GENERATION_STATUS_FAILED;
     opening_->nothing_left = ended && opened.last_seq == subscription->last_seq();
     if (subscription->last_seq() > 0) thread_->metrics->resumes_replayed.Increment();
   }

@@ -23,6 +23,7 @@ struct StreamSpec {
   std::string generation_id;
   uint64_t after_seq = 0;
   v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
+  std::string principal;  // on whose behalf; of a new generation it is in the request
   std::string traceparent;
   std::string tracestate;
 
@@ -108,9 +109,9 @@ class SseStream final : public bridge::Task,
 
   std::string out_;
   size_t sent_ = 0;
-  size_t chunk_begin_ = 0;      // of the open chunk's size line in out_
-  uint64_t replay_until_ = 0;   // events up to this were in the log before
-  absl::Duration last_write_;   // the socket took bytes, or the stream began
+  size_t chunk_begin_ = 0;     // of the open chunk's size line in out_
+  uint64_t replay_until_ = 0;  // events up to this were in the log before
+  absl::Duration last_write_;  // the socket took bytes, or the stream began
   absl::Duration leave_at_ = absl::InfiniteDuration();
   uint32_t events_ = 0;    // made since the last count
   uint32_t replayed_ = 0;  // of them

@@ -39,6 +39,7 @@ WsSession::WsSession(CoalescingStream::Socket socket, const WsContext* context, 
       thread_(thread),
       parameters_(parameters),
       ws_(std::move(socket)),
+      principal_(parameters.principal),
       authenticated_(parameters.authenticated || parameters.mode == Mode::kEcho),
       opened_(Now()),
       last_message_(opened_),
@@ -144,7 +145,7 @@ void WsSession::WriteHello() {
   hello->set_version(1);
   hello->set_max_streams(context_.options.max_streams_per_connection);
   hello->set_heartbeat_seconds(static_cast<uint32_t>(absl::ToInt64Seconds(context_.options.ping_interval)));
-  hello->set_resume_ttl_seconds(static_cast<uint32_t>(absl::ToInt64Seconds(thread_->link.retention())));
+  hello->set_resume_ttl_seconds(static_cast<uint32_t>(absl::ToInt64Seconds(thread_->links.retention())));
   WriteMessage(message);
 }
 
@@ -244,7 +245,8 @@ void WsSession::OnTick(absl::Duration) {
   MaybeGoAway(now);
   if (parameters_.mode == Mode::kEcho || !open()) return;
   if (!streams_.empty()) last_message_ = now;
-  if (now - last_message_ >= context_.bridge.idle_timeout) return CloseWith(kCloseIdle, "nothing came, nothing is open");
+  if (now - last_message_ >= context_.bridge.idle_timeout)
+    return CloseWith(kCloseIdle, "nothing came, nothing is open");
   if (stuck) return;
   for (const auto& stream : streams_) stream->OnTick(thread_->tasks.now());
   MaybePing(now);

@@ -39,6 +39,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
     Mode mode = Mode::kStreams;
     Negotiated negotiated;
     bool authenticated = false;  // no message `auth` is needed
+    std::string principal;       // of the upgrade's key
   };
 
   // `context` and `thread` must outlive the session.
@@ -58,6 +59,8 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   Format format() const { return parameters_.negotiated.format; }
   const WsContext& context() const { return context_; }
   bridge::IoThread* thread() const { return thread_; }
+  // On whose behalf.
+  const std::string& principal() const { return principal_; }
   void WriteEvent(WsStream* stream, std::string_view req, v1::GenerationEvent* event);
   void WriteMessage(const v1::WebSocketServerMessage& message);
   void WriteError(const std::string& req, const std::string& id, const absl::Status& status);
@@ -103,6 +106,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   const Parameters parameters_;
   Beast ws_;
 
+  std::string principal_;
   bool authenticated_;
   bool closing_ = false;
   bool flush_posted_ = false;
@@ -121,7 +125,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   absl::Duration last_progress_;  // when the socket last took bytes, or had none to take
   absl::Duration go_away_at_ = absl::InfiniteDuration();
   absl::Duration close_at_ = absl::InfiniteDuration();  // with 1001
-  absl::Duration cut_at_;  // of the answer to the upgrade, then of the closing handshake
+  absl::Duration cut_at_;                               // of the answer to the upgrade, then of the closing handshake
 
   std::string message_;  // its first message_bytes_ have been read
   size_t message_bytes_ = 0;

@@ -59,8 +59,10 @@ void WsSession::OnBadMessage(const std::string& req, const absl::Status& status)
 
 void WsSession::OnAuth(const v1::WebSocketAuth& auth) {
   // A client may say it to a bridge that does not ask, or say it again.
-  if (context_.policy->needs_key() && !context_.policy->CheckKey(auth.token()).ok()) {
-    return CloseWith(kCloseUnauthenticated, "the key is not valid");
+  if (context_.policy->needs_key()) {
+    absl::StatusOr<std::string> principal = context_.policy->AuthorizeKey(auth.token());
+    if (!principal.ok()) return CloseWith(kCloseUnauthenticated, "the key is not valid");
+    principal_ = *std::move(principal);
   }
   authenticated_ = true;
 }
@@ -85,7 +87,8 @@ void WsSession::OnCancel(const std::string& id) {
   }
   cancels_++;
   thread_->client->CancelGeneration(
-      &thread_->io, id, [weak = weak_from_this(), id](const absl::StatusOr<v1::CancelGenerationResponse>& response) {
+      thread_, id, principal_,
+      [weak = weak_from_this(), id](const absl::StatusOr<v1::CancelGenerationResponse>& response) {
         const std::shared_ptr<WsSession> self = weak.lock();
         if (self == nullptr) return;
         self->cancels_--;

@@ -10,7 +10,8 @@ namespace runnel::websocket {
 WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
     : session_(session), req_(generate.req()), resumed_(false), last_said_(session->thread()->tasks.now()) {
   session_->context().metrics->streams.Increment();
-  subscription_.emplace(&session->thread()->link, this);
+  subscription_.emplace(&session->thread()->links, this);
+  generate.mutable_request()->set_principal(session->principal());
   subscription_->Generate(std::move(*generate.mutable_request()), 0, std::move(*generate.mutable_traceparent()),
                           std::move(*generate.mutable_tracestate()));
 }
@@ -18,8 +19,8 @@ WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
 WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
     : session_(session), req_(resume.req()), resumed_(true), last_said_(session->thread()->tasks.now()) {
   session_->context().metrics->streams.Increment();
-  subscription_.emplace(&session->thread()->link, this);
-  subscription_->Attach(resume.generation_id(), resume.after_seq(), resume.gap_policy());
+  subscription_.emplace(&session->thread()->links, this);
+  subscription_->Attach(resume.generation_id(), resume.after_seq(), session->principal(), resume.gap_policy());
 }
 
 WsStream::~WsStream() { session_->context().metrics->streams.Decrement(); }
@@ -89,8 +90,8 @@ void WsStream::OnEnd(bridge::Subscription*, const absl::Status& status) {
     // The reader has all of it and asks how it ended: the event before its cursor says so.
     repeating_ = true;
     const std::string id = generation_id();
-    subscription_.emplace(&session_->thread()->link, this);
-    subscription_->Attach(id, last_seq - 1);
+    subscription_.emplace(&session_->thread()->links, this);
+    subscription_->Attach(id, last_seq - 1, session_->principal());
     return;
   }
   if (!status.ok() && !retired_) {

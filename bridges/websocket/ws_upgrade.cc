@@ -14,6 +14,7 @@
 #include "absl/strings/escaping.h"
 #include "bridges/websocket/ws_error.h"
 #include "services/base/clock.h"
+#include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
 namespace runnel::websocket {
@@ -79,7 +80,7 @@ bool CheckForm(const UpgradeRequest& request, bridge::HttpError* error) {
 }
 
 // Who may: a page of an allowed origin, with a key where one is needed. No key at all is fine: it may come in `auth`.
-absl::Status CheckAccess(const UpgradeRequest& request, const WsContext& context, bool* authenticated) {
+absl::Status CheckAccess(const UpgradeRequest& request, const WsContext& context, WsSession::Parameters* parameters) {
   const std::string_view origin = Header(request, http::field::origin);
   const absl::Status allowed = context.policy->CheckOrigin(origin, Header(request, http::field::host));
   if (!allowed.ok()) return allowed;
@@ -88,9 +89,10 @@ absl::Status CheckAccess(const UpgradeRequest& request, const WsContext& context
   if (cookie_alone || request.count(http::field::origin) > 1) {
     return Refusal(absl::StatusCode::kPermissionDenied, "ORIGIN_NOT_ALLOWED", "a cookie needs one origin");
   }
-  *authenticated = !context.policy->needs_key() || request.count(http::field::authorization) > 0;
-  if (!*authenticated) return absl::OkStatus();
-  return context.policy->CheckAuthorization(Header(request, http::field::authorization));
+  parameters->authenticated = !context.policy->needs_key() || request.count(http::field::authorization) > 0;
+  if (!parameters->authenticated) return absl::OkStatus();
+  ASSIGN_OR_RETURN(parameters->principal, context.policy->Authorize(Header(request, http::field::authorization)));
+  return absl::OkStatus();
 }
 
 // The time from accept to upgrade.
@@ -191,7 +193,7 @@ bool CheckUpgrade(const UpgradeRequest& request, const WsContext& context, WsSes
     parameters->mode = WsSession::Mode::kEcho;
     return true;
   }
-  absl::Status status = CheckAccess(request, context, &parameters->authenticated);
+  absl::Status status = CheckAccess(request, context, parameters);
   if (status.ok()) {
     status = NegotiateProtocol(HeaderList(request, http::field::sec_websocket_protocol), &parameters->negotiated);
   }

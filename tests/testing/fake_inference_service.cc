@@ -56,7 +56,7 @@ class FakeInferenceService::LinkReactor final : public grpc::ServerBidiReactor<v
 
 class FakeInferenceService::Service final : public v1::InferenceService::CallbackService {
  public:
-  explicit Service(const Options& options) : options_(options) { Start(0); }
+  explicit Service(const Options& options) : id_prefix(options.id_prefix), options_(options) { Start(0); }
 
   void Start(int port) {
     grpc::ServerBuilder builder;
@@ -85,6 +85,7 @@ class FakeInferenceService::Service final : public v1::InferenceService::Callbac
     if (options_.greet) {
       v1::LinkResponse hello;
       hello.mutable_hello()->set_replica("fake");
+      hello.mutable_hello()->set_id_prefix(GetIdPrefix());
       hello.mutable_hello()->set_max_attachments(options_.max_attachments);
       hello.mutable_hello()->mutable_retention()->set_seconds(options_.retention_seconds);
       link->Send(std::move(hello));
@@ -124,6 +125,10 @@ class FakeInferenceService::Service final : public v1::InferenceService::Callbac
     return Finish(context, result.status());
   }
 
+  std::string GetIdPrefix() EXCLUDES(mu) {
+    base::MutexLock lock(&mu);
+    return id_prefix;
+  }
   Handlers GetHandlers() EXCLUDES(mu) {
     base::MutexLock lock(&mu);
     return handlers;
@@ -139,6 +144,7 @@ class FakeInferenceService::Service final : public v1::InferenceService::Callbac
   std::vector<std::shared_ptr<LinkReactor>> links GUARDED_BY(mu);  // null once it has ended
   std::deque<Command> commands GUARDED_BY(mu);
   Handlers handlers GUARDED_BY(mu);
+  std::string id_prefix GUARDED_BY(mu);
   int open GUARDED_BY(mu) = 0;
 
  private:
@@ -229,6 +235,11 @@ std::string FakeInferenceService::target() const { return absl::StrCat("127.0.0.
 void FakeInferenceService::SetHandlers(Handlers handlers) {
   base::MutexLock lock(&service_->mu);
   service_->handlers = std::move(handlers);
+}
+
+void FakeInferenceService::SetIdPrefix(const std::string& prefix) {
+  base::MutexLock lock(&service_->mu);
+  service_->id_prefix = prefix;
 }
 
 void FakeInferenceService::Stop() { service_->Stop(); }

@@ -23,6 +23,7 @@ class FakeInferenceService {
     uint32_t max_attachments = 1000;
     int64_t retention_seconds = 600;
     bool greet = true;
+    std::string id_prefix;  // four characters; empty: not said
   };
 
   // Listens on a free port of 127.0.0.1. (Two constructors: GCC does not take `Options()` as a default here.)
@@ -36,6 +37,8 @@ class FakeInferenceService {
   void Stop();
   // Listens again on the same port.
   void Restart();
+  // Of Links that are opened from now on.
+  void SetIdPrefix(const std::string& prefix);
 
   // A command and the Link that it came over: 0 for the first that was ever opened.
   struct Command {

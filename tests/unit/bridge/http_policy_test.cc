@@ -104,15 +104,16 @@ TEST(HttpPolicy, MakesRequestIds) {
 
 TEST(HttpPolicy, AsksForAKeyOnlyIfThereIsOne) {
   BridgeOptions options;
-  EXPECT_TRUE(HttpPolicy(options).CheckAuthorization("").ok());
-  EXPECT_TRUE(HttpPolicy(options).CheckAuthorization("Bearer anything").ok());
-  options.api_keys = {"k1", "k2"};
+  EXPECT_EQ(*HttpPolicy(options).Authorize(""), "");
+  EXPECT_EQ(*HttpPolicy(options).Authorize("Bearer anything"), "");
+  options.api_keys = {{"k1", "ann"}, {"k2", "bob"}, {"k3", "ann"}};
   const HttpPolicy policy(options);
-  EXPECT_TRUE(policy.CheckAuthorization("Bearer k1").ok());
-  EXPECT_TRUE(policy.CheckAuthorization("bearer k2").ok());
-  for (const char* bad : {"", "k1", "Bearer", "Bearer ", "Bearer k", "Bearer k11", "Bearer  k1", "Bearer k1 ", "Basic k1",
-                          "Bearer K1"}) {
-    const absl::Status status = policy.CheckAuthorization(bad);
+  EXPECT_EQ(*policy.Authorize("Bearer k1"), "ann");
+  EXPECT_EQ(*policy.Authorize("bearer k2"), "bob");
+  EXPECT_EQ(*policy.Authorize("Bearer k3"), "ann");
+  for (const char* bad :
+       {"", "k1", "Bearer", "Bearer ", "Bearer k", "Bearer k11", "Bearer  k1", "Bearer k1 ", "Basic k1", "Bearer K1"}) {
+    const absl::Status status = policy.Authorize(bad).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated) << bad;
     EXPECT_EQ(HttpErrorOf(status).headers, "www-authenticate: Bearer\r\n");
   }
@@ -150,7 +151,7 @@ TEST(HttpPolicy, AllowsTheSameHostByDefault) {
 
 TEST(HttpPolicy, AllowsTheSameNameIfAKeyIsNeeded) {
   BridgeOptions options;
-  options.api_keys = {"k"};
+  options.api_keys = {{"k", "p"}};
   EXPECT_TRUE(HttpPolicy(options).CheckOrigin("https://chat.example", "chat.example").ok());
   EXPECT_FALSE(HttpPolicy(options).CheckOrigin("https://chat.example.evil", "chat.example").ok());
 }

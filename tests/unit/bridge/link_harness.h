@@ -28,7 +28,7 @@ class RecordingReader final : public Subscription::Reader {
     Add("opened " + subscription->generation_id() + " " + std::to_string(opened.last_seq));
   }
   void OnEvent(Subscription* subscription, v1::GenerationEvent& event) override {
-    Add("event " + std::to_string(event.seq()));
+    Add("event " + std::to_string(event.seq()) + (event.has_failed() ? " failed " + event.failed().code() : ""));
     if (pause_at == event.seq()) subscription->Pause();
   }
   void OnFlush(Subscription*) override {
@@ -87,21 +87,28 @@ class LinkHarness {
   }
 
   LinkHarness() : LinkHarness(QuickOptions(), {}) {}
-  LinkHarness(BridgeOptions options, const testing::FakeInferenceService::Options& fake_options)
+  // `more_replicas`: addresses beside the fake's own, each with a comma before it.
+  LinkHarness(BridgeOptions options, const testing::FakeInferenceService::Options& fake_options,
+              const std::string& more_replicas = "")
       : service(fake_options),
         metrics(&registry, "test"),
-        client(service.target(), options.rpc_timeout),
+        client(options.rpc_timeout),
+        replicas(*ReplicaSet::Create({.targets = service.target() + more_replicas})),
         threads(std::make_unique<IoThreads>(options, &client, &metrics)) {
     threads->Start();
+    replicas->Start([this](const ReplicaSet::State& state) { threads->Update(state); });
   }
   ~LinkHarness() {
     Run([&] { subscriptions.clear(); });
+    replicas->Stop();
+    threads->Cut();
+    client.Shutdown();
     threads.reset();
   }
 
   IoThread& thread() { return (*threads)[0]; }
   bool Connected() {
-    return testing::WaitUntil([&] { return thread().link.connected(); });
+    return testing::WaitUntil([&] { return thread().links.connected() == 1; });
   }
 
   // Runs on the io thread, and returns when it has.
@@ -121,11 +128,12 @@ class LinkHarness {
   }
   // Subscriptions live on the io thread.
   Subscription* Generate(RecordingReader* reader, v1::GenerateRequest request = {}, uint64_t after = 0) {
-    return Begin(reader, [&](Subscription* subscription) { subscription->Generate(std::move(request), after, "tp", "ts"); });
+    return Begin(reader,
+                 [&](Subscription* subscription) { subscription->Generate(std::move(request), after, "tp", "ts"); });
   }
   Subscription* Attach(RecordingReader* reader, const std::string& id, uint64_t after,
                        v1::GapPolicy policy = v1::GAP_POLICY_SIGNAL) {
-    return Begin(reader, [&](Subscription* subscription) { subscription->Attach(id, after, policy); });
+    return Begin(reader, [&](Subscription* subscription) { subscription->Attach(id, after, "ann", policy); });
   }
   void Destroy(Subscription* subscription) {
     Run([&] { EraseFromThread(subscription); });
@@ -141,6 +149,7 @@ class LinkHarness {
   base::Metrics registry;
   BridgeMetrics metrics;
   InferenceClient client;
+  std::unique_ptr<ReplicaSet> replicas;
   std::vector<std::unique_ptr<RecordingReader>> readers;
   std::unique_ptr<IoThreads> threads;
   std::vector<std::unique_ptr<Subscription>> subscriptions;  // of the io thread
@@ -149,7 +158,7 @@ class LinkHarness {
   Subscription* Begin(RecordingReader* reader, const std::function<void(Subscription*)>& begin) {
     Subscription* subscription = nullptr;
     Run([&] {
-      subscriptions.push_back(std::make_unique<Subscription>(&thread().link, reader));
+      subscriptions.push_back(std::make_unique<Subscription>(&thread().links, reader));
       subscription = subscriptions.back().get();
       begin(subscription);
     });

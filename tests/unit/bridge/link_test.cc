@@ -13,9 +13,9 @@
 namespace runnel::bridge {
 namespace {
 
-using ::testing::ElementsAre;
 using testing::DeltaEvent;
 using testing::DoneEvent;
+using ::testing::ElementsAre;
 using testing::FakeId;
 using testing::MergedEvent;
 using testing::StartedEvent;
@@ -51,7 +51,7 @@ TEST(Link, StartsAGenerationAndReadsItToItsEnd) {
     EXPECT_TRUE(subscription->ended());
     EXPECT_EQ(subscription->last_seq(), 7u);
     EXPECT_EQ(subscription->generation_id(), kGen);
-    EXPECT_EQ(harness.thread().link.attachments(), 0u);
+    EXPECT_EQ(harness.thread().links.attachments(), 0u);
   });
   harness.Destroy(subscription);
   EXPECT_EQ(harness.service.pending_commands(), 0u);
@@ -127,7 +127,8 @@ TEST(Link, DropsRepeatsAndRefusesHoles) {
   const auto command = harness.service.NextCommand();
   EXPECT_EQ(command->request.attach().after_seq(), 3u);
   harness.service.Attach(*command, kGen);
-  harness.service.SendEvents(*command, {DeltaEvent(2, "x"), DeltaEvent(3, "x"), DeltaEvent(4, "x"), DeltaEvent(4, "x")});
+  harness.service.SendEvents(*command,
+                             {DeltaEvent(2, "x"), DeltaEvent(3, "x"), DeltaEvent(4, "x"), DeltaEvent(4, "x")});
   harness.service.SendEvents(*command, {DeltaEvent(6, "x")});
   ASSERT_TRUE(reader.WaitFor("end DATA_LOSS"));
   EXPECT_THAT(reader.news(), ElementsAre(kOpened, "event 4", "end DATA_LOSS"));
@@ -194,7 +195,7 @@ TEST(Link, GoesOnWhenTheServiceWasStartedAgain) {
   }
   ASSERT_TRUE(readers.back()->WaitFor("flush"));
   harness.service.Stop();
-  ASSERT_TRUE(WaitUntil([&] { return !harness.thread().link.connected(); }));
+  ASSERT_TRUE(WaitUntil([&] { return harness.thread().links.connected() == 0; }));
   harness.service.Restart();
   std::vector<std::string> seen;
   for (int i = 0; i < 20; ++i) {
@@ -210,7 +211,7 @@ TEST(Link, GoesOnWhenTheServiceWasStartedAgain) {
   for (const RecordingReader* reader : readers) EXPECT_TRUE(reader->WaitFor("event 8"));
 }
 
-TEST(Link, EndsAReaderWhoseGenerationIsNotThereAnyMore) {
+TEST(Link, TellsAReaderThatItsGenerationIsLost) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 1);
@@ -219,7 +220,8 @@ TEST(Link, EndsAReaderWhoseGenerationIsNotThereAnyMore) {
   ASSERT_TRUE(reader.WaitFor(kOpened));
   harness.service.EndLink(command->link, absl::UnavailableError("gone"));
   harness.service.Reject(*harness.service.NextCommand(), absl::NotFoundError("another process"));
-  EXPECT_TRUE(reader.WaitFor("end NOT_FOUND"));
+  EXPECT_TRUE(reader.WaitFor("end OK"));
+  EXPECT_THAT(reader.news(), ElementsAre(kOpened, "event 2 failed generation_lost", "end OK"));
 }
 
 TEST(Link, RefusesAtOnceWhatIsNewWhileTheServiceCannotBeReached) {
@@ -228,7 +230,7 @@ TEST(Link, RefusesAtOnceWhatIsNewWhileTheServiceCannotBeReached) {
   LinkHarness harness(options, {});
   ASSERT_TRUE(harness.Connected());
   harness.service.Stop();
-  ASSERT_TRUE(WaitUntil([&] { return !harness.thread().link.connected(); }));
+  ASSERT_TRUE(WaitUntil([&] { return harness.thread().links.connected() == 0; }));
   RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt());
   EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
@@ -283,7 +285,8 @@ TEST(Link, PausesByDetachingAndGoesOnAfterTheLastEventHandedOn) {
   Subscription* subscription = harness.Attach(&reader, kGen, 1);
   const auto command = harness.service.NextCommand();
   harness.service.Attach(*command, kGen);
-  harness.service.SendEvents(*command, {DeltaEvent(2, "x"), DeltaEvent(3, "x"), DeltaEvent(4, "x"), DeltaEvent(5, "x")});
+  harness.service.SendEvents(*command,
+                             {DeltaEvent(2, "x"), DeltaEvent(3, "x"), DeltaEvent(4, "x"), DeltaEvent(5, "x")});
   const auto detach = harness.service.NextCommand();
   ASSERT_TRUE(detach && detach->request.has_detach());
   harness.service.SendEvents(*command, {DeltaEvent(6, "x")});
@@ -347,7 +350,7 @@ TEST(Link, UsesANumberAgainOnlyWhenTheServiceHasLetGoOfIt) {
   harness.service.Detach(*command);
   ASSERT_TRUE(WaitUntil([&] {
     size_t taken = 0;
-    harness.Run([&] { taken = harness.thread().link.attachments(); });
+    harness.Run([&] { taken = harness.thread().links.attachments(); });
     return taken == 2;
   }));
   RecordingReader& fourth = harness.NewReader();
@@ -437,7 +440,7 @@ TEST(Link, EndsItsReadersWhenItStops) {
   harness.service.Attach(*harness.service.NextCommand(), kGen);
   harness.Attach(&opening, kGen, 0);
   ASSERT_TRUE(attached.WaitFor(kOpened));
-  harness.Run([&] { harness.thread().link.Stop(); });
+  harness.Run([&] { harness.thread().links.Stop(); });
   EXPECT_TRUE(attached.WaitFor("end CANCELLED"));
   EXPECT_TRUE(opening.WaitFor("end CANCELLED"));
   EXPECT_TRUE(WaitUntil([&] { return harness.service.links_open() == 0; }));
@@ -477,11 +480,14 @@ TEST(InferenceClient, CallsBackOnTheThreadWithResultOrStatus) {
   harness.service.SetHandlers(handlers);
   std::promise<uint64_t> last_seq;
   std::promise<absl::StatusCode> code;
-  harness.client.CancelGeneration(&harness.thread().io, kGen, [&](absl::StatusOr<v1::CancelGenerationResponse> result) {
-    last_seq.set_value(result.ok() ? result->last_seq() : 0);
-  });
-  harness.client.CancelGeneration(&harness.thread().io, "x", [&](absl::StatusOr<v1::CancelGenerationResponse> result) {
-    code.set_value(result.status().code());
+  harness.Run([&] {
+    harness.client.CancelGeneration(&harness.thread(), kGen, "ann",
+                                    [&](absl::StatusOr<v1::CancelGenerationResponse> result) {
+                                      last_seq.set_value(result.ok() ? result->last_seq() : 0);
+                                    });
+    harness.client.CancelGeneration(
+        &harness.thread(), "x", "ann",
+        [&](absl::StatusOr<v1::CancelGenerationResponse> result) { code.set_value(result.status().code()); });
   });
   EXPECT_EQ(last_seq.get_future().get(), 4u);
   EXPECT_EQ(code.get_future().get(), absl::StatusCode::kNotFound);

@@ -31,7 +31,7 @@ TEST(BridgeOptions, WantsAKeyBeyondLoopback) {
     options.allow_anonymous = true;
     EXPECT_TRUE(CheckBridgeOptions(options).ok()) << address;
     options.allow_anonymous = false;
-    options.api_keys = {"k"};
+    options.api_keys = {{"k", "p"}};
     EXPECT_TRUE(CheckBridgeOptions(options).ok()) << address;
   }
 }
@@ -52,14 +52,22 @@ TEST(BridgeOptions, NamesTheFlagAtFault) {
 
 TEST(BridgeOptions, ReadsKeysOneALine) {
   const std::string path = ::testing::TempDir() + "/runnel_keys";
-  std::ofstream(path) << "# comment\n\n  key-one \nkey-two\r\n";
+  std::ofstream(path) << "# comment\n\n  key-one \nkey-two\tann\r\nkey-three  ann\n";
   const auto keys = ReadApiKeys(path);
   std::remove(path.c_str());
   ASSERT_TRUE(keys.ok()) << keys.status();
-  EXPECT_EQ(*keys, (std::vector<std::string>{"key-one", "key-two"}));
+  ASSERT_EQ(keys->size(), 3u);
+  EXPECT_EQ((*keys)[0].key, "key-one");
+  // The first 7 bytes of its SHA-256.
+  EXPECT_EQ((*keys)[0].principal, "k9b346041bc9a49");
+  EXPECT_EQ((*keys)[1].key, "key-two");
+  EXPECT_EQ((*keys)[1].principal, "ann");
+  EXPECT_EQ((*keys)[2].principal, "ann");
   EXPECT_EQ(ReadApiKeys(path).status().code(), absl::StatusCode::kNotFound);
-  std::ofstream(path) << "# nothing\n";
-  EXPECT_EQ(ReadApiKeys(path).status().code(), absl::StatusCode::kInvalidArgument);
+  for (const std::string bad : {"# nothing\n", "key name more\n", "key n\xC3\xA4me\n"}) {
+    std::ofstream(path) << bad;
+    EXPECT_EQ(ReadApiKeys(path).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+  }
   std::remove(path.c_str());
 }
 

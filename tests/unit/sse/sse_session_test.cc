@@ -83,8 +83,7 @@ TEST(SseSession, LongPollEndsEmptyAfterItsTime) {
   harness.service.Attach(*harness.service.NextCommand(), kGen, v1::GENERATION_STATUS_RUNNING, 5);
   const auto response = client->ReadResponse();
   ASSERT_TRUE(response.ok()) << response.status();
-  EXPECT_EQ(response->body,
-            R"({"id":")" + kGen + R"(","model":"fake","status":"running","last_seq":5,"events":[]})");
+  EXPECT_EQ(response->body, R"({"id":")" + kGen + R"(","model":"fake","status":"running","last_seq":5,"events":[]})");
   EXPECT_TRUE(harness.service.NextCommand()->request.has_detach());
 }
 
@@ -237,7 +236,8 @@ TEST(SseSession, AnswersWhatIsNotHttp) {
   options.bridge.max_header_bytes = 1024;
   SseHarness harness(options);
   for (const std::string& bytes :
-       {std::string("nonsense\r\n\r\n"), std::string("GET / HTTP/9.9\r\n\r\n"), std::string("GET / HTTP/1.1\r\nbad header\r\n\r\n"),
+       {std::string("nonsense\r\n\r\n"), std::string("GET / HTTP/9.9\r\n\r\n"),
+        std::string("GET / HTTP/1.1\r\nbad header\r\n\r\n"),
         std::string("POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n"), std::string("GET /\x01 HTTP/1.1\r\n\r\n"),
         "GET / HTTP/1.1\r\nx: " + std::string(5000, 'y') + "\r\n\r\n", "GET /" + std::string(5000, 'y'),
         std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11) + std::string(30, '\n')}) {
@@ -253,7 +253,7 @@ TEST(SseSession, AnswersWhatIsNotHttp) {
 
 TEST(SseSession, AsksForAKeyWhereItMatters) {
   SseOptions options = SseHarness::QuickOptions();
-  options.bridge.api_keys = {"secret"};
+  options.bridge.api_keys = {{"secret", "ann"}};
   SseHarness harness(options);
   testing::FakeInferenceService::Handlers handlers;
   handlers.list_models = []() -> absl::StatusOr<v1::ListModelsResponse> { return v1::ListModelsResponse(); };
@@ -271,8 +271,9 @@ TEST(SseSession, AnswersPreflightsAndMarksAnswersForTheirOrigin) {
   SseHarness harness;
   const std::string origin = "Origin: http://127.0.0.1:3000\r\n";
   const auto preflight = harness.Ask("OPTIONS", "/v1/generations",
-                                     origin + "Access-Control-Request-Method: POST\r\n"
-                                              "Access-Control-Request-Headers: content-type,last-event-id\r\n");
+                                     origin +
+                                         "Access-Control-Request-Method: POST\r\n"
+                                         "Access-Control-Request-Headers: content-type,last-event-id\r\n");
   EXPECT_EQ(preflight.head.status, 204);
   EXPECT_EQ(preflight.head.headers.at("access-control-allow-origin"), "http://127.0.0.1:3000");
   EXPECT_EQ(preflight.head.headers.at("access-control-allow-headers"), "content-type,last-event-id");
@@ -299,7 +300,8 @@ TEST(SseSession, ServesThePageAndItsConfiguration) {
 TEST(SseSession, KeepsAConnectionOpenAndClosesItWhenAsked) {
   SseHarness harness;
   const auto client = harness.Connect();
-  ASSERT_TRUE(client->Send("GET /config.json HTTP/1.1\r\nHost: x\r\n\r\nGET /config.json HTTP/1.1\r\nHost: x\r\n\r\n").ok());
+  ASSERT_TRUE(
+      client->Send("GET /config.json HTTP/1.1\r\nHost: x\r\n\r\nGET /config.json HTTP/1.1\r\nHost: x\r\n\r\n").ok());
   EXPECT_EQ(client->ReadResponse()->head.status, 200);
   EXPECT_EQ(client->ReadResponse()->head.status, 200);
   ASSERT_TRUE(client->Request("GET", "/config.json", "Connection: close\r\n").ok());
@@ -310,8 +312,10 @@ TEST(SseSession, KeepsAConnectionOpenAndClosesItWhenAsked) {
 TEST(SseSession, SaysContinueToAClientThatAsks) {
   SseHarness harness;
   const auto client = harness.Connect();
-  ASSERT_TRUE(client->Send("POST /v1/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                           "Content-Length: 1\r\nExpect: 100-continue\r\n\r\n").ok());
+  ASSERT_TRUE(client
+                  ->Send("POST /v1/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                         "Content-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+                  .ok());
   EXPECT_EQ(client->ReadHead()->status, 100);
   ASSERT_TRUE(client->Send("{").ok());
   EXPECT_EQ(client->ReadResponse()->head.status, 400);

@@ -1,5 +1,6 @@
 #include "bridges/sse/sse_stream.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <regex>
@@ -37,7 +38,8 @@ std::string WithoutRetry(const std::string& text) {
 TEST(SseStream, StartsAGenerationAndStreamsItToItsEnd) {
   SseHarness harness;
   const auto client = harness.Connect();
-  ASSERT_TRUE(client->Request("POST", "/v1/generations", "Idempotency-Key: k1\r\ntraceparent: 00-a\r\n", kStreamBody).ok());
+  ASSERT_TRUE(
+      client->Request("POST", "/v1/generations", "Idempotency-Key: k1\r\ntraceparent: 00-a\r\n", kStreamBody).ok());
   const auto command = harness.service.NextCommand();
   ASSERT_TRUE(command && command->request.has_generate());
   EXPECT_EQ(command->request.generate().request().request_id(), "k1");
@@ -54,7 +56,9 @@ TEST(SseStream, StartsAGenerationAndStreamsItToItsEnd) {
       "cache-control: no-cache, no-transform\r\n"
       "x-accel-buffering: no\r\n"
       "x-content-type-options: nosniff\r\n"
-      "x-generation-id: " + kGen + "\r\n"
+      "x-generation-id: " +
+      kGen +
+      "\r\n"
       "x-request-id: req_[a-z2-7]{24}\r\n"
       "transfer-encoding: chunked\r\n\r\n");
   EXPECT_TRUE(std::regex_match(response->head.bytes, expected_head)) << response->head.bytes;
@@ -162,8 +166,9 @@ TEST(SseStream, RefusalsOfTheServiceAreHttpErrors) {
   harness.service.Reject(*harness.service.NextCommand(), expired);
   auto response = client->ReadResponse();
   EXPECT_EQ(response->head.status, 410);
-  EXPECT_EQ(response->body,
-            R"({"error":{"message":"it was purged","type":"invalid_request_error","param":null,"code":"generation_expired"}})");
+  EXPECT_EQ(
+      response->body,
+      R"({"error":{"message":"it was purged","type":"invalid_request_error","param":null,"code":"generation_expired"}})");
   // On the same connection.
   ASSERT_TRUE(client->Request("POST", "/v1/generations", "", kStreamBody).ok());
   detail.reason = "QUEUE_FULL";
@@ -210,10 +215,47 @@ TEST(SseStream, ABrokenStreamNeverLooksFinished) {
   ASSERT_TRUE(client->ReadHead().ok());
   ASSERT_TRUE(client->ReadUntil("\"seq\":1,").ok());
   harness.service.EndLink(command->link, absl::UnavailableError("gone"));
-  harness.service.Reject(*harness.service.NextCommand(), absl::NotFoundError("another process"));
+  harness.service.Reject(*harness.service.NextCommand(), absl::InternalError("a fault"));
   EXPECT_EQ(client->ReadChunk().status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(harness.metrics.broken_streams.Value(), 1);
   EXPECT_EQ(harness.metrics.streams.Value(), 0);
+}
+
+TEST(SseStream, TellsThatTheGenerationIsLost) {
+  SseHarness harness;
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("GET", kEvents).ok());
+  const auto command = harness.service.NextCommand();
+  harness.service.Attach(*command, kGen);
+  harness.service.SendEvents(*command, {StartedEvent()});
+  ASSERT_TRUE(client->ReadHead().ok());
+  ASSERT_TRUE(client->ReadUntil("\"seq\":1,").ok());
+  harness.service.EndLink(command->link, absl::UnavailableError("gone"));
+  harness.service.Reject(*harness.service.NextCommand(), absl::NotFoundError("another process"));
+  EXPECT_THAT(*client->ReadUntil("\"code\":\"generation_lost\""),
+              ::testing::HasSubstr("id: " + kGen + ":2\nevent: failed\n"));
+  EXPECT_EQ(*client->ReadChunk(), "");
+  EXPECT_EQ(harness.metrics.lost_generations.Value(), 1);
+}
+
+TEST(SseStream, HeartbeatsSayHowFarTheGenerationIs) {
+  SseOptions options = SseHarness::QuickOptions();
+  options.bridge.heartbeat_interval = absl::Milliseconds(200);
+  SseHarness harness(options);
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("GET", kEvents).ok());
+  const auto command = harness.service.NextCommand();
+  harness.service.Attach(*command, kGen);
+  ASSERT_TRUE(client->ReadHead().ok());
+  const auto ask = harness.service.NextCommand();
+  ASSERT_TRUE(ask && ask->request.has_ask());
+  v1::LinkResponse response;
+  auto* reply = response.add_replies();
+  reply->set_attachment(ask->request.ask().attachment());
+  reply->mutable_progress()->set_stage(v1::PROGRESS_STAGE_QUEUED);
+  reply->mutable_progress()->set_queue_position(3);
+  harness.service.Send(ask->link, response);
+  EXPECT_EQ(*client->ReadChunk(), ": hb {\"stage\":\"queued\",\"queue_position\":3}\n");
 }
 
 TEST(SseStream, SendsHeartbeatsOnlyWhenIdle) {

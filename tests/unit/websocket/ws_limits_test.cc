@@ -121,7 +121,7 @@ TEST_F(WsLimitsTest, FragmentsAndPingsBetweenThemAreOneMessage) {
 }
 
 TEST_F(WsLimitsTest, AuthMustComeFirstAndInTime) {
-  bridge_options.api_keys = {"secret"};
+  bridge_options.api_keys = {{"secret", "ann"}};
   ws_options.auth_timeout = absl::Milliseconds(100);
   Start();
   EXPECT_EQ(Connect()->ReadUntilClosed(), 4408);
@@ -210,6 +210,19 @@ TEST_F(WsLimitsTest, ASlowReaderIsPausedLosesNothingAndHoldsNobodyUp) {
   std::set<std::string> texts;
   for (const auto& [id, answer] : answers) texts.insert(answer.second);
   EXPECT_EQ(texts, (std::set<std::string>{Text(1, kTokens), Text(2, kTokens)}));
+}
+
+TEST_F(WsLimitsTest, AnIdleStreamHasHeartbeatsThatSayHowFarItIs) {
+  bridge_options.heartbeat_interval = absl::Milliseconds(200);
+  Start();
+  const auto client = Connect();
+  Json generate = Generate("c1", 1, 2);
+  generate["body"]["metadata"]["scripted.first_token_ms"] = "1000";
+  Send(client.get(), generate);
+  const Json started = Read(client.get());
+  ASSERT_EQ(started["type"], "started");
+  const Json heartbeat = Read(client.get());
+  EXPECT_EQ(heartbeat, (Json{{"type", "heartbeat"}, {"gen", started["gen"]}, {"stage", "prefill"}}));
 }
 
 TEST_F(WsLimitsTest, ASocketThatTakesNothingIsClosedWith4499AndItsCursorResumes) {

@@ -128,7 +128,7 @@ TEST(CheckUpgrade, ComparesTheOrigin) {
 
 TEST(CheckUpgrade, AKeyMayComeInTheHeaderOrLater) {
   bridge::BridgeOptions options;
-  options.api_keys = {"secret"};
+  options.api_keys = {{"secret", "ann"}};
   UpgradeRequest request = GoodRequest();
   EXPECT_EQ(Check(request, options).status, 101);
   EXPECT_FALSE(Check(request, options).parameters.authenticated);
