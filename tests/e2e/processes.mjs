@@ -60,20 +60,28 @@ class Process {
   }
 }
 
-/** Starts runnel-inference (scripted unless `engine` says otherwise), runnel-sse and runnel-ws from RUNNEL_BIN. */
-export async function startRunnel({ engine = ['--engine=scripted'] } = {}) {
+/**
+ * Starts runnel-inference (scripted unless `engine` says otherwise; further ones as `replicas`), runnel-sse and runnel-ws
+ * from RUNNEL_BIN. `bridge` are further arguments of both bridges.
+ */
+export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1, bridge = [] } = {}) {
   const bin = process.env.RUNNEL_BIN;
   assert.ok(bin, 'RUNNEL_BIN must name the folder of the binaries');
   const logs = mkdtempSync(join(tmpdir(), 'runnel-e2e-'));
   const [grpc, sse, ws, ...admin] = (await freePorts(6)).map((port) => `${HOST}:${port}`);
+  const more = (await freePorts(2 * (replicas - 1))).map((port) => `${HOST}:${port}`);
+  const services = [grpc, ...more.slice(0, replicas - 1)];
   // A test that leaves streams open does not wait for them at its end.
   const make = (name, adminAddress, args) => new Process(join(bin, name),
     [...args, `--admin_listen=${adminAddress}`, '--drain_timeout=3s'], adminAddress, join(logs, `${name}.log`));
   const processes = {
     inference: make('runnel-inference', admin[0], [`--listen=${grpc}`, ...engine]),
+    ...Object.fromEntries(services.slice(1).map((address, i) => [`inference${i + 2}`,
+      make('runnel-inference', more[replicas - 1 + i], [`--listen=${address}`, ...engine])])),
     sse: make('runnel-sse', admin[1],
-      [`--listen=${sse}`, `--inference=${grpc}`, `--websocket_url=ws://${ws}/v1/ws`]),
-    ws: make('runnel-ws', admin[2], [`--listen=${ws}`, `--inference=${grpc}`, `--allowed_origins=http://${sse}`]),
+      [`--listen=${sse}`, `--inference=${services}`, `--websocket_url=ws://${ws}/v1/ws`, ...bridge]),
+    ws: make('runnel-ws', admin[2],
+      [`--listen=${ws}`, `--inference=${services}`, `--allowed_origins=http://${sse}`, ...bridge]),
   };
   for (const each of Object.values(processes)) await each.start();
   return {

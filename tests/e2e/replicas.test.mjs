@@ -1,0 +1,96 @@
+// Several replicas of the service behind the bridges, and generations that belong to somebody.
+import assert from 'node:assert/strict';
+import { rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'node:test';
+import { attach, stream } from '../../bridges/web/runnel.js';
+import { startRunnel } from './processes.mjs';
+
+function request(tokens, pace) {
+  return {
+    prompt: 'go', max_tokens: tokens, seed: 7,
+    metadata: { 'scripted.tokens': String(tokens), 'scripted.tokens_per_second': String(pace) },
+  };
+}
+
+const places = (runnel) => ({ sseUrl: runnel.url, baseUrl: runnel.url, wsUrl: runnel.wsUrl });
+const replicaOf = (id) => id.slice(4, 8);
+
+async function started(reader) {
+  for await (const event of reader) if (event.type === 'started') break;
+  return reader.id;
+}
+
+test('new generations go to every replica, and any bridge finds them again', async (t) => {
+  const runnel = await startRunnel({ replicas: 2 });
+  t.after(() => runnel.stop());
+  const readers = Array.from({ length: 20 }, () => stream(request(40, 200), { ...places(runnel), transport: 'sse' }));
+  const ids = await Promise.all(readers.map(started));
+  assert.equal(new Set(ids.map(replicaOf)).size, 2);
+  for (const reader of readers) assert.equal((await reader.result).verified, true);
+  for (const id of ids) {
+    const again = attach(id, { ...places(runnel), transport: 'poll' });
+    assert.equal((await again.result).verified, true);
+  }
+});
+
+test('a key of the client starts one generation, whichever replica it finds', async (t) => {
+  const runnel = await startRunnel({ replicas: 2 });
+  t.after(() => runnel.stop());
+  const post = (key, body) => fetch(`${runnel.url}/v1/generations`, {
+    method: 'POST', headers: { 'content-type': 'application/json', 'idempotency-key': key }, body: JSON.stringify(body),
+  });
+  for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) {
+    const ids = [];
+    for (let i = 0; i < 3; ++i) ids.push((await (await post(key, request(5, 100))).json()).id);
+    assert.equal(new Set(ids).size, 1);
+    assert.equal((await post(key, request(6, 100))).status, 422);
+  }
+});
+
+test('kill -9 of a replica: its readers are told, the others go on, and new ones start', async (t) => {
+  const runnel = await startRunnel({ replicas: 2, bridge: ['--recovery_timeout=60s'] });
+  t.after(() => runnel.stop());
+  const readers = Array.from({ length: 20 }, () => stream(request(100, 40), { ...places(runnel), transport: 'sse' }));
+  const ids = await Promise.all(readers.map(started));
+  await runnel.inference2.kill('SIGKILL');
+  // The same address, another run: what the first one kept is gone.
+  await runnel.inference2.start();
+  const results = await Promise.all(readers.map((reader) => reader.result.catch((error) => ({ error }))));
+  const ends = new Map();
+  results.forEach((result, i) => {
+    const end = result.verified ? 'verified' : result.error?.code ?? result.failed?.code ?? 'other';
+    ends.set(replicaOf(ids[i]), (ends.get(replicaOf(ids[i])) ?? new Set()).add(end));
+  });
+  assert.deepEqual([...ends.values()].map((set) => [...set]).sort(), [['generation_lost'], ['verified']]);
+  const next = stream(request(5, 100), { ...places(runnel), transport: 'sse' });
+  assert.equal((await next.result).verified, true);
+});
+
+test('a generation is not found by whoever has another key', async (t) => {
+  const keys = join(tmpdir(), `runnel-keys-${process.pid}`);
+  writeFileSync(keys, 'key-of-ann ann\nsecond-of-ann ann\nkey-of-bob bob\n', { mode: 0o600 });
+  t.after(() => rmSync(keys));
+  const runnel = await startRunnel({ bridge: [`--api_keys_file=${keys}`] });
+  t.after(() => runnel.stop());
+  const ask = (key, path, options = {}) => fetch(runnel.url + path,
+    { ...options, headers: { ...options.headers, authorization: `Bearer ${key}` } });
+  const created = await ask('key-of-ann', '/v1/generations', {
+    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(request(5, 1000)),
+  });
+  assert.equal(created.status, 201);
+  const path = created.headers.get('location');
+  assert.equal((await fetch(runnel.url + path)).status, 401);
+  for (const [method, suffix] of [['GET', ''], ['GET', '/events'], ['GET', '?after=0&wait=1'], ['POST', '/cancel'],
+    ['DELETE', '']]) {
+    const answer = await ask('key-of-bob', path + suffix, { method });
+    assert.equal(answer.status, 404, `${method} ${suffix}`);
+    assert.equal((await answer.json()).error.code, 'generation_not_found');
+  }
+  assert.equal((await ask('second-of-ann', path)).status, 200);
+  assert.match(await (await ask('key-of-ann', `${path}/events`)).text(), /event: done/);
+  assert.equal((await ask('second-of-ann', path, { method: 'DELETE' })).status, 204);
+  assert.equal((await ask('key-of-ann', path)).status, 410);
+  assert.equal((await ask('key-of-bob', path)).status, 404);
+});
