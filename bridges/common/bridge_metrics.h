@@ -18,7 +18,10 @@ struct BridgeMetrics {
   prometheus::Counter& connections_accepted;
   prometheus::Counter& connections_refused;
   prometheus::Gauge& streams;
+  prometheus::Gauge& streams_paused;
+  prometheus::Gauge& pending_bytes;  // as of the last tick, as link_attachments
   prometheus::Counter& events;
+  prometheus::Counter& tokens;
   prometheus::Counter& bytes;
   prometheus::Counter& heartbeats;
   prometheus::Counter& resumes_replayed;
@@ -32,6 +35,7 @@ struct BridgeMetrics {
   prometheus::Counter& broken_streams;              // cut by us: the service was lost, or we stop
 
   prometheus::Gauge& links_connected;
+  prometheus::Gauge& link_attachments;
   prometheus::Counter& link_losses;
   prometheus::Counter& link_batches;
   prometheus::Counter& link_events;

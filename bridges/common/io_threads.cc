@@ -7,6 +7,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 
+#include "bridges/common/bridge_metrics.h"
 #include "bridges/common/inference_client.h"
 #include "services/base/mutex.h"
 
@@ -76,6 +77,7 @@ void IoThreads::Tick(Runner* runner) {
     if (ec) return;
     runner->thread->tasks.Tick(MonotonicNow());
     runner->thread->links.OnTick();
+    runner->thread->attachments = runner->thread->links.attachments();
     Tick(runner);
   });
 }
@@ -96,6 +98,18 @@ size_t IoThreads::connections() const {
   size_t count = 0;
   for (const auto& thread : threads_) count += thread->tasks.size();
   return count;
+}
+
+void IoThreads::SetGauges(BridgeMetrics* metrics) const {
+  size_t pending = 0;
+  size_t attachments = 0;
+  for (const auto& thread : threads_) {
+    pending += thread->tasks.pending_bytes();
+    attachments += thread->attachments;
+  }
+  metrics->connections.Set(static_cast<double>(connections()));
+  metrics->pending_bytes.Set(static_cast<double>(pending));
+  metrics->link_attachments.Set(static_cast<double>(attachments));
 }
 
 bool IoThreads::WaitUntilEmpty(absl::Duration timeout) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -25,6 +26,7 @@ struct IoThread {
   InferenceClient* const client;
   BridgeMetrics* const metrics;
   LinkSet links;
+  std::atomic<size_t> attachments = 0;  // of its Links, as of the last tick
   TaskGroup tasks;
 };
 
@@ -44,6 +46,8 @@ class IoThreads {
   // How many Links are connected.
   size_t links_connected() const;
   size_t connections() const;
+  // Sets the gauges that are cheaper to read than to keep.
+  void SetGauges(BridgeMetrics* metrics) const;
 
   // Tells every connection to end. False if some are still there after `timeout`.
   bool DrainFor(absl::Duration timeout);

@@ -50,6 +50,7 @@ class LinkSet {
   // Of the Link that knows best.
   absl::Duration retention() const;
   size_t attachments() const;
+  BridgeMetrics* metrics() const { return metrics_; }
 
   // Calls `done`, at a later turn and within the open timeout, with the replica to ask about a generation by a call of
   // its own; with an empty id, any. Unavailable if none can be reached; for an id that no replica keeps, NotFound.

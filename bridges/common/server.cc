@@ -80,7 +80,7 @@ absl::Status RunServer(std::string_view process, const BridgeOptions& options, b
   base::RouteGrpcLog();
   base::RaiseDescriptorLimit();
   ASSIGN_OR_RETURN(const auto server, Server::Create(options, bridge_metrics, std::move(on_accept)));
-  metrics->BeforeExpose([&] { bridge_metrics->connections.Set(static_cast<double>(server->threads().connections())); });
+  metrics->BeforeExpose([&] { server->threads().SetGauges(bridge_metrics); });
   ASSIGN_OR_RETURN(auto admin,
                    base::AdminServer::Create(options.admin_listen, metrics, [&] { return server->NotReadyReason(); }));
   spdlog::info("listening on port {}, admin port {}, {} io threads", server->port(), admin->port(),

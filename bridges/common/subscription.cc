@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "bridges/common/bridge_metrics.h"
 #include "bridges/common/link.h"
 #include "bridges/common/link_set.h"
 
@@ -25,7 +26,10 @@ std::string NewStartId() {
 
 }  // namespace
 
-Subscription::~Subscription() { links_->Forget(this); }
+Subscription::~Subscription() {
+  if (paused_) links_->metrics()->streams_paused.Decrement();
+  links_->Forget(this);
+}
 
 void Subscription::Generate(v1::GenerateRequest request, uint64_t after_seq, std::string traceparent,
                             std::string tracestate) {
@@ -53,12 +57,14 @@ void Subscription::Attach(std::string generation_id, uint64_t after_seq, std::st
 void Subscription::Pause() {
   if (paused_ || !opened_ || state_ == State::kEnded) return;
   paused_ = true;
+  links_->metrics()->streams_paused.Increment();
   links_->Detach(this);
 }
 
 void Subscription::Continue() {
   if (!paused_) return;
   paused_ = false;
+  links_->metrics()->streams_paused.Decrement();
   if (state_ != State::kEnded) links_->Open(this);
 }
 

@@ -25,7 +25,12 @@ void TaskGroup::ForEach(Call call) {
 
 void TaskGroup::Tick(absl::Duration now) {
   now_ = now;
-  ForEach([now](Task* task) { task->OnTick(now); });
+  size_t pending = 0;
+  ForEach([now, &pending](Task* task) {
+    pending += task->PendingBytes();
+    task->OnTick(now);
+  });
+  pending_bytes_.store(pending, std::memory_order_relaxed);
 }
 
 void TaskGroup::Drain() {

@@ -15,6 +15,8 @@ class Task : public boost::intrusive::list_base_hook<boost::intrusive::link_mode
   // At each tick of the thread; `now` is monotonic. For deadlines and heartbeats: a timer for each connection would cost
   // memory and a completion each time it is moved.
   virtual void OnTick(absl::Duration now) = 0;
+  // Bytes made that the socket has not taken.
+  virtual size_t PendingBytes() const { return 0; }
   // The process is about to stop: end what can be ended at once, and the rest as soon as it may be.
   virtual void OnDrain() = 0;
   // The time is over: cut the connection.
@@ -37,6 +39,8 @@ class TaskGroup {
   bool draining() const { return draining_; }
   // The time of the last tick.
   absl::Duration now() const { return now_; }
+  // Any thread. Of all tasks, as of the last tick.
+  size_t pending_bytes() const { return pending_bytes_.load(std::memory_order_relaxed); }
   // Any thread.
   size_t size() const { return size_.load(std::memory_order_relaxed); }
 
@@ -46,6 +50,7 @@ class TaskGroup {
 
   boost::intrusive::list<Task, boost::intrusive::constant_time_size<false>> tasks_;
   std::atomic<size_t> size_ = 0;
+  std::atomic<size_t> pending_bytes_ = 0;
   absl::Duration now_;
   bool draining_ = false;
 };

@@ -104,6 +104,7 @@ void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent&
   OpenChunk();
   AppendSseEvent(subscription->generation_id(), event, std::exchange(first_event_, false) ? RetryMs() : 0, &out_);
   ++events_;
+  tokens_ += event.delta().tokens();
   if (event.seq() <= replay_until_) ++replayed_;
   if (event.has_gap()) thread_->metrics->resumes_gap.Increment();
   if (pending() <= options_->max_pending_bytes) return;
@@ -238,6 +239,7 @@ void SseStream::SendOrClose() {
 
 void SseStream::CountSent() {
   if (events_ > 0) thread_->metrics->events.Increment(std::exchange(events_, 0));
+  if (tokens_ > 0) thread_->metrics->tokens.Increment(std::exchange(tokens_, 0));
   if (replayed_ > 0) thread_->metrics->replayed_events.Increment(std::exchange(replayed_, 0));
 }
 

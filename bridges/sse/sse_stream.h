@@ -61,6 +61,7 @@ class SseStream final : public bridge::Task,
   void OnProgress(bridge::Subscription* subscription, const v1::Progress& progress) override;
   void OnEnd(bridge::Subscription* subscription, const absl::Status& status) override;
   void OnTick(absl::Duration now) override;
+  size_t PendingBytes() const override { return pending(); }
   void OnDrain() override;
   void OnCut() override;
 
@@ -115,6 +116,7 @@ class SseStream final : public bridge::Task,
   absl::Duration leave_at_ = absl::InfiniteDuration();
   uint32_t events_ = 0;    // made since the last count
   uint32_t replayed_ = 0;  // of them
+  uint32_t tokens_ = 0;    // in them
   Phase phase_ = Phase::kOpening;
   bridge::Heartbeat heartbeat_;
   bool chunked_;

@@ -150,6 +150,7 @@ void WsSession::WriteHello() {
 }
 
 void WsSession::WriteEvent(WsStream* stream, std::string_view req, v1::GenerationEvent* event) {
+  written_tokens_ += event->delta().tokens();
   scratch.clear();
   AppendEvent(format(), stream->generation_id(), req, event, &scratch);
   WriteFrame(scratch);
@@ -197,6 +198,7 @@ void WsSession::Flush() {
   CoalescingStream& stream = ws_.next_layer();
   if (stream.pending() == 0) return;
   context_.metrics->events.Increment(std::exchange(written_events_, 0));
+  context_.metrics->tokens.Increment(std::exchange(written_tokens_, 0));
   context_.metrics->bytes.Increment(static_cast<double>(std::exchange(written_bytes_, 0)));
   const bool stuck = stream.waiting();
   stream.Flush();

@@ -52,6 +52,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void Start(const UpgradeRequest& request, std::string read_ahead);
 
   void OnTick(absl::Duration now) override;
+  size_t PendingBytes() const override { return ws_.next_layer().pending(); }
   void OnDrain() override;
   void OnCut() override;
 
@@ -115,7 +116,8 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   uint8_t refused_streams_ = 0;   // in a row, for want of room
   uint8_t unanswered_pings_ = 0;  // in a row
   uint32_t cancels_ = 0;          // under way
-  uint32_t written_events_ = 0;   // not yet counted in the metrics, as the bytes
+  uint32_t written_events_ = 0;   // not yet counted in the metrics, as the two below
+  uint32_t written_tokens_ = 0;
   size_t written_bytes_ = 0;
 
   // All on the clock of the ticks.

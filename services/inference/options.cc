@@ -51,6 +51,9 @@ ABSL_FLAG(absl::Duration, retention, absl::Minutes(10), "how long a log that has
 ABSL_FLAG(uint64_t, retention_bytes, uint64_t{256} << 20,
           "memory for logs that have ended, in bytes; the oldest are purged first");
 ABSL_FLAG(uint32_t, max_attachments, 20'000, "attachments on one Link");
+ABSL_FLAG(uint64_t, max_batch_bytes, 256 << 10, "text of one batch of a Link, in bytes");
+ABSL_FLAG(uint64_t, max_attachment_bytes, 16 << 10,
+          "text of one attachment in a batch, in bytes: what a reader that lags gets at once");
 
 namespace runnel::inference {
 namespace {
@@ -137,6 +140,10 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.link.replica = replica.empty() ? DefaultReplica() : replica;
   options.link.max_attachments = absl::GetFlag(FLAGS_max_attachments);
   RETURN_IF_ERROR(CheckFlag("max_attachments", options.link.max_attachments, 1u, 1u << 20));
+  options.link.max_batch_bytes = absl::GetFlag(FLAGS_max_batch_bytes);
+  RETURN_IF_ERROR(CheckFlag("max_batch_bytes", options.link.max_batch_bytes, size_t{1} << 10, size_t{2} << 20));
+  options.link.max_attachment_bytes = absl::GetFlag(FLAGS_max_attachment_bytes);
+  RETURN_IF_ERROR(CheckFlag("max_attachment_bytes", options.link.max_attachment_bytes, size_t{256}, size_t{1} << 20));
   options.link.defaults.max_tokens = absl::GetFlag(FLAGS_default_max_tokens);
   RETURN_IF_ERROR(CheckFlag("default_max_tokens", options.link.defaults.max_tokens, 1u, 1'000'000u));
   options.link.defaults.detach_timeout = absl::GetFlag(FLAGS_default_detach_timeout);

@@ -232,8 +232,11 @@ TEST_F(WsLimitsTest, ASocketThatTakesNothingIsClosedWith4499AndItsCursorResumes)
   options.receive_buffer_bytes = 4096;
   const auto slow = Connect(options);
   constexpr int kTokens = 200'000;
+  const auto paused = [this] { return Metric("runnel_streams_paused"); };
   Send(slow.get(), Generate("c1", 1, kTokens));
+  EXPECT_TRUE(WaitUntil([&] { return paused() == 1; }));
   EXPECT_TRUE(WaitUntil([&] { return Metric("runnel_slow_consumer_disconnects_total") == 1; }));
+  EXPECT_TRUE(WaitUntil([&] { return paused() == 0; }));
   std::string text;
   std::string gen;
   uint64_t last = 0;
