@@ -2,11 +2,14 @@
 
 namespace runnel::bridge {
 
-std::shared_ptr<GrpcStub> ConnectTo(const std::string& address) {
+std::shared_ptr<GrpcStub> ConnectTo(const std::string& address, absl::Duration keepalive) {
   grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  const auto keepalive_ms = static_cast<int>(absl::ToInt64Milliseconds(keepalive));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive_ms);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive_ms / 2);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
+  // A Link that only listens sends nothing for hours. By default gRPC stops pinging after two such pings.
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   // The Links have a backoff of their own; gRPC's, which doubles to two minutes, would hide a service that is back.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/time/time.h"
 #include "runnel/v1/inference.grpc.pb.h"
 
 namespace runnel::bridge {
@@ -19,7 +20,8 @@ struct GrpcStub {
   std::unique_ptr<v1::InferenceService::Stub> stub;
 };
 
-// `address` is host:port, or any name that gRPC knows. Does not connect yet.
-std::shared_ptr<GrpcStub> ConnectTo(const std::string& address);
+// `address` is host:port, or any name that gRPC knows. Does not connect yet. A replica that says nothing for
+// `keepalive`, and does not answer a ping within half of it, counts as lost.
+std::shared_ptr<GrpcStub> ConnectTo(const std::string& address, absl::Duration keepalive);
 
 }  // namespace runnel::bridge

@@ -39,6 +39,8 @@ ABSL_FLAG(uint64_t, max_pending_bytes, 64 << 10,
           "bytes of one stream made but not yet taken by its socket; beyond, it waits in the service's log");
 
 ABSL_FLAG(uint32_t, link_backlog, 8, "batches from the service read ahead of the thread that serves them");
+ABSL_FLAG(absl::Duration, link_keepalive, absl::Seconds(10),
+          "silence of a replica after which it is pinged; it counts as lost if it does not answer within half of that");
 ABSL_FLAG(absl::Duration, open_timeout, absl::Seconds(5),
           "how long the service may take to answer a start or an attach");
 ABSL_FLAG(absl::Duration, recovery_timeout, absl::Seconds(30),
@@ -153,6 +155,10 @@ absl::Status CheckBridgeOptions(const BridgeOptions& options) {
   RETURN_IF_ERROR(CheckTime("write_timeout", options.write_timeout));
   RETURN_IF_ERROR(CheckTime("heartbeat_interval", options.heartbeat_interval));
   RETURN_IF_ERROR(CheckTime("resolve_interval", options.resolve_interval));
+  if (options.link_keepalive < absl::Seconds(1)) {
+    return absl::InvalidArgumentError(
+        "--link_keepalive must be at least 1s: the service takes more pings for an attack");
+  }
   RETURN_IF_ERROR(CheckTime("open_timeout", options.open_timeout));
   RETURN_IF_ERROR(CheckTime("recovery_timeout", options.recovery_timeout));
   RETURN_IF_ERROR(CheckTime("rpc_timeout", options.rpc_timeout));
@@ -188,6 +194,7 @@ absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags() {
   options.max_pending_bytes = absl::GetFlag(FLAGS_max_pending_bytes);
 
   options.link_backlog = absl::GetFlag(FLAGS_link_backlog);
+  options.link_keepalive = absl::GetFlag(FLAGS_link_keepalive);
   options.open_timeout = absl::GetFlag(FLAGS_open_timeout);
   options.recovery_timeout = absl::GetFlag(FLAGS_recovery_timeout);
   options.rpc_timeout = absl::GetFlag(FLAGS_rpc_timeout);

@@ -37,6 +37,7 @@ struct BridgeOptions {
 
   // Batches of a Link read ahead of its io thread.
   size_t link_backlog = 8;
+  absl::Duration link_keepalive = absl::Seconds(10);
   absl::Duration open_timeout = absl::Seconds(5);
   absl::Duration recovery_timeout = absl::Seconds(30);
   absl::Duration rpc_timeout = absl::Seconds(10);

@@ -142,7 +142,7 @@ ReplicaSet::State ReplicaSet::MakeState(uint64_t round) {
   state.round = round;
   for (const std::string& address : addresses) {
     std::shared_ptr<GrpcStub>& stub = stubs_[address];
-    if (stub == nullptr) stub = ConnectTo(address);
+    if (stub == nullptr) stub = ConnectTo(address, options_.keepalive);
     state.replicas.push_back(stub);
   }
   return state;

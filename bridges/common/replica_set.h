@@ -29,6 +29,7 @@ class ReplicaSet {
     std::string targets;
     // How often names are asked again.
     absl::Duration interval = absl::Seconds(5);
+    absl::Duration keepalive = absl::Seconds(10);  // see ConnectTo
     Resolve resolve = &ResolveByDns;
   };
 

@@ -26,8 +26,9 @@ void Pause(absl::Duration duration) {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(const BridgeOptions& options, BridgeMetrics* metrics,
                                                        OnAccept on_accept) {
-  ASSIGN_OR_RETURN(auto replicas,
-                   ReplicaSet::Create({.targets = options.inference, .interval = options.resolve_interval}));
+  ASSIGN_OR_RETURN(auto replicas, ReplicaSet::Create({.targets = options.inference,
+                                                      .interval = options.resolve_interval,
+                                                      .keepalive = options.link_keepalive}));
   std::unique_ptr<Server> server(new Server(options, metrics, std::move(replicas)));
   ASSIGN_OR_RETURN(server->listener_, Listener::Create({options.listen, options.max_connections},
                                                        server->threads_.get(), std::move(on_accept)));

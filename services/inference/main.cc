@@ -37,8 +37,9 @@ absl::StatusOr<std::unique_ptr<grpc::Server>> Listen(const Options& options, grp
   builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
   // A second process must see that the port is taken.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // Bridges ping idle connections every 30 s to find dead ones; the default of 5 minutes would punish them for it.
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 20'000);
+  // Bridges ping silent connections, at most once a second (--link_keepalive), to find dead ones; the default of 5
+  // minutes would punish them for it.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 900);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.RegisterService(service);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();

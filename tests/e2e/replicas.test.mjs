@@ -68,6 +68,24 @@ test('kill -9 of a replica: its readers are told, the others go on, and new ones
   assert.equal((await next.result).verified, true);
 });
 
+test('a replica that falls silent is found, and its readers go on when it speaks again', async (t) => {
+  const runnel = await startRunnel({ bridge: ['--link_keepalive=1s'] });
+  t.after(() => runnel.stop());
+  const readers = Array.from({ length: 10 }, () => stream(request(200, 50), { ...places(runnel), transport: 'sse' }));
+  await Promise.all(readers.map(started));
+  runnel.inference.child.kill('SIGSTOP');
+  while (await runnel.metric(runnel.sse, 'runnel_link_losses_total') === 0) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  runnel.inference.child.kill('SIGCONT');
+  for (const reader of readers) {
+    const result = await reader.result;
+    assert.equal(result.verified, true);
+    // The bridge has seen to it: the browser's connection is the first one still.
+    assert.equal(result.stats.reconnects, 0);
+  }
+});
+
 test('a generation is not found by whoever has another key', async (t) => {
   const keys = join(tmpdir(), `runnel-keys-${process.pid}`);
   writeFileSync(keys, 'key-of-ann ann\nsecond-of-ann ann\nkey-of-bob bob\n', { mode: 0o600 });
