@@ -24,15 +24,16 @@ class EventSink {
   // The engine begins to work on it: it no longer waits in a queue.
   virtual void Begin() = 0;
 
-  // Corrects what Prepare said, where only the engine's answer tells it. Before the last EndChoice.
-  virtual void SetPromptTokens(uint32_t prompt_tokens) = 0;
+  // Corrects what Prepare said, where only the engine's work tells it, and says for how many of them nothing had to be
+  // done. Before the last EndChoice.
+  virtual void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) = 0;
 
   // How much of the prompt has been read, 0 to 1. An engine that does not know never says it.
   virtual void SetPrefillShare(float share) = 0;
 
-  // Appends text (whole UTF-8 characters, not empty) that stands for `tokens` tokens. Readers learn of it when `wake` is
+  // Appends text (whole UTF-8 characters, not empty) that stands for `tokens`. Readers learn of it when `wake` is
   // flushed: an engine that steps many generations at once appends for all of them and flushes once.
-  virtual void Append(uint32_t choice, std::string_view text, uint32_t tokens, WakeSet* wake) = 0;
+  virtual void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) = 0;
 
   // No more text of this choice will come. When all choices have ended, `done` is appended.
   virtual void EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) = 0;
@@ -51,6 +52,8 @@ class PreparedGeneration {
  public:
   virtual ~PreparedGeneration() = default;
   virtual uint32_t prompt_tokens() const = 0;
+  // As Started::fingerprint; empty if the engine cannot know.
+  virtual std::string fingerprint() const { return {}; }
 };
 
 struct ModelInfo {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -16,18 +17,38 @@ enum class FinishReason { kNone, kStop, kLength, kCancelled, kContentFilter };
 struct Usage {
   uint32_t prompt_tokens = 0;
   uint32_t completion_tokens = 0;
+  uint32_t cached_prompt_tokens = 0;
 };
 
 struct Started {
   std::string model;
   absl::Time created_at;
   uint32_t prompt_tokens = 0;
+  std::string fingerprint = {};
+};
+
+struct TokenLogprob {
+  std::string token;  // bytes
+  float logprob = 0;
+  std::vector<TokenLogprob> top;
+
+  bool operator==(const TokenLogprob&) const = default;
+};
+
+// The tokens that a text stands for: how many, and their log-probabilities if they were asked for.
+struct Tokens {
+  Tokens(uint32_t number) : count(number) {}  // NOLINT(google-explicit-constructor): most are a number and no more
+  Tokens(uint32_t number, std::vector<TokenLogprob> each) : count(number), logprobs(std::move(each)) {}
+
+  uint32_t count = 0;
+  std::vector<TokenLogprob> logprobs;
 };
 
 struct Delta {
   uint32_t choice = 0;
   std::string text;
   uint32_t tokens = 0;
+  std::vector<TokenLogprob> logprobs = {};
 };
 
 struct ChoiceEnd {

@@ -19,9 +19,9 @@ EventLog::EventLog(Started started, uint32_t choice_count, int64_t monotonic_us)
     : created_us_(monotonic_us),
       started_(std::move(started)),
       choices_(choice_count),
-      usage_{started_.prompt_tokens, 0} {}
+      usage_{started_.prompt_tokens} {}
 
-bool EventLog::AppendDelta(uint32_t choice, std::string_view text, uint32_t tokens, int64_t monotonic_us,
+bool EventLog::AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, int64_t monotonic_us,
                            WakeSet* wake) {
   base::MutexLock lock(&mu_);
   if (!terminal_.empty() || choice >= choices_.size() || choices_[choice].finish_reason != FinishReason::kNone) {
@@ -30,8 +30,12 @@ bool EventLog::AppendDelta(uint32_t choice, std::string_view text, uint32_t toke
   Choice& target = choices_[choice];
   target.text.append(text);
   target.crc32 = ExtendCrc32(target.crc32, text);
-  usage_.completion_tokens += tokens;
-  deltas_.push_back({static_cast<uint64_t>(monotonic_us - created_us_), target.text.size(), tokens, choice});
+  usage_.completion_tokens += tokens.count;
+  if (!tokens.logprobs.empty()) {
+    if (logprobs_ == nullptr) logprobs_ = std::make_unique<LogprobStore>();
+    logprobs_->Add(deltas_.size(), tokens.logprobs);
+  }
+  deltas_.push_back({static_cast<uint64_t>(monotonic_us - created_us_), target.text.size(), tokens.count, choice});
   MarkReadersLocked(wake);
   return true;
 }
@@ -68,9 +72,10 @@ bool EventLog::EndAll(FinishReason reason, int64_t monotonic_us, WakeSet* wake) 
   return true;
 }
 
-void EventLog::SetPromptTokens(uint32_t prompt_tokens) {
+void EventLog::SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) {
   base::MutexLock lock(&mu_);
   usage_.prompt_tokens = prompt_tokens;
+  usage_.cached_prompt_tokens = cached_prompt_tokens;
 }
 
 bool EventLog::Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) const {
@@ -80,7 +85,7 @@ bool EventLog::Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) c
   for (size_t bytes = 0; next <= last && (next == after + 1 || bytes < max_bytes); next = out->back().seq + 1) {
     const bool is_delta = next >= 2 && next < 2 + deltas_.size();
     out->push_back(is_delta ? MergedDeltaLocked(next, max_bytes - bytes) : EventAtLocked(next));
-    if (const auto* delta = std::get_if<Delta>(&out->back().payload)) bytes += delta->text.size();
+    if (const auto* delta = std::get_if<Delta>(&out->back().payload)) bytes += ContentBytes(*delta);
   }
   return next <= last;
 }
@@ -132,6 +137,7 @@ void EventLog::RemoveReader(LogReader* reader) {
 size_t EventLog::bytes() const {
   base::MutexLock lock(&mu_);
   size_t bytes = sizeof(EventLog) + deltas_.capacity() * sizeof(DeltaEntry);
+  if (logprobs_ != nullptr) bytes += logprobs_->bytes();
   for (const Choice& choice : choices_) bytes += sizeof(Choice) + choice.text.capacity();
   return bytes;
 }
@@ -159,11 +165,15 @@ Event EventLog::MergedDeltaLocked(uint64_t seq, size_t max_bytes) const {
   }
   size_t last = first;
   uint32_t tokens = deltas_[first].tokens;
-  while (last + 1 < deltas_.size() && deltas_[last + 1].choice == choice && deltas_[last + 1].end - begin <= max_bytes) {
+  const auto bytes_until = [&](size_t end) REQUIRES(mu_) {
+    return deltas_[end].end - begin + (logprobs_ == nullptr ? 0 : logprobs_->WireBytes(first, end + 1));
+  };
+  while (last + 1 < deltas_.size() && deltas_[last + 1].choice == choice && bytes_until(last + 1) <= max_bytes) {
     tokens += deltas_[++last].tokens;
   }
-  return {last + 2, seq, deltas_[last].elapsed_us,
-          Delta{choice, choices_[choice].text.substr(begin, deltas_[last].end - begin), tokens}};
+  Delta delta{choice, choices_[choice].text.substr(begin, deltas_[last].end - begin), tokens, {}};
+  if (logprobs_ != nullptr) delta.logprobs = logprobs_->Get(first, last + 1);
+  return {last + 2, seq, deltas_[last].elapsed_us, std::move(delta)};
 }
 
 void EventLog::AppendDoneLocked(int64_t monotonic_us) {

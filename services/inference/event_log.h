@@ -9,6 +9,7 @@
 
 #include "services/base/mutex.h"
 #include "services/inference/event.h"
+#include "services/inference/logprob_store.h"
 #include "services/inference/wake_set.h"
 
 namespace runnel::inference {
@@ -38,7 +39,7 @@ class EventLog {
   EventLog& operator=(const EventLog&) = delete;
 
   // Each appends one event, or nothing (and returns false) once the terminal event is there.
-  bool AppendDelta(uint32_t choice, std::string_view text, uint32_t tokens, int64_t monotonic_us, WakeSet* wake)
+  bool AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, int64_t monotonic_us, WakeSet* wake)
       EXCLUDES(mu_);
   bool AppendFailed(Failed failed, int64_t monotonic_us, WakeSet* wake) EXCLUDES(mu_);
 
@@ -47,10 +48,10 @@ class EventLog {
   // Ends every choice that has not ended.
   bool EndAll(FinishReason reason, int64_t monotonic_us, WakeSet* wake) EXCLUDES(mu_);
 
-  void SetPromptTokens(uint32_t prompt_tokens) EXCLUDES(mu_);
+  void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) EXCLUDES(mu_);
 
-  // Appends to `out` the events after `after`, deltas of one choice merged, until `max_bytes` of text are reached (at
-  // least one event if there is one). Returns whether there are more after those.
+  // Appends to `out` the events after `after`, deltas of one choice merged, until `max_bytes` of text and log-probabilities are
+  // reached (at least one event if there is one). Returns whether there are more after those.
   bool Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) const EXCLUDES(mu_);
 
   // What a reader with a cursor beyond the end gets instead of the events it named.
@@ -101,6 +102,7 @@ class EventLog {
   const Started started_;
   mutable base::Mutex mu_;
   std::vector<DeltaEntry> deltas_ GUARDED_BY(mu_);  // seq 2, 3, ...
+  std::unique_ptr<LogprobStore> logprobs_ GUARDED_BY(mu_);  // by the place in deltas_; null while there are none
   std::vector<Choice> choices_ GUARDED_BY(mu_);
   std::vector<Event> terminal_ GUARDED_BY(mu_);  // one or none
   Usage usage_ GUARDED_BY(mu_);

@@ -51,7 +51,7 @@ Generation::Generation(Options options)
     : options_(std::move(options)),
       created_at_(options_.clock->Now()),
       created_monotonic_(options_.clock->Monotonic()),
-      log_(Started{options_.model, created_at_, options_.prompt_tokens}, options_.choice_count,
+      log_(Started{options_.model, created_at_, options_.prompt_tokens, options_.fingerprint}, options_.choice_count,
            Micros(created_monotonic_)),
       last_append_(created_monotonic_) {
   options_.metrics->prompt_tokens.Increment(options_.prompt_tokens);
@@ -135,15 +135,16 @@ void Generation::Begin() {
   options_.metrics->queue_duration.Observe(absl::ToDoubleSeconds(options_.clock->Monotonic() - created_monotonic_));
 }
 
-void Generation::Append(uint32_t choice, std::string_view text, uint32_t tokens, WakeSet* wake) {
+void Generation::Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) {
   const absl::Duration now = options_.clock->Monotonic();
-  if (!log_.AppendDelta(choice, text, tokens, Micros(now), wake)) return;
+  const uint32_t count = tokens.count;
+  if (!log_.AppendDelta(choice, text, std::move(tokens), Micros(now), wake)) return;
   auto& gap = tokens_ == 0 ? options_.metrics->first_token : options_.metrics->inter_token;
   gap.Observe(absl::ToDoubleSeconds(now - last_append_));
-  options_.metrics->generation_tokens.Increment(tokens);
-  if (holds_.load(std::memory_order_relaxed) == 0) options_.metrics->detached_tokens.Increment(tokens);
+  options_.metrics->generation_tokens.Increment(count);
+  if (holds_.load(std::memory_order_relaxed) == 0) options_.metrics->detached_tokens.Increment(count);
   last_append_ = now;
-  tokens_ += tokens;
+  tokens_ += count;
 }
 
 void Generation::EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) {

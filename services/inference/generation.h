@@ -72,6 +72,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     std::string model;
     uint32_t choice_count = 1;
     uint32_t prompt_tokens = 0;
+    std::string fingerprint;
     absl::Duration detach_timeout;
     const base::Clock* clock = nullptr;          // must outlive the generation, as all below
     GenerationMetrics* metrics = nullptr;
@@ -118,9 +119,11 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
 
   // EventSink.
   void Begin() override EXCLUDES(mu_);
-  void SetPromptTokens(uint32_t prompt_tokens) override { log_.SetPromptTokens(prompt_tokens); }
+  void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override {
+    log_.SetPromptTokens(prompt_tokens, cached_prompt_tokens);
+  }
   void SetPrefillShare(float share) override { prefill_share_.store(share, std::memory_order_relaxed); }
-  void Append(uint32_t choice, std::string_view text, uint32_t tokens, WakeSet* wake) override EXCLUDES(mu_);
+  void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) override EXCLUDES(mu_);
   void EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
   void EndAll(FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
   void Fail(Failed failed, WakeSet* wake) override EXCLUDES(mu_);

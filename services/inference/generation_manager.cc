@@ -70,6 +70,7 @@ absl::StatusOr<GenerationManager::Started> GenerationManager::Start(const Genera
   generation_options.model = request.model;
   generation_options.choice_count = request.choice_count;
   generation_options.prompt_tokens = prepared->prompt_tokens();
+  generation_options.fingerprint = prepared->fingerprint();
   generation_options.detach_timeout = request.detach_timeout;
   generation_options.clock = options_.clock;
   generation_options.metrics = &generation_metrics_;

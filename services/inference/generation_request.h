@@ -25,6 +25,14 @@ struct Sampling {
   std::optional<float> min_p;
   std::optional<float> presence_penalty;
   std::optional<float> frequency_penalty;
+  std::map<uint32_t, float> logit_bias;  // by token
+};
+
+// A form that the text must have.
+struct OutputFormat {
+  enum class Kind { kText, kJsonObject, kJsonSchema };
+  Kind kind = Kind::kText;
+  std::string json_schema;  // of kJsonSchema: a JSON object or boolean, nested at most kMaxSchemaDepth deep
 };
 
 // A GenerateRequest after validation (proto_convert.h), with the service's defaults filled in: an engine need not check
@@ -38,6 +46,8 @@ struct GenerationRequest {
   uint32_t max_tokens = 0;
   uint32_t choice_count = 1;
   std::vector<std::string> stop;
+  std::optional<uint32_t> top_logprobs;  // absent: no log-probabilities are wanted
+  OutputFormat output_format;
   absl::Duration detach_timeout;  // InfiniteDuration: never cancelled for want of readers
   std::string request_id;
   std::string principal;  // whose it is

@@ -275,7 +275,7 @@ size_t LinkReactor::FillFrom(const std::shared_ptr<Attachment>& attachment, size
   const bool ended = scratch_.back().terminal();
   size_t bytes = 0;
   for (Event& event : scratch_) {
-    if (const auto* delta = std::get_if<Delta>(&event.payload)) bytes += delta->text.size();
+    if (const auto* delta = std::get_if<Delta>(&event.payload)) bytes += ContentBytes(*delta);
     bytes += kEventOverheadBytes;
     v1::LinkEvent* out = response_.add_events();
     out->set_attachment(attachment->number());

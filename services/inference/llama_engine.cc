@@ -88,6 +88,11 @@ class LlamaEngine final : public Engine {
     if (request.choice_count > MaxRunning()) {
       return base::InvalidField("choice_count", absl::StrCat("at most ", MaxRunning(), " with this engine"));
     }
+    if (request.top_logprobs.has_value()) return base::InvalidField("top_logprobs", "this engine gives none");
+    if (!request.sampling.logit_bias.empty()) return base::InvalidField("logit_bias", "this engine takes none");
+    if (request.output_format.kind != OutputFormat::Kind::kText) {
+      return base::InvalidField("output_format", "this engine has no formats");
+    }
     auto prepared = std::make_unique<PreparedLlama>();
     LlamaJob& job = prepared->job;
     const uint32_t room = info_.context_length - 1;  // the answer has at least one token

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <utility>
@@ -27,6 +28,12 @@ constexpr size_t kMaxPrincipalBytes = 128;
 constexpr size_t kMaxMetadataPairs = 16;
 constexpr size_t kMaxMetadataKeyBytes = 64;
 constexpr size_t kMaxMetadataValueBytes = 512;
+constexpr uint32_t kMaxTopLogprobs = 20;
+constexpr size_t kMaxLogitBiases = 1024;
+constexpr float kMaxLogitBias = 100;
+constexpr size_t kMaxSchemaBytes = 32 << 10;
+// Whatever walks through a schema does so by recursion.
+constexpr int kMaxSchemaDepth = 64;
 // llama.cpp and others take this value for "random".
 constexpr uint64_t kReservedSeed = 0xFFFFFFFF;
 
@@ -88,10 +95,57 @@ absl::Status ReadSampling(const v1::Sampling& proto, GenerationRequest* request)
     RETURN_IF_ERROR(CheckRange("frequency_penalty", proto.frequency_penalty(), -2.0f, 2.0f));
     sampling.frequency_penalty = proto.frequency_penalty();
   }
+  if (proto.logit_bias().size() > kMaxLogitBiases) {
+    return InvalidField("logit_bias", absl::StrCat("at most ", kMaxLogitBiases, " tokens"));
+  }
+  for (const auto& [token, bias] : proto.logit_bias()) {
+    RETURN_IF_ERROR(CheckRange("logit_bias", bias, -kMaxLogitBias, kMaxLogitBias));
+    sampling.logit_bias[token] = bias;
+  }
   request->seed = proto.seed();
   while (!proto.has_seed() && (request->seed == 0 || request->seed == kReservedSeed)) {
     std::random_device random;
     request->seed = (uint64_t{random()} << 32) | random();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSchema(const std::string& schema) {
+  using Json = nlohmann::json;
+  const char* const field = "output_format.json_schema";
+  if (schema.empty() || schema.size() > kMaxSchemaBytes) {
+    return InvalidField(field, absl::StrCat("has 1 to ", kMaxSchemaBytes, " bytes"));
+  }
+  int deepest = 0;
+  const auto see_depth = [&deepest](int depth, Json::parse_event_t, Json&) {
+    deepest = std::max(deepest, depth);
+    return depth <= kMaxSchemaDepth;  // what is deeper is not kept
+  };
+  const Json json = Json::parse(schema, see_depth, false);
+  if (deepest > kMaxSchemaDepth) {
+    return InvalidField(field, absl::StrCat("is nested more than ", kMaxSchemaDepth, " deep"));
+  }
+  if (!json.is_object() && !json.is_boolean()) return InvalidField(field, "is no JSON Schema: want a JSON object");
+  return absl::OkStatus();
+}
+
+absl::Status ReadOutput(const v1::GenerateRequest& proto, GenerationRequest* request) {
+  if (proto.has_top_logprobs()) {
+    RETURN_IF_ERROR(CheckRange("top_logprobs", proto.top_logprobs(), uint32_t{0}, kMaxTopLogprobs));
+    request->top_logprobs = proto.top_logprobs();
+  }
+  OutputFormat& format = request->output_format;
+  switch (proto.output_format().format_case()) {
+    case v1::OutputFormat::kJsonObject:
+      if (!proto.output_format().json_object()) return InvalidField("output_format.json_object", "want true");
+      format.kind = OutputFormat::Kind::kJsonObject;
+      break;
+    case v1::OutputFormat::kJsonSchema:
+      RETURN_IF_ERROR(CheckSchema(proto.output_format().json_schema()));
+      format = {OutputFormat::Kind::kJsonSchema, proto.output_format().json_schema()};
+      break;
+    case v1::OutputFormat::FORMAT_NOT_SET:
+      break;
   }
   return absl::OkStatus();
 }
@@ -174,6 +228,18 @@ void ChoiceTextToProto(ChoiceText choice, v1::ChoiceText* proto) {
   proto->set_finish_reason(ReasonToProto(choice.finish_reason));
 }
 
+void UsageToProto(const Usage& usage, v1::Usage* proto) {
+  proto->set_prompt_tokens(usage.prompt_tokens);
+  proto->set_completion_tokens(usage.completion_tokens);
+  proto->set_cached_prompt_tokens(usage.cached_prompt_tokens);
+}
+
+void LogprobToProto(TokenLogprob logprob, v1::TokenLogprob* proto) {
+  proto->set_token(std::move(logprob.token));
+  proto->set_logprob(logprob.logprob);
+  for (TokenLogprob& each : logprob.top) LogprobToProto(std::move(each), proto->add_top());
+}
+
 void DoneToProto(const Done& done, v1::Done* proto) {
   proto->set_event_count(done.event_count);
   for (const ChoiceEnd& end : done.choices) {
@@ -183,8 +249,7 @@ void DoneToProto(const Done& done, v1::Done* proto) {
     choice->set_text_bytes(end.text_bytes);
     choice->set_text_crc32(end.text_crc32);
   }
-  proto->mutable_usage()->set_prompt_tokens(done.usage.prompt_tokens);
-  proto->mutable_usage()->set_completion_tokens(done.usage.completion_tokens);
+  UsageToProto(done.usage, proto->mutable_usage());
 }
 
 void FailedToProto(const Failed& failed, v1::Failed* proto) {
@@ -200,12 +265,14 @@ struct PayloadWriter {
   void operator()(Started&& started) const {
     proto->mutable_started()->set_model(std::move(started.model));
     proto->mutable_started()->set_prompt_tokens(started.prompt_tokens);
+    proto->mutable_started()->set_fingerprint(std::move(started.fingerprint));
     TimeToProto(started.created_at, proto->mutable_started()->mutable_created_at());
   }
   void operator()(Delta&& delta) const {
     proto->mutable_delta()->set_choice(delta.choice);
     proto->mutable_delta()->set_text(std::move(delta.text));
     proto->mutable_delta()->set_tokens(delta.tokens);
+    for (TokenLogprob& each : delta.logprobs) LogprobToProto(std::move(each), proto->mutable_delta()->add_logprobs());
   }
   void operator()(Done&& done) const { DoneToProto(done, proto->mutable_done()); }
   void operator()(Failed&& failed) const { FailedToProto(failed, proto->mutable_failed()); }
@@ -234,6 +301,7 @@ absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& pr
   RETURN_IF_ERROR(ReadMessages(proto, &request));
   RETURN_IF_ERROR(ReadSampling(proto.sampling(), &request));
   RETURN_IF_ERROR(ReadLimits(proto, defaults, &request));
+  RETURN_IF_ERROR(ReadOutput(proto, &request));
   RETURN_IF_ERROR(ReadClientData(proto, &request));
   return request;
 }
@@ -295,8 +363,7 @@ void GenerationToProto(const Generation& generation, absl::Time expires_at, v1::
   proto->set_status(StatusToProto(generation));
   proto->set_last_seq(state.last_seq);
   for (ChoiceText& choice : state.choices) ChoiceTextToProto(std::move(choice), proto->add_choices());
-  proto->mutable_usage()->set_prompt_tokens(state.usage.prompt_tokens);
-  proto->mutable_usage()->set_completion_tokens(state.usage.completion_tokens);
+  UsageToProto(state.usage, proto->mutable_usage());
   TimeToProto(generation.created_at(), proto->mutable_created_at());
   if (expires_at != absl::InfiniteFuture()) TimeToProto(expires_at, proto->mutable_expire_time());
   if (state.terminal.empty()) return;

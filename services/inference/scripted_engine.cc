@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -24,6 +25,9 @@ constexpr std::array<std::string_view, 64> kWords = {
     "it",    "will",   "come",  "before", "dark",  "says",   "old",     "man",   "who",    "mends",  "nets",
     "café",  "naïve",  "Übung", "東京",   "水",    "🌊",     "привет",  "señor", "fjörd",  "Ωmega",  "we",
     "listen", "then",  "sail",  "home",   "with",  "silver", "fish,",   "bread,", "salt."};
+
+// Changes with the words and how they are chosen.
+constexpr char kFingerprint[] = "scripted-1";
 
 // A step of one generation appends no more than this, so that a fast one does not hold up the others.
 constexpr uint32_t kMaxTokensPerStep = 256;
@@ -67,11 +71,13 @@ absl::StatusOr<Script> ReadScript(const GenerationRequest& request, Script scrip
 class PreparedScript final : public PreparedGeneration {
  public:
   uint32_t prompt_tokens() const override { return prompt_tokens_; }
+  std::string fingerprint() const override { return kFingerprint; }
 
   Script script;
   uint64_t seed = 0;
   uint32_t max_tokens = 0;
   uint32_t choice_count = 1;
+  std::optional<uint32_t> top_logprobs;
   uint32_t prompt_tokens_ = 0;
 };
 
@@ -97,6 +103,18 @@ std::string ScriptedToken(uint64_t seed, uint32_t choice, uint32_t index) {
   return index == 0 ? std::string(word) : absl::StrCat(" ", base::ToAbsl(word));
 }
 
+TokenLogprob ScriptedLogprob(uint64_t seed, uint32_t choice, uint32_t index, uint32_t top) {
+  const uint64_t bits = Mix(~seed ^ Mix((uint64_t{choice} << 32) | index));
+  double left = 0.01 + 0.49 * static_cast<double>(bits >> 11) * 0x1.0p-53;  // of the probability
+  TokenLogprob logprob{ScriptedToken(seed, choice, index), static_cast<float>(std::log1p(-left)), {}};
+  if (top > 0) logprob.top.push_back({logprob.token, logprob.logprob, {}});
+  for (uint64_t i = bits; logprob.top.size() < top; ++i) {
+    std::string word = absl::StrCat(index == 0 ? "" : " ", base::ToAbsl(kWords[i % kWords.size()]));
+    if (word != logprob.token) logprob.top.push_back({std::move(word), static_cast<float>(std::log(left /= 2)), {}});
+  }
+  return logprob;
+}
+
 struct ScriptedEngine::Run {
   std::unique_ptr<PreparedScript> prepared;
   std::shared_ptr<EventSink> sink;  // null once the run has ended
@@ -114,11 +132,18 @@ std::vector<ModelInfo> ScriptedEngine::Models() const {
 }
 
 absl::StatusOr<std::unique_ptr<PreparedGeneration>> ScriptedEngine::Prepare(const GenerationRequest& request) {
+  if (request.output_format.kind != OutputFormat::Kind::kText) {
+    return base::InvalidField("output_format", "the scripted engine has no formats");
+  }
+  if (!request.sampling.logit_bias.empty()) {
+    return base::InvalidField("logit_bias", "the scripted engine has no logits");
+  }
   auto prepared = std::make_unique<PreparedScript>();
   ASSIGN_OR_RETURN(prepared->script, ReadScript(request, options_.script));
   prepared->seed = request.seed;
   prepared->max_tokens = request.max_tokens;
   prepared->choice_count = request.choice_count;
+  prepared->top_logprobs = request.top_logprobs;
   prepared->prompt_tokens_ = CountWords(request);
   return prepared;
 }
@@ -225,7 +250,11 @@ absl::Duration ScriptedEngine::Step(Run* run, absl::Duration now, WakeSet* wake)
     }
     if (due_at(run->next) > now) break;
     for (uint32_t choice = 0; choice < prepared.choice_count; ++choice) {
-      sink->Append(choice, ScriptedToken(prepared.seed, choice, run->next), 1, wake);
+      Tokens token = 1;
+      if (prepared.top_logprobs.has_value()) {
+        token.logprobs = {ScriptedLogprob(prepared.seed, choice, run->next, *prepared.top_logprobs)};
+      }
+      sink->Append(choice, ScriptedToken(prepared.seed, choice, run->next), std::move(token), wake);
     }
   }
   run->sink = std::move(sink);

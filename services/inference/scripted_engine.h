@@ -28,6 +28,10 @@ struct Script {
 // beforehand. Whole words with a blank before each but the first; some are not ASCII.
 std::string ScriptedToken(uint64_t seed, uint32_t choice, uint32_t index);
 
+// Made-up log-probabilities of the same token, a function of the arguments too: it is the likeliest, with a probability
+// of 0.5 to 1, and each of the `top` has half of what those before it leave.
+TokenLogprob ScriptedLogprob(uint64_t seed, uint32_t choice, uint32_t index, uint32_t top);
+
 // An engine without a model: deterministic words at a given pace with faults on demand. It is the oracle of tests and
 // the load of benchmarks: 10,000 generations run on one thread and one schedule.
 class ScriptedEngine final : public Engine {

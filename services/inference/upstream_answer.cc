@@ -136,7 +136,7 @@ void UpstreamAnswer::FinishChoice(uint32_t index, FinishReason reason, WakeSet* 
 void UpstreamAnswer::EndDone(WakeSet* wake) {
   if (ended()) return;
   outcome_ = "done";
-  if (usage_.has_value() && usage_->prompt_tokens > 0) sink_->SetPromptTokens(usage_->prompt_tokens);
+  if (usage_.has_value() && usage_->prompt_tokens > 0) sink_->SetPromptTokens(usage_->prompt_tokens, usage_->cached_prompt_tokens);
   sink_->EndChoice(last_choice_, last_reason_, wake);
 }
 

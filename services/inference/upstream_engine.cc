@@ -11,6 +11,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
 #include "services/base/mutex.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -154,6 +155,11 @@ UpstreamEngine::UpstreamEngine(const UpstreamOptions& options, const UpstreamCon
 }
 
 absl::StatusOr<std::unique_ptr<PreparedGeneration>> UpstreamEngine::Prepare(const GenerationRequest& request) {
+  if (request.top_logprobs.has_value()) return base::InvalidField("top_logprobs", "this engine gives none");
+  if (!request.sampling.logit_bias.empty()) return base::InvalidField("logit_bias", "this engine takes none");
+  if (request.output_format.kind != OutputFormat::Kind::kText) {
+    return base::InvalidField("output_format", "this engine has no formats");
+  }
   auto prepared = std::make_unique<PreparedUpstream>();
   prepared->path = std::string(UpstreamRoute(request));
   prepared->body = UpstreamBody(request, upstream_model_);

@@ -18,11 +18,13 @@ class RecordingSink final : public inference::EventSink {
     std::string text;
     std::vector<std::string> deltas;
     uint32_t tokens = 0;
+    std::vector<inference::TokenLogprob> logprobs;
     inference::FinishReason reason = inference::FinishReason::kNone;
   };
   struct Record {
     std::vector<Choice> choices;
     std::optional<inference::Failed> failed;
+    uint32_t cached_prompt_tokens = 0;
     bool begun = false;
     bool appended_after_end = false;
   };
@@ -50,15 +52,19 @@ class RecordingSink final : public inference::EventSink {
     record_.begun = true;
     changed_.NotifyAll();
   }
-  void SetPromptTokens(uint32_t) override {}
+  void SetPromptTokens(uint32_t, uint32_t cached_prompt_tokens) override {
+    base::MutexLock lock(&mu_);
+    record_.cached_prompt_tokens = cached_prompt_tokens;
+  }
   void SetPrefillShare(float) override {}
-  void Append(uint32_t choice, std::string_view text, uint32_t tokens, inference::WakeSet*) override {
+  void Append(uint32_t choice, std::string_view text, inference::Tokens tokens, inference::WakeSet*) override {
     base::MutexLock lock(&mu_);
     Choice& to = record_.choices.at(choice);
     if (to.reason != inference::FinishReason::kNone || record_.failed.has_value()) record_.appended_after_end = true;
     to.text += text;
     to.deltas.emplace_back(text);
-    to.tokens += tokens;
+    to.tokens += tokens.count;
+    to.logprobs.insert(to.logprobs.end(), tokens.logprobs.begin(), tokens.logprobs.end());
     ++deltas_;
     changed_.NotifyAll();
   }

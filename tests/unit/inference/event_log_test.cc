@@ -86,6 +86,43 @@ TEST_F(EventLogTest, ReadsTheSameTextFromEveryCursor) {
   }
 }
 
+TEST_F(EventLogTest, JoinsLogprobsAsItJoinsText) {
+  const TokenLogprob a{"a", -0.5f, {{"a", -0.5f, {}}, {"x", -2, {}}}};
+  const TokenLogprob b{"\xE2", -1, {}};
+  const TokenLogprob c{"\x82\xAC", -0.25f, {}};
+  log_.AppendDelta(0, "a", {1, {a}}, now_, &wake_);
+  Add("-");
+  log_.AppendDelta(0, "\u20AC", {2, {b, c}}, now_, &wake_);
+  const auto merged = Read(1);
+  ASSERT_EQ(merged.size(), 1u);
+  EXPECT_THAT(std::get<Delta>(merged[0].payload).logprobs, ::testing::ElementsAre(a, b, c));
+  EXPECT_EQ(std::get<Delta>(merged[0].payload).tokens, 4u);
+  EXPECT_THAT(std::get<Delta>(Read(2)[0].payload).logprobs, ::testing::ElementsAre(b, c));
+  EXPECT_THAT(std::get<Delta>(Read(3)[0].payload).logprobs, ::testing::ElementsAre(b, c));
+}
+
+TEST_F(EventLogTest, LogprobsCountTowardsWhatIsReadAtOnce) {
+  const TokenLogprob large{"t", -1, std::vector<TokenLogprob>(20, {"token", -1, {}})};
+  for (int i = 0; i < 1000; ++i) log_.AppendDelta(0, "t", {1, {large}}, now_, &wake_);
+  std::vector<Event> events;
+  EXPECT_TRUE(log_.Read(0, 64 << 10, &events));
+  size_t bytes = 0;
+  for (const Event& event : events) {
+    if (const auto* delta = std::get_if<Delta>(&event.payload)) bytes += ContentBytes(*delta);
+  }
+  EXPECT_GT(bytes, size_t{16} << 10);
+  EXPECT_LT(bytes, size_t{80} << 10);
+}
+
+TEST_F(EventLogTest, OnlyALogWithLogprobsPaysForThem) {
+  log_.AppendDelta(0, "abc", 3, now_, &wake_);
+  const size_t without = log_.bytes();
+  EventLog with(Started{"m", absl::UnixEpoch(), 9}, 1, 1000);
+  with.AppendDelta(0, "abc", {3, {{"a", 0, {}}, {"b", 0, {}}, {"c", 0, {}}}}, now_, &wake_);
+  EXPECT_GE(with.bytes(), without + 3 * 6);
+  EXPECT_TRUE(std::get<Delta>(Read(1)[0].payload).logprobs.empty());
+}
+
 TEST_F(EventLogTest, ProvesTheWholeText) {
   Add("1234");
   Add("56789");

@@ -57,6 +57,28 @@ TEST(ProtoConvert, KeepsWhatIsSaid) {
   EXPECT_EQ(request->detach_timeout, absl::InfiniteDuration());
 }
 
+std::string Nested(int depth) {
+  std::string schema;
+  for (int i = 0; i < depth; ++i) schema += R"({"a":)";
+  return schema + "1" + std::string(static_cast<size_t>(depth), '}');
+}
+
+TEST(ProtoConvert, KeepsWhatTheOutputShallBe) {
+  v1::GenerateRequest proto = Valid();
+  EXPECT_FALSE(Convert(proto)->top_logprobs.has_value());
+  proto.set_top_logprobs(0);
+  (*proto.mutable_sampling()->mutable_logit_bias())[7] = -100;
+  proto.mutable_output_format()->set_json_schema(Nested(64));
+  auto request = Convert(proto);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->top_logprobs, 0u);
+  EXPECT_EQ(request->sampling.logit_bias.at(7), -100);
+  EXPECT_EQ(request->output_format.kind, OutputFormat::Kind::kJsonSchema);
+  EXPECT_EQ(request->output_format.json_schema, Nested(64));
+  proto.mutable_output_format()->set_json_object(true);
+  EXPECT_EQ(Convert(proto)->output_format.kind, OutputFormat::Kind::kJsonObject);
+}
+
 struct HostileRow {
   const char* field;
   std::function<void(v1::GenerateRequest*)> spoil;
@@ -90,6 +112,22 @@ TEST(ProtoConvert, RefusesWhatIsOutOfRangeAndNamesTheField) {
       {"metadata", [](auto* r) { for (int i = 0; i < 17; ++i) (*r->mutable_metadata())[std::to_string(i)] = ""; }},
       {"metadata", [](auto* r) { (*r->mutable_metadata())[""] = "x"; }},
       {"metadata", [](auto* r) { (*r->mutable_metadata())["k"] = std::string(513, 'x'); }},
+      {"logit_bias", [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[1] = 100.5f; }},
+      {"logit_bias", [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[1] = -101; }},
+      {"logit_bias", [=](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[1] = nan; }},
+      {"logit_bias",
+       [](auto* r) { for (uint32_t i = 0; i < 1025; ++i) (*r->mutable_sampling()->mutable_logit_bias())[i] = 0; }},
+      {"top_logprobs", [](auto* r) { r->set_top_logprobs(21); }},
+      {"output_format.json_object", [](auto* r) { r->mutable_output_format()->set_json_object(false); }},
+      {"output_format.json_schema", [](auto* r) { r->mutable_output_format()->set_json_schema(""); }},
+      {"output_format.json_schema", [](auto* r) { r->mutable_output_format()->set_json_schema("{"); }},
+      {"output_format.json_schema", [](auto* r) { r->mutable_output_format()->set_json_schema("{} {}"); }},
+      {"output_format.json_schema", [](auto* r) { r->mutable_output_format()->set_json_schema("[]"); }},
+      {"output_format.json_schema", [](auto* r) { r->mutable_output_format()->set_json_schema("\"object\""); }},
+      {"output_format.json_schema", [](auto* r) { r->mutable_output_format()->set_json_schema(Nested(65)); }},
+      {"output_format.json_schema", [](auto* r) { r->mutable_output_format()->set_json_schema(Nested(5000)); }},
+      {"output_format.json_schema",
+       [](auto* r) { r->mutable_output_format()->set_json_schema("{}" + std::string(32 << 10, ' ')); }},
   };
   for (const HostileRow& row : rows) {
     v1::GenerateRequest proto = Valid();
@@ -120,15 +158,20 @@ TEST(ProtoConvert, FingerprintIsOfTheContentAlone) {
 
 TEST(ProtoConvert, WritesEveryPayload) {
   v1::GenerationEvent proto;
-  EventToProto({1, 1, 0, Started{"m", absl::FromUnixSeconds(7), 9}}, &proto);
+  EventToProto({1, 1, 0, Started{"m", absl::FromUnixSeconds(7), 9, "f"}}, &proto);
+  EXPECT_EQ(proto.started().fingerprint(), "f");
   EXPECT_EQ(proto.started().created_at().seconds(), 7);
   EXPECT_EQ(proto.first_seq(), 0u);
   proto.Clear();
-  EventToProto({5, 3, 12, Delta{1, "text", 3}}, &proto);
+  EventToProto({5, 3, 12, Delta{1, "text", 3, {{"\xff", -0.5f, {{"x", -1, {}}}}}}}, &proto);
+  EXPECT_EQ(proto.delta().logprobs(0).token(), "\xff");
+  EXPECT_EQ(proto.delta().logprobs(0).logprob(), -0.5f);
+  EXPECT_EQ(proto.delta().logprobs(0).top(0).token(), "x");
   EXPECT_EQ(proto.first_seq(), 3u);
   EXPECT_EQ(proto.delta().tokens(), 3u);
   proto.Clear();
-  EventToProto({6, 6, 12, Done{6, {{0, FinishReason::kLength, 4, 0xabcd}}, {9, 3}}}, &proto);
+  EventToProto({6, 6, 12, Done{6, {{0, FinishReason::kLength, 4, 0xabcd}}, {9, 3, 2}}}, &proto);
+  EXPECT_EQ(proto.done().usage().cached_prompt_tokens(), 2u);
   EXPECT_EQ(proto.done().choices(0).finish_reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(proto.done().choices(0).text_crc32(), 0xabcdu);
   proto.Clear();

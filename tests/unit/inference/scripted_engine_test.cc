@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "services/base/grpc_status.h"
 #include "services/inference/generation_manager.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/wait.h"
@@ -59,6 +61,38 @@ TEST_F(ScriptedEngineTest, SaysWhatTheSeedSays) {
   EXPECT_EQ(state.choices[0].text, ScriptedText(42, 0, 1000));
   EXPECT_EQ(state.last_seq, 1002u);
   EXPECT_NE(ScriptedText(42, 0, 50), ScriptedText(43, 0, 50));
+}
+
+TEST_F(ScriptedEngineTest, GivesLogprobsThatAreProbabilities) {
+  GenerationRequest request = Request(5, 200);
+  request.top_logprobs = 20;
+  const auto generation = Start(request);
+  ASSERT_TRUE(WaitUntil([&] { return Ended(*generation); }));
+  std::vector<Event> events;
+  generation->log().Read(1, SIZE_MAX / 8, &events);
+  const auto& logprobs = std::get<Delta>(events[0].payload).logprobs;
+  ASSERT_EQ(logprobs.size(), 200u);
+  for (uint32_t i = 0; i < logprobs.size(); ++i) {
+    EXPECT_EQ(logprobs[i], ScriptedLogprob(5, 0, i, 20));
+    EXPECT_EQ(logprobs[i].token, ScriptedToken(5, 0, i));
+    ASSERT_EQ(logprobs[i].top.size(), 20u);
+    EXPECT_EQ(logprobs[i].top[0].logprob, logprobs[i].logprob);
+    double sum = 0;
+    for (size_t t = 0; t < 20; ++t) {
+      sum += std::exp(logprobs[i].top[t].logprob);
+      EXPECT_LT(logprobs[i].top[t].logprob, t == 0 ? 0 : logprobs[i].top[t - 1].logprob);
+    }
+    EXPECT_LE(sum, 1 + 1e-6);
+  }
+}
+
+TEST_F(ScriptedEngineTest, RefusesWhatItCannotDo) {
+  GenerationRequest request = Request(5, 2);
+  request.output_format.kind = OutputFormat::Kind::kJsonObject;
+  EXPECT_EQ(base::DetailOf(manager_.Start(request, 0).status()).field, "output_format");
+  request = Request(5, 2);
+  request.sampling.logit_bias[3] = 1;
+  EXPECT_EQ(base::DetailOf(manager_.Start(request, 0).status()).field, "logit_bias");
 }
 
 TEST_F(ScriptedEngineTest, StopsAtMaxTokensWithLength) {

@@ -289,9 +289,9 @@ class WakingSink final : public EventSink {
  public:
   explicit WakingSink(std::shared_ptr<CountingReader> reader) : reader_(std::move(reader)) {}
   void Begin() override {}
-  void SetPromptTokens(uint32_t) override {}
+  void SetPromptTokens(uint32_t, uint32_t) override {}
   void SetPrefillShare(float) override {}
-  void Append(uint32_t, std::string_view, uint32_t, WakeSet* wake) override {
+  void Append(uint32_t, std::string_view, Tokens, WakeSet* wake) override {
     seen_.insert(reader_->flushes);
     ++appends;
     wake->Add(reader_);

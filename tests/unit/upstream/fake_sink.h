@@ -26,17 +26,20 @@ class FakeSink final : public inference::EventSink {
     changed_.NotifyAll();
   }
   void SetPrefillShare(float) override {}
-  void SetPromptTokens(uint32_t prompt_tokens) override {
+  void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override {
     base::MutexLock lock(&mu_);
     CheckOpenLocked("SetPromptTokens");
     prompt_tokens_ = prompt_tokens;
+    cached_prompt_tokens_ = cached_prompt_tokens;
   }
-  void Append(uint32_t choice, std::string_view text, uint32_t tokens, inference::WakeSet*) override {
+  void Append(uint32_t choice, std::string_view text, inference::Tokens tokens, inference::WakeSet*) override {
     base::MutexLock lock(&mu_);
     CheckOpenLocked("Append");
     if (text.empty() || choices_[choice].reason != inference::FinishReason::kNone) faults_ += "bad Append; ";
     choices_[choice].text.append(text);
-    choices_[choice].tokens += tokens;
+    choices_[choice].tokens += tokens.count;
+    auto& logprobs = choices_[choice].logprobs;
+    logprobs.insert(logprobs.end(), tokens.logprobs.begin(), tokens.logprobs.end());
     ++appends_;
     changed_.NotifyAll();
   }
@@ -70,6 +73,7 @@ class FakeSink final : public inference::EventSink {
   struct Choice {
     std::string text;
     uint32_t tokens = 0;
+    std::vector<inference::TokenLogprob> logprobs;
     inference::FinishReason reason = inference::FinishReason::kNone;
   };
   // Each is false after 10 s, a failure.
@@ -102,6 +106,14 @@ class FakeSink final : public inference::EventSink {
   std::optional<inference::Failed> failed() const {
     base::MutexLock lock(&mu_);
     return failed_;
+  }
+  std::vector<inference::TokenLogprob> logprobs() const {
+    base::MutexLock lock(&mu_);
+    return choices_[0].logprobs;
+  }
+  uint32_t cached_prompt_tokens() const {
+    base::MutexLock lock(&mu_);
+    return cached_prompt_tokens_;
   }
   int begins() const {
     base::MutexLock lock(&mu_);
@@ -138,6 +150,7 @@ class FakeSink final : public inference::EventSink {
   mutable base::CondVar changed_;
   std::vector<Choice> choices_ GUARDED_BY(mu_);
   uint32_t prompt_tokens_ GUARDED_BY(mu_) = 0;
+  uint32_t cached_prompt_tokens_ GUARDED_BY(mu_) = 0;
   std::optional<inference::Failed> failed_ GUARDED_BY(mu_);
   bool ended_ GUARDED_BY(mu_) = false;
   int begins_ GUARDED_BY(mu_) = 0;
