@@ -172,17 +172,36 @@ build_llama() {
   mv "$prefix.new" "$prefix"
 }
 
+# What llama.cpp's own installation leaves out. Small: an install of before gets it without building llama.cpp again.
+build_extras() {
+  local work=$1 prefix=$2
+  say "llama.cpp: compiling its converter of JSON Schemas, 20 seconds"
+  logged "$work/log" cmake -S "$here/llama_json_schema" -B "$work/json-schema" -G Ninja \
+    -DLLAMA_SOURCE="$work/vendor/llama.cpp" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS="${CXXFLAGS:-} -w" || return
+  logged "$work/log" cmake --build "$work/json-schema" || return
+  # The server of the Python package, which tests use as a peer, over the same code.
+  local package=$prefix/python/llama_cpp
+  rm -rf "$prefix/python" && mkdir -p "$prefix/python" && cp -r "$work/llama_cpp" "$package" && mkdir -p "$package/lib" &&
+    logged "$work/log" "${CXX:-c++}" -shared -o "$package/lib/libllama.so" -Wl,--whole-archive \
+      "$prefix"/lib/lib{llama,ggml,ggml-cpu,ggml-base}.a -Wl,--no-whole-archive -lpthread -ldl -lm &&
+    ln -sf libllama.so "$package/lib/libggml.so" || return
+  logged "$work/log" cmake --install "$work/json-schema" --prefix "$prefix"
+}
+
 install_llama() {
-  local prefix work status=0
+  local prefix work status=0 llama=true schema=true
   if prefix=$(llama_elsewhere); then
     say "llama.cpp: the one in $prefix"
     return
   fi
   prefix=$(llama_prefix)
-  if [[ ! -f $prefix/lib/cmake/llama/llama-config.cmake ]]; then
+  if [[ -f $prefix/lib/cmake/llama/llama-config.cmake ]]; then llama=false; fi
+  if ! $llama && [[ -f $prefix/lib/libllama-json-schema.a ]]; then schema=false; fi
+  if $llama || $schema; then
     work=$(runnel_cache)/work
     rm -rf "$work"
-    { fetch_llama "$work" && build_llama "$work" "$prefix"; } || status=1
+    { fetch_llama "$work" && { ! $llama || build_llama "$work" "$prefix"; } && build_extras "$work" "$prefix"; } ||
+      status=1
     rm -rf "$work"
   fi
   if ((status == 0)); then say "llama.cpp: $prefix"; fi

@@ -13,8 +13,10 @@
 #include "absl/time/clock.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
+#include "services/inference/llama_grammar.h"
 #include "services/inference/llama_model.h"
 #include "services/inference/llama_scheduler.h"
+#include "services/inference/model_fingerprint.h"
 
 namespace runnel::inference {
 namespace {
@@ -57,11 +59,16 @@ bool IsExact(const LlamaModel& model, LlamaContext* context) {
 
 class PreparedLlama final : public PreparedGeneration {
  public:
+  explicit PreparedLlama(std::string fingerprint) : fingerprint_(std::move(fingerprint)) {}
   uint32_t prompt_tokens() const override { return static_cast<uint32_t>(job.prompt.size()); }
+  std::string fingerprint() const override { return fingerprint_; }
   LlamaJob job;
+
+ private:
+  const std::string fingerprint_;
 };
 
-SamplerOptions SamplerFor(const Sampling& sampling) {
+absl::StatusOr<SamplerOptions> SamplerFor(const Sampling& sampling, uint32_t vocabulary_size) {
   SamplerOptions options;
   options.presence_penalty = sampling.presence_penalty.value_or(options.presence_penalty);
   options.frequency_penalty = sampling.frequency_penalty.value_or(options.frequency_penalty);
@@ -69,14 +76,25 @@ SamplerOptions SamplerFor(const Sampling& sampling) {
   options.top_p = sampling.top_p.value_or(options.top_p);
   options.min_p = sampling.min_p.value_or(options.min_p);
   options.temperature = sampling.temperature.value_or(options.temperature);
+  for (const auto& [token, bias] : sampling.logit_bias) {
+    if (token >= vocabulary_size) {
+      return base::InvalidField("logit_bias", absl::StrCat("the model has ", vocabulary_size, " tokens, no ", token));
+    }
+    options.logit_bias.emplace_back(static_cast<int32_t>(token), bias);
+  }
   return options;
 }
 
 class LlamaEngine final : public Engine {
  public:
-  LlamaEngine(ModelInfo info, std::shared_ptr<const LlamaModel> model, std::unique_ptr<LlamaContext> context,
+  struct Identity {
+    ModelInfo info;
+    std::string fingerprint;
+  };
+  LlamaEngine(Identity identity, std::shared_ptr<const LlamaModel> model, std::unique_ptr<LlamaContext> context,
               const LlamaScheduler::Options& options, base::Metrics* metrics)
-      : info_(std::move(info)),
+      : info_(std::move(identity.info)),
+        fingerprint_(std::move(identity.fingerprint)),
         model_(std::move(model)),
         context_(std::move(context)),
         scheduler_(context_.get(), metrics, options) {}
@@ -88,12 +106,7 @@ class LlamaEngine final : public Engine {
     if (request.choice_count > MaxRunning()) {
       return base::InvalidField("choice_count", absl::StrCat("at most ", MaxRunning(), " with this engine"));
     }
-    if (request.top_logprobs.has_value()) return base::InvalidField("top_logprobs", "this engine gives none");
-    if (!request.sampling.logit_bias.empty()) return base::InvalidField("logit_bias", "this engine takes none");
-    if (request.output_format.kind != OutputFormat::Kind::kText) {
-      return base::InvalidField("output_format", "this engine has no formats");
-    }
-    auto prepared = std::make_unique<PreparedLlama>();
+    auto prepared = std::make_unique<PreparedLlama>(fingerprint_);
     LlamaJob& job = prepared->job;
     const uint32_t room = info_.context_length - 1;  // the answer has at least one token
     if (request.messages.empty()) {
@@ -102,7 +115,12 @@ class LlamaEngine final : public Engine {
       ASSIGN_OR_RETURN(job.prompt, model_->TokenizeChat(request.messages, room));
     }
     if (job.prompt.empty()) return base::InvalidField("prompt", "has no tokens");
-    job.sampler = SamplerFor(request.sampling);
+    ASSIGN_OR_RETURN(job.sampler, SamplerFor(request.sampling, model_->vocabulary_size()));
+    ASSIGN_OR_RETURN(const std::string grammar, GrammarFor(request.output_format));
+    if (!grammar.empty()) {
+      ASSIGN_OR_RETURN(job.filter, CreateGrammarFilter(model_, grammar));
+    }
+    job.top_logprobs = request.top_logprobs;
     job.seed = request.seed;
     job.max_tokens = request.max_tokens;
     job.choice_count = request.choice_count;
@@ -119,6 +137,7 @@ class LlamaEngine final : public Engine {
 
  private:
   const ModelInfo info_;
+  const std::string fingerprint_;
   const std::shared_ptr<const LlamaModel> model_;
   const std::unique_ptr<LlamaContext> context_;
   LlamaScheduler scheduler_;
@@ -162,15 +181,23 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
     spdlog::warn("this model is not computed exactly here: the same seed may give another answer now and then");
   }
 
-  ModelInfo info;
+  ASSIGN_OR_RETURN(const std::string file, FileIdentity(options.model_path));
+  LlamaEngine::Identity identity;
+  // The instruction sets change the last bits, and so do the rows and threads if it is not exact.
+  const std::vector<std::string> parts = {
+      file, options.chat_template, LlamaModel::LibraryVersion(), LlamaModel::LibraryBackend(),
+      exact ? "exact" : absl::StrCat("rows ", memory.max_rows, " threads ", memory.threads),
+      absl::StrCat("context ", scheduling.context, " sampler ", kSamplerVersion)};
+  identity.fingerprint = FingerprintOf(parts);
+  ModelInfo& info = identity.info;
   info.id = options.model_id.empty() ? std::filesystem::path(options.model_path).stem().string() : options.model_id;
   info.engine = "llama";
   info.context_length = scheduling.context;
   info.created_at = absl::Now();
-  spdlog::info("{} runs {}: {} choices at once, {} tokens each, {} tokens of KV cache, {} threads, {}, sampler {}",
+  spdlog::info("{} runs {}: {} choices at once, {} tokens each, {} tokens of KV cache, {} threads, {}, sampler {}, {}",
                LlamaModel::LibraryVersion(), info.id, memory.sequences, scheduling.context, context->cells(),
-               memory.threads, exact ? "exact" : "not exact", kSamplerVersion);
-  return std::make_unique<LlamaEngine>(std::move(info), std::move(model), std::move(context), scheduling, metrics);
+               memory.threads, exact ? "exact" : "not exact", kSamplerVersion, identity.fingerprint);
+  return std::make_unique<LlamaEngine>(std::move(identity), std::move(model), std::move(context), scheduling, metrics);
 }
 
 }  // namespace runnel::inference

@@ -116,6 +116,8 @@ bool LlamaModel::IsEnd(int32_t token) const { return llama_vocab_is_eog(vocabula
 
 std::string LlamaModel::LibraryVersion() { return absl::StrCat("llama.cpp ", llama_version()); }
 
+std::string LlamaModel::LibraryBackend() { return llama_print_system_info(); }
+
 std::string LlamaModel::Piece(int32_t token) const {
   std::string piece(32, '\0');
   const auto render = [&] {

@@ -11,7 +11,7 @@
 #include "services/inference/generation_request.h"
 #include "services/inference/llama_decoder.h"
 
-// llama.cpp's C API stops here: only llama_model.cc includes llama.h.
+// llama.cpp's C API stops here: only llama_model.cc and llama_grammar.cc include llama.h.
 struct llama_context;
 struct llama_model;
 struct llama_vocab;
@@ -46,8 +46,13 @@ class LlamaModel {
   bool IsEnd(int32_t token) const;
   std::string Piece(int32_t token) const;
 
+  // Valid as long as the model.
+  const llama_vocab* vocabulary() const { return vocabulary_; }
+
   // "llama.cpp" and its version.
   static std::string LibraryVersion();
+  // The instruction sets and libraries that it computes with.
+  static std::string LibraryBackend();
 
  private:
   friend class LlamaContext;

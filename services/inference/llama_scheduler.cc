@@ -33,7 +33,10 @@ struct LlamaScheduler::Choice {
         index(number),
         tokens(job.prompt),
         holder(job.stop),
-        sampler(job.sampler, job.seed, number) {}
+        sampler(job.sampler, job.seed, number, job.filter == nullptr ? nullptr : job.filter->Clone()) {}
+
+  // Of the delta to be appended now.
+  Tokens TakeUntold() { return {std::exchange(untold, 0), std::exchange(untold_logprobs, {})}; }
 
   Generation* const generation;
   const uint32_t index;
@@ -43,6 +46,7 @@ struct LlamaScheduler::Choice {
   std::optional<uint32_t> slot;  // while it runs
   uint32_t drawn = 0;            // tokens of the answer, an end token not counted
   uint32_t untold = 0;           // of those, how many are in no delta yet
+  std::vector<TokenLogprob> untold_logprobs;
   bool ended = false;
 };
 
@@ -172,7 +176,12 @@ void LlamaScheduler::Admit() {
       if (full) continue;
       --waiting;
       promised += CellsFor(*choice);
-      metrics_.reused_tokens.Increment(slots_.Length(*choice->slot));
+      const uint32_t reused = slots_.Length(*choice->slot);
+      metrics_.reused_tokens.Increment(reused);
+      // The other choices find the first one's prompt, which the caller pays for once.
+      if (choice.get() == &first && first.drawn == 0) {
+        generation->sink->SetPromptTokens(static_cast<uint32_t>(generation->job.prompt.size()), reused);
+      }
       generation->sink->Begin();
     }
   }
@@ -281,7 +290,8 @@ void LlamaScheduler::Advance(WakeSet* wake) {
 
 void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, WakeSet* wake) {
   const int32_t token = choice->sampler.Sample(logits, choice->drawn, &scratch_);
-  if (decoder_->IsEnd(token)) {
+  // A filter that allows nothing more has what it wants, and the model has no token to end with.
+  if (token == Sampler::kNone || decoder_->IsEnd(token)) {
     EndChoice(choice, FinishReason::kStop, wake);
     return;
   }
@@ -289,9 +299,12 @@ void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, Wa
   choice->tokens.push_back(token);
   ++choice->drawn;
   ++choice->untold;
+  if (const auto& top = choice->generation->job.top_logprobs; top.has_value()) {
+    choice->untold_logprobs.push_back(DescribeToken(token, logits, *top));
+  }
   const std::string text = choice->holder.Push(decoder_->Piece(token));
   if (!text.empty()) {
-    choice->generation->sink->Append(choice->index, text, std::exchange(choice->untold, 0), wake);
+    choice->generation->sink->Append(choice->index, text, choice->TakeUntold(), wake);
   }
   if (choice->holder.stopped()) {
     EndChoice(choice, FinishReason::kStop, wake);
@@ -300,11 +313,20 @@ void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, Wa
   }
 }
 
+TokenLogprob LlamaScheduler::DescribeToken(int32_t token, std::span<const float> logits, uint32_t top) {
+  const auto scored = ScoreTokens(logits, token, top, &scratch_);
+  TokenLogprob described{decoder_->Piece(token), scored[0].logprob, {}};
+  for (size_t i = 1; i < scored.size(); ++i) {
+    described.top.push_back({decoder_->Piece(scored[i].token), scored[i].logprob, {}});
+  }
+  return described;
+}
+
 void LlamaScheduler::EndChoice(Choice* choice, FinishReason reason, WakeSet* wake) {
   EventSink& sink = *choice->generation->sink;
   // Tokens of a stop string, and others without text, are in no delta: usage counts what was delivered.
   const std::string rest = choice->holder.Finish();
-  if (!rest.empty()) sink.Append(choice->index, rest, std::exchange(choice->untold, 0), wake);
+  if (!rest.empty()) sink.Append(choice->index, rest, choice->TakeUntold(), wake);
   slots_.Release(*std::exchange(choice->slot, std::nullopt));
   choice->ended = true;
   sink.EndChoice(choice->index, reason, wake);

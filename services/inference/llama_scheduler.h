@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,6 +25,8 @@ struct LlamaJob {
   uint32_t max_tokens = 1;
   uint32_t choice_count = 1;
   std::vector<std::string> stop;
+  std::optional<uint32_t> top_logprobs;        // absent: none are wanted
+  std::shared_ptr<const TokenFilter> filter;   // null: any text; each choice has a copy of its own
 };
 
 struct LlamaSchedulerMetrics {
@@ -85,6 +88,7 @@ class LlamaScheduler {
   void RecoverFromFailure(WakeSet* wake);
   void Advance(WakeSet* wake);
   void DrawToken(Choice* choice, std::span<const float> logits, WakeSet* wake);
+  TokenLogprob DescribeToken(int32_t token, std::span<const float> logits, uint32_t top);
   void EndChoice(Choice* choice, FinishReason reason, WakeSet* wake);
   template <typename Visit>
   void ForEachRunning(Visit visit);

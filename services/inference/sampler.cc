@@ -76,18 +76,30 @@ double RandomUnit(uint64_t seed, uint32_t choice, uint32_t index) {
 }
 
 int32_t Sampler::Sample(std::span<const float> logits, uint32_t index, Scratch* scratch) const {
-  if (!counts_.empty()) logits = Penalize(logits, scratch);
+  if (!counts_.empty() || !options_.logit_bias.empty()) logits = Adjust(logits, scratch);
+  const int32_t token = Pick(logits, seed_, index, scratch);
+  if (filter_ == nullptr || filter_->Allows(token)) return token;
+  if (logits.data() != scratch->logits.data()) scratch->logits.assign(logits.begin(), logits.end());
+  filter_->Apply(scratch->logits);
+  // By another seed: the number drawn has led to a token that is not allowed, which makes it anything but random.
+  const int32_t again = Pick(scratch->logits, ~seed_, index, scratch);
+  return scratch->logits[static_cast<size_t>(again)] == kImpossible ? kNone : again;
+}
+
+int32_t Sampler::Pick(std::span<const float> logits, uint64_t seed, uint32_t index, Scratch* scratch) const {
   if (options_.temperature <= 0) return Likeliest(logits);
   TakeTop(logits, std::clamp<size_t>(options_.top_k, 1, logits.size()), &scratch->candidates);
-  return Draw(index, scratch);
+  return Draw(seed, index, scratch);
 }
 
 void Sampler::Accept(int32_t token) {
+  if (filter_ != nullptr) filter_->Accept(token);
   if (options_.presence_penalty != 0 || options_.frequency_penalty != 0) ++counts_[token];
 }
 
-std::span<const float> Sampler::Penalize(std::span<const float> logits, Scratch* scratch) const {
+std::span<const float> Sampler::Adjust(std::span<const float> logits, Scratch* scratch) const {
   scratch->logits.assign(logits.begin(), logits.end());
+  for (const auto& [token, bias] : options_.logit_bias) scratch->logits[static_cast<size_t>(token)] += bias;
   for (const auto& [token, count] : counts_) {
     scratch->logits[static_cast<size_t>(token)] -=
         options_.presence_penalty + options_.frequency_penalty * static_cast<float>(count);
@@ -95,7 +107,7 @@ std::span<const float> Sampler::Penalize(std::span<const float> logits, Scratch*
   return scratch->logits;
 }
 
-int32_t Sampler::Draw(uint32_t index, Scratch* scratch) const {
+int32_t Sampler::Draw(uint64_t seed, uint32_t index, Scratch* scratch) const {
   const auto& candidates = scratch->candidates;
   auto& weights = scratch->weights;
   const double most = candidates[0].logit;
@@ -117,10 +129,27 @@ int32_t Sampler::Draw(uint32_t index, Scratch* scratch) const {
     weights[i] = std::exp((candidates[i].logit - most) / options_.temperature);
     sum += weights[i];
   }
-  double left = RandomUnit(seed_, choice_, index) * sum;
+  double left = RandomUnit(seed, choice_, index) * sum;
   size_t drawn = 0;
   for (; drawn + 1 < kept && left >= weights[drawn]; ++drawn) left -= weights[drawn];
   return candidates[drawn].token;
+}
+
+std::vector<ScoredToken> ScoreTokens(std::span<const float> logits, int32_t token, uint32_t top,
+                                     Sampler::Scratch* scratch) {
+  const float most = Ordered(logits[static_cast<size_t>(Likeliest(logits))]);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(Ordered(logit)) - most);
+  const double log_sum = most + std::log(sum);
+  const auto score = [&](float logit) {
+    const auto logprob = static_cast<float>(Ordered(logit) - log_sum);
+    return std::isnan(logprob) ? kLeastLogprob : std::clamp(logprob, kLeastLogprob, 0.0F);
+  };
+  std::vector<ScoredToken> scored{{token, score(logits[static_cast<size_t>(token)])}};
+  if (top == 0) return scored;
+  TakeTop(logits, std::min<size_t>(top, logits.size()), &scratch->candidates);
+  for (const Candidate& each : scratch->candidates) scored.push_back({each.token, score(each.logit)});
+  return scored;
 }
 
 }  // namespace runnel::inference

@@ -7,7 +7,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -162,6 +164,141 @@ TEST_F(LlamaEngineTest, DrawsWithTheModelsProbabilities) {
   expect_shares(request, {0.8, 0.2, 0, 0});
   request.sampling.temperature = 0.0F;
   expect_shares(request, {1, 0, 0, 0});
+}
+
+TEST_F(LlamaEngineTest, BiasAndLogprobsAreOfTheModelsProbabilities) {
+  BigramModel model;
+  const int32_t a = BigramModel::Token('a');
+  const int32_t b = BigramModel::Token('b');
+  const int32_t c = BigramModel::Token('c');
+  for (const int32_t token : {a, b, c}) model.next[token] = {{a, 0.5}, {b, 0.3}, {c, 0.2}};
+  options_.context = 4096;
+  Use(model);
+  GenerationRequest request = Unbounded("a", 1500);
+  request.sampling.logit_bias = {{static_cast<uint32_t>(a), -100.0F}, {static_cast<uint32_t>(c), std::log(1.5F)}};
+  request.top_logprobs = 3;
+  const auto answer = Answer(request);
+  // Of b and c each 0.3 are left.
+  const auto bs = static_cast<double>(std::count(answer.text.begin(), answer.text.end(), 'b'));
+  EXPECT_NEAR(bs / 1500, 0.5, 4 * std::sqrt(0.25 / 1500));
+  EXPECT_EQ(answer.text.find('a'), std::string::npos);
+  ASSERT_EQ(answer.logprobs.size(), 1500u);
+  const std::map<std::string, double> want = {{"a", std::log(0.5)}, {"b", std::log(0.3)}, {"c", std::log(0.2)}};
+  for (size_t i = 0; i < answer.logprobs.size(); ++i) {
+    const TokenLogprob& given = answer.logprobs[i];
+    ASSERT_EQ(given.token, answer.text.substr(i, 1));
+    // Half precision within the model.
+    ASSERT_NEAR(given.logprob, want.at(given.token), 0.01);
+    ASSERT_EQ(given.top.size(), 3u);
+    EXPECT_EQ(given.top[0].token + given.top[1].token + given.top[2].token, "abc");
+    ASSERT_NEAR(given.top[0].logprob, std::log(0.5), 0.01);
+  }
+}
+
+TEST_F(LlamaEngineTest, RefusesABiasForATokenThatIsNone) {
+  Use(BigramModel());
+  GenerationRequest request = Ask("a", 5);
+  request.sampling.logit_bias[1'000'000] = 1;
+  EXPECT_EQ(base::DetailOf(engine().Prepare(request).status()).field, "logit_bias");
+}
+
+// Random weights know nothing of JSON: whatever comes is the grammar's work.
+TEST_F(LlamaEngineTest, JsonObjectIsOne) {
+  UseRandom();
+  uint32_t ended = 0;
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    GenerationRequest request = Unbounded("Say it in JSON: ", 300);
+    request.seed = seed;
+    request.output_format.kind = OutputFormat::Kind::kJsonObject;
+    const auto answer = Answer(request);
+    ASSERT_FALSE(answer.text.empty());
+    EXPECT_EQ(answer.text[0], '{');
+    if (answer.reason != FinishReason::kStop) continue;
+    ++ended;
+    EXPECT_TRUE(nlohmann::json::parse(answer.text, nullptr, false).is_object()) << answer.text;
+  }
+  EXPECT_GT(ended, 0u);
+}
+
+constexpr char kSchema[] = R"({"type":"object","properties":{"colour":{"enum":["red","green"]},
+  "count":{"type":"integer","minimum":10,"maximum":99},"ok":{"type":"boolean"}},
+  "required":["colour","count","ok"],"additionalProperties":false})";
+
+TEST_F(LlamaEngineTest, JsonSchemaIsKept) {
+  UseRandom();
+  GenerationRequest request = Unbounded("Say it in JSON: ", 200);
+  request.output_format = {OutputFormat::Kind::kJsonSchema, kSchema};
+  request.choice_count = 4;
+  const auto record = Start(request)->WaitForEnd();
+  for (const auto& choice : record.choices) {
+    EXPECT_EQ(choice.reason, FinishReason::kStop);
+    const auto json = nlohmann::json::parse(choice.text, nullptr, false);
+    ASSERT_TRUE(json.is_object()) << choice.text;
+    EXPECT_EQ(json.size(), 3u);
+    EXPECT_TRUE(json["colour"] == "red" || json["colour"] == "green") << choice.text;
+    EXPECT_TRUE(json["count"] >= 10 && json["count"] <= 99) << choice.text;
+    EXPECT_TRUE(json["ok"].is_boolean()) << choice.text;
+  }
+  // The same again, and beside others: the seed decides.
+  EXPECT_EQ(Start(request)->WaitForEnd().choices[3].text, record.choices[3].text);
+}
+
+TEST_F(LlamaEngineTest, JsonThatLosesItsCellsGoesOn) {
+  UseRandom();
+  options_.exact = false;
+  options_.context = 128;
+  options_.kv_cells = 128;
+  options_.reserve_tokens = 1;
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    GenerationRequest request = Unbounded(std::string(20, static_cast<char>('a' + seed)), 100);
+    request.seed = seed;
+    request.output_format = {OutputFormat::Kind::kJsonSchema, kSchema};
+    sinks.push_back(Start(request));
+  }
+  for (const auto& sink : sinks) {
+    const auto record = sink->WaitForEnd();
+    EXPECT_EQ(record.choices[0].reason, FinishReason::kStop);
+    EXPECT_TRUE(nlohmann::json::parse(record.choices[0].text, nullptr, false).is_object()) << record.choices[0].text;
+  }
+}
+
+TEST_F(LlamaEngineTest, SchemasThatNoGrammarHoldsAreRefused) {
+  Use(BigramModel());
+  const char* const rows[] = {
+      R"({"$ref":"#/definitions/none"})",
+      R"({"$ref":"https://example.com/schema.json"})",
+      R"({"type":"nonsense"})",
+      R"({"type":"string","pattern":"unanchored"})",
+      R"({"type":"string","pattern":"^(unclosed$"})",
+      R"({"type":"string","maxLength":2001})",
+      R"({"type":"array","items":{"type":"string"},"minItems":100000000})",
+  };
+  for (const char* schema : rows) {
+    GenerationRequest request = Ask("a", 5);
+    request.output_format = {OutputFormat::Kind::kJsonSchema, schema};
+    const absl::Status status = engine().Prepare(request).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << schema;
+    EXPECT_EQ(base::DetailOf(status).field, "output_format.json_schema") << schema;
+  }
+}
+
+TEST_F(LlamaEngineTest, FingerprintIsOfModelAndOptions) {
+  UseRandom();
+  const auto fingerprint = [&] {
+    engine_ = nullptr;
+    auto prepared = engine().Prepare(Ask("a", 5));
+    engine_->Stop();
+    return prepared.value()->fingerprint();
+  };
+  const std::string first = fingerprint();
+  EXPECT_EQ(first.size(), 15u);
+  EXPECT_EQ(fingerprint(), first);
+  options_.context = 256;
+  const std::string other_context = fingerprint();
+  EXPECT_NE(other_context, first);
+  ASSERT_TRUE(testing::WriteRandomModel(options_.model_path, 2));
+  EXPECT_NE(fingerprint(), other_context);
 }
 
 TEST_F(LlamaEngineTest, SeedDecidesTheText) {

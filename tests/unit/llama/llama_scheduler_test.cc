@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <set>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "tests/testing/recording_sink.h"
 #include "tests/unit/llama/fake_decoder.h"
+#include "tests/unit/llama/fake_filter.h"
 
 namespace runnel::inference {
 namespace {
@@ -230,6 +232,67 @@ TEST_F(LlamaSchedulerTest, YoungestGivesWayWhenCellsRunOutAndGoesOnExactly) {
   for (const LlamaJob& job : jobs) sinks.push_back(Start(job));
   for (size_t i = 0; i < jobs.size(); ++i) ExpectAnswer(jobs[i], sinks[i]->WaitForEnd());
   EXPECT_GT(Metric("runnel_preemptions_total"), 0);
+}
+
+// A choice that lost its cells goes on where it was: its filter too.
+TEST_F(LlamaSchedulerTest, FilterOutlivesPreemption) {
+  decoder_options_.cells = 100;
+  options_.context = 100;
+  options_.reserve_tokens = 1;
+  const auto rising = std::make_shared<testing::FakeFilter>([](auto answer, int32_t token) {
+    return token == 1 + static_cast<int32_t>(answer.size() % 26);
+  });
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (uint32_t i = 0; i < 4; ++i) {
+    LlamaJob job = Job(i, 20, 60, i == 2 ? 2 : 1);
+    job.filter = rising;
+    sinks.push_back(Start(job));
+  }
+  const std::string alphabet = "abcdefghijklmnopqrstuvwxyz";
+  for (const auto& sink : sinks) {
+    for (const auto& choice : sink->WaitForEnd().choices) {
+      EXPECT_EQ(choice.text, (alphabet + alphabet + alphabet).substr(0, 60));
+    }
+  }
+  EXPECT_GT(Metric("runnel_preemptions_total"), 0);
+}
+
+TEST_F(LlamaSchedulerTest, FilterThatAllowsNothingMoreEndsTheAnswer) {
+  LlamaJob job = Job(1, 5, 60);
+  job.filter = std::make_shared<testing::FakeFilter>([](auto answer, int32_t) { return answer.size() < 7; });
+  const auto record = Start(job)->WaitForEnd();
+  EXPECT_EQ(record.choices[0].text.size(), 7u);
+  EXPECT_EQ(record.choices[0].reason, FinishReason::kStop);
+}
+
+TEST_F(LlamaSchedulerTest, LogprobsAreOfTheTokensShown) {
+  LlamaJob job = Job(1, 10, 50);
+  const std::string whole = FakeDecoder::Expected(job.prompt, job.sampler, job.seed, 0, 50);
+  job.stop = {whole.substr(20, 5)};
+  job.top_logprobs = 3;
+  const auto record = Start(job)->WaitForEnd();
+  const auto& choice = record.choices[0];
+  ASSERT_EQ(choice.logprobs.size(), choice.text.size());
+  EXPECT_EQ(choice.tokens, choice.text.size());
+  std::vector<int32_t> tokens = job.prompt;
+  for (size_t i = 0; i < choice.logprobs.size(); ++i) {
+    const TokenLogprob& given = choice.logprobs[i];
+    EXPECT_EQ(given.token, choice.text.substr(i, 1));
+    const auto logits = FakeDecoder::LogitsAfter(tokens);
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+    const auto token = static_cast<int32_t>(given.token[0] - 'a' + 1);
+    EXPECT_NEAR(given.logprob, logits[static_cast<size_t>(token)] - std::log(sum), 1e-4);
+    ASSERT_EQ(given.top.size(), 3u);
+    EXPECT_NEAR(given.top[0].logprob, *std::max_element(logits.begin(), logits.end()) - std::log(sum), 1e-4);
+    tokens.push_back(token);
+  }
+}
+
+TEST_F(LlamaSchedulerTest, CountsThePromptTokensThatWereThere) {
+  const LlamaJob job = Job(1, 40, 5, 3);
+  EXPECT_EQ(Start(job)->WaitForEnd().cached_prompt_tokens, 0u);
+  EXPECT_EQ(Start(job)->WaitForEnd().cached_prompt_tokens, 39u);
 }
 
 TEST_F(LlamaSchedulerTest, FailedBatchIsDoneAgain) {

@@ -4,8 +4,11 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <set>
 #include <vector>
+
+#include "tests/unit/llama/fake_filter.h"
 
 namespace runnel::inference {
 namespace {
@@ -105,6 +108,74 @@ TEST(Sampler, PenaltiesLowerWhatTheAnswerHolds) {
   }
   // Token 0 falls to 1.25, then to 1.0 and is passed by 1, which falls to 0.45.
   EXPECT_EQ(drawn, (std::vector<int32_t>{0, 0, 1, 0}));
+}
+
+TEST(Sampler, BiasShiftsTheProbabilities) {
+  SamplerOptions options = Plain();
+  options.logit_bias = {{0, -100.0F}, {2, std::log(2.0F)}};
+  ExpectShares(options, Logits({0.5, 0.25, 0.15, 0.1}), {0, 0.25 / 0.65, 0.3 / 0.65, 0.1 / 0.65});
+  options.temperature = 0;
+  ExpectShares(options, Logits({0.5, 0.25, 0.15, 0.1}), {0, 0, 1, 0});
+}
+
+TEST(Sampler, FilterLeavesTheProbabilitiesOfWhatItAllows) {
+  const testing::FakeFilter odd([](auto, int32_t token) { return token % 2 == 1; });
+  const Sampler sampler(Plain(), 42, 0, odd.Clone());
+  Sampler::Scratch scratch;
+  const auto logits = Logits({0.5, 0.3, 0.1, 0.1});
+  constexpr uint32_t kDraws = 20'000;
+  uint32_t ones = 0;
+  for (uint32_t i = 0; i < kDraws; ++i) {
+    const int32_t token = sampler.Sample(logits, i, &scratch);
+    ASSERT_EQ(token % 2, 1);
+    ones += token == 1 ? 1 : 0;
+  }
+  EXPECT_NEAR(static_cast<double>(ones) / kDraws, 0.75, 4.5 * std::sqrt(0.75 * 0.25 / kDraws));
+}
+
+TEST(Sampler, FilterSeesWhatTheAnswerHolds) {
+  const testing::FakeFilter rising([](auto answer, int32_t token) { return answer.empty() || token > answer.back(); });
+  SamplerOptions options = Plain();
+  options.temperature = 0;
+  Sampler sampler(options, 1, 0, rising.Clone());
+  Sampler::Scratch scratch;
+  const auto logits = Logits({0.2, 0.4, 0.1, 0.3});
+  for (const int32_t want : {1, 3, Sampler::kNone}) {
+    const int32_t token = sampler.Sample(logits, 0, &scratch);
+    EXPECT_EQ(token, want);
+    if (token != Sampler::kNone) sampler.Accept(token);
+  }
+}
+
+TEST(ScoreTokens, GivesTheProbabilitiesOfTheLogitsAlone) {
+  Sampler::Scratch scratch;
+  std::vector<float> logits = Logits({0.5, 0.25, 0.15, 0.1});
+  for (float& logit : logits) logit += 17;  // they need not be normalised
+  const auto scored = ScoreTokens(logits, 3, 2, &scratch);
+  ASSERT_EQ(scored.size(), 3u);
+  EXPECT_EQ(scored[0].token, 3);
+  EXPECT_NEAR(scored[0].logprob, std::log(0.1), 1e-5);
+  EXPECT_EQ(scored[1].token, 0);
+  EXPECT_NEAR(scored[1].logprob, std::log(0.5), 1e-5);
+  EXPECT_EQ(scored[2].token, 1);
+  EXPECT_EQ(ScoreTokens(logits, 0, 0, &scratch).size(), 1u);
+  EXPECT_EQ(ScoreTokens(logits, 0, 20, &scratch).size(), 5u);
+}
+
+TEST(ScoreTokens, HostileLogitsGiveNumbers) {
+  const std::vector<std::vector<float>> rows = {
+      {kNan, kNan, kNan},     {kNan, 1, kNan},       {-kInfinity, -kInfinity}, {kInfinity, kInfinity, 0},
+      {1e38F, -1e38F, 1e38F}, {-kInfinity, 0, kNan}, {0},                      {kInfinity, -kInfinity, kNan},
+  };
+  Sampler::Scratch scratch;
+  for (const auto& row : rows) {
+    for (size_t token = 0; token < row.size(); ++token) {
+      for (const ScoredToken& scored : ScoreTokens(row, static_cast<int32_t>(token), 3, &scratch)) {
+        EXPECT_GE(scored.logprob, kLeastLogprob);
+        EXPECT_LE(scored.logprob, 0);
+      }
+    }
+  }
 }
 
 TEST(Sampler, RandomNumbersDependOnSeedChoiceAndIndexAlone) {
