@@ -1,5 +1,6 @@
 #include "services/inference/engine_factory.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "services/inference/upstream_engine.h"
@@ -12,13 +13,20 @@ namespace {
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateUpstream(const Options& options, base::Metrics* metrics) {
   UpstreamOptions upstream;
-  upstream.url = options.upstream_url;
+  upstream.urls = options.upstream_urls;
   upstream.api_key = options.upstream_api_key;
   upstream.ca_file = options.upstream_ca_file;
   upstream.model = options.upstream_model;
   upstream.model_id = options.model_id;
   upstream.max_streams = options.upstream_streams;
-  upstream.silence_timeout = options.upstream_silence;
+  upstream.models = options.upstream_models;
+  upstream.max_streams_each = options.upstream_streams_each;
+  upstream.max_failures = options.upstream_max_failures;
+  upstream.failure_pause = options.upstream_failure_pause;
+  upstream.connect_timeout = options.upstream_connect_timeout;
+  upstream.first_token_timeout = options.upstream_first_token_timeout;
+  upstream.next_token_timeout = options.upstream_next_token_timeout;
+  upstream.silence_timeout = std::max(upstream.first_token_timeout, upstream.next_token_timeout) + absl::Seconds(1);
   return CreateUpstreamEngine(upstream, metrics);
 }
 

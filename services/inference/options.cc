@@ -32,12 +32,21 @@ ABSL_FLAG(bool, llama_exact, true,
           "llama: the same request and seed give the same text whatever else is decoded; costs some speed");
 ABSL_FLAG(std::string, llama_chat_template, "",
           "llama: name of a chat template of llama.cpp, such as chatml; empty: the model's own");
-ABSL_FLAG(std::string, upstream_url, "", "upstream: base URL of the server, such as http://127.0.0.1:8000/v1");
+ABSL_FLAG(std::vector<std::string>, upstream_url, {},
+          "upstream: base URL of the server, such as http://127.0.0.1:8000/v1; several servers: with commas between");
 ABSL_FLAG(std::string, upstream_model, "", "upstream: model to ask for; empty: the first that the server lists");
+ABSL_FLAG(std::vector<std::string>, upstream_models, {},
+          "upstream: several models, as OURS=THEIRS with commas between; instead of --upstream_model and --model_id");
 ABSL_FLAG(std::string, upstream_api_key_file, "", "upstream: file that holds the bearer key");
 ABSL_FLAG(std::string, upstream_ca_file, "", "upstream: PEM file of authorities for https; empty: the system's");
 ABSL_FLAG(uint32_t, upstream_streams, 256, "upstream: streams at once, each on a thread of its own");
-ABSL_FLAG(absl::Duration, upstream_silence, absl::Minutes(5), "upstream: how long the server may say nothing");
+ABSL_FLAG(uint32_t, upstream_streams_each, 0, "upstream: streams at once to each server; 0: no limit of its own");
+ABSL_FLAG(uint32_t, upstream_max_failures, 5, "upstream: after so many in a row a server is left alone");
+ABSL_FLAG(absl::Duration, upstream_failure_pause, absl::Seconds(10), "upstream: for so long; then one request tries it");
+ABSL_FLAG(absl::Duration, upstream_connect_timeout, absl::Seconds(5), "upstream: how long connecting may take");
+ABSL_FLAG(absl::Duration, upstream_first_token_timeout, absl::Minutes(5),
+          "upstream: how long the first token may take, from when the connection stands");
+ABSL_FLAG(absl::Duration, upstream_next_token_timeout, absl::Minutes(1), "upstream: how long each further one may take");
 ABSL_FLAG(double, scripted_tokens_per_second, 30, "scripted: pace of each generation");
 ABSL_FLAG(absl::Duration, scripted_first_token, absl::Milliseconds(50), "scripted: delay of the first token");
 ABSL_FLAG(uint32_t, scripted_tokens, 120, "scripted: tokens of an answer");
@@ -71,6 +80,18 @@ absl::StatusOr<EngineKind> ParseEngine(const std::string& name) {
   return absl::InvalidArgumentError(absl::StrCat("--engine is '", name, "', want llama, upstream or scripted"));
 }
 
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseModels(const std::vector<std::string>& pairs) {
+  std::vector<std::pair<std::string, std::string>> models;
+  for (const std::string& pair : pairs) {
+    const size_t equals = pair.find('=');
+    if (equals == 0 || equals == std::string::npos || equals + 1 == pair.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("--upstream_models: '", pair, "' is not OURS=THEIRS"));
+    }
+    models.emplace_back(pair.substr(0, equals), pair.substr(equals + 1));
+  }
+  return models;
+}
+
 absl::StatusOr<std::string> ReadKeyFile(const std::string& path) {
   if (path.empty()) return std::string();
   std::ifstream file(path);
@@ -92,13 +113,14 @@ absl::Status CheckEngineFlags(const Options& options) {
   if (options.engine == EngineKind::kLlama && options.model.empty()) {
     return absl::InvalidArgumentError("--engine=llama needs --model, the path of a GGUF file");
   }
-  if (options.engine == EngineKind::kUpstream && options.upstream_url.empty()) {
+  if (options.engine == EngineKind::kUpstream && options.upstream_urls.empty()) {
     return absl::InvalidArgumentError("--engine=upstream needs --upstream_url");
   }
   RETURN_IF_ERROR(CheckFlag("llama_sequences", options.llama_sequences, 1u, 60u));
   RETURN_IF_ERROR(CheckFlag("llama_context", options.llama_context, 16u, 1u << 20));
   RETURN_IF_ERROR(CheckFlag("llama_threads", options.llama_threads, 0u, 512u));
   RETURN_IF_ERROR(CheckFlag("upstream_streams", options.upstream_streams, 1u, 4096u));
+  RETURN_IF_ERROR(CheckFlag("upstream_max_failures", options.upstream_max_failures, 1u, 1000u));
   return CheckFlag("scripted_tokens_per_second", options.script.tokens_per_second, 0.001, 1e6);
 }
 
@@ -121,12 +143,18 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.llama_threads = absl::GetFlag(FLAGS_llama_threads);
   options.llama_exact = absl::GetFlag(FLAGS_llama_exact);
   options.llama_chat_template = absl::GetFlag(FLAGS_llama_chat_template);
-  options.upstream_url = absl::GetFlag(FLAGS_upstream_url);
+  options.upstream_urls = absl::GetFlag(FLAGS_upstream_url);
   options.upstream_model = absl::GetFlag(FLAGS_upstream_model);
+  ASSIGN_OR_RETURN(options.upstream_models, ParseModels(absl::GetFlag(FLAGS_upstream_models)));
   ASSIGN_OR_RETURN(options.upstream_api_key, ReadKeyFile(absl::GetFlag(FLAGS_upstream_api_key_file)));
   options.upstream_ca_file = absl::GetFlag(FLAGS_upstream_ca_file);
   options.upstream_streams = absl::GetFlag(FLAGS_upstream_streams);
-  options.upstream_silence = absl::GetFlag(FLAGS_upstream_silence);
+  options.upstream_streams_each = absl::GetFlag(FLAGS_upstream_streams_each);
+  options.upstream_max_failures = absl::GetFlag(FLAGS_upstream_max_failures);
+  options.upstream_failure_pause = absl::GetFlag(FLAGS_upstream_failure_pause);
+  options.upstream_connect_timeout = absl::GetFlag(FLAGS_upstream_connect_timeout);
+  options.upstream_first_token_timeout = absl::GetFlag(FLAGS_upstream_first_token_timeout);
+  options.upstream_next_token_timeout = absl::GetFlag(FLAGS_upstream_next_token_timeout);
   options.script.tokens_per_second = absl::GetFlag(FLAGS_scripted_tokens_per_second);
   options.script.first_token = absl::GetFlag(FLAGS_scripted_first_token);
   options.script.tokens = absl::GetFlag(FLAGS_scripted_tokens);

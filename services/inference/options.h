@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -30,12 +32,18 @@ struct Options {
   uint32_t llama_threads = 0;
   bool llama_exact = true;
   std::string llama_chat_template;
-  std::string upstream_url;
+  std::vector<std::string> upstream_urls;
   std::string upstream_model;
+  std::vector<std::pair<std::string, std::string>> upstream_models;  // our clients' name, the upstream's name
   std::string upstream_api_key;  // read from --upstream_api_key_file
   std::string upstream_ca_file;
   uint32_t upstream_streams = 0;
-  absl::Duration upstream_silence;
+  uint32_t upstream_streams_each = 0;
+  uint32_t upstream_max_failures = 0;
+  absl::Duration upstream_failure_pause;
+  absl::Duration upstream_connect_timeout;
+  absl::Duration upstream_first_token_timeout;
+  absl::Duration upstream_next_token_timeout;
   Script script;
 
   GenerationManager::Options manager;

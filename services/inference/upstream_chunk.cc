@@ -120,12 +120,75 @@ void ReadFinish(const Json& value, UpstreamPiece* piece) {
                                                : FinishReason::kStop;
 }
 
+// JSON has no infinity; OpenAI's own server writes this instead.
+constexpr double kLeastLogprob = -9999;
+constexpr size_t kMaxTop = 20;
+
+float ReadLogprob(const Json& value) {
+  return value.is_number() ? static_cast<float>(std::clamp(value.get<double>(), kLeastLogprob, 0.0)) : 0;
+}
+
+// A token as chat has it: its bytes, as text may hold a part of a character, or else its text.
+TokenLogprob ReadToken(const Json& entry) {
+  TokenLogprob token{ReadString(Member(entry, "token")), ReadLogprob(Member(entry, "logprob")), {}};
+  const Json& bytes = Member(entry, "bytes");
+  if (!bytes.is_array() || bytes.empty()) return token;
+  std::string text;
+  for (const Json& byte : bytes) {
+    if (!byte.is_number_unsigned() || byte.get<uint64_t>() > 0xFF) return token;
+    text.push_back(static_cast<char>(byte.get<uint64_t>()));
+  }
+  token.token = std::move(text);
+  return token;
+}
+
+std::vector<TokenLogprob> ReadChatLogprobs(const Json& content) {
+  std::vector<TokenLogprob> logprobs;
+  for (const Json& entry : content) {
+    if (!entry.is_object()) continue;
+    logprobs.push_back(ReadToken(entry));
+    for (const Json& each : Member(entry, "top_logprobs")) {
+      if (each.is_object() && logprobs.back().top.size() < kMaxTop) logprobs.back().top.push_back(ReadToken(each));
+    }
+  }
+  return logprobs;
+}
+
+// The lists of a plain completion, which go in step.
+std::vector<TokenLogprob> ReadTextLogprobs(const Json& lists) {
+  std::vector<TokenLogprob> logprobs;
+  const Json& tokens = Member(lists, "tokens");
+  const Json& numbers = Member(lists, "token_logprobs");
+  const Json& tops = Member(lists, "top_logprobs");
+  if (!tokens.is_array() || !numbers.is_array()) return logprobs;
+  for (size_t i = 0; i < std::min(tokens.size(), numbers.size()); ++i) {
+    logprobs.push_back({ReadString(tokens[i]), ReadLogprob(numbers[i]), {}});
+    if (!tops.is_array() || i >= tops.size() || !tops[i].is_object()) continue;
+    auto& top = logprobs.back().top;
+    for (const auto& [token, number] : tops[i].items()) {
+      if (top.size() < kMaxTop) top.push_back({token, ReadLogprob(number), {}});
+    }
+    std::sort(top.begin(), top.end(), [](const auto& a, const auto& b) { return a.logprob > b.logprob; });
+  }
+  return logprobs;
+}
+
+void DecodeStandIns(std::vector<TokenLogprob>* logprobs) {
+  for (TokenLogprob& each : *logprobs) {
+    each.token = DecodeStandIns(each.token);
+    DecodeStandIns(&each.top);
+  }
+}
+
 UpstreamPiece ReadChoice(const Json& choice) {
   UpstreamPiece piece;
   const Json& index = Member(choice, "index");
   piece.choice = ReadUint32(index, index.is_null() ? 0 : kNoChoice);
   const Json& delta = Member(choice, "delta");
   piece.bytes = ReadString(delta.is_object() ? Member(delta, "content") : Member(choice, "text"));
+  const Json& logprobs = Member(choice, "logprobs");
+  const Json& content = Member(logprobs, "content");
+  piece.logprobs = content.is_array() ? ReadChatLogprobs(content) : ReadTextLogprobs(logprobs);
   ReadFinish(Member(choice, "finish_reason"), &piece);
   return piece;
 }
@@ -163,12 +226,15 @@ absl::StatusOr<UpstreamChunk> ParseUpstreamChunk(std::string_view data) {
     for (const Json& choice : choices) {
       if (!choice.is_object()) continue;
       chunk.pieces.push_back(ReadChoice(choice));
-      if (with_stand_ins) chunk.pieces.back().bytes = DecodeStandIns(chunk.pieces.back().bytes);
+      if (!with_stand_ins) continue;
+      chunk.pieces.back().bytes = DecodeStandIns(chunk.pieces.back().bytes);
+      DecodeStandIns(&chunk.pieces.back().logprobs);
     }
   }
   if (const Json& usage = Member(json, "usage"); usage.is_object()) {
-    chunk.usage =
-        Usage{ReadUint32(Member(usage, "prompt_tokens"), 0), ReadUint32(Member(usage, "completion_tokens"), 0)};
+    chunk.usage = Usage{ReadUint32(Member(usage, "prompt_tokens"), 0),
+                        ReadUint32(Member(usage, "completion_tokens"), 0),
+                        ReadUint32(Member(Member(usage, "prompt_tokens_details"), "cached_tokens"), 0)};
   }
   return chunk;
 }

@@ -15,6 +15,7 @@ namespace runnel::inference {
 struct UpstreamPiece {
   uint32_t choice = 0;
   std::string bytes;  // text; may be cut within a character, see Utf8Joiner
+  std::vector<TokenLogprob> logprobs;         // of its tokens; empty if the server gives none
   bool finished = false;
   bool aborted = false;                       // it ended because the server gave up
   FinishReason reason = FinishReason::kNone;  // if finished and not aborted

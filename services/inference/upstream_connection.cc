@@ -112,7 +112,8 @@ UpstreamResult UpstreamConnection::Send(Impl* impl, const Handlers& handlers) {
   impl->request.response_handler = [&](const httplib::Response& response) {
     last_sign = SteadyClock::now();
     result.status = response.status;
-    return handlers.on_head(response.status, response.get_header_value("Content-Type"));
+    return handlers.on_head(response.status,
+                            {response.get_header_value("Content-Type"), response.get_header_value("Retry-After")});
   };
   impl->request.content_receiver = [&](const char* data, size_t size, uint64_t, uint64_t) {
     last_sign = SteadyClock::now();
@@ -146,7 +147,7 @@ std::unique_ptr<UpstreamConnection> UpstreamConnectionPool::Take(bool fresh) {
     if (!fresh && !idle_.empty()) {
       auto connection = std::move(idle_.back().connection);
       idle_.pop_back();
-      idle_gauge_.Set(static_cast<double>(idle_.size()));
+      SetGaugeLocked();
       return connection;
     }
   }
@@ -158,7 +159,12 @@ void UpstreamConnectionPool::Put(std::unique_ptr<UpstreamConnection> connection)
   base::MutexLock lock(&mu_);
   old = TakeOldLocked();
   if (idle_.size() < max_connections_) idle_.push_back({std::move(connection), SteadyClock::now()});
-  idle_gauge_.Set(static_cast<double>(idle_.size()));
+  SetGaugeLocked();
+}
+
+void UpstreamConnectionPool::SetGaugeLocked() {
+  idle_gauge_.Increment(static_cast<double>(idle_.size()) - static_cast<double>(gauged_));
+  gauged_ = idle_.size();
 }
 
 std::vector<UpstreamConnectionPool::Idle> UpstreamConnectionPool::TakeOldLocked() {
@@ -166,7 +172,7 @@ std::vector<UpstreamConnectionPool::Idle> UpstreamConnectionPool::TakeOldLocked(
   const auto keep = std::find_if(idle_.begin(), idle_.end(), [&](const Idle& each) { return each.since > oldest; });
   std::vector<Idle> old(std::make_move_iterator(idle_.begin()), std::make_move_iterator(keep));
   idle_.erase(idle_.begin(), keep);
-  idle_gauge_.Set(static_cast<double>(idle_.size()));
+  SetGaugeLocked();
   return old;
 }
 

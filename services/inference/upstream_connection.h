@@ -41,11 +41,16 @@ struct UpstreamResult {
 // process must ignore SIGPIPE.
 class UpstreamConnection {
  public:
+  // Of the headers of a response, those that matter here; empty if absent.
+  struct Head {
+    std::string content_type;
+    std::string retry_after;
+  };
   struct Handlers {
     // The connection stands, nothing is sent yet, and Stop works from now on.
     std::function<bool()> on_connected;
     // The status line and headers have come.
-    std::function<bool(int status, std::string_view content_type)> on_head;
+    std::function<bool(int status, const Head& head)> on_head;
     // The next bytes of the body, whatever the status.
     std::function<bool(std::string_view bytes)> on_body;
   };
@@ -94,6 +99,8 @@ class UpstreamConnectionPool {
   };
   // Moves out what is too old; the caller lets it die without the lock.
   std::vector<Idle> TakeOldLocked() REQUIRES(mu_);
+  // There are several pools, and one gauge.
+  void SetGaugeLocked() REQUIRES(mu_);
 
   const UpstreamConnectionOptions options_;
   const size_t max_connections_;
@@ -101,6 +108,7 @@ class UpstreamConnectionPool {
   prometheus::Gauge& idle_gauge_;
   base::Mutex mu_;
   std::vector<Idle> idle_ GUARDED_BY(mu_);  // in the order of `since`
+  size_t gauged_ GUARDED_BY(mu_) = 0;       // of idle_, in the gauge
 };
 
 }  // namespace runnel::inference

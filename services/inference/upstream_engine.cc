@@ -11,7 +11,6 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "services/base/grpc_status.h"
 #include "services/base/mutex.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -19,6 +18,7 @@
 #include "services/inference/upstream_connection.h"
 #include "services/inference/upstream_failure.h"
 #include "services/inference/upstream_request.h"
+#include "services/inference/upstream_set.h"
 #include "services/inference/upstream_stream.h"
 #include "services/inference/wake_set.h"
 
@@ -26,17 +26,24 @@ namespace runnel::inference {
 namespace {
 
 constexpr absl::Duration kLongestModelsSilence = absl::Seconds(10);
+constexpr size_t kMaxUpstreams = 64;
 constexpr size_t kMaxModelsBytes = size_t{4} << 20;
 // How often the watcher looks for streams that linger. Cancels and Stop wake it.
 constexpr absl::Duration kWatchInterval = absl::Milliseconds(500);
 
 absl::Status CheckOptions(const UpstreamOptions& options) {
+  if (options.urls.empty() || options.urls.size() > kMaxUpstreams) {
+    return absl::InvalidArgumentError(absl::StrCat("upstream URLs: want 1 to ", kMaxUpstreams));
+  }
   if (!std::all_of(options.api_key.begin(), options.api_key.end(),
                    [](unsigned char c) { return absl::ascii_isgraph(c); })) {
     return absl::InvalidArgumentError("upstream key: it has blanks, control characters or characters beyond ASCII");
   }
+  if (options.max_failures == 0) return absl::InvalidArgumentError("upstream: max_failures is 0");
   if (options.max_streams == 0) return absl::InvalidArgumentError("upstream: max_streams is 0");
-  for (const absl::Duration timeout : {options.connect_timeout, options.write_timeout, options.silence_timeout}) {
+  for (const absl::Duration timeout :
+       {options.connect_timeout, options.write_timeout, options.silence_timeout, options.first_token_timeout,
+        options.next_token_timeout, options.failure_pause}) {
     if (timeout < absl::Milliseconds(1) || timeout > absl::Hours(24)) {
       return absl::InvalidArgumentError("upstream: each timeout is from 1 ms to 24 h");
     }
@@ -80,7 +87,7 @@ absl::StatusOr<UpstreamModel> AskForModel(UpstreamConnectionOptions options) {
   UpstreamConnection connection(options);
   std::string body;
   UpstreamConnection::Handlers handlers;
-  handlers.on_head = [](int, std::string_view) { return true; };
+  handlers.on_head = [](int, const UpstreamConnection::Head&) { return true; };
   handlers.on_body = [&](std::string_view bytes) {
     body.append(bytes);
     return body.size() <= kMaxModelsBytes;
@@ -96,13 +103,18 @@ absl::StatusOr<UpstreamModel> AskForModel(UpstreamConnectionOptions options) {
   return model;
 }
 
+struct ServedModel {
+  ModelInfo info;
+  std::string upstream_id;
+};
+
 class UpstreamEngine final : public Engine {
  public:
-  UpstreamEngine(const UpstreamOptions& options, const UpstreamConnectionOptions& connection,
-                 const UpstreamModel& model, base::Metrics* metrics);
+  UpstreamEngine(const UpstreamOptions& options, const std::vector<UpstreamConnectionOptions>& upstreams,
+                 std::vector<ServedModel> models, base::Metrics* metrics);
   ~UpstreamEngine() override { Stop(); }
 
-  std::vector<ModelInfo> Models() const override { return {model_info_}; }
+  std::vector<ModelInfo> Models() const override;
   uint32_t MaxRunning() const override { return options_.max_streams; }
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override;
   void Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) override EXCLUDES(mu_);
@@ -117,13 +129,13 @@ class UpstreamEngine final : public Engine {
   void SetGaugesLocked() REQUIRES(mu_);
 
   const UpstreamOptions options_;
-  const std::string upstream_model_;
-  const ModelInfo model_info_;
+  const std::vector<ServedModel> models_;
   UpstreamStream::Options stream_options_;
   base::Metrics* const metrics_;
   prometheus::Gauge& active_gauge_;
   prometheus::Gauge& queued_gauge_;
-  UpstreamConnectionPool pool_;
+  prometheus::Counter& failovers_;
+  UpstreamSet upstreams_;
 
   base::Mutex mu_;
   base::CondVar work_;   // queue_ or stopping_
@@ -137,32 +149,48 @@ class UpstreamEngine final : public Engine {
   std::jthread watcher_;
 };
 
-UpstreamEngine::UpstreamEngine(const UpstreamOptions& options, const UpstreamConnectionOptions& connection,
-                               const UpstreamModel& model, base::Metrics* metrics)
+UpstreamSet::Options SetOptions(const UpstreamOptions& options) {
+  UpstreamSet::Options set;
+  set.max_streams_each = options.max_streams_each;
+  set.max_failures = options.max_failures;
+  set.pause = options.failure_pause;
+  set.max_idle_connections = options.max_streams;
+  set.max_idle = options.max_idle;
+  return set;
+}
+
+UpstreamEngine::UpstreamEngine(const UpstreamOptions& options, const std::vector<UpstreamConnectionOptions>& upstreams,
+                               std::vector<ServedModel> models, base::Metrics* metrics)
     : options_(options),
-      upstream_model_(model.id),
-      model_info_{options.model_id.empty() ? model.id : options.model_id, "upstream", model.context_length,
-                  absl::Now()},
+      models_(std::move(models)),
       metrics_(metrics),
       active_gauge_(metrics->Gauge("runnel_upstream_streams_active", "Streams that a thread works on.")),
       queued_gauge_(metrics->Gauge("runnel_upstream_streams_queued", "Streams that wait for a thread.")),
-      pool_(connection, options.max_streams, options.max_idle, metrics) {
+      failovers_(metrics->Counter("runnel_upstream_failovers_total",
+                                  "Generations passed to another upstream before the first token.")),
+      upstreams_(upstreams, SetOptions(options), metrics) {
   stream_options_.answer.limits = {options.max_event_bytes, options.max_event_bytes};
   stream_options_.answer.max_text_bytes = options.max_answer_bytes;
   stream_options_.answer.secret = options.api_key;
   stream_options_.linger = options.linger;
+  stream_options_.first_token_timeout = options.first_token_timeout;
+  stream_options_.next_token_timeout = options.next_token_timeout;
   watcher_ = std::jthread([this] { WatchStreams(); });
 }
 
+std::vector<ModelInfo> UpstreamEngine::Models() const {
+  std::vector<ModelInfo> infos;
+  for (const ServedModel& model : models_) infos.push_back(model.info);
+  return infos;
+}
+
 absl::StatusOr<std::unique_ptr<PreparedGeneration>> UpstreamEngine::Prepare(const GenerationRequest& request) {
-  if (request.top_logprobs.has_value()) return base::InvalidField("top_logprobs", "this engine gives none");
-  if (!request.sampling.logit_bias.empty()) return base::InvalidField("logit_bias", "this engine takes none");
-  if (request.output_format.kind != OutputFormat::Kind::kText) {
-    return base::InvalidField("output_format", "this engine has no formats");
-  }
+  const auto served = std::find_if(models_.begin(), models_.end(),
+                                   [&](const ServedModel& model) { return model.info.id == request.model; });
+  const ServedModel& model = served == models_.end() ? models_.front() : *served;
   auto prepared = std::make_unique<PreparedUpstream>();
   prepared->path = std::string(UpstreamRoute(request));
-  prepared->body = UpstreamBody(request, upstream_model_);
+  prepared->body = UpstreamBody(request, model.upstream_id);
   prepared->choice_count = request.choice_count;
   return prepared;
 }
@@ -211,7 +239,7 @@ void UpstreamEngine::Work() {
     queue_.pop_front();
     SetGaugesLocked();
     mu_.Unlock();
-    const std::string outcome = stream->Run(&pool_);
+    const std::string outcome = stream->Run(&upstreams_, &failovers_);
     metrics_
         ->Counter("runnel_upstream_requests_total", "Generations passed to the upstream, by outcome.",
                   {{"outcome", outcome}})
@@ -240,13 +268,15 @@ void UpstreamEngine::WatchStreams() {
     const bool stopping = stopping_;
     watch_now_ = false;
     mu_.Unlock();
-    for (const auto& stream : streams) stream->Watch(stopping);
+    auto next = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kWatchInterval);
+    for (const auto& stream : streams) next = std::min(next, stream->Watch(stopping));
+    upstreams_.Wake();
     mu_.Lock();
     if (watch_now_ || stopping != stopping_) continue;
     if (live_.empty()) {
       if (!stopping_) watch_.Wait(&mu_);
     } else {
-      watch_.WaitUntil(&mu_, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kWatchInterval));
+      watch_.WaitUntil(&mu_, next);
     }
   }
 }
@@ -270,17 +300,39 @@ void UpstreamEngine::Stop() {
   if (watcher_.joinable()) watcher_.join();
 }
 
+// From the first upstream that answers.
+absl::StatusOr<UpstreamModel> AskForModel(const std::vector<UpstreamConnectionOptions>& upstreams) {
+  absl::StatusOr<UpstreamModel> model = absl::UnavailableError("no upstream");
+  for (size_t i = 0; i < upstreams.size() && !model.ok(); ++i) model = AskForModel(upstreams[i]);
+  return model;
+}
+
+absl::StatusOr<std::vector<ServedModel>> ServedModels(const UpstreamOptions& options,
+                                                      const std::vector<UpstreamConnectionOptions>& upstreams) {
+  std::vector<ServedModel> models;
+  const absl::Time now = absl::Now();
+  for (const auto& [id, upstream_id] : options.models) models.push_back({{id, "upstream", 0, now}, upstream_id});
+  if (!models.empty()) return models;
+  UpstreamModel model{options.model, 0};
+  if (model.id.empty()) {
+    ASSIGN_OR_RETURN(model, AskForModel(upstreams));
+  }
+  models.push_back(
+      {{options.model_id.empty() ? model.id : options.model_id, "upstream", model.context_length, now}, model.id});
+  return models;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptions& options, base::Metrics* metrics) {
-  ASSIGN_OR_RETURN(UpstreamUrl url, ParseUpstreamUrl(options.url));
   RETURN_IF_ERROR(CheckOptions(options));
-  const UpstreamConnectionOptions connection = ConnectionOptions(options, std::move(url));
-  UpstreamModel model{options.model, 0};
-  if (model.id.empty()) {
-    ASSIGN_OR_RETURN(model, AskForModel(connection));
+  std::vector<UpstreamConnectionOptions> upstreams;
+  for (const std::string& text : options.urls) {
+    ASSIGN_OR_RETURN(UpstreamUrl url, ParseUpstreamUrl(text));
+    upstreams.push_back(ConnectionOptions(options, std::move(url)));
   }
-  return std::make_unique<UpstreamEngine>(options, connection, model, metrics);
+  ASSIGN_OR_RETURN(auto models, ServedModels(options, upstreams));
+  return std::make_unique<UpstreamEngine>(options, upstreams, std::move(models), metrics);
 }
 
 }  // namespace runnel::inference

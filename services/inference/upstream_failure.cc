@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "services/base/strings.h"
@@ -41,6 +42,17 @@ Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view 
       return {kEngineFailed,
               WithMessage(absl::StrCat("the upstream refused the request (HTTP ", status, ")"), error, secret), false};
   }
+}
+
+UpstreamVerdict VerdictOfStatus(int status) {
+  if (status == 429) return UpstreamVerdict::kBusy;
+  if (status >= 500 || status == 401 || status == 403 || status == 408) return UpstreamVerdict::kFaulty;
+  return UpstreamVerdict::kHealthy;
+}
+
+absl::Duration ParseRetryAfter(std::string_view header) {
+  uint32_t seconds = 0;
+  return absl::SimpleAtoi(base::ToAbsl(header), &seconds) ? absl::Seconds(seconds) : absl::ZeroDuration();
 }
 
 Failed FailureOfError(const UpstreamError& error, std::string_view secret) {

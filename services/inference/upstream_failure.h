@@ -5,6 +5,7 @@
 
 #include "services/inference/event.h"
 #include "services/inference/upstream_chunk.h"
+#include "services/inference/upstream_set.h"
 
 namespace runnel::inference {
 
@@ -14,6 +15,13 @@ namespace runnel::inference {
 // An answer with an HTTP status other than 200, or an error inside a stream that names one. `secret` (the key; may be
 // empty) is struck from the message; 401 and 403 have a message of our own, since servers quote the key in theirs.
 Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view secret);
+
+// What such a status tells of the upstream. An error of the request's own (400, 404, 422 and the like) tells nothing
+// against it.
+UpstreamVerdict VerdictOfStatus(int status);
+
+// How long the upstream asked to be left alone: the seconds of a Retry-After header; zero for anything else.
+absl::Duration ParseRetryAfter(std::string_view header);
 
 // An error inside a stream, with or without a status.
 Failed FailureOfError(const UpstreamError& error, std::string_view secret);

@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace runnel::inference {
 namespace {
@@ -43,6 +44,32 @@ void SetSampling(const Sampling& sampling, Json* body) {
   set("min_p", sampling.min_p);
   set("presence_penalty", sampling.presence_penalty);
   set("frequency_penalty", sampling.frequency_penalty);
+  for (const auto& [token, bias] : sampling.logit_bias) (*body)["logit_bias"][std::to_string(token)] = Widen(bias);
+}
+
+void SetLogprobs(const GenerationRequest& request, Json* body) {
+  if (!request.top_logprobs.has_value()) return;
+  if (request.messages.empty()) {
+    (*body)["logprobs"] = *request.top_logprobs;
+    return;
+  }
+  (*body)["logprobs"] = true;
+  if (*request.top_logprobs > 0) (*body)["top_logprobs"] = *request.top_logprobs;
+}
+
+void SetFormat(const OutputFormat& format, Json* body) {
+  switch (format.kind) {
+    case OutputFormat::Kind::kText:
+      return;
+    case OutputFormat::Kind::kJsonObject:
+      (*body)["response_format"] = {{"type", "json_object"}};
+      return;
+    case OutputFormat::Kind::kJsonSchema:
+      (*body)["response_format"] = {
+          {"type", "json_schema"},
+          {"json_schema",
+           {{"name", "answer"}, {"strict", true}, {"schema", Json::parse(format.json_schema, nullptr, false)}}}};
+  }
 }
 
 }  // namespace
@@ -70,6 +97,8 @@ std::string UpstreamBody(const GenerationRequest& request, std::string_view mode
   if (!request.stop.empty()) body["stop"] = request.stop;
   body["seed"] = request.seed & kSeedMask;
   SetSampling(request.sampling, &body);
+  SetLogprobs(request, &body);
+  SetFormat(request.output_format, &body);
   // Never throws, whatever the strings hold.
   return body.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

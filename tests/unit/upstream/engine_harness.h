@@ -20,7 +20,7 @@ class EngineHarness : public ::testing::Test {
   using End = FakeOpenAiServer::End;
 
   EngineHarness() {
-    options_.url = server_.url();
+    options_.urls = {server_.url()};
     options_.model = "fake-model";
   }
   ~EngineHarness() override {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "services/inference/upstream_failure.h"
 #include "tests/testing/fake_openai_server.h"
@@ -29,6 +30,46 @@ std::string Story(const std::string& bytes, uint32_t choices = 1, const Upstream
 }
 
 const std::string kHello = Fake::ChatDelta("") + Fake::ChatDelta("Hel") + Fake::ChatDelta("lo");
+
+TEST(UpstreamAnswer, LogprobsGoWithTheTextThatTheyAreOf) {
+  FakeSink sink(1);
+  UpstreamAnswer answer(1, {}, &sink);
+  const auto event = [](const std::string& content, const std::string& token) {
+    return Event(R"({"choices":[{"delta":{"content":")" + content + R"("},"logprobs":{"content":[)" + token + "]}}]}");
+  };
+  // A character in two tokens, of which the first has no text of its own.
+  answer.Add(event("", R"({"token":"?","logprob":-1,"bytes":[226,130]})"));
+  EXPECT_EQ(sink.logprobs().size(), 0u);
+  answer.Add(event("\u20AC", R"({"token":"?","logprob":-2,"bytes":[172]})"));
+  answer.Add(Fake::ChatFinish("stop") + Fake::DoneEvent());
+  EXPECT_EQ(sink.Story(), "\u20AC/2 stop; prompt 0");
+  EXPECT_EQ(sink.logprobs(), (std::vector<TokenLogprob>{{"\xE2\x82", -1, {}}, {"\xAC", -2, {}}}));
+}
+
+TEST(UpstreamAnswer, LogprobsCountTowardsTheLongestAnswer) {
+  UpstreamAnswer::Options options;
+  options.max_text_bytes = 10'000;
+  std::string endless;
+  for (int i = 0; i < 500; ++i) {
+    endless += Event(R"({"choices":[{"delta":{"content":""},"logprobs":{"content":[{"token":"x","logprob":-1}]}}]})");
+  }
+  EXPECT_EQ(Story(endless, 1, options),
+            "/0 -; prompt 0; failed engine_failed !retry: the upstream's answer is longer than 10000 bytes");
+}
+
+TEST(UpstreamAnswer, KeepsAFailureBeforeAnythingWasSaid) {
+  UpstreamAnswer::Options options;
+  options.keep_first_failure = true;
+  FakeSink sink(1);
+  UpstreamAnswer answer(1, options, &sink);
+  answer.Add(Fake::ChatDelta("") + Event("{nonsense"));
+  EXPECT_TRUE(answer.failed());
+  EXPECT_FALSE(answer.told());
+  EXPECT_EQ(answer.verdict(), UpstreamVerdict::kFaulty);
+  ASSERT_TRUE(answer.kept_failure().has_value());
+  EXPECT_EQ(answer.kept_failure()->code, "engine_failed");
+  EXPECT_EQ(sink.Story(), "/0 -; prompt 0; open");
+}
 
 TEST(UpstreamAnswer, EveryWayAStreamMayEnd) {
   const std::string stop = Fake::ChatFinish("stop");

@@ -134,6 +134,53 @@ TEST(UpstreamChunk, LetsBytesThroughThatAreNotUtf8) {
   }
 }
 
+// "token logprob [top logprob, ...]; ..."
+std::string Describe(const std::vector<TokenLogprob>& logprobs) {
+  std::string text;
+  for (const TokenLogprob& each : logprobs) {
+    text += ::testing::PrintToString(each.token) + " " + ::testing::PrintToString(each.logprob);
+    if (!each.top.empty()) text += " [" + Describe(each.top) + "]";
+    text += ";";
+  }
+  return text;
+}
+
+TEST(UpstreamChunk, ReadsLogprobsOfBothRoutes) {
+  const struct {
+    std::string logprobs;
+    std::string want;
+  } rows[] = {
+      {R"({"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5},)"
+       R"({"token":"b","logprob":-1}]},{"token":"?","logprob":-2,"bytes":[226,130],"top_logprobs":[]}]})",
+       R"("a" -0.5 ["a" -0.5;"b" -1;];"\xE2\x82" -2;)"},
+      {R"({"content":[{"token":"a","logprob":-1e300}]})", R"("a" -9999;)"},
+      {R"({"content":[{"token":"a","logprob":3}]})", R"("a" 0;)"},
+      {R"({"content":[{"token":"a","logprob":"x","bytes":[256]}]})", R"("a" 0;)"},
+      {R"({"content":[{"token":"a","logprob":-1,"bytes":[-1]}]})", R"("a" -1;)"},
+      {R"({"content":[7,null,{}]})", R"("" 0;)"},
+      {R"({"content":null})", ""},
+      {R"({"content":{}})", ""},
+      {"null", ""},
+      {"7", ""},
+      {R"({"tokens":["a","b"],"token_logprobs":[null,-1],"top_logprobs":[null,{"c":-3,"b":-1}],"text_offset":[0,1]})",
+       R"("a" 0;"b" -1 ["b" -1;"c" -3;];)"},
+      {R"({"tokens":["a","b"],"token_logprobs":[-1]})", R"("a" -1;)"},
+      {R"({"tokens":"a","token_logprobs":[-1]})", ""},
+  };
+  for (const auto& row : rows) {
+    const auto chunk = ParseUpstreamChunk(R"({"choices":[{"index":0,"delta":{},"logprobs":)" + row.logprobs + "}]}");
+    ASSERT_TRUE(chunk.ok()) << row.logprobs;
+    EXPECT_EQ(Describe(chunk->pieces[0].logprobs), row.want) << row.logprobs;
+  }
+}
+
+TEST(UpstreamChunk, ReadsHowMuchOfThePromptWasCached) {
+  const auto chunk = ParseUpstreamChunk(
+      R"({"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":8}}})");
+  ASSERT_TRUE(chunk.ok());
+  EXPECT_EQ(chunk->usage->cached_prompt_tokens, 8u);
+}
+
 TEST(UpstreamError, ReadsTheShapesInUse) {
   const struct {
     std::string body;

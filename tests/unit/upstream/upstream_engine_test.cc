@@ -119,7 +119,7 @@ TEST_F(UpstreamEngine, RefusesOptionsThatCannotBe) {
     return CreateUpstreamEngine(options, &metrics_).status().code();
   };
   const auto kInvalid = absl::StatusCode::kInvalidArgument;
-  EXPECT_EQ(code([](UpstreamOptions* o) { o->url = "nowhere"; }), kInvalid);
+  EXPECT_EQ(code([](UpstreamOptions* o) { o->urls = {"nowhere"}; }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->api_key = "a\r\nX-Evil: 1"; }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->max_streams = 0; }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->silence_timeout = absl::ZeroDuration(); }), kInvalid);

@@ -151,7 +151,7 @@ TEST_F(UpstreamFault, AServerThatGoesOnAfterDoneIsLeft) {
 
 TEST_F(UpstreamFault, NobodyListens) {
   const DeadPort port(false);
-  options_.url = port.url();
+  options_.urls = {port.url()};
   const auto sink = Start();
   ASSERT_TRUE(sink->WaitEnded());
   EXPECT_EQ(sink->Story(), "/0 -; prompt 0; failed engine_unavailable retry: no connection to the upstream");
@@ -164,7 +164,7 @@ TEST_F(UpstreamFault, NobodyListens) {
 
 TEST_F(UpstreamFault, ConnectingHasALimit) {
   const DeadPort port(true);
-  options_.url = port.url();
+  options_.urls = {port.url()};
   options_.connect_timeout = absl::Milliseconds(100);
   const auto sink = Start();
   ASSERT_TRUE(sink->WaitEnded());
@@ -199,7 +199,7 @@ TEST_F(UpstreamFault, CancelWorksBeforeTheServerAnswers) {
 
 TEST_F(UpstreamFault, CancelDoesNotWaitForAConnection) {
   const DeadPort port(true);
-  options_.url = port.url();
+  options_.urls = {port.url()};
   options_.connect_timeout = absl::Seconds(4);
   const auto sink = Start();
   ASSERT_TRUE(WaitUntil([&] { return Exposes("runnel_upstream_streams_active 1"); }));

@@ -9,7 +9,7 @@ TEST(UpstreamRequest, WritesAChatWithAllThatCanBeSet) {
   GenerationRequest request;
   request.model = "public-name";
   request.messages = {{ChatRole::kSystem, "Be \"brief\"."}, {ChatRole::kUser, "Hi\n"}, {ChatRole::kAssistant, "é"}};
-  request.sampling = {0.7f, 0.95f, 40, 0.05f, -1.5f, 2.0f};
+  request.sampling = {0.7f, 0.95f, 40, 0.05f, -1.5f, 2.0f, {}};
   request.seed = 42;
   request.max_tokens = 128;
   request.choice_count = 3;
@@ -32,6 +32,27 @@ TEST(UpstreamRequest, WritesAPlainPromptWithNothingThatWasNotAskedFor) {
   EXPECT_EQ(UpstreamBody(request, "m"),
             R"({"model":"m","prompt":"Once","stream":true,"stream_options":{"include_usage":true},)"
             R"("max_tokens":1,"seed":1})");
+}
+
+TEST(UpstreamRequest, PassesOnWhatTheAnswerShallBe) {
+  GenerationRequest request;
+  request.prompt = "x";
+  request.seed = 1;
+  request.max_tokens = 1;
+  request.top_logprobs = 3;
+  request.sampling.logit_bias = {{50256, -100.0f}, {7, 0.5f}};
+  request.output_format.kind = OutputFormat::Kind::kJsonObject;
+  const std::string head = R"("stream":true,"stream_options":{"include_usage":true},"max_tokens":1,"seed":1,)"
+                           R"("logit_bias":{"7":0.5,"50256":-100.0},)";
+  EXPECT_EQ(UpstreamBody(request, "m"), R"({"model":"m","prompt":"x",)" + head +
+                                            R"("logprobs":3,"response_format":{"type":"json_object"}})");
+  request.prompt.clear();
+  request.messages = {{ChatRole::kUser, "x"}};
+  request.output_format = {OutputFormat::Kind::kJsonSchema, R"({"type":"object"})"};
+  EXPECT_EQ(UpstreamBody(request, "m"),
+            R"({"model":"m","messages":[{"role":"user","content":"x"}],)" + head +
+                R"("logprobs":true,"top_logprobs":3,"response_format":{"type":"json_schema","json_schema":)"
+                R"({"name":"answer","strict":true,"schema":{"type":"object"}}}})");
 }
 
 TEST(UpstreamRequest, SendsNoSeedThatAServerCannotHold) {

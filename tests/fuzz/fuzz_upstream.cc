@@ -1,0 +1,67 @@
+// Streams of an upstream: whatever comes, and however it is cut, the sink hears of valid text and of one end.
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "services/inference/upstream_answer.h"
+#include "services/inference/upstream_failure.h"
+#include "services/inference/upstream_utf8.h"
+#include "tests/fuzz/fuzz_check.h"
+
+namespace {
+
+using runnel::inference::EventSink;
+using runnel::inference::Failed;
+using runnel::inference::FinishReason;
+using runnel::inference::Tokens;
+using runnel::inference::UpstreamAnswer;
+using runnel::inference::WakeSet;
+
+class CheckingSink final : public EventSink {
+ public:
+  void Begin() override {}
+  void SetPromptTokens(uint32_t, uint32_t) override { FUZZ_CHECK(!ended); }
+  void SetPrefillShare(float) override {}
+  void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet*) override {
+    FUZZ_CHECK(!ended && choice < 2 && !choice_ended[choice] && !text.empty());
+    FUZZ_CHECK(runnel::inference::ToValidUtf8(text) == text);
+    for (const auto& each : tokens.logprobs) {
+      FUZZ_CHECK(std::isfinite(each.logprob) && each.logprob <= 0 && each.top.size() <= 20);
+    }
+    texts[choice] += text;
+  }
+  void EndChoice(uint32_t choice, FinishReason, WakeSet*) override {
+    FUZZ_CHECK(!ended && choice < 2 && !choice_ended[choice]);
+    choice_ended[choice] = true;
+    ended = choice_ended[0] && choice_ended[1];
+  }
+  void EndAll(FinishReason, WakeSet*) override { FUZZ_CHECK(!ended), ended = true; }
+  void Fail(Failed, WakeSet*) override { FUZZ_CHECK(!ended), ended = true; }
+  bool cancelled() const override { return false; }
+
+  std::string texts[2];
+  bool choice_ended[2] = {};
+  bool ended = false;
+};
+
+// The texts of both choices, from `bytes` in pieces of `piece`.
+std::string Read(std::string_view bytes, size_t piece) {
+  UpstreamAnswer::Options options;
+  options.limits = {4096, 4096};
+  options.max_text_bytes = 64 << 10;
+  CheckingSink sink;
+  UpstreamAnswer answer(2, options, &sink);
+  for (size_t at = 0; at < bytes.size(); at += piece) answer.Add(bytes.substr(at, piece));
+  answer.Finish(runnel::inference::Unavailable("cut"));
+  FUZZ_CHECK(sink.ended && answer.ended());
+  return sink.texts[0] + '\0' + sink.texts[1];
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view bytes(reinterpret_cast<const char*>(data), size);
+  FUZZ_CHECK(Read(bytes, SIZE_MAX / 2) == Read(bytes, 1 + size % 7));
+  return 0;
+}
