@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Where install.sh puts llama.cpp and the model. Source it before running cmake by hand:
 #   . deploy/local/env.sh && cmake --preset release
-# It puts the installed llama.cpp on CMAKE_PREFIX_PATH and sets RUNNEL_MODEL if the model is there.
+# It puts the installed llama.cpp on CMAKE_PREFIX_PATH, and sets RUNNEL_MODEL if the model is there and RUNNEL_PEER and
+# RUNNEL_PEER_PATH (a Python, and its PYTHONPATH) if llama.cpp's OpenAI server is.
 #
 # RUNNEL_CACHE moves everything it names (default: $XDG_CACHE_HOME/runnel or ~/.cache/runnel).
 
@@ -83,6 +84,11 @@ runnel_env() {
   prefix=$(llama_prefix)
   if [[ -d $prefix && :${CMAKE_PREFIX_PATH:-}: != *:$prefix:* ]] && ! llama_elsewhere >/dev/null; then
     export CMAKE_PREFIX_PATH="$prefix${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}"
+  fi
+  if [[ -f $(runnel_cache)/peer/installed && -d $prefix/python ]]; then
+    export RUNNEL_PEER RUNNEL_PEER_PATH
+    RUNNEL_PEER=$(runnel_cache)/peer/bin/python
+    RUNNEL_PEER_PATH=$prefix/python
   fi
   if [[ -f $(model_path) ]]; then
     RUNNEL_MODEL=$(model_path)

@@ -3,7 +3,7 @@
 #
 #   deploy/local/install.sh [--with-tests] [--without-llama] [--without-model]
 #
-#   --with-tests     also what the tests need: clang, Chromium, Node.js
+#   --with-tests     also what the tests need: clang, Chromium, Node.js, llama.cpp's server in Python
 #   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines need none)
 #   --without-model  no model
 #
@@ -188,6 +188,19 @@ build_extras() {
   logged "$work/log" cmake --install "$work/json-schema" --prefix "$prefix"
 }
 
+# The Python packages that the server needs, in an environment of its own. Tests do without if they cannot be had.
+install_peer() {
+  local venv
+  venv=$(runnel_cache)/peer
+  if [[ -f $venv/installed && ! $here/../../tests/conformance/requirements-peer.txt -nt $venv/installed ]]; then return; fi
+  say "peer of the tests: Python packages of llama.cpp's OpenAI server"
+  rm -rf "$venv"
+  "$PYTHON" -m venv "$venv" &&
+    "$venv/bin/pip" --disable-pip-version-check --no-input --quiet install --no-deps --require-hashes \
+      --only-binary :all: --requirement "$here/../../tests/conformance/requirements-peer.txt" &&
+    touch "$venv/installed"
+}
+
 install_llama() {
   local prefix work status=0 llama=true schema=true
   if prefix=$(llama_elsewhere); then
@@ -242,6 +255,7 @@ main() {
     say "llama.cpp COULD NOT BE INSTALLED (see above); all but the llama engine works without it" >&2
     exit "$NO_LLAMA"
   fi
+  if $with_tests && ! install_peer; then say "THE PEER COULD NOT BE HAD (see above): its tests are left out" >&2; fi
   if $with_model && ! install_model; then
     say "the MODEL COULD NOT BE HAD (see above); give another by --model, or use another engine" >&2
     exit "$NO_MODEL"
