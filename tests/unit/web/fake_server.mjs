@@ -14,9 +14,7 @@ import { FakeGeneration, merge } from './fake_log.mjs';
 import { acceptKey, closePayload, encodeFrame, frameReader } from './fake_ws.mjs';
 
 const WEB = new URL('../../../bridges/web/', import.meta.url);
-const FILES = {
-  '/': 'index.html', '/page.js': 'page.js', '/page.css': 'page.css', '/runnel.js': 'runnel.js', '/icon.svg': 'icon.svg',
-};
+const FILE = /^\/(?:[a-z0-9_]+\/)?[a-z0-9_]+\.(?:html|js|css|svg)$/;
 const TYPES = {
   '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml',
 };
@@ -122,7 +120,8 @@ export class FakeServer {
   async #serve(req, res) {
     const url = new URL(req.url, this.url);
     const [, id, action] = /^\/v1\/generations\/([^/]+)(?:\/(\w+))?$/.exec(url.pathname) ?? [];
-    if (req.method === 'GET' && FILES[url.pathname]) return this.#file(FILES[url.pathname], res);
+    const path = url.pathname === '/' ? '/index.html' : url.pathname;
+    if (req.method === 'GET' && FILE.test(path)) return this.#file(`.${path}`, res);
     if (url.pathname === '/config.json') return json(res, 200, { ws_url: null });
     if (url.pathname === '/v1/models') return json(res, 200, { object: 'list', data: this.models });
     if (url.pathname === '/v1/generations' && req.method === 'POST') return this.#create(req, res);

@@ -1,0 +1,102 @@
+// What SSE and polling share.
+//
+// A connection is one attempt to read: `read()` is an async generator of decoded events after the link's cursor. It
+// ends when the peer ends it, and throws a RunnelError when it breaks. It knows nothing of repeats, digests and
+// reconnecting, which are the same for all of them. The link is its view of the driver: `id` and `after` (the
+// cursor), `request`, `signal`, and the calls opened(), received(bytes) and learnId(id).
+import { broken, parseRetryAfter, refusal, RunnelError } from './errors.js';
+
+export class HttpConnection {
+  constructor(link) {
+    this.link = link;
+  }
+
+  async start(accept) {
+    const { link } = this;
+    const response = await this.#fetch('/v1/generations', {
+      method: 'POST',
+      headers: { accept, 'content-type': 'application/json', 'idempotency-key': link.idempotencyKey },
+      body: JSON.stringify(link.request),
+    });
+    const id = response.headers.get('x-generation-id');
+    if (id) link.learnId(id);
+    return response;
+  }
+
+  get(path, headers) {
+    return this.#fetch(`/v1/generations/${encodeURIComponent(this.link.id)}${path}`, { method: 'GET', headers });
+  }
+
+  async cancel(id) {
+    const response = await this.#fetch(`/v1/generations/${encodeURIComponent(id)}/cancel`, {
+      method: 'POST',
+      headers: { accept: 'application/json' },
+    });
+    await response.body?.cancel();
+  }
+
+  async #fetch(path, init) {
+    const { link } = this;
+    const headers = { ...init.headers, ...link.headers };
+    const token = await link.token();
+    if (token) headers.authorization = `Bearer ${token}`;
+    let response;
+    try {
+      response = await link.fetch(link.baseUrl + path, {
+        ...init, headers, signal: link.signal, cache: 'no-store', credentials: link.credentials,
+      });
+    } catch (cause) {
+      throw broken('network', `cannot reach ${link.baseUrl}`, { cause });
+    }
+    if (!response.ok) throw await this.#refused(response);
+    return response;
+  }
+
+  async #refused(response) {
+    const body = await response.json().catch(() => null);
+    const should = response.headers.get('x-should-retry');
+    return refusal(body?.error, response.status, {
+      shouldRetry: should === 'true' ? true : should === 'false' ? false : undefined,
+      retryAfterMs: parseRetryAfter(response.headers),
+    });
+  }
+
+  expect(response, type) {
+    const got = (response.headers.get('content-type') ?? '').split(';')[0].trim().toLowerCase();
+    if (response.body && got === type) return;
+    response.body?.cancel().catch(() => {});
+    throw new RunnelError('bad_content_type', `expected ${type}, got ${got || 'no type'}`, { status: response.status });
+  }
+
+  async *chunks(response) {
+    const reader = response.body.getReader();
+    try {
+      for (;;) {
+        const { done, value } = await reader.read().catch((cause) => {
+          throw broken('network', 'the connection broke', { cause });
+        });
+        if (done) return;
+        this.link.received(value.length);
+        yield value;
+      }
+    } finally {
+      reader.cancel().catch(() => {});
+    }
+  }
+
+  async json(response) {
+    this.expect(response, 'application/json');
+    const decoder = new TextDecoder();
+    let text = '';
+    for await (const chunk of this.chunks(response)) text += decoder.decode(chunk, { stream: true });
+    return parseJson(text + decoder.decode());
+  }
+}
+
+function parseJson(text) {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw broken('bad_body', 'the response is not JSON', { cause });
+  }
+}

@@ -1,0 +1,48 @@
+// The numbers that a reader shows.
+
+const MIN_RATE_SPAN_MS = 50;
+
+/** The numbers of one reader. Times are of the injected clock, in milliseconds. */
+export class Meter {
+  #clock;
+  #startedAt;
+  #firstAt = null;
+  #lastAt = null;
+  #endedAt = null;
+  #firstTokens = 0;
+  tokens = 0;
+  bytesReceived = 0;
+  reconnects = 0;
+  switches = 0;
+  repeatsDropped = 0;
+  gaps = 0;
+
+  constructor(clock, startedAt) {
+    this.#clock = clock;
+    this.#startedAt = startedAt ?? clock.now();
+  }
+
+  delta(event) {
+    this.#lastAt = this.#clock.now();
+    this.tokens += event.tokens ?? 0;
+    if (this.#firstAt !== null || event.text === '') return;
+    this.#firstAt = this.#lastAt;
+    this.#firstTokens = this.tokens;
+  }
+
+  end() {
+    this.#endedAt ??= this.#clock.now();
+  }
+
+  snapshot() {
+    const span = this.#firstAt === null ? 0 : this.#lastAt - this.#firstAt;
+    const { tokens, bytesReceived, reconnects, switches, repeatsDropped, gaps } = this;
+    return {
+      ttftMs: this.#firstAt === null ? null : this.#firstAt - this.#startedAt,
+      // What came with the first text was not produced in the span; and a replay in one burst has no rate.
+      tokensPerSecond: span >= MIN_RATE_SPAN_MS ? ((tokens - this.#firstTokens) * 1000) / span : null,
+      durationMs: (this.#endedAt ?? this.#clock.now()) - this.#startedAt,
+      tokens, bytesReceived, reconnects, switches, repeatsDropped, gaps,
+    };
+  }
+}

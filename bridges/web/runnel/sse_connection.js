@@ -1,0 +1,28 @@
+// Reading over SSE.
+import { alreadyEnded, parseEvent } from './events.js';
+import { HttpConnection } from './http_connection.js';
+import { SseParser } from './sse_parser.js';
+
+export class SseConnection extends HttpConnection {
+  async *read() {
+    const { link } = this;
+    const response = link.id ? await this.#resume() : await this.start('text/event-stream');
+    if (response.status === 204) throw alreadyEnded();
+    this.expect(response, 'text/event-stream');
+    link.opened();
+    const parser = new SseParser();
+    for await (const chunk of this.chunks(response)) {
+      for (const message of parser.push(chunk)) {
+        if (parser.retryMs !== undefined) link.retryMs = parser.retryMs;
+        yield parseEvent(message.data);
+      }
+    }
+  }
+
+  #resume() {
+    const { id, after } = this.link;
+    const headers = { accept: 'text/event-stream' };
+    if (after > 0) headers['last-event-id'] = `${id}:${after}`;
+    return this.get('/events', headers);
+  }
+}

@@ -1,0 +1,155 @@
+// Reading over a WebSocket.
+import { utf8 } from './crc32.js';
+import { broken, refusal, RunnelError } from './errors.js';
+import { parseEvent } from './events.js';
+
+/** What came over a socket and was not yet taken, then the error that ended it. */
+class Inbox {
+  #items = [];
+  #error;
+  #wake = () => {};
+
+  push(item) {
+    this.#items.push(item);
+    this.#wake();
+  }
+
+  fail(error) {
+    this.#error ??= error;
+    this.#wake();
+  }
+
+  async next() {
+    while (this.#items.length === 0) {
+      if (this.#error) throw this.#error;
+      await new Promise((resolve) => (this.#wake = resolve));
+    }
+    return this.#items.shift();
+  }
+}
+
+const SUBPROTOCOL = 'runnel.v1';
+const OPEN = Symbol('open');
+// Unsupported data, policy, message too big, unauthenticated, forbidden: the next connection would meet the same.
+const FATAL_CLOSE = new Set([1003, 1008, 1009, 4401, 4403]);
+
+export class WebSocketConnection {
+  #socket;
+  #inbox = new Inbox();
+  #cancelTimer = () => {};
+
+  constructor(link) {
+    this.link = link;
+  }
+
+  async *read() {
+    const { link } = this;
+    const abort = () => this.#inbox.fail(link.signal.reason);
+    link.signal.addEventListener('abort', abort);
+    try {
+      this.#open();
+      await this.#inbox.next();
+      await this.#attach();
+      for (;;) {
+        const event = this.#event(await this.#inbox.next());
+        if (event) yield event;
+      }
+    } finally {
+      link.signal.removeEventListener('abort', abort);
+      this.#cancelTimer();
+      this.#close();
+    }
+  }
+
+  /** True if the socket took the command; if it breaks before the server has read it, the next one repeats it. */
+  cancel(id) {
+    return this.#send({ type: 'cancel', gen: id });
+  }
+
+  // Browsers cannot see the server's ping frames, so only this shows that the peer is alive while a model thinks.
+  ping() {
+    this.#send({ type: 'ping', t: Math.round(this.link.clock.now()) });
+  }
+
+  #open() {
+    const { link } = this;
+    let socket;
+    try {
+      socket = new link.WebSocket(link.wsUrl, [SUBPROTOCOL]);
+    } catch (cause) {
+      throw new RunnelError('bad_url', `cannot open ${link.wsUrl}`, { cause });
+    }
+    this.#socket = socket;
+    socket.onopen = () => this.#inbox.push(OPEN);
+    socket.onmessage = ({ data }) => this.#inbox.push(data);
+    // A close with its code follows every error.
+    socket.onerror = () => {};
+    socket.onclose = ({ code, reason }) => {
+      const message = `the socket was closed with ${code}${reason ? `: ${reason}` : ''}`;
+      this.#inbox.fail(new RunnelError(`ws_${code}`, message, { retryable: !FATAL_CLOSE.has(code) }));
+    };
+  }
+
+  #close() {
+    const socket = this.#socket;
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    try {
+      socket.close(1000);
+    } catch {
+      // Closing what never opened: nothing to tell anyone.
+    }
+  }
+
+  #send(frame) {
+    if (this.#socket?.readyState !== 1) return false;
+    this.#socket.send(JSON.stringify(frame));
+    return true;
+  }
+
+  async #attach() {
+    const { link } = this;
+    if (this.#socket.protocol !== SUBPROTOCOL) {
+      throw new RunnelError('bad_subprotocol', `the server did not agree to ${SUBPROTOCOL}`);
+    }
+    const token = await link.token();
+    if (token) this.#send({ type: 'auth', token });
+    if (link.id) {
+      this.#send({ type: 'resume', req: 'c1', gen: link.id, after: link.after });
+      if (link.cancelWanted) this.cancel(link.id);
+    } else {
+      this.#send({ type: 'generate', req: 'c1', body: link.request, idempotency_key: link.idempotencyKey });
+    }
+  }
+
+  /** The event in a frame, or undefined for a frame of the connection's own. */
+  #event(data) {
+    const { link } = this;
+    if (typeof data !== 'string') throw broken('bad_event', 'a binary frame');
+    link.received(utf8.encode(data).length);
+    const frame = parseEvent(data);
+    if (frame.type === 'error') return this.#refused(frame);
+    if (frame.type === 'goaway') return this.#leaveSoon(frame);
+    if (frame.type === 'hello' || frame.type === 'pong') return undefined;
+    if (typeof frame.gen !== 'string' || (link.id && frame.gen !== link.id)) return undefined;
+    link.opened();
+    link.learnId(frame.gen);
+    return frame.type === 'attached' ? undefined : frame;
+  }
+
+  // One without `req` is about this stream after its first reply, about its cancel, or about the connection.
+  #refused({ req, gen, error }) {
+    const ours = (req === undefined || req === 'c1') && (gen === undefined || !this.link.id || gen === this.link.id);
+    if (!ours) return undefined;
+    throw refusal(error, error?.status ?? 400, { retryAfterMs: error?.retry_after_ms });
+  }
+
+  // At a random moment of the time given, so that the readers of a replica do not all come back at once.
+  #leaveSoon({ reason, deadline_ms: deadlineMs = 0 }) {
+    const { link } = this;
+    const leave = () => this.#inbox.fail(broken('goaway', `the server goes away: ${reason}`));
+    this.#cancelTimer();
+    this.#cancelTimer = link.clock.setTimer(leave, link.random() * Math.min(deadlineMs, link.capMs));
+    return undefined;
+  }
+}
