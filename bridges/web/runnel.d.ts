@@ -117,8 +117,39 @@ export interface Result {
 /** connecting, streaming and reconnecting in any order, then one of the last three. */
 export type Status = 'connecting' | 'streaming' | 'reconnecting' | 'verified' | 'failed' | 'closed';
 
+/** What a generation does before its first token. More stages may come. */
+export interface Progress {
+  stage: 'queued' | 'prefill' | 'decoding' | (string & {});
+  /** From 1; null if it is not known. */
+  queuePosition: number | null;
+  /** Of the prompt that is read, 0 to 1; null if it is not known. */
+  prefillShare: number | null;
+}
+
+/**
+ * What is no event of the log, and so not in the iterator, but worth telling a person. Switch on `type` and ignore the
+ * kinds that you do not know.
+ */
+export type Notice =
+  /** A heartbeat said something new. */
+  | ({ type: 'progress' } & Progress)
+  /**
+   * Something on the way holds tokens back and hands them over in bursts, `heldMs` long if that is known, though they
+   * were made evenly; or ('silence') lets nothing through at all. switchTransport(offer) goes on over one that is not
+   * held back; null if there is none. At most once for each transport.
+   */
+  | { type: 'buffered'; transport: TransportName; offer: TransportName | null; cause: 'bursts' | 'silence'; heldMs: number | null }
+  /** The next try is in `ms`, or earlier if the network or the page comes back. */
+  | { type: 'waiting'; ms: number; error: RunnelError; offline: boolean }
+  /** As the browser says. What is open is read on; what breaks is not tried again until `online`, or for 30 s. */
+  | { type: 'offline' }
+  | { type: 'online' };
+
 export interface Clock {
+  /** Monotonic milliseconds. */
   now(): number;
+  /** Milliseconds that go on while the machine sleeps; now() by default. */
+  wall?(): number;
   /** Returns what cancels it. */
   setTimer(callback: () => void, ms: number): () => void;
 }
@@ -146,9 +177,9 @@ export interface StreamOptions {
   backoffBaseMs?: number;
   /** 5000 by default. */
   backoffCapMs?: number;
-  /** The most that a Retry-After is believed; 60 s by default. */
+  /** The most that a Retry-After, of a 429 or 503, is believed; 60 s by default. */
   maxRetryAfterMs?: number;
-  /** With no byte for so long, heartbeats included, the connection is given up; 45 s by default. */
+  /** With no byte for so long, heartbeats included, the connection is given up; 35 s, two heartbeats, by default. */
   idleTimeoutMs?: number;
   /** How long the server may hold a poll; 20 by default. */
   pollWaitSeconds?: number;
@@ -157,6 +188,11 @@ export interface StreamOptions {
   /** performance.now() of what stats.ttftMs counts from. */
   startedAt?: number;
   onStatus?(status: Status, stream: GenerationStream): void;
+  onNotice?(notice: Notice, stream: GenerationStream): void;
+  /** 'notify', the default, gives the notice only; 'switch' takes the transport that it offers. */
+  onBuffered?: 'notify' | 'switch';
+  /** For tests, as are the next two. Whose online, visibility and page lifecycle events are heeded. */
+  window?: unknown;
   clock?: Clock;
   random?: () => number;
   fetch?: typeof fetch;
@@ -176,6 +212,8 @@ export class GenerationStream implements AsyncIterable<GenerationEvent> {
   readonly model: string | null;
   readonly status: Status;
   readonly transport: TransportName;
+  /** The last that a heartbeat said; null before that, and from the first token on. */
+  readonly progress: Progress | null;
   readonly stats: Stats;
   /** All that is needed to go on elsewhere: attach(cursor.id, cursor). */
   readonly cursor: { id: string | undefined; after: number; texts: string[] };
@@ -199,9 +237,10 @@ export class GenerationStream implements AsyncIterable<GenerationEvent> {
 }
 
 /**
- * Codes of this module: network, stream_cut, idle_timeout, bad_content_type, bad_event, bad_body, bad_subprotocol,
- * bad_url, wrong_generation, gap, goaway, already_ended, ws_<close code>, http_<status>, digest_mismatch, gave_up (its
- * cause is the last error), aborted, closed, invalid_argument, internal. Others are the server's, or those of `failed`.
+ * Codes of this module: network, stream_cut, idle_timeout, bad_content_type (the third in a row is final), bad_event,
+ * bad_body, bad_subprotocol, bad_url, wrong_generation, gap, goaway, already_ended, ws_<close code>, http_<status>,
+ * digest_mismatch, gave_up (its cause is the last error), aborted, closed, invalid_argument, internal. Others are the
+ * server's, or those of `failed`.
  */
 export class RunnelError extends Error {
   constructor(code: string, message?: string, more?: {
@@ -209,7 +248,7 @@ export class RunnelError extends Error {
   });
   readonly code: string;
   readonly status?: number;
-  /** Whether making the same request again may succeed. */
+  /** Whether making the same request again may succeed; of a `failed` event, whether asking again may. */
   readonly retryable: boolean;
   readonly retryAfterMs?: number;
   readonly generationId?: string;
@@ -230,6 +269,8 @@ export interface SseMessage {
 }
 
 export class SseParser {
+  /** `onComment` gets the text after the colon of each comment line. */
+  constructor(onComment?: (comment: string) => void);
   readonly lastEventId: string;
   readonly retryMs: number | undefined;
   push(bytes: Uint8Array): SseMessage[];

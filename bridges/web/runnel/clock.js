@@ -1,7 +1,11 @@
 // Time, which the tests replace.
 
 export const systemClock = {
+  /** Monotonic milliseconds. */
   now: () => performance.now(),
+  /** Milliseconds that go on while the machine sleeps, as now() does not everywhere. They may jump. */
+  wall: () => Date.now(),
+  /** Returns what cancels it. */
   setTimer(callback, ms) {
     const timer = setTimeout(callback, ms);
     return () => clearTimeout(timer);

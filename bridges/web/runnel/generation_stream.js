@@ -1,17 +1,22 @@
 // One reader: connects, applies, reconnects, and settles once the digest agrees.
+
+import { Attempt } from './attempt.js';
 import { pause } from './clock.js';
 import { broken, RunnelError } from './errors.js';
+import { EventFeed } from './event_feed.js';
 import { HttpConnection } from './http_connection.js';
 import { Meter } from './meter.js';
-import { checkTransport, CONNECTIONS, readOptions } from './options.js';
+import { readOptions } from './options.js';
+import { checkId, failureOf, makeResult } from './result.js';
+import { Retry } from './retry.js';
+import { Surroundings } from './surroundings.js';
 import { Transcript } from './transcript.js';
-import { Watchdog } from './watchdog.js';
-import { WebSocketConnection } from './websocket_connection.js';
+import { TransportChoice } from './transport_choice.js';
+import { checkTransport } from './transports.js';
 
-// Waits made on purpose: they need no delay and count as no failure.
-const ON_PURPOSE = new Set(['dropped', 'switched']);
-// The server is well and says where to go on: no delay, unless it says so twice with nothing between.
-const AT_ONCE = new Set(['goaway', 'already_ended']);
+const CANCEL_TRIES = 5;
+// A connection that broke like this after heartbeats was a good one: the model is slow, not the server away.
+const LOST = /^(network|stream_cut|idle_timeout|ws_\d+)$/;
 
 /** One reader of one generation. Made by stream() and attach(). */
 export class GenerationStream {
@@ -20,21 +25,18 @@ export class GenerationStream {
   #id;
   #transcript;
   #meter;
+  #surroundings;
+  #retry;
   #transport;
   #status = 'connecting';
-  #attempt = new AbortController();
-  #connection;
-  #wait = null;
-  #retryMs;
+  #attempt = null;
+  #attempts = 0;
+  #progress = null;
   #lookAgain = false;
   #cancelWanted = false;
   #ended = false;
-  #error = null;
   #model = null;
-  // The events applied, kept so that any number of iterators can each hold a cursor into them.
-  #events = [];
-  #news = () => {};
-  #newsPromise;
+  #feed = new EventFeed();
   #startedCalls;
   #resultCalls;
   #onAbort;
@@ -52,7 +54,7 @@ export class GenerationStream {
     checkTransport(this.#options.transport, this.#options);
     this.#request = request;
     this.#id = id;
-    this.#transport = this.#options.transport;
+    this.#transport = new TransportChoice(this.#options, (notice) => this.#notice(notice));
     this.#transcript = new Transcript(options);
     this.#meter = new Meter(this.#options.clock, this.#options.startedAt);
     this.started = new Promise((resolve, reject) => (this.#startedCalls = { resolve, reject }));
@@ -60,9 +62,9 @@ export class GenerationStream {
     // Whoever iterates only must not be told twice, by an unhandled rejection.
     this.started.catch(() => {});
     this.result.catch(() => {});
-    this.#newsPromise = new Promise((resolve) => (this.#news = resolve));
     if (id) this.#startedCalls.resolve(id);
     this.#watchSignal(options.signal);
+    this.#watchSurroundings();
     // Later, so that onStatus never runs before the caller has this object.
     Promise.resolve().then(() => this.#run());
   }
@@ -81,7 +83,12 @@ export class GenerationStream {
   }
 
   get transport() {
-    return this.#transport;
+    return this.#transport.name;
+  }
+
+  /** What the generation does while it has no token yet, as far as the server has told; null after that. */
+  get progress() {
+    return this.#progress;
   }
 
   get stats() {
@@ -97,13 +104,8 @@ export class GenerationStream {
     return this.#transcript.text(index);
   }
 
-  async *[Symbol.asyncIterator]() {
-    for (let next = 0; ; ) {
-      while (next < this.#events.length) yield this.#events[next++];
-      if (this.#ended) break;
-      await this.#newsPromise;
-    }
-    if (this.#error) throw this.#error;
+  [Symbol.asyncIterator]() {
+    return this.#feed.iterate();
   }
 
   /** Asks the engine to stop. The answer then ends, verified, with finish reason `cancelled`. */
@@ -111,15 +113,15 @@ export class GenerationStream {
     this.#cancelWanted = true;
     const id = await this.started;
     for (let tries = 0; !this.#ended; tries++) {
-      if (this.#connection instanceof WebSocketConnection && this.#connection.cancel(id)) return;
+      if (this.#attempt?.cancel(id)) return;
       // The next connection sends it as soon as it is attached.
       if (!this.#options.baseUrl) return;
       const { signal } = new AbortController();
       try {
         return await new HttpConnection({ ...this.#options, signal }).cancel(id);
       } catch (error) {
-        if (!error.retryable || tries >= 4) throw error;
-        await pause(this.#options.clock, this.#delay(tries, error), signal);
+        if (!error.retryable || tries + 1 >= CANCEL_TRIES) throw error;
+        await pause(this.#options.clock, this.#retry.delay(tries, error), signal);
       }
     }
   }
@@ -131,9 +133,7 @@ export class GenerationStream {
 
   switchTransport(name) {
     checkTransport(name, this.#options);
-    if (this.#ended || name === this.#transport) return;
-    this.#transport = name;
-    this.#interrupt(broken('switched', `switched to ${name}`));
+    this.#switch(name, false);
   }
 
   /** Stops reading. The generation goes on as its detach policy says. */
@@ -148,95 +148,80 @@ export class GenerationStream {
     signal?.addEventListener('abort', this.#onAbort);
   }
 
+  #watchSurroundings() {
+    const { window, clock } = this.#options;
+    const wake = () => {
+      this.#attempt?.wake();
+      this.#retry.wake();
+    };
+    this.#surroundings = new Surroundings(window, clock, {
+      // What is open may live on: a browser says offline when one of several networks is left.
+      onOffline: () => this.#notice({ type: 'offline' }),
+      onOnline: () => {
+        this.#notice({ type: 'online' });
+        wake();
+      },
+      onSleep: () => this.#attempt?.sleep(),
+      onWake: wake,
+      onStored: () => this.#attempt?.interrupt(broken('stored', 'the page was left and kept')),
+      onRestored: wake,
+    });
+    this.#retry = new Retry(this.#options, this.#surroundings);
+    this.#retry.onWait = (ms, error) => this.#notice({ type: 'waiting', ms, error, offline: this.#surroundings.offline });
+  }
+
+  #notice(notice) {
+    if (!this.#ended) this.#options.onNotice(notice, this);
+  }
+
   #interrupt(error) {
-    this.#attempt.abort(error);
-    this.#wait?.abort();
+    this.#attempt?.interrupt(error);
+    this.#retry.interrupt();
+  }
+
+  #switch(name, unasked) {
+    if (this.#ended || !name || name === this.transport) return;
+    this.#transport.set(name, unasked);
+    this.#interrupt(broken('switched', `switched to ${name}`));
   }
 
   async #run() {
-    for (let failures = 0; !this.#ended; ) {
+    while (!this.#ended) {
       const before = this.#transcript.last;
-      const error = await this.#read();
+      const attempt = (this.#attempt = new Attempt(this.transport, this.#options, this.#reader()));
+      const error = await attempt.read((event) => this.#apply(event));
+      this.#attempt = null;
       if (this.#ended) return;
       this.lastError = error;
       if (error.code === 'already_ended') this.#lookAgain = true;
-      if (!error.retryable) return this.#fail(error);
-      const purpose = ON_PURPOSE.has(error.code);
-      if (this.#transcript.last > before) failures = 0;
-      if (!purpose && failures >= this.#options.maxRetries) {
-        return this.#fail(broken('gave_up', `gave up after ${failures} retries: ${error.message}`, {
-          cause: error, status: error.status,
-        }));
-      }
+      const progress = this.#transcript.last > before || (attempt.heartbeats > 0 && LOST.test(error.code));
+      const final = this.#retry.note(error, progress);
+      if (final) return this.#fail(final);
       this.#setStatus('reconnecting');
-      if (!purpose && !(AT_ONCE.has(error.code) && failures === 0)) await this.#sleep(this.#delay(failures, error));
-      if (!purpose) failures++;
+      this.#switch(this.#transport.judge(attempt, error), true);
+      await this.#retry.wait(error);
       // The frame that asked for it may have died with its socket; a WebSocket asks again when it attaches.
-      if (this.#cancelWanted && this.#transport !== 'websocket') this.cancel().catch(() => {});
+      if (this.#cancelWanted && this.transport !== 'websocket') this.cancel().catch(() => {});
       if (error.code === 'switched') this.#meter.switches++;
       else if (!this.#ended) this.#meter.reconnects++;
     }
   }
 
-  // Full jitter. A server's `retry` takes the place of the first bound, its Retry-After is a lower one.
-  #delay(failures, { retryAfterMs = 0 }) {
-    const { baseMs, capMs, maxRetryAfterMs, random } = this.#options;
-    const bound = Math.min(capMs, Math.max(baseMs, this.#retryMs ?? 0) * 2 ** Math.min(failures, 20));
-    return Math.min(retryAfterMs, maxRetryAfterMs) + random() * bound;
-  }
-
-  // A drop, a switch, the end, and the network's return all end the wait.
-  async #sleep(ms) {
-    const wait = (this.#wait = new AbortController());
-    const wake = () => wait.abort();
-    globalThis.addEventListener?.('online', wake);
-    await pause(this.#options.clock, ms, wait.signal);
-    globalThis.removeEventListener?.('online', wake);
-    this.#wait = null;
-  }
-
-  /** One connection, from its opening to its end. Returns why it ended; never throws. */
-  async #read() {
-    const attempt = (this.#attempt = new AbortController());
-    const watchdog = new Watchdog(this.#options.clock, this.#options.idleTimeoutMs, {
-      onQuiet: () => this.#connection.ping?.(),
-      onDead: () => attempt.abort(broken('idle_timeout', 'nothing came, not even a heartbeat')),
-    });
-    this.#connection = new CONNECTIONS[this.#transport](this.#link(attempt.signal, watchdog));
-    try {
-      for await (const event of this.#connection.read()) {
-        // What was under way when the connection was cut on purpose belongs to the next one.
-        if (attempt.signal.aborted) break;
-        this.#apply(event);
-        if (this.#ended) break;
-      }
-      throw broken('stream_cut', 'the stream ended without a terminal event');
-    } catch (error) {
-      if (attempt.signal.aborted) return attempt.signal.reason;
-      return error instanceof RunnelError ? error : new RunnelError('internal', String(error), { cause: error });
-    } finally {
-      this.#connection = undefined;
-      watchdog.stop();
-      attempt.abort(broken('stream_cut', 'the connection is over'));
-    }
-  }
-
-  #link(signal, watchdog) {
-    const driver = this;
+  /** This reader as a connection sees it. */
+  #reader() {
+    const stream = this;
     return {
-      ...this.#options,
-      signal,
       request: this.#request,
-      get id() { return driver.#id; },
-      get after() { return driver.#after; },
-      get cancelWanted() { return driver.#cancelWanted; },
-      set retryMs(ms) { driver.#retryMs = ms; },
-      opened: () => this.#setStatus('streaming'),
+      fresh: this.#attempts++ === 0 && this.#id === undefined,
+      get id() { return stream.#id; },
+      get after() { return stream.#after; },
+      get cancelWanted() { return stream.#cancelWanted; },
       learnId: (id) => this.#learnId(id),
-      received: (bytes) => {
-        this.#meter.bytesReceived += bytes;
-        watchdog.touch();
-      },
+      setRetryMs: (ms) => (this.#retry.retryMs = ms),
+      onOpened: () => this.#setStatus('streaming'),
+      onReceived: (bytes) => (this.#meter.bytesReceived += bytes),
+      onProgress: (progress) => this.#setProgress(progress),
+      onHeld: (heldMs) => this.#switch(this.#transport.held('bursts', heldMs), true),
     };
   }
 
@@ -247,99 +232,81 @@ export class GenerationStream {
   }
 
   #learnId(id) {
-    if (typeof id !== 'string' || !/^gen_[A-Za-z0-9_-]{1,64}$/.test(id)) {
-      throw broken('bad_event', 'bad generation id');
-    }
-    if (this.#id === undefined) {
-      this.#id = id;
-      this.#startedCalls.resolve(id);
-    } else if (this.#id !== id) {
-      throw broken('wrong_generation', `events of ${id} among those of ${this.#id}`);
-    }
+    checkId(id, this.#id);
+    this.#id = id;
+    this.#startedCalls.resolve(id);
   }
 
+  #setProgress(progress) {
+    if (this.#meter.started || JSON.stringify(progress) === JSON.stringify(this.#progress)) return;
+    this.#progress = progress;
+    this.#notice({ type: 'progress', ...progress });
+  }
+
+  /** False once there is nothing more to read. */
   #apply(event) {
     if (event.gen !== undefined) this.#learnId(event.gen);
     const terminal = event.type === 'done' || event.type === 'failed';
     // A terminal event at the cursor is no repeat: had it been applied, this reader would have ended.
     if (terminal && event.seq === this.#transcript.last) return this.#end(event);
     // A kind of event that this version does not know counts only if it has its place in the log.
-    if (event.seq === undefined && event.type !== 'gap') return;
+    if (event.seq === undefined && event.type !== 'gap') return true;
     const fate = this.#transcript.apply(event);
     if (fate === 'repeat') {
       this.#meter.repeatsDropped++;
-      return;
+      return true;
     }
     if (fate === 'missing' || event.type === 'gap') this.#meter.gaps++;
     if (event.type === 'gap') this.#publish(event);
     if (fate === 'missing') throw broken('gap', `events after ${this.#transcript.last} are missing`);
     if (terminal) return this.#end(event);
     if (event.type === 'started') this.#model = event.model ?? null;
-    if (event.type === 'delta') this.#meter.delta(event);
+    if (event.type === 'delta') {
+      this.#meter.delta(event);
+      this.#progress = null;
+    }
     if (event.type !== 'gap') this.#publish(event);
+    return !this.#ended;
   }
 
   #publish(event) {
     this.#lookAgain = false;
-    this.#events.push(event);
-    this.#wakeIterators();
-  }
-
-  #wakeIterators() {
-    this.#news();
-    this.#newsPromise = new Promise((resolve) => (this.#news = resolve));
+    this.#feed.push(event);
   }
 
   #end(event) {
-    if (event.type === 'failed') {
-      const { code = 'engine_failed', message, retryable = false } = event.error ?? {};
-      this.#publish(event);
-      return this.#fail(new RunnelError(code, message, { retryable }));
+    const failure = failureOf(event, this.#transcript);
+    // The end of a text that is not what was sent is not shown as its end.
+    if (!failure || event.type === 'failed') this.#publish(event);
+    if (failure) {
+      this.#fail(failure);
+    } else {
+      this.#settle('verified', null);
+      const { id, model, stats } = this;
+      this.#resultCalls.resolve(makeResult(event, { id, model, stats, transcript: this.#transcript }));
     }
-    const disagreement = this.#transcript.disagreement(event);
-    if (disagreement) return this.#fail(new RunnelError('digest_mismatch', disagreement));
-    this.#publish(event);
-    this.#settle('verified');
-    this.#resultCalls.resolve(this.#makeResult(event));
-  }
-
-  #makeResult(done) {
-    const choices = done.choices
-      .map((end) => ({ index: end.index ?? 0, text: this.text(end.index), finishReason: end.finish_reason }))
-      .sort((a, b) => a.index - b.index);
-    return {
-      id: this.#id,
-      model: this.#model,
-      text: choices[0]?.text ?? '',
-      texts: choices.map((choice) => choice.text),
-      finishReasons: choices.map((choice) => choice.finishReason),
-      choices,
-      usage: done.usage ?? null,
-      events: done.events,
-      // False only for an attach in the middle that was given no texts.
-      verified: this.#transcript.whole,
-      stats: this.stats,
-    };
+    return false;
   }
 
   #fail(error) {
     if (this.#ended) return;
-    this.#error = error;
     error.generationId = this.#id;
     error.partial = { texts: this.#transcript.texts, after: this.#transcript.last };
     this.lastError = error;
-    this.#settle(error.code === 'closed' || error.code === 'aborted' ? 'closed' : 'failed');
+    this.#settle(error.code === 'closed' || error.code === 'aborted' ? 'closed' : 'failed', error);
     this.#startedCalls.reject(error);
     this.#resultCalls.reject(error);
   }
 
-  #settle(status) {
+  #settle(status, error) {
     this.#ended = true;
+    this.#progress = null;
     this.#meter.end();
+    this.#surroundings.stop();
     this.#signal?.removeEventListener('abort', this.#onAbort);
-    this.#interrupt(this.#error ?? broken('stream_cut', 'the answer is complete'));
+    this.#interrupt(error ?? broken('stream_cut', 'the answer is complete'));
     this.#setStatus(status);
-    this.#wakeIterators();
+    this.#feed.end(error);
   }
 
   #setStatus(status) {

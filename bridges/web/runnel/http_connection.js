@@ -1,10 +1,5 @@
 // What SSE and polling share.
-//
-// A connection is one attempt to read: `read()` is an async generator of decoded events after the link's cursor. It
-// ends when the peer ends it, and throws a RunnelError when it breaks. It knows nothing of repeats, digests and
-// reconnecting, which are the same for all of them. The link is its view of the driver: `id` and `after` (the
-// cursor), `request`, `signal`, and the calls opened(), received(bytes) and learnId(id).
-import { broken, parseRetryAfter, refusal, RunnelError } from './errors.js';
+import { broken, parseRetryAfter, refusal } from './errors.js';
 
 export class HttpConnection {
   constructor(link) {
@@ -65,7 +60,7 @@ export class HttpConnection {
     const got = (response.headers.get('content-type') ?? '').split(';')[0].trim().toLowerCase();
     if (response.body && got === type) return;
     response.body?.cancel().catch(() => {});
-    throw new RunnelError('bad_content_type', `expected ${type}, got ${got || 'no type'}`, { status: response.status });
+    throw broken('bad_content_type', `expected ${type}, got ${got || 'no type'}`, { status: response.status });
   }
 
   async *chunks(response) {

@@ -30,6 +30,10 @@ export class Meter {
     this.#firstTokens = this.tokens;
   }
 
+  get started() {
+    return this.#firstAt !== null;
+  }
+
   end() {
     this.#endedAt ??= this.#clock.now();
   }

@@ -4,7 +4,10 @@ import { broken } from './errors.js';
 // A line without end must not fill the memory. The largest honest one is a snapshot of a whole answer.
 const MAX_LINE_CHARS = 16 * 1024 * 1024;
 
-/** Incremental parser of text/event-stream, after the WHATWG algorithm. Chunks may be split anywhere. */
+/**
+ * Incremental parser of text/event-stream, after the WHATWG algorithm. Chunks may be split anywhere. `onComment` is
+ * called with the text of each comment, which is what follows its colon.
+ */
 export class SseParser {
   // Strips one BOM and keeps a character that a chunk boundary has cut.
   #decoder = new TextDecoder('utf-8');
@@ -13,10 +16,15 @@ export class SseParser {
   #data = '';
   #type = '';
   #id = '';
+  #onComment;
   /** As of the last blank line. */
   lastEventId = '';
   /** The server's last `retry`, in milliseconds. */
   retryMs = undefined;
+
+  constructor(onComment = () => {}) {
+    this.#onComment = onComment;
+  }
 
   /** Returns the messages that `bytes` completes. What is not ended by a blank line is never returned. */
   push(bytes) {
@@ -49,7 +57,7 @@ export class SseParser {
   #line(line, messages) {
     if (line === '') return this.#dispatch(messages);
     const colon = line.indexOf(':');
-    if (colon === 0) return;
+    if (colon === 0) return this.#onComment(line.slice(1));
     const field = colon < 0 ? line : line.slice(0, colon);
     let value = colon < 0 ? '' : line.slice(colon + 1);
     if (value[0] === ' ') value = value.slice(1);
@@ -57,6 +65,7 @@ export class SseParser {
     else if (field === 'event') this.#type = value;
     else if (field === 'id' && !value.includes('\0')) this.#id = value;
     else if (field === 'retry' && /^[0-9]+$/.test(value)) this.retryMs = Number(value);
+    return undefined;
   }
 
   #dispatch(messages) {

@@ -32,11 +32,13 @@ const SUBPROTOCOL = 'runnel.v1';
 const OPEN = Symbol('open');
 // Unsupported data, policy, message too big, unauthenticated, forbidden: the next connection would meet the same.
 const FATAL_CLOSE = new Set([1003, 1008, 1009, 4401, 4403]);
+// Try again later, too many streams: a close cannot say when, so at least so much later.
+const BUSY_CLOSE = new Set([1013, 4429]);
+const BUSY_MS = 1000;
 
 export class WebSocketConnection {
   #socket;
   #inbox = new Inbox();
-  #cancelTimer = () => {};
 
   constructor(link) {
     this.link = link;
@@ -56,13 +58,12 @@ export class WebSocketConnection {
       }
     } finally {
       link.signal.removeEventListener('abort', abort);
-      this.#cancelTimer();
       this.#close();
     }
   }
 
   /** True if the socket took the command; if it breaks before the server has read it, the next one repeats it. */
-  cancel(id) {
+  sendCancel(id) {
     return this.#send({ type: 'cancel', gen: id });
   }
 
@@ -86,7 +87,9 @@ export class WebSocketConnection {
     socket.onerror = () => {};
     socket.onclose = ({ code, reason }) => {
       const message = `the socket was closed with ${code}${reason ? `: ${reason}` : ''}`;
-      this.#inbox.fail(new RunnelError(`ws_${code}`, message, { retryable: !FATAL_CLOSE.has(code) }));
+      this.#inbox.fail(new RunnelError(`ws_${code}`, message, {
+        retryable: !FATAL_CLOSE.has(code), retryAfterMs: BUSY_CLOSE.has(code) ? BUSY_MS : undefined,
+      }));
     };
   }
 
@@ -116,7 +119,7 @@ export class WebSocketConnection {
     if (token) this.#send({ type: 'auth', token });
     if (link.id) {
       this.#send({ type: 'resume', req: 'c1', gen: link.id, after: link.after });
-      if (link.cancelWanted) this.cancel(link.id);
+      if (link.cancelWanted) this.sendCancel(link.id);
     } else {
       this.#send({ type: 'generate', req: 'c1', body: link.request, idempotency_key: link.idempotencyKey });
     }
@@ -129,11 +132,12 @@ export class WebSocketConnection {
     link.received(utf8.encode(data).length);
     const frame = parseEvent(data);
     if (frame.type === 'error') return this.#refused(frame);
-    if (frame.type === 'goaway') return this.#leaveSoon(frame);
+    if (frame.type === 'goaway') return void link.leaveSoon(frame);
     if (frame.type === 'hello' || frame.type === 'pong') return undefined;
     if (typeof frame.gen !== 'string' || (link.id && frame.gen !== link.id)) return undefined;
     link.opened();
     link.learnId(frame.gen);
+    if (frame.type === 'heartbeat') return void link.heartbeat(frame);
     return frame.type === 'attached' ? undefined : frame;
   }
 
@@ -142,14 +146,5 @@ export class WebSocketConnection {
     const ours = (req === undefined || req === 'c1') && (gen === undefined || !this.link.id || gen === this.link.id);
     if (!ours) return undefined;
     throw refusal(error, error?.status ?? 400, { retryAfterMs: error?.retry_after_ms });
-  }
-
-  // At a random moment of the time given, so that the readers of a replica do not all come back at once.
-  #leaveSoon({ reason, deadline_ms: deadlineMs = 0 }) {
-    const { link } = this;
-    const leave = () => this.#inbox.fail(broken('goaway', `the server goes away: ${reason}`));
-    this.#cancelTimer();
-    this.#cancelTimer = link.clock.setTimer(leave, link.random() * Math.min(deadlineMs, link.capMs));
-    return undefined;
   }
 }

@@ -42,9 +42,10 @@ export class FakeGeneration {
     return this;
   }
 
-  delta(text, choice = 0) {
+  /** `more` may set `ms`, for tests that have their own time. */
+  delta(text, choice = 0, more = {}) {
     this.choices[choice] = (this.choices[choice] ?? '') + text;
-    return this.append({ type: 'delta', choice, text, tokens: 1 });
+    return this.append({ type: 'delta', choice, text, tokens: 1, ...more });
   }
 
   words(count) {

@@ -5,8 +5,8 @@
 // ws, cancel; `read` is any that carries events). What it can do: `status` + `headers` + `body` answer so; `reset`
 // breaks the connection after the request took effect; `contentType`; `cutAfter` bytes of body or frames; `endAfter`
 // events, cleanly; `repeat` sends each event twice; `skip(event)`; `merge`; `bom`; `gapFirst` (a lost tail);
-// `silent` (nothing ever comes). Of WebSockets: `closeCode` with `endAfter`; `goawayAfter` events; `subprotocol`; `deaf`
-// (cancels are not heard); `error` and `lateError`, the error frames of a refused and of a broken stream.
+// `silent` (nothing ever comes); `silentAfter` events; `hold` so many bytes, as a proxy that buffers. Of WebSockets: `closeCode` with `endAfter`; `goawayAfter` events; `subprotocol`; `deaf`
+// (pings and cancels are not heard); `error` and `lateError`, the error frames of a refused and of a broken stream.
 import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
@@ -24,12 +24,23 @@ const STREAMS = new Set(['create', 'events', 'poll', 'ws']);
 class Sender {
   #left;
   #sent = 0;
+  #held = Buffer.alloc(0);
 
   constructor(fault, write, cut, end) {
     this.fault = fault;
     this.#left = fault.cutAfter ?? Infinity;
-    Object.assign(this, { write, cut, end });
+    Object.assign(this, { write: (bytes) => this.#hold(bytes, write), cut, end: () => (this.#flush(write), end?.()) });
     this.over = false;
+  }
+
+  #hold(bytes, write) {
+    this.#held = Buffer.concat([this.#held, bytes]);
+    if (this.#held.length >= (this.fault.hold ?? 0)) this.#flush(write);
+  }
+
+  #flush(write) {
+    if (this.#held.length > 0) write(this.#held);
+    this.#held = Buffer.alloc(0);
   }
 
   bytes(text) {
@@ -49,7 +60,7 @@ class Sender {
     const { fault } = this;
     for (const event of fault.merge ? merge(events) : events) {
       if (this.over || this.#sent >= (fault.endAfter ?? Infinity)) return false;
-      this.#sent++;
+      if (this.#sent++ >= (fault.silentAfter ?? Infinity)) continue;
       if (fault.skip?.(event)) continue;
       send(event);
       if (fault.repeat) send(event);
@@ -74,7 +85,11 @@ export class FakeServer {
     });
   };
   pollWaitMs = 20_000;
+  /** Bytes that every stream over HTTP is held back by, as by a proxy that buffers. */
+  hold = 0;
   #byKey = new Map();
+  // What sends a heartbeat, or a goaway, over each open stream.
+  #talkers = new Set();
   #sockets = new Set();
   #server = createServer((req, res) => this.#serve(req, res).catch((error) => res.destroy(error)));
 
@@ -90,9 +105,29 @@ export class FakeServer {
     return this;
   }
 
+  /** A heartbeat to every reader, with what is known of its generation. */
+  beat(state) {
+    for (const talker of this.#talkers) talker.beat(state);
+  }
+
+  /** Tells every reader to move. */
+  goAway(deadlineMs) {
+    for (const talker of this.#talkers) talker.say({ type: 'goaway', reason: 'drain', deadline_ms: deadlineMs });
+  }
+
+  /** Breaks every connection. */
+  cut() {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  #talk(talker, signal) {
+    this.#talkers.add(talker);
+    signal.addEventListener('abort', () => this.#talkers.delete(talker));
+  }
+
   async close() {
     for (const generation of this.generations.values()) generation.stop();
-    for (const socket of this.#sockets) socket.destroy();
+    this.cut();
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
@@ -195,8 +230,12 @@ export class FakeServer {
     });
     res.flushHeaders();
     if (fault.silent) return;
-    const sender = new Sender(fault, (bytes) => res.write(bytes),
+    const sender = new Sender({ hold: this.hold, ...fault }, (bytes) => res.write(bytes),
       (bytes) => res.write(bytes, () => res.destroy()), () => res.end());
+    this.#talk({
+      beat: (state) => sender.bytes(`: hb${state ? ` ${JSON.stringify(state)}` : ''}\n`),
+      say: (message) => sender.bytes(`event: ${message.type}\ndata: ${JSON.stringify(message)}\n\n`),
+    }, gone.signal);
     if (fault.bom) sender.bytes('\ufeff');
     const send = (event) => sender.bytes(
       `${event.seq === 1 ? 'retry: 100\n' : ''}id: ${event.gen}:${event.seq}\nevent: ${event.type}\n` +
@@ -259,7 +298,7 @@ export class FakeServer {
   #command(command, send, sender, signal) {
     this.requests.push({ kind: `ws.${command.type}`, command });
     const { fault } = sender;
-    if (command.type === 'ping') return fault.silent ? undefined : send({ type: 'pong', t: command.t });
+    if (command.type === 'ping') return fault.silent || fault.deaf ? undefined : send({ type: 'pong', t: command.t });
     if (command.type === 'cancel') return fault.deaf ? undefined : this.generations.get(command.gen)?.cancel();
     if (fault.error) return send({ type: 'error', req: command.req, error: fault.error });
     if (command.type === 'generate') {
@@ -284,6 +323,7 @@ export class FakeServer {
   async #frames(generation, after, req, send, sender, signal) {
     const { fault } = sender;
     if (fault.silent) return;
+    this.#talk({ beat: (state) => send({ type: 'heartbeat', gen: generation.id, ...state }), say: send }, signal);
     let sent = 0;
     const sendEvent = (event) => {
       send(event.seq === 1 && req ? { ...event, req } : event);

@@ -5,26 +5,11 @@ import { attach, RunnelError, stream } from '../../../bridges/web/runnel.js';
 import { FakeGeneration } from './fake_log.mjs';
 import { assertWhole, collect, reached, rejection, setUp } from './testing.mjs';
 
-test('SSE: a page in place of a stream is refused', async (t) => {
-  const { server, attach, ended } = await setUp(t);
-  for (const contentType of ['text/html', 'application/json', 'text/event-streams', 'text/plain; text/event-stream']) {
-    server.faults = [{ on: 'events', contentType }];
-    const error = await rejection(attach(ended().id, 'sse').result);
-    assert.deepEqual([error.code, error.status, error.retryable], ['bad_content_type', 200, false]);
-  }
-});
-
 test('SSE: parameters and case of the content type do not matter; nor does a BOM', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const generation = ended();
   server.faults = [{ on: 'events', contentType: 'Text/Event-Stream; charset=utf-8', bom: true }];
   await assertWhole(attach(generation.id, 'sse'), generation);
-});
-
-test('poll: another content type is refused', async (t) => {
-  const { server, attach, ended } = await setUp(t);
-  server.faults = [{ on: 'poll', contentType: 'text/html' }];
-  assert.equal((await rejection(attach(ended().id, 'poll').result)).code, 'bad_content_type');
 });
 
 test('SSE: the cursor goes into Last-Event-ID, and only there', async (t) => {

@@ -83,3 +83,13 @@ test('SSE: a line without end does not fill the memory', () => {
     for (let n = 0; n < 20; n++) parser.push(chunk);
   }, { code: 'bad_event' });
 });
+
+test('SSE: comments are given as they come, and are no messages', () => {
+  const comments = [];
+  const parser = new SseParser((comment) => comments.push(comment));
+  const bytes = new TextEncoder().encode(': hb\n: hb {"stage":"queued"}\r\n:\ndata: :no\n\n');
+  const messages = [];
+  for (const byte of bytes) messages.push(...parser.push(Uint8Array.of(byte)));
+  assert.deepEqual(comments, [' hb', ' hb {"stage":"queued"}', '']);
+  assert.deepEqual(messages.map(({ data }) => data), [':no']);
+});

@@ -40,11 +40,94 @@ export class TestClock {
   }
 }
 
+/** Time that moves only by advance(). */
+export class ManualClock {
+  time = 0;
+  /** What now() does not count, as in a machine that slept. */
+  asleep = 0;
+  #timers = new Set();
+
+  now = () => this.time;
+  wall = () => this.time + this.asleep;
+
+  setTimer = (callback, ms) => {
+    const timer = { callback, at: this.time + ms };
+    this.#timers.add(timer);
+    return () => this.#timers.delete(timer);
+  };
+
+  /** Lets `ms` pass. Timers run at their time and in order, unless `late`: then all at the end, as after a sleep. */
+  async advance(ms, { late = false } = {}) {
+    const end = this.time + ms;
+    if (late) this.time = end;
+    for (;;) {
+      const [next] = [...this.#timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at);
+      if (!next) break;
+      this.#timers.delete(next);
+      this.time = Math.max(this.time, next.at);
+      next.callback();
+      await new Promise(setImmediate);
+    }
+    this.time = end;
+  }
+
+  /** Lets time pass until `condition` holds. */
+  async passUntil(condition) {
+    const deadline = performance.now() + 10_000;
+    while (!condition()) {
+      if (performance.now() > deadline) assert.fail(`never: ${condition}`);
+      await this.advance(250);
+      await new Promise(setImmediate);
+    }
+  }
+}
+
+/** A window and its document, as far as runnel.js heeds them. */
+export class FakeWindow extends EventTarget {
+  navigator = { onLine: true };
+  document = Object.assign(new EventTarget(), { visibilityState: 'visible' });
+
+  offline() {
+    this.navigator.onLine = false;
+    this.dispatchEvent(new Event('offline'));
+  }
+
+  online() {
+    this.navigator.onLine = true;
+    this.dispatchEvent(new Event('online'));
+  }
+
+  show(visibilityState) {
+    this.document.visibilityState = visibilityState;
+    this.document.dispatchEvent(new Event('visibilitychange'));
+  }
+
+  lifecycle(type) {
+    this.document.dispatchEvent(new Event(type));
+  }
+
+  leave() {
+    this.dispatchEvent(Object.assign(new Event('pagehide'), { persisted: true }));
+  }
+
+  comeBack() {
+    this.dispatchEvent(Object.assign(new Event('pageshow'), { persisted: true }));
+  }
+}
+
+/** Resolves when `condition` holds; fails after 10 s, which nothing here takes. */
+export async function until(condition, what = String(condition)) {
+  const deadline = performance.now() + 10_000;
+  while (!condition()) {
+    if (performance.now() > deadline) assert.fail(`never: ${what}`);
+    await new Promise(setImmediate);
+  }
+}
+
 /** A server, a clock, and options that join them; all closed when the test ends. */
-export async function setUp(t) {
+export async function setUp(t, { clock = new TestClock() } = {}) {
   const server = await new FakeServer().listen();
   t.after(() => server.close());
-  const clock = new TestClock();
   const options = (transport, more) => ({
     transport, baseUrl: server.url, WebSocket: ClientWebSocket, clock, random: () => 0.5, ...more,
   });
