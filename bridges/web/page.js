@@ -1,10 +1,11 @@
 // The page: a chat that starts one generation, and three panes that read the same log over different transports.
-import { attach, crc32, stream } from '/runnel.js';
+import { crc32, stream } from '/runnel.js';
+import {
+  describeProgress, describeWait, explain, formatMs, formatRate, plural, TRANSPORTS,
+} from '/page/format.js';
+import { GrowingText } from '/page/growing_text.js';
+import { Pane, RUNNING } from '/page/pane.js';
 
-const TRANSPORTS = { sse: 'SSE', websocket: 'WebSocket', poll: 'Polling' };
-const NAMES = Object.keys(TRANSPORTS);
-const WIRES = { sse: 'one response, held open', websocket: 'one socket, both ways', poll: 'a request for each batch' };
-const RUNNING = new Set(['connecting', 'streaming', 'reconnecting']);
 const NUMBERS_EVERY_MS = 200;
 
 const byId = (id) => document.getElementById(id);
@@ -14,163 +15,6 @@ function make(tag, className, text = '') {
   element.className = className;
   element.textContent = text;
   return element;
-}
-
-// ---- text
-
-/** Text that grows at its end. It is painted once a frame, however many tokens a frame brings. */
-class GrowingText {
-  #element;
-  #scroller;
-  #node = document.createTextNode('');
-  #pending = '';
-  #frame = 0;
-
-  constructor(element, scroller = element) {
-    this.#element = element;
-    this.#scroller = scroller;
-    element.replaceChildren(this.#node);
-  }
-
-  append(text) {
-    this.#pending += text;
-    this.#frame ||= requestAnimationFrame(() => this.flush());
-  }
-
-  replace(text) {
-    this.#pending = '';
-    this.#node.data = text;
-  }
-
-  flush() {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = 0;
-    if (this.#pending === '') return;
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    // Whoever has scrolled up to read must not be pulled down.
-    const following = scrollHeight - scrollTop - clientHeight < 40;
-    this.#node.appendData(this.#pending);
-    this.#pending = '';
-    if (following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
-  }
-
-  /** Shows all of an answer as it comes; resolves when it ended, however it ended. */
-  async show(answer) {
-    try {
-      for await (const event of answer) {
-        if (event.type === 'delta') this.append(event.text);
-        // Not answer.text(): that is already ahead of this event.
-        else if (event.type === 'gap') this.replace(event.snapshot?.choices[0]?.text ?? '');
-      }
-    } catch {
-      // Its owner tells why, from answer.result.
-    }
-    this.flush();
-  }
-}
-
-// ---- numbers
-
-const formatMs = (ms) => (ms === null ? '–' : ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
-const formatRate = (rate) => (rate === null ? '–' : rate < 100 ? rate.toFixed(1) : String(Math.round(rate)));
-const formatBytes = (bytes) => (bytes < 1000 ? `${bytes} B` : `${(bytes / 1000).toFixed(1)} kB`);
-const plural = (count, noun) => `${count} ${noun}${count === 1 ? '' : 's'}`;
-
-function explain(error) {
-  return `${error.code}: ${error.message}`;
-}
-
-// ---- a pane
-
-class Pane {
-  #root;
-  #text;
-  #answer;
-  #name;
-  #urls;
-
-  constructor(name, urls) {
-    this.#name = name;
-    this.#urls = urls;
-    this.#root = byId('pane-template').content.firstElementChild.cloneNode(true);
-    this.#root.dataset.pane = name;
-    this.#root.querySelector('h3').textContent = TRANSPORTS[name];
-    this.#root.querySelector('[data-text]').setAttribute('aria-label', `Answer over ${TRANSPORTS[name]}`);
-    this.#text = new GrowingText(this.#root.querySelector('[data-text]'));
-    this.#button('drop').addEventListener('click', () => this.#answer?.drop());
-    this.#button('switch').addEventListener('click', () => this.#switch());
-    this.paint();
-    byId('panes').append(this.#root);
-  }
-
-  /** Reads a generation from its beginning. Resolves with the verified result, or undefined. */
-  async read(id, startedAt) {
-    this.#text.replace('');
-    const answer = (this.#answer = attach(id, {
-      ...this.#urls, transport: this.#name, startedAt, onStatus: () => this.paint(),
-    }));
-    this.paint();
-    await this.#text.show(answer);
-    return answer.result.catch(() => undefined);
-  }
-
-  forget() {
-    this.#answer?.close();
-  }
-
-  paint() {
-    const status = this.#answer?.status ?? 'idle';
-    const transport = this.#answer?.transport ?? this.#name;
-    const running = RUNNING.has(status);
-    this.#root.dataset.transport = transport;
-    this.#root.dataset.state = status;
-    this.#root.querySelector('[data-badge]').dataset.state = status;
-    this.#write('[data-badge]', status);
-    this.#write('[data-wire]', transport === this.#name ? WIRES[transport] : `now over ${TRANSPORTS[transport]}`);
-    this.#button('drop').disabled = !running;
-    this.#button('switch').disabled = !running;
-    this.#write('[data-action="switch"]', `Switch to ${TRANSPORTS[this.#next(transport)]}`);
-    if (this.#answer) this.#paintNumbers(status);
-  }
-
-  #paintNumbers(status) {
-    const { ttftMs, tokensPerSecond, bytesReceived, reconnects } = this.#answer.stats;
-    this.#write('[data-number="ttft"]', formatMs(ttftMs));
-    this.#write('[data-number="rate"]', formatRate(tokensPerSecond));
-    this.#write('[data-number="bytes"]', formatBytes(bytesReceived));
-    this.#write('[data-number="reconnects"]', String(reconnects));
-    this.#write('[data-remark]', this.#remark(status));
-  }
-
-  #remark(status) {
-    const { lastError, stats } = this.#answer;
-    if (status === 'failed') return explain(lastError);
-    const told = [];
-    // A reason only while it matters: what was mended is told by the numbers.
-    if (status === 'reconnecting') told.push(lastError.message);
-    if (stats.repeatsDropped) told.push(`${plural(stats.repeatsDropped, 'repeat')} dropped`);
-    if (stats.gaps) told.push(`${plural(stats.gaps, 'gap')} mended`);
-    return told.join(', ');
-  }
-
-  #next(transport) {
-    return NAMES[(NAMES.indexOf(transport) + 1) % NAMES.length];
-  }
-
-  #switch() {
-    this.#answer?.switchTransport(this.#next(this.#answer.transport));
-    this.paint();
-  }
-
-  // Only what has changed, so that a selection in the page survives the next tick.
-  #write(selector, text) {
-    const element = this.#root.querySelector(selector);
-    if (element.textContent !== text) element.textContent = text;
-  }
-
-  #button(action) {
-    return this.#root.querySelector(`[data-action="${action}"]`);
-  }
 }
 
 // ---- models
@@ -235,6 +79,7 @@ function makeRequest() {
 }
 
 async function ask(question) {
+  const turnsBefore = turns.length;
   byId('welcome')?.remove();
   for (const pane of panes) pane.forget();
   turns.push({ role: 'user', content: question });
@@ -245,23 +90,43 @@ async function ask(question) {
   const meta = reply.appendChild(make('p', 'reply-meta', 'waiting for the first token'));
   log.append(reply);
   log.scrollTop = log.scrollHeight;
-  await follow(body, meta);
+  const error = await follow(body, meta);
+  if (error?.retryable) offerAgain(reply, question, turnsBefore);
 }
 
+/** A failure that may not come twice. What it said is not part of the next conversation. */
+function offerAgain(reply, question, turnsBefore) {
+  const button = reply.appendChild(make('button', 'again', 'Ask again'));
+  button.type = 'button';
+  button.addEventListener('click', () => {
+    if (byId('send').disabled) return;
+    button.remove();
+    turns.length = turnsBefore;
+    byId('question').focus();
+    ask(question);
+  });
+}
+
+/** Shows one answer until it has ended. Returns the error if it failed. */
 async function follow(body, meta) {
   const log = byId('log');
   const startedAt = performance.now();
-  const answer = (running = stream(makeRequest(), { ...urls, startedAt }));
+  const answer = (running = stream(makeRequest(), {
+    ...urls, startedAt, onBuffered: 'switch',
+    onNotice: ({ type, ...notice }) => {
+      if (type === 'progress') meta.textContent = describeProgress(notice);
+      if (type === 'waiting') meta.textContent = `reconnecting · ${describeWait(notice)}`;
+    },
+  }));
   setRunning(true);
   agree('none', '');
   const ticking = setInterval(() => {
     for (const pane of panes) pane.paint();
-    if (RUNNING.has(answer.status) && answer.stats.ttftMs !== null) meta.textContent = describe(answer);
+    if (answer.status === 'streaming' && answer.stats.ttftMs !== null) meta.textContent = describe(answer);
   }, NUMBERS_EVERY_MS);
   const read = answer.started.then((id) => Promise.all(panes.map((pane) => pane.read(id, startedAt))), () => []);
   await new GrowingText(body, log).show(answer);
-  await answer.result.then(
-    () => remember(answer.text()), (error) => failed(error, answer, meta));
+  const error = await answer.result.then(() => remember(answer.text()), (failure) => failed(failure, answer, meta));
   if (answer.status === 'verified') meta.textContent = describe(answer, (await answer.result).finishReasons[0]);
   meta.dataset.state = answer.status;
   log.scrollTop = log.scrollHeight;
@@ -270,6 +135,7 @@ async function follow(body, meta) {
   clearInterval(ticking);
   for (const pane of panes) pane.paint();
   if (running === answer) compare(results);
+  return error;
 }
 
 function describe({ stats, status }, finishReason) {
@@ -290,6 +156,7 @@ function remember(text) {
 function failed(error, answer, meta) {
   meta.textContent = `${answer.status} · ${explain(error)}`;
   remember(answer.text());
+  return error;
 }
 
 function setRunning(yes) {
@@ -309,7 +176,7 @@ function compare(results) {
   if (results.some((result) => result.text !== text)) return agree('no', 'The readers have different texts.');
   const bytes = new TextEncoder().encode(text);
   const crc = crc32(bytes).toString(16).padStart(8, '0');
-  return agree('yes', `All three agree: ${plural(events, 'event')}, ${plural(bytes.length, 'byte')}, CRC-32 ${crc}`);
+  return agree('yes', `All three agree: ${plural(events, 'event')}, ${plural(bytes.length, 'byte')}, CRC-32\u00a0${crc}`);
 }
 
 function agree(state, text) {
@@ -328,6 +195,8 @@ function submit() {
 
 function stop() {
   if (byId('stop').disabled) return;
+  // A disabled button would take the focus with it.
+  if (document.activeElement === byId('stop')) byId('question').focus();
   byId('stop').disabled = true;
   running.cancel().catch((error) => {
     notice(`The answer could not be stopped: ${explain(error)}`);
@@ -364,5 +233,5 @@ async function loadConfig() {
 
 listen();
 urls = await loadConfig();
-panes = NAMES.map((name) => new Pane(name, urls));
+panes = Object.keys(TRANSPORTS).map((name) => new Pane(name, urls));
 await loadModelsInTheEnd();

@@ -1,22 +1,15 @@
 // A real browser keeps its answers while the bridges under it are killed and come back.
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { chromium } from 'playwright-core';
+import { launch } from './browser.mjs';
 import { startRunnel } from '../processes.mjs';
 
-const FLAGS = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync',
-];
 const PANES = ['sse', 'websocket', 'poll'];
 
 test('page: kill -9 of either bridge in mid-answer, and every pane verifies', async (t) => {
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
-  const browser = await chromium.launch({
-    executablePath: process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS,
-  });
-  t.after(() => browser.close());
+  const browser = await launch(t);
   const page = await browser.newPage();
   page.setDefaultTimeout(60_000);
   await page.goto(runnel.url);

@@ -5,14 +5,10 @@
 //   RUNNEL_CHROMIUM    the browser's path, /usr/bin/chromium by default
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { chromium } from 'playwright-core';
+import { launch } from './browser.mjs';
 
 const PANES = ['sse', 'websocket', 'poll'];
 const NAMES = { sse: 'SSE', websocket: 'WebSocket', poll: 'Polling' };
-const FLAGS = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync',
-];
 
 async function serverUrl(t) {
   if (process.env.RUNNEL_URL) return process.env.RUNNEL_URL;
@@ -25,10 +21,7 @@ async function serverUrl(t) {
 /** A page whose every console error and failed script is kept in `errors`. */
 async function open(t, options = {}) {
   const url = await serverUrl(t);
-  const browser = await chromium.launch({
-    executablePath: process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS,
-  });
-  t.after(() => browser.close());
+  const browser = await launch(t);
   const context = await browser.newContext({ viewport: { width: 1360, height: 820 }, ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(30_000);
@@ -137,12 +130,40 @@ test('page: Escape stops, what was said stays and is verified, and the next ques
 });
 
 test('page: at the width of a phone nothing overflows', async (t) => {
-  const { page, errors } = await open(t, { viewport: { width: 375, height: 740 }, deviceScaleFactor: 2 });
+  const { page, errors } = await open(t, { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 });
   await ask(page, 'Why do streams run downhill?', { tokens: 40 });
   await assertAllVerified(page);
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
-  assert.ok(width <= 375, `the page is ${width} px wide`);
+  assert.ok(width <= 390, `the page is ${width} px wide`);
   await keepPicture(page, '-phone');
+  assert.deepEqual(errors, []);
+});
+
+/** Presses Tab until the focus is on `selector`; fails if that is not on the way. */
+async function tabTo(page, selector) {
+  for (let n = 0; n < 40; n++) {
+    if (await page.evaluate((wanted) => document.activeElement.matches(wanted), selector)) return;
+    await page.keyboard.press('Tab');
+  }
+  assert.fail(`Tab does not reach ${selector}`);
+}
+
+test('page: drop, switch and stop by keyboard alone', async (t) => {
+  const { page, errors, scripted } = await open(t);
+  if (!scripted) return t.skip('only the scripted engine is slow for certain');
+  await ask(page, 'Tell me everything.', { tokens: 2000 });
+  await growsPast(page, 'websocket', 20);
+  await tabTo(page, part('websocket', '[data-action="drop"]'));
+  await page.keyboard.press('Enter');
+  await page.waitForFunction((number) => document.querySelector(number).textContent === '1',
+    part('websocket', '[data-number="reconnects"]'));
+  await tabTo(page, part('websocket', '[data-action="switch"]'));
+  await page.keyboard.press('Space');
+  await page.waitForSelector('[data-pane="websocket"][data-transport="poll"]');
+  await tabTo(page, '#stop');
+  await page.keyboard.press('Enter');
+  await assertAllVerified(page);
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'question');
   assert.deepEqual(errors, []);
 });
 

@@ -1,0 +1,16 @@
+// The browser of the tests: Chromium as the system has it.
+import { chromium } from 'playwright-core';
+
+const FLAGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+];
+
+/** Closed when the test ends. */
+export async function launch(t, options = {}) {
+  const browser = await chromium.launch({
+    executablePath: process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS, ...options,
+  });
+  t.after(() => browser.close());
+  return browser;
+}
