@@ -91,14 +91,18 @@ export class FakeServer {
   // What sends a heartbeat, or a goaway, over each open stream.
   #talkers = new Set();
   #sockets = new Set();
+  #closed = false;
   #server = createServer((req, res) => this.#serve(req, res).catch((error) => res.destroy(error)));
 
   async listen(port = 0) {
     this.#server.on('upgrade', (req, socket) => this.#upgrade(req, socket));
     this.#server.on('connection', (socket) => {
+      // One that was under way when the others were cut would keep the server open.
+      if (this.#closed) return socket.destroy();
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
       socket.on('error', () => {});
+      return undefined;
     });
     await new Promise((resolve) => this.#server.listen(port, '127.0.0.1', resolve));
     this.url = `http://127.0.0.1:${this.#server.address().port}`;
@@ -127,6 +131,7 @@ export class FakeServer {
 
   async close() {
     for (const generation of this.generations.values()) generation.stop();
+    this.#closed = true;
     this.cut();
     await new Promise((resolve) => this.#server.close(resolve));
   }
@@ -241,7 +246,7 @@ export class FakeServer {
       `${event.seq === 1 ? 'retry: 100\n' : ''}id: ${event.gen}:${event.seq}\nevent: ${event.type}\n` +
       `data: ${JSON.stringify(event)}\n\n`);
     await follow(generation, fault.gapFirst ?? after, gone.signal, (events) => sender.events(events, send));
-    if (!sender.over) sender.end();
+    if (!sender.over && fault.silentAfter === undefined) sender.end();
   }
 
   async #poll(id, url, req, res) {

@@ -69,6 +69,7 @@ export class ManualClock {
       await new Promise(setImmediate);
     }
     this.time = end;
+    await new Promise(setImmediate);
   }
 
   /** Lets time pass until `condition` holds. */
