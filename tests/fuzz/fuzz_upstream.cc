@@ -36,9 +36,13 @@ class CheckingSink final : public EventSink {
     choice_ended[choice] = true;
     ended = choice_ended[0] && choice_ended[1];
   }
-  void EndAll(FinishReason, WakeSet*) override { FUZZ_CHECK(!ended), ended = true; }
-  void Fail(Failed, WakeSet*) override { FUZZ_CHECK(!ended), ended = true; }
+  void EndAll(FinishReason, WakeSet*) override { End(); }
+  void Fail(Failed, WakeSet*) override { End(); }
   bool cancelled() const override { return false; }
+  void End() {
+    FUZZ_CHECK(!ended);
+    ended = true;
+  }
 
   std::string texts[2];
   bool choice_ended[2] = {};

@@ -51,7 +51,7 @@ FakeOpenAiServer::Tls MakeCertificate() {
 std::string StoryOverTls(const std::string& ca_file, FakeOpenAiServer* server) {
   base::Metrics metrics;
   UpstreamOptions options;
-  options.url = server->url();
+  options.urls = {server->url()};
   options.model = "m";
   options.ca_file = ca_file;
   auto engine = CreateUpstreamEngine(options, &metrics);
