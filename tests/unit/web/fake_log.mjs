@@ -25,7 +25,7 @@ export class FakeGeneration {
   constructor({ id = newGenerationId(), model = 'scripted' } = {}) {
     this.id = id;
     this.model = model;
-    this.append({ type: 'started', model, created_at: new Date(this.#createdAt).toISOString(), prompt_tokens: 9 });
+    this.append({ type: 'started', model, created_at: new Date(this.#createdAt).toISOString(), prompt_tokens: 9, ms: 0 });
   }
 
   get lastSeq() {
