@@ -77,9 +77,10 @@ for (const victim of ['sse', 'ws']) {
       }));
       await runnel[victim].kill('SIGKILL');
       await runnel[victim].start();
-      for (const { result, events } of await Promise.all(reading)) {
+      for (const [i, { result, events }] of (await Promise.all(reading)).entries()) {
         assert.equal(result.verified, true);
-        assert.ok(result.stats.reconnects >= 1);
+        // A poller may have had no request open while the bridge was away.
+        if (readers[i].transport !== 'poll') assert.ok(result.stats.reconnects >= 1);
         assert.equal(new Set(events.map(({ seq }) => seq)).size, events.length);
       }
       assert.equal(await runnel.metric(runnel.inference, 'runnel_requests_running'), 0);
