@@ -115,6 +115,8 @@ Awaitable<bool> HttpConnection::WaitForBytes() {
 
 Awaitable<ReadResult> HttpConnection::ReadRequest() {
   ReadResult result;
+  // That of a watch, such as a long poll's, says nothing about the next request.
+  timed_out_ = false;
   const bool any = co_await WaitForBytes();
   if (!any) co_return result;
   SetDeadline(options_->header_timeout);

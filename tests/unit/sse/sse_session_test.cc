@@ -87,6 +87,20 @@ TEST(SseSession, LongPollEndsEmptyAfterItsTime) {
   EXPECT_TRUE(harness.service.NextCommand()->request.has_detach());
 }
 
+TEST(SseSession, AnswersTheRequestAfterALongPollThatEndedEmpty) {
+  SseHarness harness;
+  const auto client = harness.Connect();
+  for (int poll = 0; poll < 2; ++poll) {
+    ASSERT_TRUE(client->Request("GET", kPath + "?after=5&wait=1").ok());
+    const auto command = harness.service.NextCommand();
+    ASSERT_TRUE(command.has_value()) << "poll " << poll;
+    harness.service.Attach(*command, kGen, v1::GENERATION_STATUS_RUNNING, 5);
+    const auto response = client->ReadResponse();
+    ASSERT_TRUE(response.ok()) << "poll " << poll << ": " << response.status();
+    EXPECT_TRUE(harness.service.NextCommand()->request.has_detach());
+  }
+}
+
 TEST(SseSession, PollWithoutWaitDoesNotWait) {
   SseHarness harness;
   const auto client = harness.Connect();
