@@ -171,7 +171,7 @@ bool IsHeaderList(std::string_view text) {
 
 }  // namespace
 
-HttpError HttpErrorOf(const absl::Status& status) {
+HttpError RepeatableErrorOf(const absl::Status& status) {
   const base::ErrorDetail detail = base::DetailOf(status);
   const auto* known = std::find_if(std::begin(kReasons), std::end(kReasons),
                                    [&](const Row& row) { return row.reason == detail.reason; });
@@ -189,7 +189,12 @@ HttpError HttpErrorOf(const absl::Status& status) {
     const auto ms = seconds > 0 ? static_cast<int64_t>(seconds * 1000) : int64_t{1000};
     absl::StrAppend(&error.headers, "retry-after: ", (ms + 999) / 1000, "\r\nretry-after-ms: ", ms, "\r\n");
   }
-  if (row.status == 500 || row.status == 504) error.headers += "x-should-retry: false\r\n";
+  return error;
+}
+
+HttpError HttpErrorOf(const absl::Status& status) {
+  HttpError error = RepeatableErrorOf(status);
+  if (error.status == 500 || error.status == 504) error.headers += "x-should-retry: false\r\n";
   return error;
 }
 

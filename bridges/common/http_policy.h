@@ -23,7 +23,11 @@ struct HttpError {
 };
 
 // The one mapping from errors inside to errors outside. Reasons decide first (GENERATION_EXPIRED: 410), then codes.
+// A fault of ours comes with advice against a retry, which a client's library may follow by itself: what seems to have
+// failed may have started.
 HttpError HttpErrorOf(const absl::Status& status);
+// The same for a request that does no harm when it is made again: it reads, or starts under an idempotency key.
+HttpError RepeatableErrorOf(const absl::Status& status);
 // For what only HTTP knows: 404 for an unknown path, 405, 413, 415. type is invalid_request_error.
 HttpError InvalidRequest(int status, std::string_view message, std::string_view code = "");
 // The JSON object, one line without a newline at its end.

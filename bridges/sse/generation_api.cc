@@ -32,7 +32,7 @@ ApiAnswer Answer(HttpResponse response) {
   return answer;
 }
 
-ApiAnswer Refusal(const absl::Status& status) { return Answer(ErrorResponse(HttpErrorOf(status))); }
+ApiAnswer Refusal(const absl::Status& status) { return Answer(ErrorResponse(bridge::RepeatableErrorOf(status))); }
 
 absl::Status CheckId(const std::string& id) {
   if (bridge::IsGenerationId(id)) return absl::OkStatus();
@@ -118,6 +118,7 @@ absl::StatusOr<CreateRequest> ReadCreateRequest(const HttpRequest& request, cons
   create.stream |= body.stream;
   body.request.set_request_id(std::string(key));
   body.request.set_principal(request.principal);
+  create.spec.repeatable = !key.empty();
   create.spec.generate = std::move(body.request);
   return create;
 }
@@ -149,7 +150,10 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options,
     if (answer.client_gone) co_return answer;
   }
   connection->StopWatching();
-  if (!reader.opened()) co_return Refusal(reader.status());
+  if (!reader.opened()) {
+    if (create->spec.repeatable) co_return Refusal(reader.status());
+    co_return Answer(ErrorResponse(HttpErrorOf(reader.status())));
+  }
   const std::string& id = reader.subscription().generation_id();
   std::string body = "{\"id\":";
   bridge::AppendJsonString(id, &body);

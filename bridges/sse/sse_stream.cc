@@ -155,7 +155,8 @@ void SseStream::WriteHeader() {
 }
 
 void SseStream::Refuse(const absl::Status& status) {
-  bridge::HttpError error = bridge::HttpErrorOf(status);
+  bridge::HttpError error =
+      opening_->spec.repeatable ? bridge::RepeatableErrorOf(status) : bridge::HttpErrorOf(status);
   if (error.status == 404 || error.status == 410) thread_->metrics->resumes_gone.Increment();
   thread_->metrics->CountRequest(error.status);
   bridge::HttpResponse response = bridge::ErrorResponse(error);

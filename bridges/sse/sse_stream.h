@@ -26,6 +26,7 @@ struct StreamSpec {
   std::string principal;  // on whose behalf; of a new generation it is in the request
   std::string traceparent;
   std::string tracestate;
+  bool repeatable = true;  // nothing starts twice if the client asks again
 
   // Header lines that the answer has whatever it is (request id, CORS).
   std::string common_headers;

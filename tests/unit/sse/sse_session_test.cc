@@ -147,6 +147,33 @@ TEST(SseSession, ForgetsAPollWhoseClientHasGone) {
   EXPECT_TRUE(WaitUntil([&] { return harness.server->threads().connections() == 0; }));
 }
 
+// A service that was too slow may have started all the same: only who repeats it under the same key may ask again.
+TEST(SseSession, AdvisesAgainstARetryOnlyWhereItCouldStartTwice) {
+  struct Row {
+    std::string method, target, headers;
+    bool advised;
+  };
+  const std::string create = "/v1/generations";
+  const std::string stream = "Accept: text/event-stream\r\n";
+  const std::string key = "Idempotency-Key: k\r\n";
+  const std::vector<Row> rows = {
+      {"POST", create, "", true},           {"POST", create, key, false},
+      {"POST", create, stream, true},       {"POST", create, stream + key, false},
+      {"GET", kPath + "/events", "", false}, {"GET", kPath + "?after=1", "", false},
+  };
+  SseHarness harness;
+  for (const Row& row : rows) {
+    const auto client = harness.Connect();
+    const std::string body = row.method == "POST" ? R"({"prompt":"p"})" : "";
+    ASSERT_TRUE(client->Request(row.method, row.target, row.headers, body).ok());
+    harness.service.Reject(*harness.service.NextCommand(), absl::DeadlineExceededError("too slow"));
+    const auto response = client->ReadResponse();
+    ASSERT_TRUE(response.ok()) << response.status();
+    EXPECT_EQ(response->head.status, 504) << row.target;
+    EXPECT_EQ(response->head.headers.count("x-should-retry"), row.advised ? 1u : 0u) << row.target << row.headers;
+  }
+}
+
 TEST(SseSession, ShowsASnapshotAndModels) {
   SseHarness harness;
   testing::FakeInferenceService::Handlers handlers;
