@@ -13,7 +13,7 @@ globalThis.crypto ??= (await import('node:crypto')).webcrypto;
 const HOST = '127.0.0.1';
 const READY_MS = 30_000;
 
-async function freePorts(count) {
+export async function freePorts(count) {
   const servers = await Promise.all(Array.from({ length: count }, async () => {
     const server = createServer().listen(0, HOST);
     await once(server, 'listening');
@@ -32,7 +32,8 @@ async function answersOk(url) {
   }
 }
 
-class Process {
+/** One of our processes, ready when its admin port says so. */
+export class Process {
   constructor(path, args, admin, log) {
     Object.assign(this, { path, args, admin, log });
   }

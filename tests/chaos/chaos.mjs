@@ -1,0 +1,122 @@
+// Streams that survive: real processes, a network that breaks, bridges that are killed, and readers that accept nothing
+// but every event once and in order, each byte as the script has it.
+//
+//   node tests/chaos/chaos.mjs [--seed=N] [--streams=N] [--live=N] [--faulted=N]
+//     [--reader=strict|library|both] [--kill_every=MS] [--share=S] [--no_link_faults] [--deadline=MS]
+//
+//   --seed     every choice comes from it; a failure prints it (default: the time)
+//   --streams  how many are read (400)        --live  how many at once (200)
+//   --faulted  go on until so many streams have been cut at least once and were whole all the same
+//   --reader   strict: the readers in this folder; library: runnel.js; both (default): a quarter with runnel.js
+//   --share    of the connections that meet a fault (0.6)
+//
+// The binaries are those of RUNNEL_BIN, or of build/release/bin. Ends with 0 if nothing was lost, doubled, reordered or called whole without being so.
+import { parseArgs } from 'node:util';
+import { CheckedLog, Tally } from './checked_log.mjs';
+import { killAtRandom, startFleet } from './fleet.mjs';
+import { readWithLibrary } from './library_reading.mjs';
+import { Random } from './random.mjs';
+import { Network, readToEnd } from './reading.mjs';
+import { Script } from './script.mjs';
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string', default: String(Date.now() % 1e9) },
+    streams: { type: 'string', default: '400' },
+    live: { type: 'string', default: '200' },
+    faulted: { type: 'string', default: '0' },
+    reader: { type: 'string', default: 'both' },
+    kill_every: { type: 'string', default: '1500' },
+    share: { type: 'string', default: '0.6' },
+    deadline: { type: 'string', default: '90000' },
+    no_link_faults: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+});
+if (values.help) {
+  const { readFileSync } = await import('node:fs');
+  console.log(readFileSync(new URL(import.meta.url), 'utf8').split('\n\n')[0].replace(/^\/\/ ?/gm, ''));
+  process.exit(0);
+}
+
+const number = (name) => Number(values[name]);
+const seed = number('seed');
+const IDLE_MS = 5000;
+const repeat = `node tests/chaos/chaos.mjs ${process.argv.slice(2).filter((arg) => !arg.startsWith('--seed')).join(' ')} --seed=${seed}`;
+
+function scriptOf(random, index) {
+  const tokens = random.whole(1, 250);
+  return new Script({
+    seed: random.whole(1, 2 ** 32), tokens, pace: random.pick([20, 40, 80, 200]), firstTokenMs: random.whole(0, 1500),
+    choices: random.chance(0.2) ? random.whole(2, 3) : 1,
+    failAt: random.chance(0.05) ? random.whole(0, tokens) : -1,
+    cancelAt: random.chance(0.05) ? random.whole(1, tokens) : undefined,
+    key: `chaos-${seed}-${index}`,
+  });
+}
+
+// Half of the silent faults are left out, as each costs its reader the whole idle time.
+const CLIENT_FAULTS = ['cut', 'cut', 'reset', 'reset', 'truncate', 'half_open', 'stall', 'delay', 'throttle', 'buffer', 'duplicate'];
+const LINK_FAULTS = ['cut', 'reset', 'truncate', 'delay', 'buffer', 'duplicate'];
+
+function times(list) {
+  const sorted = list.sort((a, b) => a - b);
+  const quantile = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]?.toFixed(0);
+  return `${sorted.length} times, p50 ${quantile(0.5)} ms, p99 ${quantile(0.99)} ms`;
+}
+
+async function main() {
+  const fleet = await startFleet({
+    clientFaults: [`--seed=${seed}`, `--faults=${CLIENT_FAULTS}`, `--share=${values.share}`, '--linger=8s'],
+    linkFaults: values.no_link_faults ? undefined
+      : [`--seed=${seed}`, `--faults=${LINK_FAULTS}`, `--share=${values.share}`, '--max_down_bytes=60000', '--max_up_bytes=4000',
+        '--up_share=0.3', '--linger=3s'],
+    flags: { sse: ['--heartbeat_interval=1s', '--write_timeout=2s'], ws: ['--ping_interval=1s', '--write_timeout=2s'] },
+  });
+  const tally = new Tally();
+  const network = new Network(fleet, IDLE_MS);
+  const resumes = [];
+  const silences = [];
+  let next = 0;
+  let running = true;
+  const wanted = () => (number('faulted') > 0 ? tally.faulted < number('faulted') : next < number('streams'));
+  const worker = async () => {
+    while (wanted() && tally.faults === 0) {
+      const index = next++;
+      const random = new Random(seed, `stream ${index}`);
+      const script = scriptOf(random, index);
+      const library = values.reader === 'library' || (values.reader === 'both' && index % 4 === 3);
+      const log = new CheckedLog(script, tally);
+      const read = library ? readWithLibrary : readToEnd;
+      const options = { deadlineMs: number('deadline'), onResume: (ms, silent) => (silent ? silences : resumes).push(ms) };
+      const cut = await read(network, log, random, options);
+      tally.streams++;
+      if (cut && tally.faults === 0) tally.faulted++;
+    }
+  };
+  const began = Date.now();
+  const killing = killAtRandom(fleet, new Random(seed, 'kills'), { everyMs: number('kill_every'), stopped: () => !running });
+  try {
+    await Promise.all(Array.from({ length: number('live') }, worker));
+  } finally {
+    running = false;
+  }
+  const kills = await killing;
+  const counts = await fleet.stop();
+  const { firstFaults, cuts, ...sums } = tally;
+  console.log(`seed ${seed}, ${((Date.now() - began) / 1000).toFixed(1)} s`);
+  console.log(`streams ${JSON.stringify(sums)}`);
+  console.log(`cuts ${[...cuts].sort(([, a], [, b]) => b - a).map(([how, count]) => `${how} ${count}`).join(', ')}`);
+  console.log(`bridges ${JSON.stringify(kills)}`);
+  for (const [name, each] of Object.entries(counts)) console.log(`${name} ${JSON.stringify(each)}`);
+  console.log(`from a cut to the next event: ${times(resumes)}`);
+  console.log(`from the last byte before a silent cut, noticed after ${IDLE_MS} ms, to the next event: ${times(silences)}`);
+  const bad = tally.faults + kills.badExits;
+  if (bad > 0) {
+    for (const fault of firstFaults) console.log(fault);
+    console.log(`logs of the processes: ${fleet.logs}\nrepeat with: ${repeat}`);
+  }
+  process.exit(bad > 0 ? 1 : 0);
+}
+
+await main();

@@ -1,0 +1,234 @@
+#include "tests/chaos/fault_proxy.h"
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+#include <utility>
+
+namespace runnel::chaos {
+namespace {
+
+namespace net = boost::asio;
+using tcp = net::ip::tcp;
+using boost::system::error_code;
+template <typename T>
+using Awaitable = net::awaitable<T>;
+
+constexpr auto kResult = net::as_tuple(net::use_awaitable);
+constexpr size_t kBufferBytes = 16 << 10;
+
+void Shutdown(tcp::socket& socket) {
+  error_code ignored;
+  socket.shutdown(tcp::socket::shutdown_send, ignored);
+}
+
+void Reset(tcp::socket& socket) {
+  error_code ignored;
+  socket.set_option(net::socket_base::linger(true, 0), ignored);
+  socket.close(ignored);
+}
+
+// One connection and its twin behind the proxy. Lives as long as one of its pumps.
+struct Pair : std::enable_shared_from_this<Pair> {
+  Pair(tcp::socket from_client, Fault planned, std::chrono::milliseconds kept, std::shared_ptr<FaultProxy::Counts> sums)
+      : client(std::move(from_client)),
+        server(client.get_executor()),
+        second(client.get_executor()),
+        timer(client.get_executor()),
+        fault(planned),
+        linger(kept),
+        counts(std::move(sums)) {}
+
+  // Once, when the fault has done something.
+  void Struck() {
+    if (!std::exchange(counted, true)) ++counts->struck[static_cast<size_t>(fault.kind)];
+  }
+
+  // Both sides are let go of after the linger time, whatever they still say.
+  void CloseLater() {
+    timer.expires_after(linger);
+    timer.async_wait([self = shared_from_this()](error_code) {
+      Reset(self->client);
+      Reset(self->server);
+      Reset(self->second);
+    });
+  }
+
+  tcp::socket client;
+  tcp::socket server;
+  tcp::socket second;  // kDuplicate's
+  net::steady_timer timer;
+  const Fault fault;
+  const std::chrono::milliseconds linger;
+  const std::shared_ptr<FaultProxy::Counts> counts;
+  bool counted = false;
+  bool swallow = false;  // what is read goes nowhere
+  bool stalled = false;  // nothing is read
+};
+
+bool StrikesAtAPlace(FaultKind kind) {
+  return kind == FaultKind::kCut || kind == FaultKind::kReset || kind == FaultKind::kTruncate ||
+         kind == FaultKind::kHalfOpen || kind == FaultKind::kStall;
+}
+
+// The place has been reached. False if the direction is over.
+bool Strike(Pair* pair, tcp::socket& to) {
+  pair->Struck();
+  switch (pair->fault.kind) {
+    case FaultKind::kReset:
+      Reset(pair->client);
+      Reset(pair->server);
+      return false;
+    case FaultKind::kCut:
+      // Not closed: a close with bytes unread would be a reset.
+      Shutdown(pair->client);
+      Shutdown(pair->server);
+      break;
+    case FaultKind::kTruncate:
+      Shutdown(to);
+      break;
+    case FaultKind::kStall:
+      pair->stalled = true;
+      pair->CloseLater();
+      return false;
+    default:
+      break;
+  }
+  pair->swallow = true;
+  pair->CloseLater();
+  return true;
+}
+
+Awaitable<void> Sleep(std::chrono::milliseconds time) {
+  net::steady_timer timer(co_await net::this_coro::executor, time);
+  co_await timer.async_wait(kResult);
+}
+
+// Reads what is to be passed on at once: what there is, or for kBuffer as much as is held back.
+Awaitable<std::pair<error_code, size_t>> ReadSome(std::shared_ptr<Pair> pair, tcp::socket* from,
+                                                  net::mutable_buffer buffer) {
+  auto [ec, bytes] = co_await from->async_read_some(buffer, kResult);
+  if (ec || pair->fault.kind != FaultKind::kBuffer || pair->fault.hold_bytes <= bytes) co_return std::pair(ec, bytes);
+  pair->Struck();
+  net::steady_timer timer(co_await net::this_coro::executor, pair->fault.delay);
+  timer.async_wait([pair, from](error_code aborted) {
+    error_code ignored;
+    if (!aborted && from->is_open()) from->cancel(ignored);
+  });
+  const size_t missing = std::min<size_t>(pair->fault.hold_bytes, buffer.size()) - bytes;
+  auto [end, more] = co_await net::async_read(*from, buffer + bytes, net::transfer_at_least(missing), kResult);
+  timer.cancel();
+  // An end is met again by the next read; time out is none.
+  co_return std::pair(error_code(), bytes + more);
+}
+
+// Passes on `bytes` as the fault wants it. False if the other side takes nothing more.
+Awaitable<bool> PassOn(std::shared_ptr<Pair> pair, tcp::socket* to, const char* data, size_t bytes) {
+  if (pair->fault.kind == FaultKind::kDelay) {
+    pair->Struck();
+    co_await Sleep(pair->fault.delay);
+  }
+  auto [ec, written] = co_await net::async_write(*to, net::buffer(data, bytes), kResult);
+  if (to == &pair->server && pair->second.is_open()) {
+    auto [ignored, also] = co_await net::async_write(pair->second, net::buffer(data, bytes), kResult);
+    if (!ignored) pair->Struck();
+  }
+  if (pair->fault.kind == FaultKind::kThrottle) {
+    pair->Struck();
+    co_await Sleep(std::chrono::milliseconds(bytes * 1000 / pair->fault.bytes_per_second));
+  }
+  co_return !ec;
+}
+
+// One direction, to its end.
+Awaitable<void> Pump(std::shared_ptr<Pair> pair, bool upstream) {
+  tcp::socket* from = upstream ? &pair->client : &pair->server;
+  tcp::socket* to = upstream ? &pair->server : &pair->client;
+  const bool placed = StrikesAtAPlace(pair->fault.kind) && pair->fault.upstream == upstream;
+  std::vector<char> buffer(kBufferBytes);
+  uint64_t passed = 0;
+  while (!pair->stalled) {
+    auto [ec, bytes] = co_await ReadSome(pair, from, net::buffer(buffer));
+    if (ec || pair->stalled) break;
+    if (pair->swallow) continue;
+    const size_t room = placed ? std::min<uint64_t>(bytes, pair->fault.after_bytes - passed) : bytes;
+    if (room > 0 && !co_await PassOn(pair, to, buffer.data(), room)) break;
+    passed += room;
+    if (placed && passed == pair->fault.after_bytes && !pair->swallow && !Strike(pair.get(), *to)) co_return;
+  }
+  if (pair->stalled || pair->swallow) co_return;
+  // The end of this direction; the other goes on.
+  Shutdown(*to);
+  if (upstream && pair->second.is_open()) Shutdown(pair->second);
+}
+
+// Reads what the second connection of kDuplicate is answered, and forgets it.
+Awaitable<void> Drain(std::shared_ptr<Pair> pair) {
+  std::vector<char> buffer(kBufferBytes);
+  for (;;) {
+    auto [ec, bytes] = co_await pair->second.async_read_some(net::buffer(buffer), kResult);
+    if (ec) co_return;
+  }
+}
+
+Awaitable<void> Connect(std::shared_ptr<Pair> pair, tcp::endpoint target) {
+  auto [ec] = co_await pair->server.async_connect(target, kResult);
+  // As if the proxy were not there.
+  if (ec) co_return Reset(pair->client);
+  const auto executor = co_await net::this_coro::executor;
+  error_code ignored;
+  pair->client.set_option(tcp::no_delay(true), ignored);
+  pair->server.set_option(tcp::no_delay(true), ignored);
+  if (pair->fault.kind == FaultKind::kDuplicate) {
+    auto [failed] = co_await pair->second.async_connect(target, kResult);
+    if (!failed) net::co_spawn(executor, Drain(pair), net::detached);
+  }
+  net::co_spawn(executor, Pump(pair, true), net::detached);
+  net::co_spawn(executor, Pump(pair, false), net::detached);
+}
+
+Awaitable<void> Accept(std::shared_ptr<tcp::acceptor> acceptor, tcp::endpoint target, FaultOptions options,
+                       std::pair<uint64_t, std::chrono::milliseconds> route_and_linger,
+                       std::shared_ptr<FaultProxy::Counts> counts) {
+  const auto [route, linger] = route_and_linger;
+  for (uint64_t connection = 0;; ++connection) {
+    auto [ec, socket] = co_await acceptor->async_accept(kResult);
+    if (!acceptor->is_open()) co_return;
+    // Out of descriptors, say; some will be free soon.
+    if (ec) {
+      co_await Sleep(std::chrono::milliseconds(10));
+      continue;
+    }
+    ++counts->connections;
+    auto pair = std::make_shared<Pair>(std::move(socket), FaultOf(options, route, connection), linger, counts);
+    net::co_spawn(acceptor->get_executor(), Connect(std::move(pair), target), net::detached);
+  }
+}
+
+}  // namespace
+
+FaultProxy::FaultProxy(net::io_context* io, FaultOptions options, std::chrono::milliseconds linger)
+    : io_(io), options_(std::move(options)), linger_(linger) {}
+
+FaultProxy::~FaultProxy() {
+  for (const auto& acceptor : acceptors_) {
+    error_code ignored;
+    acceptor->close(ignored);
+  }
+}
+
+tcp::endpoint FaultProxy::Add(const Route& route) {
+  auto acceptor = std::make_shared<tcp::acceptor>(*io_, route.listen);
+  const tcp::endpoint endpoint = acceptor->local_endpoint();
+  net::co_spawn(*io_, Accept(acceptor, route.target, options_, {acceptors_.size(), linger_}, counts_), net::detached);
+  acceptors_.push_back(std::move(acceptor));
+  return endpoint;
+}
+
+}  // namespace runnel::chaos

@@ -1,0 +1,96 @@
+// The same as reading.mjs with runnel.js as the reader under test: it comes back by itself, and is sent to other
+// transports and processes.
+import { attach, stream } from '../../bridges/web/runnel.js';
+import { webSocketClass } from './readers/web_socket.mjs';
+
+const TRANSPORTS = ['sse', 'websocket', 'poll'];
+
+function optionsFor(network, random) {
+  return {
+    transport: random.pick(TRANSPORTS), baseUrl: random.pick(network.fleet.sse).url, wsUrl: random.pick(network.fleet.ws).url,
+    WebSocket: webSocketClass(network.idleMs), idleTimeoutMs: network.idleMs, pollWaitSeconds: 1, backoffBaseMs: 30,
+    backoffCapMs: 500, maxRetries: 60, random: () => random.share(),
+  };
+}
+
+/** Breaks the connection in one of the ways that a program can. Returns the reading that goes on. */
+function disturb(reading, log, network, random) {
+  const how = random.pick(['drop', 'switch', 'move']);
+  if (how === 'drop') reading.drop();
+  if (how === 'switch') reading.switchTransport(random.pick(TRANSPORTS));
+  if (how !== 'move' || log.id === undefined) return reading;
+  // Not reading.cursor, which may be ahead of what was iterated.
+  reading.close();
+  return attach(log.id, { ...optionsFor(network, random), after: log.last, texts: [...log.texts] });
+}
+
+/** Where a reading has come from a cut, as the strict readers measure it. */
+function watch(onResume) {
+  let cutAt;
+  return {
+    onStatus: (status) => {
+      if (status === 'reconnecting') cutAt ??= performance.now();
+    },
+    heard: (silent) => {
+      if (cutAt !== undefined) onResume(performance.now() - cutAt, silent);
+      cutAt = undefined;
+    },
+  };
+}
+
+export async function readWithLibrary(network, log, random, { deadlineMs, onResume }) {
+  const { tally, script } = log;
+  const { onStatus, heard } = watch(onResume);
+  const on = log.connection('runnel.js');
+  let reading = stream(script.body(), { ...optionsFor(network, random), idempotencyKey: script.key, onStatus });
+  let cancelAt = script.cancelAt ?? Infinity;
+  let reconnects = 0;
+  const timer = setTimeout(() => {
+    tally.fault('stuck', `runnel.js ${reading.id} at ${log.last} of ${script.lastSeq}, ${reading.status} by ` +
+      `${reading.transport}, last ${reading.lastError?.code}: ${reading.lastError?.message}`);
+    reading.close();
+  }, deadlineMs);
+  try {
+    while (!log.ended && tally.faults === 0) {
+      // A failure is judged by its event; the rejection says the same.
+      reading.result.catch(() => {});
+      const disturbAfter = random.chance(0.6) ? random.whole(1, 60) : Infinity;
+      let taken = 0;
+      for await (const event of reading) {
+        // An iterator begins with the first event that its reading has read, and a reading may be iterated anew.
+        if (event.seq <= (reading.taken ?? 0)) continue;
+        reading.taken = event.seq;
+        heard(reading.lastError?.code === 'idle_timeout');
+        log.apply(event, on);
+        if (event.seq >= cancelAt) {
+          cancelAt = Infinity;
+          reading.cancel().catch(() => {});
+        }
+        if (log.ended || tally.faults > 0 || ++taken >= disturbAfter) break;
+      }
+      if (log.ended || tally.faults > 0) break;
+      tally.hops++;
+      // What it was made to do counts as no cut.
+      reconnects--;
+      const before = reading;
+      reading = disturb(reading, log, network, random);
+      if (reading !== before) reconnects += before.stats.reconnects;
+    }
+    if (log.terminal?.type === 'done') await checkResult(reading, log);
+  } catch (error) {
+    if (!(log.ended && log.terminal.type === 'failed')) tally.fault('refused', `runnel.js ${reading.id}: ${error.stack}`);
+  } finally {
+    clearTimeout(timer);
+    reading.close();
+  }
+  reconnects += reading.stats.reconnects;
+  for (let i = 0; i < reconnects; i++) tally.cut('runnel.js', 'reconnected');
+  return reconnects > 0;
+}
+
+async function checkResult(reading, log) {
+  const result = await reading.result;
+  const right = log.script.texts(log.last - 1).every((text, choice) => text === (result.texts[choice] ?? ''));
+  if (!result.verified) log.tally.fault('unverified', `runnel.js ${reading.id}`);
+  if (result.verified && !right) log.tally.fault('falseVerified', `runnel.js ${reading.id}: ${JSON.stringify(result.texts)}`);
+}

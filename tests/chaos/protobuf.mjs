@@ -1,0 +1,132 @@
+// As much of Protobuf as the messages of Runnel need, written from its specification: a reader that shares no code with
+// the bridge it checks.
+import { Wrong } from './faults.mjs';
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+function varint(value) {
+  const bytes = [];
+  let left = BigInt(value);
+  do {
+    bytes.push(Number(left & 0x7fn) | (left > 0x7fn ? 0x80 : 0));
+    left >>= 7n;
+  } while (left > 0n);
+  return Buffer.from(bytes);
+}
+
+export const field = {
+  number: (tag, value) => (value ? Buffer.concat([varint(tag << 3), varint(value)]) : Buffer.alloc(0)),
+  // Also if it is 0: for fields whose absence says something else.
+  present: (tag, value) => Buffer.concat([varint(tag << 3), varint(value)]),
+  bytes: (tag, value) => {
+    const body = Buffer.from(value);
+    return Buffer.concat([varint((tag << 3) | 2), varint(body.length), body]);
+  },
+  text: (tag, value) => (value ? field.bytes(tag, value) : Buffer.alloc(0)),
+  map: (tag, pairs) => Buffer.concat(Object.entries(pairs).map(([key, value]) =>
+    field.bytes(tag, Buffer.concat([field.text(1, key), field.text(2, value)])))),
+};
+
+/** The fields of a message: Map from tag to the list of its values (numbers, or Buffers). */
+export function decode(buffer) {
+  const fields = new Map();
+  let at = 0;
+  const readVarint = () => {
+    let value = 0n;
+    for (let shift = 0n; ; shift += 7n) {
+      if (at >= buffer.length || shift > 63n) throw new Wrong('a broken varint');
+      const byte = buffer[at++];
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte < 0x80) return Number(BigInt.asUintN(64, value));
+    }
+  };
+  while (at < buffer.length) {
+    const key = readVarint();
+    const size = { 1: () => 8, 2: readVarint, 5: () => 4 }[key & 7];
+    let value;
+    if ((key & 7) === 0) {
+      value = readVarint();
+    } else {
+      if (size === undefined) throw new Wrong(`wire type ${key & 7}`);
+      const length = size();
+      if (at + length > buffer.length) throw new Wrong('a field beyond the end of its message');
+      value = buffer.subarray(at, at + length);
+      at += length;
+    }
+    fields.set(key >> 3, [...(fields.get(key >> 3) ?? []), value]);
+  }
+  return fields;
+}
+
+const text = (fields, tag) => utf8.decode(fields.get(tag)?.at(-1) ?? Buffer.alloc(0));
+const number = (fields, tag) => fields.get(tag)?.at(-1) ?? 0;
+const message = (fields, tag) => (fields.has(tag) ? decode(fields.get(tag).at(-1)) : undefined);
+
+const FINISH = [null, 'stop', 'length', 'cancelled', 'content_filter'];
+
+function payload(event) {
+  const started = message(event, 10);
+  if (started) return { type: 'started', model: text(started, 1), prompt_tokens: number(started, 3) };
+  const delta = message(event, 11);
+  if (delta) return { type: 'delta', choice: number(delta, 1), text: text(delta, 2), tokens: number(delta, 3) };
+  const done = message(event, 12);
+  if (done) {
+    const choices = (done.get(2) ?? []).map(decode).map((end) => ({
+      index: number(end, 1), finish_reason: FINISH[number(end, 2)], text_bytes: number(end, 3),
+      crc32: (end.get(4)?.at(-1).readUInt32LE() ?? 0).toString(16).padStart(8, '0'),
+    }));
+    return { type: 'done', events: number(done, 1), choices };
+  }
+  const failed = message(event, 13);
+  if (failed) {
+    return { type: 'failed', error: { code: text(failed, 1), message: text(failed, 2), retryable: !!number(failed, 3) } };
+  }
+  const gap = message(event, 14);
+  if (!gap) throw new Wrong('an event without a payload');
+  const choices = (gap.get(4) ?? []).map(decode).map((choice) => ({ index: number(choice, 1), text: text(choice, 2) }));
+  return { type: 'gap', requested_after: number(gap, 1), first_available: number(gap, 2),
+    snapshot: { seq: number(event, 2), choices } };
+}
+
+/** A GenerationEvent as the object that JSON has for it. */
+export function eventOf(buffer) {
+  const event = decode(buffer);
+  const first = number(event, 3);
+  return { ...payload(event), gen: text(event, 1), seq: number(event, 2), ...(first && { first_seq: first }) };
+}
+
+/** A WebSocketServerMessage as the object that JSON has for it. */
+export function serverMessageOf(buffer) {
+  const fields = decode(buffer);
+  const req = text(fields, 15) || undefined;
+  if (fields.has(1)) return { type: 'hello', v: number(message(fields, 1), 1), max_streams: number(message(fields, 1), 2) };
+  const attached = message(fields, 2);
+  if (attached) {
+    const status = ['', 'queued', 'running', 'done', 'failed'][number(attached, 4)];
+    return { type: 'attached', req, gen: text(attached, 1), after: number(attached, 2), last_seq: number(attached, 3), status };
+  }
+  if (fields.has(3)) return { ...eventOf(fields.get(3).at(-1)), req };
+  const error = message(fields, 4);
+  if (error) {
+    return { type: 'error', req, gen: text(error, 5) || undefined,
+      error: { code: text(error, 1), message: text(error, 2), status: number(error, 3) } };
+  }
+  if (fields.has(5)) return { type: 'pong' };
+  if (fields.has(6)) return { type: 'goaway', reason: text(message(fields, 6), 1) };
+  throw new Wrong('a server message without a kind');
+}
+
+/** GenerateRequest of a script. */
+export function generateRequest(script) {
+  const detach = script.detachMs;
+  return Buffer.concat([
+    field.text(3, 'go'),
+    field.bytes(4, field.present(7, script.seed)),
+    field.present(5, Math.max(script.tokens, 1)),
+    field.present(6, script.choices),
+    detach === undefined ? Buffer.alloc(0)
+      : field.bytes(8, Buffer.concat([field.number(1, Math.floor(detach / 1000)), field.number(2, (detach % 1000) * 1e6)])),
+    field.text(10, script.key),
+    field.map(11, script.metadata()),
+  ]);
+}

@@ -1,0 +1,37 @@
+// One HTTP request, its connection its own unless an agent is given. Every wait has an end.
+import http from 'node:http';
+import { Break } from '../faults.mjs';
+
+const MAX_BODY = 8 << 20;
+
+/** Resolves with the response, whose body is still to be read. */
+export function request(url, { method = 'GET', headers = {}, body, idleMs, agent = false, signal } = {}) {
+  return new Promise((resolve, reject) => {
+    const sent = http.request(url, { method, headers, agent, signal });
+    // The socket's own timer: it starts anew with every byte.
+    sent.setTimeout(idleMs, () => sent.destroy(new Break('silence', { silent: true })));
+    sent.on('response', resolve);
+    sent.on('error', (error) => reject(error instanceof Break ? error : new Break(error.code ?? error.message, { cause: error })));
+    sent.end(body);
+  });
+}
+
+/** The chunks of a body; ends only if the body is whole. */
+export async function* chunks(response) {
+  try {
+    for await (const chunk of response) yield chunk;
+  } catch (error) {
+    throw error instanceof Break ? error : new Break(error.code ?? error.message, { cause: error });
+  }
+}
+
+export async function bodyText(response) {
+  const parts = [];
+  let length = 0;
+  for await (const chunk of chunks(response)) {
+    length += chunk.length;
+    if (length > MAX_BODY) throw new Break('a body without an end');
+    parts.push(chunk);
+  }
+  return Buffer.concat(parts).toString();
+}

@@ -1,0 +1,150 @@
+// One stream read to its end by a reader that hops between transports and processes, and comes back whenever it is cut.
+import { Break, Refused, refusal } from './faults.mjs';
+import { readGrpc } from './readers/grpc.mjs';
+import { bodyText, request } from './readers/http.mjs';
+import { readPoll } from './readers/poll.mjs';
+import { readSse } from './readers/sse.mjs';
+import { WsConnection } from './readers/ws.mjs';
+
+export const TRANSPORTS = ['fetch', 'post', 'eventsource', 'poll', 'ws', 'proto', 'grpc'];
+const SHARED_STREAMS = 8;
+
+/** Sockets that several readers use at once. */
+class SocketPool {
+  #open = new Map();
+
+  async take(bridge, format, options, random) {
+    const key = `${bridge.name} ${format}`;
+    const shared = (this.#open.get(key) ?? []).filter(({ usable, users }) => usable && users < SHARED_STREAMS);
+    if (shared.length > 0 && random.chance(0.7)) {
+      const connection = random.pick(shared);
+      connection.users++;
+      return connection;
+    }
+    const connection = Object.assign(await WsConnection.open(bridge.url, { format, ...options }), { users: 1 });
+    this.#open.set(key, [...(this.#open.get(key) ?? []).filter(({ usable }) => usable), connection]);
+    return connection;
+  }
+
+  release(connection) {
+    if (--connection.users === 0) connection.close();
+  }
+}
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const comesBack = (error) => error instanceof Break || (error instanceof Refused && error.retryable);
+
+/** Opens readings of one fleet. */
+export class Network {
+  constructor(fleet, idleMs) {
+    Object.assign(this, { fleet, idleMs, pool: new SocketPool() });
+  }
+
+  /** The events after a cursor over `transport`, by a process that `random` picks. */
+  async* read(transport, { random, ...what }) {
+    const options = { ...what, idleMs: this.idleMs };
+    if (transport === 'grpc') return yield* readGrpc(this.fleet.grpcAt, options);
+    if (transport === 'ws' || transport === 'proto') {
+      const format = transport === 'ws' ? 'json' : 'proto';
+      const connection = await this.pool.take(random.pick(this.fleet.ws), format, { idleMs: this.idleMs }, random);
+      try {
+        yield* connection.read(options);
+      } finally {
+        this.pool.release(connection);
+      }
+      return undefined;
+    }
+    const origin = random.pick(this.fleet.sse).url;
+    if (transport === 'poll') return yield* readPoll(origin, { ...options, waitSeconds: random.pick([undefined, 1, 2]) });
+    return yield* readSse(origin, { ...options, style: transport });
+  }
+
+  /** Asks the engine to stop, as often as it takes to be heard. */
+  async cancel(id, random, deadline) {
+    for (;;) {
+      try {
+        const url = `${random.pick(this.fleet.sse).url}/v1/generations/${id}/cancel`;
+        const response = await request(url, { method: 'POST', idleMs: this.idleMs });
+        const text = await bodyText(response);
+        if (response.statusCode === 200) return;
+        throw refusal('cancel', response.statusCode, text);
+      } catch (error) {
+        if (!comesBack(error) || Date.now() > deadline) throw error;
+        await pause(random.whole(0, 60));
+      }
+    }
+  }
+}
+
+/**
+ * Reads to the end, then once more after it. `onResume(ms, silent)`: from a cut to the
+ * next event; silent if nobody was told of it. Resolves true if the reader
+ * was cut at least once; counts what is wrong in the log's tally.
+ */
+export async function readToEnd(network, log, random, { deadlineMs, onResume }) {
+  const { tally, script } = log;
+  const deadline = Date.now() + deadlineMs;
+  let cancelAt = script.cancelAt ?? Infinity;
+  let cutAt;
+  let cuts = 0;
+  for (let again = 0; !log.ended; again++) {
+    if (Date.now() > deadline) {
+      tally.fault('stuck', `${log.id ?? script.key} at ${log.last} of ${script.lastSeq}, last ${cutAt?.why}`);
+      return cuts > 0;
+    }
+    const transport = random.pick(TRANSPORTS);
+    const on = log.connection(transport);
+    const hopAfter = random.chance(0.5) ? random.whole(1, 40) : Infinity;
+    let heard = performance.now();
+    let taken = 0;
+    try {
+      for await (const event of network.read(transport, { script, id: log.id, after: log.last, random })) {
+        log.apply(event, on);
+        heard = performance.now();
+        if (cutAt !== undefined) onResume(heard - cutAt.at, cutAt.silent);
+        cutAt = undefined;
+        if (tally.faults > 0 || log.ended) break;
+        if (++taken >= hopAfter) break;
+        if (event.seq >= cancelAt) {
+          cancelAt = Infinity;
+          await network.cancel(log.id, random, deadline);
+        }
+      }
+      if (tally.faults > 0) return cuts > 0;
+      if (!log.ended) tally.hops++;
+    } catch (error) {
+      if (!comesBack(error)) {
+        tally.fault('refused', `${log.id ?? script.key} after ${log.last} on ${transport}: ${error.stack}`);
+        return cuts > 0;
+      }
+      cuts++;
+      tally.cut(transport, error.kind ?? `${error.status} ${error.code}`);
+      // One that was silent was cut when it was last heard; the rest when we saw it.
+      if (cutAt !== undefined) cutAt.silent ||= error.silent === true;
+      cutAt ??= { at: error.silent ? heard : performance.now(), silent: error.silent === true,
+        why: `${transport} ${error.message}` };
+      await pause(random.whole(0, 60));
+    }
+  }
+  await readBeyondEnd(network, log, random, deadline);
+  return cuts > 0;
+}
+
+/** After the terminal event there is nothing, or on a WebSocket that event again. */
+async function readBeyondEnd(network, log, random, deadline) {
+  for (;;) {
+    const transport = random.pick(TRANSPORTS);
+    try {
+      for await (const event of network.read(transport, { script: log.script, id: log.id, after: log.last, random })) {
+        const repeated = (transport === 'ws' || transport === 'proto') && event.seq === log.last && event.type === log.terminal.type;
+        if (!repeated) log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${JSON.stringify(event)}`);
+      }
+      return;
+    } catch (error) {
+      if (!comesBack(error) || Date.now() > deadline) {
+        return log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${error.stack}`);
+      }
+      await pause(random.whole(0, 60));
+    }
+  }
+}
