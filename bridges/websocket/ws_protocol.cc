@@ -68,8 +68,9 @@ absl::Status ReadGenerate(const json& object, v1::WebSocketGenerate* generate) {
 
 absl::Status ReadResume(const json& object, v1::WebSocketResume* resume) {
   RETURN_IF_ERROR(ReadGen(object, resume->mutable_generation_id()));
-  // Never zero for what cannot be read: that would repeat the whole answer unseen.
-  if (const auto after = object.find("after"); after != object.end() && !after->is_null()) {
+  // Never zero for what cannot be read: that would repeat the whole answer unseen. Nor for null, which is what
+  // JavaScript makes of NaN.
+  if (const auto after = object.find("after"); after != object.end()) {
     if (!after->is_number_unsigned()) return BadFrame("after must be a whole number of at least 0");
     resume->set_after_seq(after->get<uint64_t>());
   }

@@ -78,7 +78,7 @@ TEST(ParseClientMessage, ReadsEveryMessage) {
 }
 
 TEST(ParseClientMessage, ResumeWithoutAfterReadsFromTheBeginning) {
-  const auto message = Parse(R"({"type":"resume","gen":"gen_abcdefghijklmnopqrstuvwxyz","after":null,"on_gap":null})");
+  const auto message = Parse(R"({"type":"resume","gen":"gen_abcdefghijklmnopqrstuvwxyz","on_gap":null})");
   EXPECT_EQ(message.resume().after_seq(), 0u);
   EXPECT_EQ(message.resume().gap_policy(), v1::GAP_POLICY_UNSPECIFIED);
 }
@@ -123,6 +123,7 @@ TEST(ParseClientMessage, RefusesWhatIsNoMessage) {
       R"({"type":"resume","gen":"gen_ABCDEFGHIJKLMNOPQRSTUVWXYZ"})",
       R"({"type":"resume","gen":"gen_abcdefghijklmnopqrstuvwxy"})",
       R"({"type":"resume","gen":"gen_abcdefghijklmnopqrstuvwxyz:17"})",
+      R"({"type":"resume",)" + gen + R"(,"after":null})",
       R"({"type":"resume",)" + gen + R"(,"after":-1})",
       R"({"type":"resume",)" + gen + R"(,"after":1.5})",
       R"({"type":"resume",)" + gen + R"(,"after":1e3})",
