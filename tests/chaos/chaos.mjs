@@ -57,7 +57,7 @@ function scriptOf(random, index) {
 
 // Half of the silent faults are left out, as each costs its reader the whole idle time.
 const CLIENT_FAULTS = ['cut', 'cut', 'reset', 'reset', 'truncate', 'half_open', 'stall', 'delay', 'throttle', 'buffer', 'duplicate'];
-const LINK_FAULTS = ['cut', 'reset', 'truncate', 'delay', 'buffer', 'duplicate'];
+const LINK_FAULTS = ['cut', 'cut', 'reset', 'reset', 'truncate', 'delay', 'buffer', 'duplicate'];
 
 function times(list) {
   const sorted = list.sort((a, b) => a - b);
@@ -68,8 +68,9 @@ function times(list) {
 async function main() {
   const fleet = await startFleet({
     clientFaults: [`--seed=${seed}`, `--faults=${CLIENT_FAULTS}`, `--share=${values.share}`, '--linger=8s'],
+    // There are few of these connections, and each carries the streams of a whole thread.
     linkFaults: values.no_link_faults ? undefined
-      : [`--seed=${seed}`, `--faults=${LINK_FAULTS}`, `--share=${values.share}`, '--max_down_bytes=60000', '--max_up_bytes=4000',
+      : [`--seed=${seed}`, `--faults=${LINK_FAULTS}`, '--share=0.9', '--max_down_bytes=100000', '--max_up_bytes=4000',
         '--up_share=0.3', '--linger=3s'],
     flags: { sse: ['--heartbeat_interval=1s', '--write_timeout=2s'], ws: ['--ping_interval=1s', '--write_timeout=2s'] },
   });

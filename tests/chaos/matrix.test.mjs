@@ -1,0 +1,322 @@
+// Resume from anywhere to anywhere: every transport to every other, at every event, through different processes; and
+// the documented answer to every cursor that is not one.
+import assert from 'node:assert/strict';
+import test, { after, before } from 'node:test';
+import { CheckedLog, Tally } from './checked_log.mjs';
+import { Refused, refusal } from './faults.mjs';
+import { startFleet } from './fleet.mjs';
+import { bodyText, request } from './readers/http.mjs';
+import { readGrpc } from './readers/grpc.mjs';
+import { poll, readPoll } from './readers/poll.mjs';
+import { readSse, start } from './readers/sse.mjs';
+import { readWs } from './readers/ws.mjs';
+import { Script } from './script.mjs';
+
+const TRANSPORTS = ['fetch', 'post', 'eventsource', 'poll', 'ws', 'proto', 'grpc'];
+const UNKNOWN = `gen_${'a'.repeat(26)}`;
+const idleMs = 10_000;
+let fleet;
+let next = 0;
+
+before(async () => (fleet = await startFleet()));
+after(() => fleet.stop());
+
+/** The events after a cursor; the process is another one each time. */
+function read(transport, what) {
+  const at = next++ % 2;
+  const options = { ...what, idleMs };
+  if (transport === 'grpc') return readGrpc(fleet.grpc, options);
+  if (transport === 'ws') return readWs(fleet.ws[at].url, { ...options, format: 'json' });
+  if (transport === 'proto') return readWs(fleet.ws[at].url, { ...options, format: 'proto' });
+  if (transport === 'poll') return readPoll(fleet.sse[at].url, options);
+  return readSse(fleet.sse[at].url, { ...options, style: transport });
+}
+
+function scriptOf(more) {
+  return new Script({ seed: 1000 + next, tokens: 12, pace: 100_000, firstTokenMs: 0, key: `matrix-${next++}`, ...more });
+}
+
+/** A log as if all up to `seq` had been read. */
+function logAfter(script, id, seq) {
+  const log = new CheckedLog(script, new Tally());
+  return Object.assign(log, { id, last: seq, texts: script.texts(seq) });
+}
+
+async function readAll(log, transport) {
+  const on = log.connection(transport);
+  for await (const event of read(transport, { script: log.script, id: log.id, after: log.last })) log.apply(event, on);
+}
+
+function checkWhole(log, what) {
+  assert.deepEqual(log.tally.firstFaults, [], what);
+  assert.ok(log.ended, `${what}: no terminal event`);
+}
+
+async function finished(script = scriptOf()) {
+  const log = new CheckedLog(script, new Tally());
+  await readAll(log, 'grpc');
+  checkWhole(log, 'grpc');
+  return log;
+}
+
+async function inParallel(tasks, width) {
+  const left = tasks[Symbol.iterator]();
+  await Promise.all(Array.from({ length: width }, async () => {
+    for (const task of left) await task();
+  }));
+}
+
+for (const choices of [1, 2]) {
+  test(`ended, ${choices} choices: every transport from every event on`, async () => {
+    const { script, id } = await finished(scriptOf({ choices }));
+    for (const transport of TRANSPORTS) {
+      for (let seq = 0; seq < script.lastSeq; seq++) {
+        const log = logAfter(script, id, seq);
+        await readAll(log, transport);
+        checkWhole(log, `${transport} after ${seq}`);
+      }
+    }
+  });
+}
+
+test('live: every transport to every other at every event, merged ones too', async () => {
+  const tasks = [];
+  for (const from of TRANSPORTS) {
+    for (const to of TRANSPORTS) {
+      for (let seq = 0; seq <= 14; seq++) tasks.push(() => hop(from, to, seq));
+    }
+  }
+  await inParallel(tasks, 60);
+});
+
+async function hop(from, to, seq) {
+  const script = scriptOf({ pace: 200, firstTokenMs: 5 });
+  const first = new CheckedLog(script, new Tally());
+  const on = first.connection(from);
+  for await (const event of read(from, { script, after: 0 })) {
+    first.apply(event, on);
+    // May be beyond `seq`, if that is in the middle of a merged event.
+    if (event.seq >= seq) break;
+  }
+  assert.deepEqual(first.tally.firstFaults, [], from);
+  if (seq >= script.lastSeq) return;
+  const rest = logAfter(script, first.id, seq);
+  await readAll(rest, to);
+  checkWhole(rest, `${from} to ${to} after ${seq}`);
+}
+
+test('live: a hop after each event, every transport to every other', async () => {
+  // An Eulerian circuit of the complete graph with loops: all 49 pairs, one after the other.
+  const way = TRANSPORTS.flatMap((_, step) => TRANSPORTS.map((_, i) => TRANSPORTS[(i * step) % TRANSPORTS.length]));
+  const script = scriptOf({ tokens: 200, pace: 60, firstTokenMs: 5 });
+  const log = new CheckedLog(script, new Tally());
+  for (const transport of way) {
+    const on = log.connection(transport);
+    for await (const event of read(transport, { script, id: log.id, after: log.last })) {
+      log.apply(event, on);
+      break;
+    }
+  }
+  assert.ok(!log.ended, 'it ended before all pairs had their turn');
+  await readAll(log, 'grpc');
+  checkWhole(log, 'after 49 hops');
+});
+
+test('many readers of one generation at once, each from a place of its own', async () => {
+  const script = scriptOf({ tokens: 100, pace: 200, firstTokenMs: 5 });
+  const id = await start(fleet.sse[0].url, script, { idleMs });
+  const logs = [];
+  for (let seq = 0; seq <= 20; seq += 5) {
+    // Those that begin later must wait until their cursor is no longer beyond the end.
+    for (const transport of TRANSPORTS) logs.push({ transport, log: logAfter(script, id, seq) });
+  }
+  for await (const event of read('grpc', { script, id, after: 0 })) {
+    if (event.seq >= 20) break;
+  }
+  await Promise.all(logs.map(({ transport, log }) => readAll(log, transport)));
+  for (const { transport, log } of logs) checkWhole(log, transport);
+});
+
+async function collect(reading) {
+  const events = [];
+  for await (const event of reading) events.push(event);
+  return events;
+}
+
+async function refusalOf(reading) {
+  try {
+    const events = await collect(reading);
+    return `no refusal but ${JSON.stringify(events)}`;
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    return `${error.status} ${error.code}`;
+  }
+}
+
+test('a cursor beyond the end: gap with all the text, then the end', async () => {
+  const { script, id, last, terminal } = await finished();
+  for (const transport of TRANSPORTS) {
+    for (const beyond of [last + 1, last + 1000, 2 ** 50]) {
+      const [gap, ...rest] = await collect(read(transport, { script, id, after: beyond }));
+      const what = `${transport} after ${beyond}: ${JSON.stringify(gap)}`;
+      assert.equal(gap?.type, 'gap', what);
+      assert.deepEqual([gap.requested_after, gap.snapshot.seq, gap.first_available], [beyond, last - 1, last], what);
+      assert.deepEqual(gap.snapshot.choices.map(({ text }) => text), script.texts(), what);
+      assert.deepEqual(rest.map(({ seq, type }) => ({ seq, type })), [{ seq: last, type: terminal.type }], what);
+    }
+  }
+});
+
+test('a cursor beyond the end of a live one: gap, then what follows', async () => {
+  for (const transport of TRANSPORTS) {
+    const script = scriptOf({ tokens: 60, pace: 100, firstTokenMs: 100 });
+    const id = await start(fleet.sse[0].url, script, { idleMs });
+    const log = logAfter(script, id, 0);
+    const on = log.connection(transport);
+    let gaps = 0;
+    for await (const event of read(transport, { script, id, after: 1_000_000 })) {
+      if (event.type !== 'gap') {
+        log.apply(event, on);
+        continue;
+      }
+      gaps++;
+      assert.deepEqual(event.snapshot.choices.map(({ text }) => text ?? ''), script.texts(event.snapshot.seq), transport);
+      Object.assign(log, { last: event.snapshot.seq, texts: script.texts(event.snapshot.seq) });
+    }
+    assert.equal(gaps, 1, transport);
+    checkWhole(log, transport);
+  }
+});
+
+test('on_gap=fail: 410 instead', async () => {
+  const { id, last } = await finished();
+  for (const path of [`/events?on_gap=fail&after=${last + 1}`, `?on_gap=fail&after=${last + 1}`]) {
+    const response = await request(`${fleet.sse[0].url}/v1/generations/${id}${path}`, { idleMs });
+    const error = refusal('SSE', response.statusCode, await bodyText(response));
+    assert.equal(`${error.status} ${error.code}`, '410 after_beyond_end', path);
+  }
+});
+
+test('an id that never was: 404 everywhere, at once', async () => {
+  for (const transport of TRANSPORTS) {
+    for (const seq of [0, 17]) {
+      const answer = await refusalOf(read(transport, { script: scriptOf(), id: UNKNOWN, after: seq }));
+      assert.equal(answer, '404 generation_not_found', `${transport} after ${seq}`);
+    }
+  }
+});
+
+test('an id that was purged: 410 everywhere, and deleting it again is fine', async () => {
+  const { script, id, last } = await finished();
+  for (let i = 0; i < 2; i++) {
+    const response = await request(`${fleet.sse[i].url}/v1/generations/${id}`, { method: 'DELETE', idleMs });
+    assert.equal(response.statusCode, 204);
+  }
+  for (const transport of TRANSPORTS) {
+    for (const seq of [0, 5, last, last + 1]) {
+      const answer = await refusalOf(read(transport, { script, id, after: seq }));
+      // gRPC has one code for both; the reason tells them apart.
+      const expected = transport === 'grpc' ? '404 generation_expired' : '410 generation_expired';
+      assert.equal(answer, expected, `${transport} after ${seq}`);
+    }
+  }
+  const snapshot = await request(`${fleet.sse[0].url}/v1/generations/${id}`, { idleMs });
+  assert.equal(snapshot.statusCode, 410);
+  snapshot.resume();
+});
+
+test('deleting one that runs ends its readers, and it is gone', async () => {
+  // A poll that comes after it finds nothing any more.
+  for (const transport of TRANSPORTS.filter((each) => each !== 'poll')) {
+    const script = scriptOf({ tokens: 1000, pace: 50, cancelAt: 3 });
+    const log = new CheckedLog(script, new Tally());
+    const on = log.connection(transport);
+    for await (const event of read(transport, { script, after: 0 })) {
+      log.apply(event, on);
+      if (event.seq === 3) {
+        const response = await request(`${fleet.sse[0].url}/v1/generations/${log.id}`, { method: 'DELETE', idleMs });
+        assert.equal(response.statusCode, 204);
+      }
+    }
+    checkWhole(log, transport);
+    assert.equal(log.terminal.choices[0].finish_reason, 'cancelled');
+    assert.match(await refusalOf(read(transport, { script, id: log.id, after: 3 })), /generation_expired$/, transport);
+  }
+});
+
+test('a cursor that cannot be read: 400, never a start from zero', async () => {
+  const { id, last } = await finished();
+  const other = `gen_${'b'.repeat(26)}`;
+  const bad = ['-1', '+1', '1.5', '01', 'x', '%20', '1e3', '18446744073709551616', `${other}:3`, `${id}:`, `${id}:x`, `${id}:-1`, ''];
+  for (const cursor of bad) {
+    for (const path of [`/events?after=${cursor}`, `?after=${cursor}`]) {
+      const response = await request(`${fleet.sse[0].url}/v1/generations/${id}${path}`, { idleMs });
+      assert.equal(response.statusCode, 400, `${path}: ${await bodyText(response)}`);
+    }
+    // An empty header says nothing.
+    if (cursor === '' || cursor === '%20') continue;
+    const response = await request(`${fleet.sse[0].url}/v1/generations/${id}/events`, { idleMs, headers: { 'last-event-id': cursor } });
+    assert.equal(response.statusCode, 400, `last-event-id ${cursor}: ${await bodyText(response)}`);
+  }
+  const good = await poll(fleet.sse[0].url, { id, after: `${id}:${last - 1}`, idleMs });
+  assert.equal(good.events.length, 1);
+  for (const cursor of [-1, 1.5, 'x', '1', null, 2 ** 64]) {
+    const answer = await refusalOf(readWs(fleet.ws[0].url, { id, after: cursor, format: 'json', idleMs }));
+    assert.match(answer, /^400 /, `resume after ${cursor}`);
+  }
+});
+
+test('at the very end: 204, or the terminal event once more', async () => {
+  const { script, id, last, terminal } = await finished();
+  for (const transport of TRANSPORTS) {
+    const events = await collect(read(transport, { script, id, after: last }));
+    const repeats = transport === 'ws' || transport === 'proto';
+    assert.deepEqual(events.map(({ seq, type }) => ({ seq, type })), repeats ? [{ seq: last, type: terminal.type }] : [], transport);
+  }
+  const response = await request(`${fleet.sse[0].url}/v1/generations/${id}/events?after=0`,
+    { idleMs, headers: { 'last-event-id': `${id}:${last}` } });
+  assert.equal(response.statusCode, 204, 'the header wins over the URL');
+});
+
+test('the same key and request attach, on every transport; another request is refused', async () => {
+  for (const first of TRANSPORTS) {
+    const script = scriptOf();
+    const log = new CheckedLog(script, new Tally());
+    await readAll(log, first);
+    checkWhole(log, first);
+    for (const again of TRANSPORTS) {
+      const repeat = new CheckedLog(script, new Tally());
+      await readAll(repeat, again);
+      checkWhole(repeat, `${first}, then ${again}`);
+      assert.equal(repeat.id, log.id, `${first}, then ${again}`);
+      const other = new Script({ ...script, seed: script.seed + 1 });
+      const answer = await refusalOf(read(again, { script: other, after: 0 }));
+      // gRPC's INVALID_ARGUMENT; the reason says which.
+      assert.equal(answer, again === 'grpc' ? '400 idempotency_mismatch' : '422 idempotency_mismatch', `${first}, then ${again}`);
+    }
+  }
+});
+
+test('a POST that is made again with Last-Event-ID goes on, by id or by key', async () => {
+  const { script, id, last } = await finished();
+  for (let seq = 1; seq < last; seq++) {
+    for (const [cursor, key] of [[`${id}:${seq}`, undefined], [String(seq), script.key], [`${id}:${seq}`, script.key]]) {
+      const response = await request(`${fleet.sse[seq % 2].url}/v1/generations`, {
+        method: 'POST', idleMs, body: JSON.stringify(script.body()),
+        headers: { 'content-type': 'application/json', accept: 'text/event-stream', 'last-event-id': cursor,
+          ...(key && { 'idempotency-key': key }) },
+      });
+      const text = await bodyText(response);
+      assert.equal(response.statusCode, 200, text);
+      const ids = [...text.matchAll(/^id: (.*)$/gm)].map(([, each]) => each);
+      assert.equal(ids.at(-1), `${id}:${last}`);
+      const { first_seq, seq: covered } = JSON.parse(/^data: (.*)$/m.exec(text)[1]);
+      assert.equal(first_seq ?? covered, seq + 1);
+    }
+  }
+  const bare = await request(`${fleet.sse[0].url}/v1/generations`, {
+    method: 'POST', idleMs, body: JSON.stringify(script.body()),
+    headers: { 'content-type': 'application/json', accept: 'text/event-stream', 'last-event-id': '3' },
+  });
+  assert.equal(bare.statusCode, 400, await bodyText(bare));
+});
