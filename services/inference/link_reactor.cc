@@ -132,6 +132,7 @@ void LinkReactor::Attach(uint32_t number, GenerationManager::Started started, ui
     nothing_left.set_attachment(number);
     nothing_left.mutable_detached();
     replies_.push_back(std::move(nothing_left));
+    told_detached_[number] = true;
   } else {
     slots_[number] = attachment;
     if (!std::exchange(attachment->has_news, true)) news_.push_back(std::move(attachment));
@@ -146,7 +147,11 @@ void LinkReactor::HandleDetach(uint32_t number) {
   reply.set_attachment(number);
   reply.mutable_detached();
   base::MutexLock lock(&mu_);
-  if (number < slots_.size()) attachment = std::move(slots_[number]);
+  if (number < slots_.size()) {
+    attachment = std::move(slots_[number]);
+    // A second answer would reach whoever has the number by then.
+    if (told_detached_[number]) return;
+  }
   replies_.push_back(std::move(reply));
   lock.Release();
   MaybeWrite();
@@ -168,8 +173,14 @@ void LinkReactor::HandleAsk(uint32_t number) {
 bool LinkReactor::CheckFree(uint32_t number) {
   {
     base::MutexLock lock(&mu_);
-    if (number < options_->max_attachments && number >= slots_.size()) slots_.resize(number + 1);
-    if (number < slots_.size() && slots_[number] == nullptr) return true;
+    if (number < options_->max_attachments && number >= slots_.size()) {
+      slots_.resize(number + 1);
+      told_detached_.resize(number + 1);
+    }
+    if (number < slots_.size() && slots_[number] == nullptr) {
+      told_detached_[number] = false;
+      return true;
+    }
   }
   BeginEnd(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
                         absl::StrCat("attachment ", number, " is in use, or not below ", options_->max_attachments)));

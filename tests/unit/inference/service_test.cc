@@ -317,6 +317,20 @@ TEST_F(LinkTest, AttachAtTheEndIsAttachedThenDetached) {
   EXPECT_THAT(seen, ::testing::ElementsAre("attached", "detached"));
 }
 
+// Two of them would free the number twice, and the second time it is another attachment's.
+TEST_F(LinkTest, DetachThatCrossesTheEndIsAnsweredOnce) {
+  const std::string id = Finished(4, 10);
+  Attach(5, id, 12);
+  Detach(5);
+  Attach(5, id, 11);
+  std::vector<std::string> seen;
+  bool ended = false;
+  ReadUntil([&] { return ended; },
+            [&](const v1::LinkReply& reply) { seen.push_back(reply.has_attached() ? "attached" : "detached"); },
+            [&](const v1::LinkEvent& event) { ended = event.event().has_done(); });
+  EXPECT_THAT(seen, ::testing::ElementsAre("attached", "detached", "attached"));
+}
+
 TEST_F(LinkTest, RejectsWithTheReason) {
   Attach(1, "gen_nothing", 0);
   Generate(2, v1::GenerateRequest());
