@@ -3,7 +3,7 @@
 #
 #   deploy/local/install.sh [--with-tests] [--without-llama] [--without-model]
 #
-#   --with-tests     also what the tests need: clang, Chromium, Node.js, llama.cpp's server in Python
+#   --with-tests     also what the tests need: clang, Chromium, nginx, Node.js, llama.cpp's server in Python
 #   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines need none)
 #   --without-model  no model
 #
@@ -33,7 +33,7 @@ PACKAGES=(
   libboost1.81-dev libcpp-httplib-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev
 )
-TEST_PACKAGES=(clang-14 libclang-rt-14-dev chromium)
+TEST_PACKAGES=(clang-14 libclang-rt-14-dev chromium nginx-light openssl)
 
 with_tests=false
 with_llama=true

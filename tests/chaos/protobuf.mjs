@@ -113,6 +113,7 @@ export function serverMessageOf(buffer) {
   }
   if (fields.has(5)) return { type: 'pong' };
   if (fields.has(6)) return { type: 'goaway', reason: text(message(fields, 6), 1) };
+  if (fields.has(7)) return { type: 'heartbeat', gen: text(message(fields, 7), 1) };
   throw new Wrong('a server message without a kind');
 }
 

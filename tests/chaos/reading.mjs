@@ -97,6 +97,7 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
     const hopAfter = random.chance(0.5) ? random.whole(1, 40) : Infinity;
     let heard = performance.now();
     let taken = 0;
+    let left = false;
     try {
       for await (const event of network.read(transport, { script, id: log.id, after: log.last, random })) {
         log.apply(event, on);
@@ -104,13 +105,16 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
         if (cutAt !== undefined) onResume(heard - cutAt.at, cutAt.silent);
         cutAt = undefined;
         if (tally.faults > 0 || log.ended) break;
-        if (++taken >= hopAfter) break;
+        left = ++taken >= hopAfter;
+        if (left) break;
         if (event.seq >= cancelAt) {
           cancelAt = Infinity;
           await network.cancel(log.id, random, deadline);
         }
       }
       if (tally.faults > 0) return cuts > 0;
+      // An end in good form says that there is no more, and a reader believes it.
+      if (!log.ended && !left) tally.fault('badTerminal', `${log.id} on ${transport}: as if it ended after ${log.last}`);
       if (!log.ended) tally.hops++;
     } catch (error) {
       if (!comesBack(error)) {

@@ -1,5 +1,6 @@
 // A strict reader by polling, held open by the server or not.
 import http from 'node:http';
+import https from 'node:https';
 import { Wrong, refusal } from '../faults.mjs';
 import { bodyText, request } from './http.mjs';
 import { start } from './sse.mjs';
@@ -14,7 +15,8 @@ export async function poll(origin, { id, after, waitSeconds, ...options }) {
 }
 
 export async function* readPoll(origin, { script, id, after, waitSeconds = 1, ...options }) {
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  const { Agent } = origin.startsWith('https:') ? https : http;
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   try {
     id ??= await start(origin, script, { ...options, agent });
     let last = after;

@@ -79,7 +79,7 @@ export class WsConnection {
     if ((typeof raw === 'string') !== (this.format === 'json')) throw new Wrong('a frame of the wrong kind');
     const message = this.format === 'json' ? JSON.parse(raw) : serverMessageOf(raw);
     if (message.type === 'hello') return this.resolveHello(message);
-    if (message.type === 'pong') return undefined;
+    if (message.type === 'pong' || message.type === 'heartbeat') return undefined;
     if (message.type === 'goaway') return void (this.leaving = true);
     const stream = message.req ? this.byReq.get(message.req) : this.byGen.get(message.gen);
     if (message.type === 'error') {

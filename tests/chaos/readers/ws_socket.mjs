@@ -1,6 +1,7 @@
 // The client's end of RFC 6455, strict: what a server may not send is Wrong.
 import { createHash, randomBytes } from 'node:crypto';
 import http from 'node:http';
+import https from 'node:https';
 import { Break, Wrong, refusal } from '../faults.mjs';
 import { bodyText } from './http.mjs';
 
@@ -44,8 +45,9 @@ export class WsSocket {
   static open(url, { protocol, idleMs, headers = {}, onMessage, onEnd }) {
     return new Promise((resolve, reject) => {
       const key = randomBytes(16).toString('base64');
-      const sent = http.request(url.replace(/^ws/, 'http'), {
-        agent: false,
+      const { request: send } = url.startsWith('wss:') ? https : http;
+      const sent = send(url.replace(/^ws/, 'http'), {
+        agent: false, rejectUnauthorized: false,
         headers: { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': key,
           ...(protocol && { 'sec-websocket-protocol': protocol }), ...headers },
       });
