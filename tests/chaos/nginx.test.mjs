@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import http2 from 'node:http2';
 import test, { after, before } from 'node:test';
+import { stream } from '../../bridges/web/runnel.js';
 import { CheckedLog, Tally } from './checked_log.mjs';
 import { Break } from './faults.mjs';
 import { startFleet } from './fleet.mjs';
@@ -12,6 +13,8 @@ import { parse, readSse, start } from './readers/sse.mjs';
 import { readWs } from './readers/ws.mjs';
 import { Script } from './script.mjs';
 
+// For the fetch of runnel.js: the certificate is this test's own.
+process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';
 const idleMs = 30_000;
 const skip = !existsSync('/usr/sbin/nginx') && 'nginx was not found';
 const PROXIES = ['plain', 'buffering', 'documented', 'http2'];
@@ -84,6 +87,28 @@ test('buffering: a short stream is held back to its end, and is whole all the sa
   const { early } = await readWhole('fetch', nginx.at.buffering, scriptOf({ tokens: 10, pace: 10 }));
   assert.equal(early, false);
   assert.equal((await readWhole('fetch', nginx.at.documented, scriptOf({ tokens: 10, pace: 10 }))).early, true);
+});
+
+/** What runnel.js says of one answer that comes evenly, as `transport cause`. */
+async function buffered(name) {
+  const notices = [];
+  const reading = stream(scriptOf({ tokens: 40, pace: 8 }).body(), {
+    baseUrl: nginx.at[name].url, transport: 'sse', onNotice: (notice) => notices.push(notice),
+  });
+  assert.equal((await reading.result).verified, true);
+  return notices.filter(({ type }) => type === 'buffered').map(({ transport, cause }) => `${transport} ${cause}`);
+}
+
+test('buffering: runnel.js notices that tokens are held back', { skip }, async () => {
+  let heard = [];
+  // A machine so busy that the bridge has to merge tokens leaves the detector without evidence: then the next answer.
+  for (let answer = 0; answer < 5 && heard.length === 0; answer++) heard = await buffered('buffering');
+  assert.deepEqual(heard, ['sse bursts']);
+});
+
+test('nowhere else does it think so', { skip }, async () => {
+  const heard = await Promise.all(['plain', 'documented', 'http2'].map(buffered));
+  assert.deepEqual(heard, [[], [], []]);
 });
 
 test('a silent prefill, three times as long as the patience of the proxy, is not cut', { skip }, async () => {

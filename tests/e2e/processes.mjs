@@ -11,7 +11,7 @@ import { join } from 'node:path';
 globalThis.crypto ??= (await import('node:crypto')).webcrypto;
 
 const HOST = '127.0.0.1';
-const READY_MS = 30_000;
+const READY_MS = 90_000;
 
 export async function freePorts(count) {
   const servers = await Promise.all(Array.from({ length: count }, async () => {
