@@ -96,11 +96,13 @@ async function main() {
     }
   };
   const began = Date.now();
+  const progress = setInterval(() => console.error(`${tally.streams} streams, ${tally.faulted} of them cut and whole`), 30_000);
   const killing = killAtRandom(fleet, new Random(seed, 'kills'), { everyMs: number('kill_every'), stopped: () => !running });
   try {
     await Promise.all(Array.from({ length: number('live') }, worker));
   } finally {
     running = false;
+    clearInterval(progress);
   }
   const kills = await killing;
   const counts = await fleet.stop();
@@ -120,4 +122,9 @@ async function main() {
   process.exit(bad > 0 ? 1 : 0);
 }
 
-await main();
+try {
+  await main();
+} catch (error) {
+  console.log(`${error.stack}\nrepeat with: ${repeat}`);
+  process.exit(1);
+}

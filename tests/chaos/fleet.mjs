@@ -65,6 +65,10 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
       [...all.map(({ at, address }) => [at, address]), [grpcProxied, grpc]], clientFaults) }),
     ...(linkFaults && { links: new FaultProxy(linked.map((address) => [address, grpc]), linkFaults) }),
   };
+  // Also after a failure that nobody caught.
+  process.on('exit', () => {
+    for (const each of [...all, inference, ...Object.values(proxies)]) each.child?.kill('SIGKILL');
+  });
   const fleet = {
     inference, all, logs, proxies, grpc, grpcAt: clientFaults ? grpcProxied : grpc,
     sse: all.filter(({ kind }) => kind === 'sse'),

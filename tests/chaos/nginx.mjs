@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { freePorts } from '../e2e/processes.mjs';
 
 const HOST = '127.0.0.1';
-const READY_MS = 10_000;
+const READY_MS = 60_000;
 
 // What the README says.
 const DOCUMENTED = `
@@ -79,6 +79,7 @@ export async function startNginx({ sse, ws }) {
   // Workers run as who starts it, so that they can read this folder.
   const user = process.getuid() === 0 ? ['-g', 'user root;'] : [];
   const child = spawn('/usr/sbin/nginx', ['-p', dir, '-c', join(dir, 'nginx.conf'), ...user], { stdio: ['ignore', 'inherit', 'inherit'] });
+  process.on('exit', () => child.kill('SIGTERM'));
   const deadline = Date.now() + READY_MS;
   for (const port of free) {
     while (!(await listens(port))) {
