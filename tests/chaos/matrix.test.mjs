@@ -1,6 +1,9 @@
 // Resume from anywhere to anywhere: every transport to every other, at every event, through different processes; and
 // the documented answer to every cursor that is not one.
 import assert from 'node:assert/strict';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test, { after, before } from 'node:test';
 import { CheckedLog, Tally } from './checked_log.mjs';
 import { Refused, refusal } from './faults.mjs';
@@ -9,7 +12,7 @@ import { bodyText, request } from './readers/http.mjs';
 import { readGrpc } from './readers/grpc.mjs';
 import { poll, readPoll } from './readers/poll.mjs';
 import { readSse, start } from './readers/sse.mjs';
-import { readWs } from './readers/ws.mjs';
+import { WsConnection, readWs } from './readers/ws.mjs';
 import { Script } from './script.mjs';
 
 const TRANSPORTS = ['fetch', 'post', 'eventsource', 'poll', 'ws', 'proto', 'grpc'];
@@ -319,4 +322,39 @@ test('a POST that is made again with Last-Event-ID goes on, by id or by key', as
     headers: { 'content-type': 'application/json', accept: 'text/event-stream', 'last-event-id': '3' },
   });
   assert.equal(bare.statusCode, 400, await bodyText(bare));
+});
+
+test('another one\'s id: as if it never was, on every route, and it goes on untouched', async (t) => {
+  const keys = join(mkdtempSync(join(tmpdir(), 'runnel-keys-')), 'keys');
+  writeFileSync(keys, 'one\nother\n');
+  const flags = [`--api_keys_file=${keys}`];
+  const guarded = await startFleet({ flags: { sse: flags, ws: flags } });
+  t.after(() => guarded.stop());
+  const as = (key, more) => ({ idleMs, ...more, headers: { authorization: `Bearer ${key}`, ...more?.headers } });
+  const script = scriptOf({ tokens: 50, pace: 25 });
+  const created = await request(`${guarded.sse[0].url}/v1/generations`, as('one', {
+    method: 'POST', body: JSON.stringify(script.body()),
+    headers: { 'content-type': 'application/json', 'idempotency-key': script.key },
+  }));
+  const { id } = JSON.parse(await bodyText(created));
+  const routes = [['GET', '/events'], ['GET', '/events?after=5'], ['GET', '?after=0'], ['GET', '?after=3&wait=1'], ['GET', ''],
+    ['POST', '/cancel'], ['DELETE', '']];
+  for (const [method, path] of routes) {
+    const response = await request(`${guarded.sse[1].url}/v1/generations/${id}${path}`, as('other', { method }));
+    const error = refusal('SSE', response.statusCode, await bodyText(response));
+    assert.equal(`${error.status} ${error.code}`, '404 generation_not_found', `${method} ${path}`);
+  }
+  for (const format of ['json', 'proto']) {
+    const connection = await WsConnection.open(guarded.ws[0].url, as('other', { format }));
+    connection.cancel(id);
+    assert.equal(await refusalOf(connection.read({ id, after: 0 })), '404 generation_not_found', format);
+    connection.close();
+  }
+  // The owner, on another process and transport.
+  const log = logAfter(script, id, 0);
+  const connection = await WsConnection.open(guarded.ws[1].url, as('one'));
+  for await (const event of connection.read({ id, after: 0 })) log.apply(event, log.on ??= log.connection('ws'));
+  connection.close();
+  checkWhole(log, 'the owner');
+  assert.equal(log.terminal.choices[0].finish_reason, 'stop');
 });
