@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <boost/beast/core/bind_handler.hpp>
+#include <boost/beast/websocket/stream.hpp>
 #include <random>
 #include <utility>
 
 #include "bridges/websocket/close_codes.h"
+#include "bridges/websocket/coalescing_stream.h"
 #include "bridges/websocket/ws_error.h"
 #include "bridges/websocket/ws_stream.h"
 #include "services/base/clock.h"
@@ -33,12 +35,16 @@ absl::Duration Now() { return base::Clock::System().Monotonic(); }
 
 }  // namespace
 
-WsSession::WsSession(CoalescingStream::Socket socket, const WsContext* context, bridge::IoThread* thread,
+struct WsSession::Beast : ws::stream<CoalescingStream, /*deflateSupported=*/false> {
+  explicit Beast(bridge::Socket socket) : stream(std::move(socket)) {}
+};
+
+WsSession::WsSession(bridge::Socket socket, const WsContext* context, bridge::IoThread* thread,
                      const Parameters& parameters)
     : context_(*context),
       thread_(thread),
       parameters_(parameters),
-      ws_(std::move(socket)),
+      ws_(std::make_unique<Beast>(std::move(socket))),
       principal_(parameters.principal),
       authenticated_(parameters.authenticated || parameters.mode == Mode::kEcho),
       opened_(Now()),
@@ -52,17 +58,17 @@ WsSession::WsSession(CoalescingStream::Socket socket, const WsContext* context, 
 WsSession::~WsSession() { thread_->tasks.Remove(this); }
 
 void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
-  ws_.next_layer().SetOwner(weak_from_this(), [this] { OnProgress(); });
-  ws_.next_layer().SetReadAhead(std::move(read_ahead));
-  ws_.auto_fragment(false);
-  ws_.read_message_max(parameters_.mode == Mode::kEcho ? kMaxEchoBytes : context_.options.max_message_bytes);
-  ws_.text(format() == Format::kJson);
-  ws_.control_callback([this](ws::frame_type, beast::string_view) { unanswered_pings_ = 0; });
-  ws_.set_option(ws::stream_base::decorator([protocol = parameters_.negotiated.protocol](ws::response_type& response) {
+  ws_->next_layer().SetOwner(weak_from_this(), [this] { OnProgress(); });
+  ws_->next_layer().SetReadAhead(std::move(read_ahead));
+  ws_->auto_fragment(false);
+  ws_->read_message_max(parameters_.mode == Mode::kEcho ? kMaxEchoBytes : context_.options.max_message_bytes);
+  ws_->text(format() == Format::kJson);
+  ws_->control_callback([this](ws::frame_type, beast::string_view) { unanswered_pings_ = 0; });
+  ws_->set_option(ws::stream_base::decorator([protocol = parameters_.negotiated.protocol](ws::response_type& response) {
     response.set(beast::http::field::server, "runnel");
     if (!protocol.empty()) response.set("Sec-WebSocket-Protocol", beast::string_view(protocol.data(), protocol.size()));
   }));
-  ws_.async_accept(request, beast::bind_front_handler(&WsSession::OnAccepted, shared_from_this()));
+  ws_->async_accept(request, beast::bind_front_handler(&WsSession::OnAccepted, shared_from_this()));
 }
 
 // ------------------------------------------------------------------------------------------------------------ reading
@@ -79,7 +85,7 @@ void WsSession::OnAccepted(error_code ec) {
 void WsSession::StartRead() {
   const size_t bytes = message_bytes_ == 0 ? kFirstReadBytes : kNextReadBytes;
   message_.resize(message_bytes_ + bytes);
-  ws_.async_read_some(net::buffer(message_.data() + message_bytes_, bytes),
+  ws_->async_read_some(net::buffer(message_.data() + message_bytes_, bytes),
                       beast::bind_front_handler(&WsSession::OnRead, shared_from_this()));
 }
 
@@ -87,17 +93,17 @@ void WsSession::OnRead(error_code ec, size_t bytes) {
   if (ec) return OnReadEnd(ec);
   unanswered_pings_ = 0;
   message_bytes_ += bytes;
-  if (open() && parameters_.mode == Mode::kStreams && ws_.got_text() != (format() == Format::kJson)) {
+  if (open() && parameters_.mode == Mode::kStreams && ws_->got_text() != (format() == Format::kJson)) {
     CloseWith(kCloseUnsupported, "the subprotocol has another kind of frame");
   }
-  if (open() && ws_.is_message_done()) OnMessage({message_.data(), message_bytes_});
-  if (!open() || ws_.is_message_done()) {
+  if (open() && ws_->is_message_done()) OnMessage({message_.data(), message_bytes_});
+  if (!open() || ws_->is_message_done()) {
     message_bytes_ = 0;
     if (message_.capacity() > 2 * kFirstReadBytes) std::string().swap(message_);
   }
   Flush();
   // A client that asks and does not read is not heard either.
-  ws_.next_layer().WaitForRoom([self = shared_from_this()](error_code) { self->StartRead(); });
+  ws_->next_layer().WaitForRoom([self = shared_from_this()](error_code) { self->StartRead(); });
 }
 
 // The connection is over. Beast has answered what broke the protocol, with 1002, 1007 or 1009.
@@ -105,12 +111,12 @@ void WsSession::OnReadEnd(error_code ec) {
   if (!closing_ && !streams_.empty() && ec) context_.metrics->client_disconnects_stream.Increment();
   closing_ = true;
   streams_.clear();
-  ws_.next_layer().Close();
+  ws_->next_layer().Close();
 }
 
 void WsSession::OnMessage(std::string_view bytes) {
   if (parameters_.mode == Mode::kStreams) return OnClientMessage(bytes);
-  ws_.text(ws_.got_text());
+  ws_->text(ws_->got_text());
   WriteFrame(bytes);
 }
 
@@ -155,9 +161,9 @@ void WsSession::WriteEvent(WsStream* stream, std::string_view req, v1::Generatio
   AppendEvent(format(), stream->generation_id(), req, event, &scratch);
   WriteFrame(scratch);
   written_events_++;
-  if (ws_.next_layer().pending() <= context_.bridge.max_pending_bytes) return;
+  if (ws_->next_layer().pending() <= context_.bridge.max_pending_bytes) return;
   Flush();
-  if (ws_.next_layer().pending() <= context_.bridge.max_pending_bytes) return;
+  if (ws_->next_layer().pending() <= context_.bridge.max_pending_bytes) return;
   context_.metrics->slow_pauses.Increment();
   stream->Pause();
 }
@@ -179,23 +185,23 @@ void WsSession::WriteError(const std::string& req, const std::string& id, const 
 void WsSession::WriteFrame(std::string_view bytes) {
   if (!open()) return;
   error_code ec;
-  const size_t sent = ws_.write(net::buffer(bytes.data(), bytes.size()), ec);
+  const size_t sent = ws_->write(net::buffer(bytes.data(), bytes.size()), ec);
   written_bytes_ += sent;
-  if (ec) ws_.next_layer().Close();  // Which ends the pending read.
+  if (ec) ws_->next_layer().Close();  // Which ends the pending read.
 }
 
 void WsSession::FlushSoon() {
   if (streams_.size() <= 1) return Flush();
   // The other streams may have something in the same batch of the Link.
   if (std::exchange(flush_posted_, true)) return;
-  net::post(ws_.get_executor(), [self = shared_from_this()] {
+  net::post(ws_->get_executor(), [self = shared_from_this()] {
     self->flush_posted_ = false;
     self->Flush();
   });
 }
 
 void WsSession::Flush() {
-  CoalescingStream& stream = ws_.next_layer();
+  CoalescingStream& stream = ws_->next_layer();
   if (stream.pending() == 0) return;
   context_.metrics->events.Increment(std::exchange(written_events_, 0));
   context_.metrics->tokens.Increment(std::exchange(written_tokens_, 0));
@@ -208,7 +214,7 @@ void WsSession::Flush() {
 // The socket has taken something of what it did not take at once.
 void WsSession::OnProgress() {
   last_progress_ = Now();
-  if (ws_.next_layer().pending() == 0) ContinueStreams();
+  if (ws_->next_layer().pending() == 0) ContinueStreams();
 }
 
 void WsSession::CloseWith(uint16_t code, std::string_view reason) {
@@ -217,8 +223,8 @@ void WsSession::CloseWith(uint16_t code, std::string_view reason) {
   ShortenTo(Now() + context_.options.close_timeout);
   streams_.clear();
   CountClose(code);
-  ws_.async_close(ws::close_reason(static_cast<ws::close_code>(code), beast::string_view(reason.data(), reason.size())),
-                  [self = shared_from_this()](error_code) { self->ws_.next_layer().Close(); });
+  ws_->async_close(ws::close_reason(static_cast<ws::close_code>(code), beast::string_view(reason.data(), reason.size())),
+                  [self = shared_from_this()](error_code) { self->ws_->next_layer().Close(); });
 }
 
 void WsSession::CountClose(uint16_t code) {
@@ -229,16 +235,18 @@ void WsSession::CountClose(uint16_t code) {
       .Increment();
 }
 
+bool WsSession::open() const { return !closing_ && ws_->is_open(); }
+
 void WsSession::ShortenTo(absl::Duration deadline) { cut_at_ = std::min(cut_at_, deadline); }
 
 // ----------------------------------------------------------------------------------------------------------- the time
 
 void WsSession::OnTick(absl::Duration) {
   const absl::Duration now = Now();
-  if (now >= cut_at_) return ws_.next_layer().Close();
+  if (now >= cut_at_) return ws_->next_layer().Close();
   // Also when it is Beast that closes, which waits for the peer without an end.
   if (!open()) return ShortenTo(now + context_.options.close_timeout);
-  const bool stuck = ws_.next_layer().pending() > 0;
+  const bool stuck = ws_->next_layer().pending() > 0;
   if (stuck && now - last_progress_ >= context_.bridge.write_timeout) {
     context_.metrics->slow_disconnects.Increment();
     return CloseWith(kCloseSlow, "the client does not read: resume after the last event");
@@ -256,12 +264,12 @@ void WsSession::OnTick(absl::Duration) {
 
 void WsSession::MaybePing(absl::Duration now) {
   if (now - last_ping_ < context_.options.ping_interval) return;
-  if (unanswered_pings_ >= kMaxUnansweredPings) return ws_.next_layer().Close();
+  if (unanswered_pings_ >= kMaxUnansweredPings) return ws_->next_layer().Close();
   last_ping_ = now;
   unanswered_pings_++;
   context_.metrics->heartbeats.Increment();
   error_code ec;
-  ws_.ping({}, ec);
+  ws_->ping({}, ec);
   Flush();
 }
 
@@ -285,6 +293,6 @@ void WsSession::MaybeGoAway(absl::Duration now) {
   if (now >= close_at_ || (told_to_go_ && streams_.empty())) CloseWith(kCloseGoingAway, "drain");
 }
 
-void WsSession::OnCut() { ws_.next_layer().Close(); }
+void WsSession::OnCut() { ws_->next_layer().Close(); }
 
 }  // namespace runnel::websocket

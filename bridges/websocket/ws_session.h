@@ -2,7 +2,6 @@
 
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/message.hpp>
-#include <boost/beast/websocket/stream.hpp>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,8 +11,8 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "bridges/common/io_threads.h"
+#include "bridges/common/net.h"
 #include "bridges/common/task_group.h"
-#include "bridges/websocket/coalescing_stream.h"
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_protocol.h"
 
@@ -43,7 +42,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   };
 
   // `context` and `thread` must outlive the session.
-  WsSession(CoalescingStream::Socket socket, const WsContext* context, bridge::IoThread* thread,
+  WsSession(bridge::Socket socket, const WsContext* context, bridge::IoThread* thread,
             const Parameters& parameters);
   ~WsSession() override;
 
@@ -71,7 +70,8 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void RemoveStream(WsStream* stream);
 
  private:
-  using Beast = boost::beast::websocket::stream<CoalescingStream, /*deflateSupported=*/false>;
+  // Beast's stream over a CoalescingStream. It takes many seconds to compile, so only ws_session.cc knows it.
+  struct Beast;
   using error_code = boost::system::error_code;
 
   void OnAccepted(error_code ec);
@@ -100,12 +100,12 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void CloseWith(uint16_t code, std::string_view reason);
   void CountClose(uint16_t code);
   void ShortenTo(absl::Duration deadline);
-  bool open() const { return !closing_ && ws_.is_open(); }
+  bool open() const;
 
   const WsContext& context_;
   bridge::IoThread* const thread_;
   const Parameters parameters_;
-  Beast ws_;
+  const std::unique_ptr<Beast> ws_;
 
   std::string principal_;
   bool authenticated_;
