@@ -11,7 +11,11 @@ import { join } from 'node:path';
 globalThis.crypto ??= (await import('node:crypto')).webcrypto;
 
 const HOST = '127.0.0.1';
+// Bounds, not paces: what takes longer on a busy machine under a sanitizer is broken.
 const READY_MS = 90_000;
+const STOP_MS = 60_000;
+// What any sanitizer begins a report with.
+const REPORT = /Sanitizer|runtime error:/;
 
 export async function freePorts(count) {
   const servers = await Promise.all(Array.from({ length: count }, async () => {
@@ -42,6 +46,7 @@ export class Process {
     const file = openSync(this.log, 'a');
     this.child = spawn(this.path, this.args, { stdio: ['ignore', file, file] });
     closeSync(file);
+    this.killed = false;
     const deadline = Date.now() + READY_MS;
     // A poll with a bound: readiness is something that can only be asked for.
     while (!(await answersOk(`http://${this.admin}/readyz`))) {
@@ -56,8 +61,22 @@ export class Process {
   async kill(signal = 'SIGKILL') {
     if (this.child.exitCode !== null || this.child.signalCode !== null) return [this.child.exitCode, this.child.signalCode];
     const gone = once(this.child, 'exit');
+    this.killed = signal === 'SIGKILL';
     this.child.kill(signal);
     return gone;
+  }
+
+  /** SIGTERM; throws if it did not end with status 0 (unless a test had killed it), or a sanitizer has said something. */
+  async stop() {
+    const bound = setTimeout(() => this.child.kill('SIGABRT'), STOP_MS);
+    const [code, signal] = await this.kill('SIGTERM');
+    clearTimeout(bound);
+    const log = readFileSync(this.log, 'utf8');
+    if ((code === 0 || this.killed) && !REPORT.test(log)) return;
+    const fault = `${this.path} ended with ${signal ?? `status ${code}`}:\n${log}`;
+    // Said as well, for of a test that has failed already only the first error is shown.
+    console.error(fault);
+    throw new Error(fault);
   }
 }
 
@@ -97,8 +116,11 @@ export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1
       return text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
         .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
     },
+    /** Ends what runs; throws if any of them has not run and ended as it should, but ends the others first. */
     async stop() {
-      for (const each of Object.values(processes).reverse()) await each.kill('SIGTERM');
+      const faults = [];
+      for (const each of Object.values(processes).reverse()) await each.stop().catch((fault) => faults.push(fault));
+      if (faults.length > 0) throw faults[0];
     },
   };
 }
