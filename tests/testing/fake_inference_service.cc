@@ -64,11 +64,14 @@ class FakeInferenceService::Service final : public v1::InferenceService::Callbac
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
   }
-  void Stop() {
+  void Stop() EXCLUDES(mu) {
     if (server_ == nullptr) return;
     server_->Shutdown(std::chrono::system_clock::now());
     server_->Wait();
     server_.reset();
+    // The last reactions may still be running, on threads of gRPC's.
+    base::MutexLock lock(&mu);
+    while (open > 0) changed.Wait(&mu);
   }
   int port() const { return port_; }
 
