@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Installs what the tests need, builds, runs every test, and ends with ctest's own summary.
 #
-#   tests/run.sh [release|asan|tsan] [--skip-browser]
+#   tests/run.sh [release|asan|tsan|clang] [--skip-browser]
 #
 #   release         optimised (the default)
 #   asan, tsan      under AddressSanitizer with UBSan, or ThreadSanitizer; no browser tests
+#   clang           builds everything with clang and -Wthread-safety, then runs only what clang alone can: the fuzz
+#                   targets as libFuzzer's, and the checks of the warning itself
 #   --skip-browser  no browser tests (ctest label `browser`)
 
 set -euo pipefail
@@ -26,7 +28,7 @@ parse_args() {
   for arg in "$@"; do
     case $arg in
       release) preset=release ;;
-      asan | tsan) preset=$arg browser=false ;;
+      asan | tsan | clang) preset=$arg browser=false ;;
       --skip-browser) browser=false ;;
       -h | --help)
         usage
@@ -76,6 +78,7 @@ build() {
 
 run_tests() {
   local -a args=(--output-on-failure --no-tests=error)
+  if [[ $preset == clang ]]; then args+=(--label-regex '^(fuzz|static)$'); fi
   if ! $browser; then args+=(--label-exclude '^browser$'); fi
   say "running $preset"
   ctest --test-dir "build/$preset" "${args[@]}"
