@@ -181,7 +181,8 @@ build_extras() {
   logged "$work/log" cmake --build "$work/json-schema" || return
   # The server of the Python package, which tests use as a peer, over the same code.
   local package=$prefix/python/llama_cpp
-  rm -rf "$prefix/python" && mkdir -p "$prefix/python" && cp -r "$work/llama_cpp" "$package" && mkdir -p "$package/lib" &&
+  rm -rf "$prefix/python" && mkdir -p "$prefix/python" &&
+    cp -r "$work/llama_cpp" "$package" && mkdir -p "$package/lib" &&
     logged "$work/log" "${CXX:-c++}" -shared -o "$package/lib/libllama.so" -Wl,--whole-archive \
       "$prefix"/lib/lib{llama,ggml,ggml-cpu,ggml-base}.a -Wl,--no-whole-archive -lpthread -ldl -lm &&
     ln -sf libllama.so "$package/lib/libggml.so" || return
@@ -190,14 +191,14 @@ build_extras() {
 
 # The Python packages that the server needs, in an environment of its own. Tests do without if they cannot be had.
 install_peer() {
-  local venv
+  local venv requirements=$here/../../tests/conformance/requirements-peer.txt
   venv=$(runnel_cache)/peer
-  if [[ -f $venv/installed && ! $here/../../tests/conformance/requirements-peer.txt -nt $venv/installed ]]; then return; fi
+  if [[ -f $venv/installed && ! $requirements -nt $venv/installed ]]; then return; fi
   say "peer of the tests: Python packages of llama.cpp's OpenAI server"
   rm -rf "$venv"
   "$PYTHON" -m venv "$venv" &&
     "$venv/bin/pip" --disable-pip-version-check --no-input --quiet install --no-deps --require-hashes \
-      --only-binary :all: --requirement "$here/../../tests/conformance/requirements-peer.txt" &&
+      --only-binary :all: --requirement "$requirements" &&
     touch "$venv/installed"
 }
 

@@ -50,8 +50,8 @@ class EventLog {
 
   void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) EXCLUDES(mu_);
 
-  // Appends to `out` the events after `after`, deltas of one choice merged, until `max_bytes` of text and log-probabilities are
-  // reached (at least one event if there is one). Returns whether there are more after those.
+  // Appends to `out` the events after `after`, deltas of one choice merged, until `max_bytes` of text and
+  // log-probabilities are reached (at least one event if there is one). Returns whether there are more after those.
   bool Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) const EXCLUDES(mu_);
 
   // What a reader with a cursor beyond the end gets instead of the events it named.

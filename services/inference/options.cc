@@ -42,11 +42,13 @@ ABSL_FLAG(std::string, upstream_ca_file, "", "upstream: PEM file of authorities 
 ABSL_FLAG(uint32_t, upstream_streams, 256, "upstream: streams at once, each on a thread of its own");
 ABSL_FLAG(uint32_t, upstream_streams_each, 0, "upstream: streams at once to each server; 0: no limit of its own");
 ABSL_FLAG(uint32_t, upstream_max_failures, 5, "upstream: after so many in a row a server is left alone");
-ABSL_FLAG(absl::Duration, upstream_failure_pause, absl::Seconds(10), "upstream: for so long; then one request tries it");
+ABSL_FLAG(absl::Duration, upstream_failure_pause, absl::Seconds(10),
+          "upstream: for so long; then one request tries it");
 ABSL_FLAG(absl::Duration, upstream_connect_timeout, absl::Seconds(5), "upstream: how long connecting may take");
 ABSL_FLAG(absl::Duration, upstream_first_token_timeout, absl::Minutes(5),
           "upstream: how long the first token may take, from when the connection stands");
-ABSL_FLAG(absl::Duration, upstream_next_token_timeout, absl::Minutes(1), "upstream: how long each further one may take");
+ABSL_FLAG(absl::Duration, upstream_next_token_timeout, absl::Minutes(1),
+          "upstream: how long each further one may take");
 ABSL_FLAG(double, scripted_tokens_per_second, 30, "scripted: pace of each generation");
 ABSL_FLAG(absl::Duration, scripted_first_token, absl::Milliseconds(50), "scripted: delay of the first token");
 ABSL_FLAG(uint32_t, scripted_tokens, 120, "scripted: tokens of an answer");

@@ -117,7 +117,8 @@ void UpstreamAnswer::TakePiece(const UpstreamPiece& piece, const std::optional<U
 
 uint32_t UpstreamAnswer::CountTokens(const UpstreamPiece& piece, const std::optional<Usage>& usage) {
   uint32_t tokens = std::max<uint32_t>(1, static_cast<uint32_t>(piece.logprobs.size()));
-  if (piece.logprobs.empty() && choices_.size() == 1 && usage.has_value() && usage->completion_tokens > counted_tokens_) {
+  const bool counts = piece.logprobs.empty() && choices_.size() == 1 && usage.has_value();
+  if (counts && usage->completion_tokens > counted_tokens_) {
     tokens = usage->completion_tokens - counted_tokens_;
   }
   counted_tokens_ += tokens;
@@ -159,7 +160,9 @@ void UpstreamAnswer::FinishChoice(uint32_t index, FinishReason reason, WakeSet* 
 void UpstreamAnswer::EndDone(WakeSet* wake) {
   if (ended()) return;
   outcome_ = "done";
-  if (usage_.has_value() && usage_->prompt_tokens > 0) sink_->SetPromptTokens(usage_->prompt_tokens, usage_->cached_prompt_tokens);
+  if (usage_.has_value() && usage_->prompt_tokens > 0) {
+    sink_->SetPromptTokens(usage_->prompt_tokens, usage_->cached_prompt_tokens);
+  }
   sink_->EndChoice(last_choice_, last_reason_, wake);
 }
 

@@ -18,8 +18,8 @@ namespace runnel::inference {
 // end of the stream, not [DONE] alone. Once all have one, the last EndChoice waits for what says the prompt's size: the
 // usage, or else [DONE] or the end of the stream. Not thread-safe: the one thread that reads the stream owns it.
 //
-// A piece of text counts as one token, unless it has log-probabilities, one for each of its tokens, or the server keeps a
-// running count for a single choice; more is not to be known before the text is appended.
+// A piece of text counts as one token, unless it has log-probabilities, one for each of its tokens, or the server keeps
+// a running count for a single choice; more is not to be known before the text is appended.
 class UpstreamAnswer {
  public:
   struct Options {

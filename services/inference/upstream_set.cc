@@ -41,7 +41,9 @@ UpstreamSet::UpstreamSet(const std::vector<UpstreamConnectionOptions>& upstreams
                          base::Metrics* metrics)
     : options_(options), upstreams_([&] {
         std::vector<std::unique_ptr<Upstream>> made;
-        for (const auto& connection : upstreams) made.push_back(std::make_unique<Upstream>(connection, options, metrics));
+        for (const UpstreamConnectionOptions& each : upstreams) {
+          made.push_back(std::make_unique<Upstream>(each, options, metrics));
+        }
         return made;
       }()) {}
 

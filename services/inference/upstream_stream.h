@@ -50,8 +50,8 @@ class UpstreamStream {
   std::string Run(UpstreamSet* upstreams, prometheus::Counter* failovers) EXCLUDES(mu_);
 
   using SteadyClock = std::chrono::steady_clock;
-  // Ends it, or makes Run end it, if it has been cancelled, if the engine stops, or if it is over time. Never blocks for
-  // long. Returns when to look again at the latest.
+  // Ends it, or makes Run end it, if it has been cancelled, if the engine stops, or if it is over time. Never blocks
+  // for long. Returns when to look again at the latest.
   SteadyClock::time_point Watch(bool engine_stops) EXCLUDES(mu_);
 
  private:
