@@ -293,6 +293,8 @@ void WsSession::MaybeGoAway(absl::Duration now) {
   if (now >= close_at_ || (told_to_go_ && streams_.empty())) CloseWith(kCloseGoingAway, "drain");
 }
 
+size_t WsSession::PendingBytes() const { return ws_->next_layer().pending(); }
+
 void WsSession::OnCut() { ws_->next_layer().Close(); }
 
 }  // namespace runnel::websocket

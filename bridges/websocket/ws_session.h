@@ -51,7 +51,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void Start(const UpgradeRequest& request, std::string read_ahead);
 
   void OnTick(absl::Duration now) override;
-  size_t PendingBytes() const override { return ws_.next_layer().pending(); }
+  size_t PendingBytes() const override;
   void OnDrain() override;
   void OnCut() override;
 
