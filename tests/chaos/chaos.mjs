@@ -10,7 +10,8 @@
 //   --reader   strict: the readers in this folder; library: runnel.js; both (default): a quarter with runnel.js
 //   --share    of the connections that meet a fault (0.6)
 //
-// The binaries are those of RUNNEL_BIN, or of build/release/bin. Ends with 0 if nothing was lost, doubled, reordered or called whole without being so.
+// The binaries are those of RUNNEL_BIN, or of build/release/bin. Ends with 0 if nothing was lost, doubled, reordered or
+// called whole without being so.
 import { parseArgs } from 'node:util';
 import { CheckedLog, Tally } from './checked_log.mjs';
 import { killAtRandom, startFleet } from './fleet.mjs';
@@ -35,14 +36,15 @@ const { values } = parseArgs({
 });
 if (values.help) {
   const { readFileSync } = await import('node:fs');
-  console.log(readFileSync(new URL(import.meta.url), 'utf8').split('\n\n')[0].replace(/^\/\/ ?/gm, ''));
+  console.log(readFileSync(new URL(import.meta.url), 'utf8').split('\nimport')[0].replace(/^\/\/ ?/gm, ''));
   process.exit(0);
 }
 
 const number = (name) => Number(values[name]);
 const seed = number('seed');
 const IDLE_MS = 5000;
-const repeat = `node tests/chaos/chaos.mjs ${process.argv.slice(2).filter((arg) => !arg.startsWith('--seed')).join(' ')} --seed=${seed}`;
+const others = process.argv.slice(2).filter((arg) => !arg.startsWith('--seed'));
+const repeat = ['node tests/chaos/chaos.mjs', ...others, `--seed=${seed}`].join(' ');
 
 function scriptOf(random, index) {
   const tokens = random.whole(1, 250);
@@ -56,7 +58,9 @@ function scriptOf(random, index) {
 }
 
 // Half of the silent faults are left out, as each costs its reader the whole idle time.
-const CLIENT_FAULTS = ['cut', 'cut', 'reset', 'reset', 'truncate', 'half_open', 'stall', 'delay', 'throttle', 'buffer', 'duplicate'];
+const CLIENT_FAULTS = [
+  'cut', 'cut', 'reset', 'reset', 'truncate', 'half_open', 'stall', 'delay', 'throttle', 'buffer', 'duplicate',
+];
 const LINK_FAULTS = ['cut', 'cut', 'reset', 'reset', 'truncate', 'delay', 'buffer', 'duplicate'];
 
 function times(list) {
@@ -65,60 +69,73 @@ function times(list) {
   return `${sorted.length} times, p50 ${quantile(0.5)} ms, p99 ${quantile(0.99)} ms`;
 }
 
-async function main() {
-  const fleet = await startFleet({
-    clientFaults: [`--seed=${seed}`, `--faults=${CLIENT_FAULTS}`, `--share=${values.share}`, '--linger=8s'],
+/** The processes, with faults on both sides of the bridges. */
+function start() {
+  const common = [`--seed=${seed}`];
+  return startFleet({
+    clientFaults: [...common, `--faults=${CLIENT_FAULTS}`, `--share=${values.share}`, '--linger=8s'],
     // There are few of these connections, and each carries the streams of a whole thread.
     linkFaults: values.no_link_faults ? undefined
-      : [`--seed=${seed}`, `--faults=${LINK_FAULTS}`, '--share=0.9', '--max_down_bytes=100000', '--max_up_bytes=4000',
+      : [...common, `--faults=${LINK_FAULTS}`, '--share=0.9', '--max_down_bytes=100000', '--max_up_bytes=4000',
         '--up_share=0.3', '--linger=3s'],
     flags: { sse: ['--heartbeat_interval=1s', '--write_timeout=2s'], ws: ['--ping_interval=1s', '--write_timeout=2s'] },
   });
-  const tally = new Tally();
+}
+
+/** Reads streams, `--live` at a time, until there have been enough or one went wrong. */
+async function readAll(fleet, tally, onResume) {
   const network = new Network(fleet, IDLE_MS);
-  const resumes = [];
-  const silences = [];
   let next = 0;
-  let running = true;
   const wanted = () => (number('faulted') > 0 ? tally.faulted < number('faulted') : next < number('streams'));
-  const worker = async () => {
+  await Promise.all(Array.from({ length: number('live') }, async () => {
     while (wanted() && tally.faults === 0) {
       const index = next++;
       const random = new Random(seed, `stream ${index}`);
-      const script = scriptOf(random, index);
+      const log = new CheckedLog(scriptOf(random, index), tally);
       const library = values.reader === 'library' || (values.reader === 'both' && index % 4 === 3);
-      const log = new CheckedLog(script, tally);
       const read = library ? readWithLibrary : readToEnd;
-      const options = { deadlineMs: number('deadline'), onResume: (ms, silent) => (silent ? silences : resumes).push(ms) };
-      const cut = await read(network, log, random, options);
+      const cut = await read(network, log, random, { deadlineMs: number('deadline'), onResume });
       tally.streams++;
       if (cut && tally.faults === 0) tally.faulted++;
     }
-  };
+  }));
+}
+
+function report({ tally, kills, counts, seconds, resumes, silences }) {
+  const { firstFaults, cuts, ...sums } = tally;
+  const byCount = [...cuts].sort(([, a], [, b]) => b - a);
+  console.log(`seed ${seed}, ${seconds.toFixed(1)} s`);
+  console.log(`streams ${JSON.stringify(sums)}`);
+  console.log(`cuts ${byCount.map(([how, count]) => `${how} ${count}`).join(', ')}`);
+  console.log(`bridges ${JSON.stringify(kills)}`);
+  for (const [name, each] of Object.entries(counts)) console.log(`${name} ${JSON.stringify(each)}`);
+  console.log(`from a cut to the next event: ${times(resumes)}`);
+  console.log(`from the last byte before a silent cut (noticed after ${IDLE_MS} ms): ${times(silences)}`);
+  for (const fault of firstFaults) console.log(fault);
+}
+
+async function main() {
+  const fleet = await start();
+  const tally = new Tally();
+  const resumes = [];
+  const silences = [];
+  let running = true;
   const began = Date.now();
-  const progress = setInterval(() => console.error(`${tally.streams} streams, ${tally.faulted} of them cut and whole`), 30_000);
-  const killing = killAtRandom(fleet, new Random(seed, 'kills'), { everyMs: number('kill_every'), stopped: () => !running });
+  const say = () => console.error(`${tally.streams} streams, ${tally.faulted} of them cut and whole`);
+  const progress = setInterval(say, 30_000);
+  const options = { everyMs: number('kill_every'), stopped: () => !running };
+  const killing = killAtRandom(fleet, new Random(seed, 'kills'), options);
   try {
-    await Promise.all(Array.from({ length: number('live') }, worker));
+    await readAll(fleet, tally, (ms, silent) => (silent ? silences : resumes).push(ms));
   } finally {
     running = false;
     clearInterval(progress);
   }
   const kills = await killing;
   const counts = await fleet.stop();
-  const { firstFaults, cuts, ...sums } = tally;
-  console.log(`seed ${seed}, ${((Date.now() - began) / 1000).toFixed(1)} s`);
-  console.log(`streams ${JSON.stringify(sums)}`);
-  console.log(`cuts ${[...cuts].sort(([, a], [, b]) => b - a).map(([how, count]) => `${how} ${count}`).join(', ')}`);
-  console.log(`bridges ${JSON.stringify(kills)}`);
-  for (const [name, each] of Object.entries(counts)) console.log(`${name} ${JSON.stringify(each)}`);
-  console.log(`from a cut to the next event: ${times(resumes)}`);
-  console.log(`from the last byte before a silent cut, noticed after ${IDLE_MS} ms, to the next event: ${times(silences)}`);
+  report({ tally, kills, counts, seconds: (Date.now() - began) / 1000, resumes, silences });
   const bad = tally.faults + kills.badExits;
-  if (bad > 0) {
-    for (const fault of firstFaults) console.log(fault);
-    console.log(`logs of the processes: ${fleet.logs}\nrepeat with: ${repeat}`);
-  }
+  if (bad > 0) console.log(`logs of the processes: ${fleet.logs}\nrepeat with: ${repeat}`);
   process.exit(bad > 0 ? 1 : 0);
 }
 

@@ -22,7 +22,8 @@ async function through(t, flags, { ends = true } = {}) {
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const [port] = await freePorts(1);
-  const proxy = new FaultProxy([[`127.0.0.1:${port}`, `127.0.0.1:${server.address().port}`]], ['--share=1', '--up_share=0', ...flags]);
+  const route = [`127.0.0.1:${port}`, `127.0.0.1:${server.address().port}`];
+  const proxy = new FaultProxy([route], ['--share=1', '--up_share=0', ...flags]);
   await proxy.start();
   let counts;
   const stop = async () => (counts ??= await proxy.stop());
@@ -89,7 +90,8 @@ for (const [fault, ends] of [['cut', ['end']], ['truncate', ['end']], ['reset', 
 
 for (const fault of ['half_open', 'stall']) {
   test(`${fault}: a beginning, then silence, and the server is not told that the client has gone`, async (t) => {
-    const { port, seen } = await through(t, [`--faults=${fault}`, '--max_down_bytes=4999', '--linger=60s'], { ends: false });
+    const flags = [`--faults=${fault}`, '--max_down_bytes=4999', '--linger=60s'];
+    const { port, seen } = await through(t, flags, { ends: false });
     const { bytes, end } = await read(port, { silenceMs: 300 });
     assert.equal(end, 'silent');
     assert.ok(bytes.length < SENT.length);

@@ -27,6 +27,6 @@ export function refusal(transport, status, text) {
   } catch {
     error = undefined;
   }
-  if (typeof error?.message !== 'string') return new Wrong(`${transport} answered ${status} with no error object: ${text}`);
+  if (typeof error?.message !== 'string') return new Wrong(`${transport} answered ${status}, no error object: ${text}`);
   return new Refused(transport, status, error.code ?? '', error.message);
 }

@@ -92,7 +92,7 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
   return fleet;
 }
 
-/** Kills bridges at random moments, kill -9 or SIGTERM, and starts them again, until `stopped()`. Returns the counts. */
+/** Kills bridges at random moments, by -9 or SIGTERM, and starts them again, until `stopped()`. Returns the counts. */
 export async function killAtRandom(fleet, random, { everyMs, stopped }) {
   const counts = { kill9: 0, sigterm: 0, badExits: 0 };
   while (!stopped()) {

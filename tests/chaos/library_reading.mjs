@@ -7,7 +7,9 @@ const TRANSPORTS = ['sse', 'websocket', 'poll'];
 
 function optionsFor(network, random) {
   return {
-    transport: random.pick(TRANSPORTS), baseUrl: random.pick(network.fleet.sse).url, wsUrl: random.pick(network.fleet.ws).url,
+    transport: random.pick(TRANSPORTS),
+    baseUrl: random.pick(network.fleet.sse).url,
+    wsUrl: random.pick(network.fleet.ws).url,
     WebSocket: webSocketClass(network.idleMs), idleTimeoutMs: network.idleMs, pollWaitSeconds: 1, backoffBaseMs: 30,
     backoffCapMs: 500, maxRetries: 60, random: () => random.share(),
   };
@@ -78,7 +80,8 @@ export async function readWithLibrary(network, log, random, { deadlineMs, onResu
     }
     if (log.terminal?.type === 'done') await checkResult(reading, log);
   } catch (error) {
-    if (!(log.ended && log.terminal.type === 'failed')) tally.fault('refused', `runnel.js ${reading.id}: ${error.stack}`);
+    const told = log.ended && log.terminal.type === 'failed';
+    if (!told) tally.fault('refused', `runnel.js ${reading.id}: ${error.stack}`);
   } finally {
     clearTimeout(timer);
     reading.close();
@@ -92,5 +95,5 @@ async function checkResult(reading, log) {
   const result = await reading.result;
   const right = log.script.texts(log.last - 1).every((text, choice) => text === (result.texts[choice] ?? ''));
   if (!result.verified) log.tally.fault('unverified', `runnel.js ${reading.id}`);
-  if (result.verified && !right) log.tally.fault('falseVerified', `runnel.js ${reading.id}: ${JSON.stringify(result.texts)}`);
+  if (result.verified && !right) log.tally.fault('falseVerified', `runnel.js ${reading.id}: ${result.texts}`);
 }

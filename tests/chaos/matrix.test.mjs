@@ -183,7 +183,8 @@ test('a cursor beyond the end of a live one: gap, then what follows', async () =
         continue;
       }
       gaps++;
-      assert.deepEqual(event.snapshot.choices.map(({ text }) => text ?? ''), script.texts(event.snapshot.seq), transport);
+      const texts = event.snapshot.choices.map(({ text }) => text ?? '');
+      assert.deepEqual(texts, script.texts(event.snapshot.seq), transport);
       Object.assign(log, { last: event.snapshot.seq, texts: script.texts(event.snapshot.seq) });
     }
     assert.equal(gaps, 1, transport);
@@ -250,7 +251,9 @@ test('deleting one that runs ends its readers, and it is gone', async () => {
 test('a cursor that cannot be read: 400, never a start from zero', async () => {
   const { id, last } = await finished();
   const other = `gen_${'b'.repeat(26)}`;
-  const bad = ['-1', '+1', '1.5', '01', 'x', '%20', '1e3', '18446744073709551616', `${other}:3`, `${id}:`, `${id}:x`, `${id}:-1`, ''];
+  const bad = [
+    '', '-1', '+1', '1.5', '01', 'x', '%20', '1e3', '18446744073709551616', `${other}:3`, `${id}:`, `${id}:x`, `${id}:-1`,
+  ];
   for (const cursor of bad) {
     for (const path of [`/events?after=${cursor}`, `?after=${cursor}`]) {
       const response = await request(`${fleet.sse[0].url}/v1/generations/${id}${path}`, { idleMs });
@@ -258,7 +261,8 @@ test('a cursor that cannot be read: 400, never a start from zero', async () => {
     }
     // An empty header says nothing.
     if (cursor === '' || cursor === '%20') continue;
-    const response = await request(`${fleet.sse[0].url}/v1/generations/${id}/events`, { idleMs, headers: { 'last-event-id': cursor } });
+    const headers = { 'last-event-id': cursor };
+    const response = await request(`${fleet.sse[0].url}/v1/generations/${id}/events`, { idleMs, headers });
     assert.equal(response.statusCode, 400, `last-event-id ${cursor}: ${await bodyText(response)}`);
   }
   const good = await poll(fleet.sse[0].url, { id, after: `${id}:${last - 1}`, idleMs });
@@ -274,7 +278,8 @@ test('at the very end: 204, or the terminal event once more', async () => {
   for (const transport of TRANSPORTS) {
     const events = await collect(read(transport, { script, id, after: last }));
     const repeats = transport === 'ws' || transport === 'proto';
-    assert.deepEqual(events.map(({ seq, type }) => ({ seq, type })), repeats ? [{ seq: last, type: terminal.type }] : [], transport);
+    const expected = repeats ? [{ seq: last, type: terminal.type }] : [];
+    assert.deepEqual(events.map(({ seq, type }) => ({ seq, type })), expected, transport);
   }
   const response = await request(`${fleet.sse[0].url}/v1/generations/${id}/events?after=0`,
     { idleMs, headers: { 'last-event-id': `${id}:${last}` } });
@@ -295,7 +300,8 @@ test('the same key and request attach, on every transport; another request is re
       const other = new Script({ ...script, seed: script.seed + 1 });
       const answer = await refusalOf(read(again, { script: other, after: 0 }));
       // gRPC's INVALID_ARGUMENT; the reason says which.
-      assert.equal(answer, again === 'grpc' ? '400 idempotency_mismatch' : '422 idempotency_mismatch', `${first}, then ${again}`);
+      const expected = `${again === 'grpc' ? 400 : 422} idempotency_mismatch`;
+      assert.equal(answer, expected, `${first}, then ${again}`);
     }
   }
 });
@@ -303,7 +309,8 @@ test('the same key and request attach, on every transport; another request is re
 test('a POST that is made again with Last-Event-ID goes on, by id or by key', async () => {
   const { script, id, last } = await finished();
   for (let seq = 1; seq < last; seq++) {
-    for (const [cursor, key] of [[`${id}:${seq}`, undefined], [String(seq), script.key], [`${id}:${seq}`, script.key]]) {
+    const whole = `${id}:${seq}`;
+    for (const [cursor, key] of [[whole, undefined], [String(seq), script.key], [whole, script.key]]) {
       const response = await request(`${fleet.sse[seq % 2].url}/v1/generations`, {
         method: 'POST', idleMs, body: JSON.stringify(script.body()),
         headers: { 'content-type': 'application/json', accept: 'text/event-stream', 'last-event-id': cursor,
@@ -337,8 +344,10 @@ test('another one\'s id: as if it never was, on every route, and it goes on unto
     headers: { 'content-type': 'application/json', 'idempotency-key': script.key },
   }));
   const { id } = JSON.parse(await bodyText(created));
-  const routes = [['GET', '/events'], ['GET', '/events?after=5'], ['GET', '?after=0'], ['GET', '?after=3&wait=1'], ['GET', ''],
-    ['POST', '/cancel'], ['DELETE', '']];
+  const routes = [
+    ['GET', '/events'], ['GET', '/events?after=5'], ['GET', '?after=0'], ['GET', '?after=3&wait=1'], ['GET', ''],
+    ['POST', '/cancel'], ['DELETE', ''],
+  ];
   for (const [method, path] of routes) {
     const response = await request(`${guarded.sse[1].url}/v1/generations/${id}${path}`, as('other', { method }));
     const error = refusal('SSE', response.statusCode, await bodyText(response));

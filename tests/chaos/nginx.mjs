@@ -25,7 +25,8 @@ const SETTINGS = {
   plain: { ws: 'proxy_http_version 1.1; proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade;' },
   // The bridge's wish not to be buffered is ignored.
   buffering: {
-    all: 'proxy_ignore_headers X-Accel-Buffering; proxy_buffering on; gzip on; gzip_proxied any; gzip_types text/event-stream;',
+    all: 'proxy_ignore_headers X-Accel-Buffering; proxy_buffering on;' +
+      'gzip on; gzip_proxied any; gzip_types text/event-stream;',
     ws: 'proxy_http_version 1.1; proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade;',
   },
   documented: { all: DOCUMENTED },
@@ -73,12 +74,14 @@ export async function startNginx({ sse, ws }) {
   const names = Object.keys(SETTINGS);
   const free = await freePorts(names.length);
   const ports = Object.fromEntries(names.map((name, i) => [name, free[i]]));
-  execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', `/CN=${HOST}`,
-    '-addext', `subjectAltName=IP:${HOST}`, '-keyout', join(dir, 'key.pem'), '-out', join(dir, 'cert.pem')], { stdio: 'ignore' });
+  execFileSync('openssl', [
+    'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', `/CN=${HOST}`,
+    '-addext', `subjectAltName=IP:${HOST}`, '-keyout', join(dir, 'key.pem'), '-out', join(dir, 'cert.pem'),
+  ], { stdio: 'ignore' });
   writeFileSync(join(dir, 'nginx.conf'), configOf(dir, ports, sse.address, ws.address));
   // Workers run as who starts it, so that they can read this folder.
   const user = process.getuid() === 0 ? ['-g', 'user root;'] : [];
-  const child = spawn('/usr/sbin/nginx', ['-p', dir, '-c', join(dir, 'nginx.conf'), ...user], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const child = spawn('/usr/sbin/nginx', ['-p', dir, '-c', join(dir, 'nginx.conf'), ...user], { stdio: 'inherit' });
   process.on('exit', () => child.kill('SIGTERM'));
   const deadline = Date.now() + READY_MS;
   for (const port of free) {

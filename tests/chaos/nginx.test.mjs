@@ -1,4 +1,4 @@
-// Behind nginx: streams arrive whole with every setting; at once with the documented ones; and what is silent is not cut.
+// Behind nginx: streams arrive whole with every setting, at once with the documented ones, and what is silent is not cut.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import http2 from 'node:http2';
@@ -125,7 +125,7 @@ test('without heartbeats it is cut', { skip }, async (t) => {
   });
   const script = scriptOf({ tokens: 5, firstTokenMs: 60_000 });
   await assert.rejects(async () => {
-    for await (const event of READERS.fetch(proxy.at.impatient, { script, after: 0 })) assert.equal(event.type, 'started');
+    for await (const { type } of READERS.fetch(proxy.at.impatient, { script, after: 0 })) assert.equal(type, 'started');
   }, (error) => error instanceof Break && !error.silent);
 });
 

@@ -79,7 +79,8 @@ function payload(event) {
   }
   const failed = message(event, 13);
   if (failed) {
-    return { type: 'failed', error: { code: text(failed, 1), message: text(failed, 2), retryable: !!number(failed, 3) } };
+    const error = { code: text(failed, 1), message: text(failed, 2), retryable: !!number(failed, 3) };
+    return { type: 'failed', error };
   }
   const gap = message(event, 14);
   if (!gap) throw new Wrong('an event without a payload');
@@ -99,11 +100,12 @@ export function eventOf(buffer) {
 export function serverMessageOf(buffer) {
   const fields = decode(buffer);
   const req = text(fields, 15) || undefined;
-  if (fields.has(1)) return { type: 'hello', v: number(message(fields, 1), 1), max_streams: number(message(fields, 1), 2) };
+  if (fields.has(1)) return { type: 'hello', v: number(message(fields, 1), 1) };
   const attached = message(fields, 2);
   if (attached) {
     const status = ['', 'queued', 'running', 'done', 'failed'][number(attached, 4)];
-    return { type: 'attached', req, gen: text(attached, 1), after: number(attached, 2), last_seq: number(attached, 3), status };
+    const [after, last] = [number(attached, 2), number(attached, 3)];
+    return { type: 'attached', req, gen: text(attached, 1), after, last_seq: last, status };
   }
   if (fields.has(3)) return { ...eventOf(fields.get(3).at(-1)), req };
   const error = message(fields, 4);
@@ -126,7 +128,8 @@ export function generateRequest(script) {
     field.present(5, Math.max(script.tokens, 1)),
     field.present(6, script.choices),
     detach === undefined ? Buffer.alloc(0)
-      : field.bytes(8, Buffer.concat([field.number(1, Math.floor(detach / 1000)), field.number(2, (detach % 1000) * 1e6)])),
+      : field.bytes(8, Buffer.concat(
+        [field.number(1, Math.floor(detach / 1000)), field.number(2, (detach % 1000) * 1e6)])),
     field.text(10, script.key),
     field.map(11, script.metadata()),
   ]);

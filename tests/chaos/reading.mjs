@@ -55,7 +55,9 @@ export class Network {
       return undefined;
     }
     const origin = random.pick(this.fleet.sse).url;
-    if (transport === 'poll') return yield* readPoll(origin, { ...options, waitSeconds: random.pick([undefined, 1, 2]) });
+    if (transport === 'poll') {
+      return yield* readPoll(origin, { ...options, waitSeconds: random.pick([undefined, 1, 2]) });
+    }
     return yield* readSse(origin, { ...options, style: transport });
   }
 
@@ -114,7 +116,7 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
       }
       if (tally.faults > 0) return cuts > 0;
       // An end in good form says that there is no more, and a reader believes it.
-      if (!log.ended && !left) tally.fault('badTerminal', `${log.id} on ${transport}: as if it ended after ${log.last}`);
+      if (!log.ended && !left) tally.fault('badTerminal', `${log.id} on ${transport}: an end after ${log.last}`);
       if (!log.ended) tally.hops++;
     } catch (error) {
       if (!comesBack(error)) {
@@ -140,8 +142,9 @@ async function readBeyondEnd(network, log, random, deadline) {
     const transport = random.pick(TRANSPORTS);
     try {
       for await (const event of network.read(transport, { script: log.script, id: log.id, after: log.last, random })) {
-        const repeated = (transport === 'ws' || transport === 'proto') && event.seq === log.last && event.type === log.terminal.type;
-        if (!repeated) log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${JSON.stringify(event)}`);
+        const repeats = transport === 'ws' || transport === 'proto';
+        if (repeats && event.seq === log.last && event.type === log.terminal.type) continue;
+        log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${JSON.stringify(event)}`);
       }
       return;
     } catch (error) {

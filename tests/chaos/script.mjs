@@ -20,8 +20,9 @@ function token(seed, choice, index) {
  * asks for its end, which may come too late.
  */
 export class Script {
-  constructor({ seed, tokens, pace, firstTokenMs = 20, choices = 1, failAt = -1, stallAt = -1, cancelAt, key, detachMs }) {
-    Object.assign(this, { seed, tokens, pace, firstTokenMs, choices, failAt, stallAt, cancelAt, key, detachMs });
+  constructor(options) {
+    Object.assign(this, { firstTokenMs: 20, choices: 1, failAt: -1, stallAt: -1 }, options);
+    const { tokens, choices, failAt } = this;
     this.fails = failAt >= 0 && failAt <= tokens;
     this.steps = this.fails ? failAt : tokens;
     /** The number of the terminal event, unless it is cancelled before. */

@@ -97,7 +97,8 @@ for (const kind of ['sse', 'ws']) {
     t.after(() => stalled.destroy());
     const began = Date.now();
     let closedAfter;
-    const closing = until('the stalled socket is closed', async () => (await slow()) === 1).then(() => (closedAfter = Date.now() - began));
+    const closing = until('the stalled socket is closed', async () => (await slow()) === 1)
+      .then(() => (closedAfter = Date.now() - began));
     const beside = await readMany(kind, bridge, 'beside');
     await closing;
     for (const [name, { late, peakKb }] of Object.entries({ without, beside })) {
@@ -128,7 +129,8 @@ async function checkResumes(kind, fleet, bridge, script, id) {
 
 test('half-open WebSockets are found by their pings, and their readers find it too', async (t) => {
   const fleet = await startFleet({
-    bridges: 1, flags: FLAGS, clientFaults: ['--faults=half_open', '--share=1', '--up_share=0', '--max_down_bytes=3000', '--linger=120s'],
+    bridges: 1, flags: FLAGS,
+    clientFaults: ['--faults=half_open', '--share=1', '--up_share=0', '--max_down_bytes=3000', '--linger=120s'],
   });
   t.after(() => fleet.stop());
   const [bridge] = fleet.ws;
@@ -137,7 +139,8 @@ test('half-open WebSockets are found by their pings, and their readers find it t
   const readings = Array.from({ length: 20 }, async (_, i) => {
     const script = new Script({ seed: i + 1, tokens: 100_000, pace: 20, key: `half-open-${i}` });
     await assert.rejects(async () => {
-      for await (const event of readWs(bridge.url, { script, after: 0, format: 'json', idleMs: 4000 })) assert.ok(event);
+      const reading = readWs(bridge.url, { script, after: 0, format: 'json', idleMs: 4000 });
+      for await (const event of reading) assert.ok(event);
     }, { kind: 'silence' });
   });
   await until('there are connections', async () => (await gauge()) > 0);

@@ -26,7 +26,9 @@ if (values.help) {
 }
 
 // The logs of what has ended are kept for --retention: shorter than the soak, or they would be all that grows.
-const fleet = await startFleet({ flags: { inference: ['--retention=5s'], sse: ['--heartbeat_interval=1s'], ws: ['--ping_interval=1s'] } });
+const fleet = await startFleet({
+  flags: { inference: ['--retention=5s'], sse: ['--heartbeat_interval=1s'], ws: ['--ping_interval=1s'] },
+});
 const tally = new Tally();
 const network = new Network(fleet, 10_000);
 const began = Date.now();

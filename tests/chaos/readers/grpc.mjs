@@ -12,7 +12,8 @@ function call(session, method, message) {
   const prefix = Buffer.alloc(5);
   prefix.writeUInt32BE(message.length, 1);
   const stream = session.request({
-    ':method': 'POST', ':path': `/runnel.v1.InferenceService/${method}`, 'content-type': 'application/grpc', te: 'trailers',
+    ':method': 'POST', ':path': `/runnel.v1.InferenceService/${method}`,
+    'content-type': 'application/grpc', te: 'trailers',
   });
   stream.end(Buffer.concat([prefix, message]));
   return stream;

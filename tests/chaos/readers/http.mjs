@@ -5,6 +5,10 @@ import { Break } from '../faults.mjs';
 
 const MAX_BODY = 8 << 20;
 
+function broken(error) {
+  return error instanceof Break ? error : new Break(error.code ?? error.message, { cause: error });
+}
+
 /** Resolves with the response, whose body is still to be read. */
 export function request(url, { method = 'GET', headers = {}, body, idleMs, agent = false, signal } = {}) {
   return new Promise((resolve, reject) => {
@@ -14,7 +18,7 @@ export function request(url, { method = 'GET', headers = {}, body, idleMs, agent
     // The socket's own timer: it starts anew with every byte.
     sent.setTimeout(idleMs, () => sent.destroy(new Break('silence', { silent: true })));
     sent.on('response', resolve);
-    sent.on('error', (error) => reject(error instanceof Break ? error : new Break(error.code ?? error.message, { cause: error })));
+    sent.on('error', (error) => reject(broken(error)));
     sent.end(body);
   });
 }
@@ -24,7 +28,7 @@ export async function* chunks(response) {
   try {
     for await (const chunk of response) yield chunk;
   } catch (error) {
-    throw error instanceof Break ? error : new Break(error.code ?? error.message, { cause: error });
+    throw broken(error);
   }
 }
 

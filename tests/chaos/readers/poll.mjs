@@ -24,7 +24,9 @@ export async function* readPoll(origin, { script, id, after, waitSeconds = 1, ..
       const answer = await poll(origin, { ...options, agent, id, after: last, waitSeconds });
       const ended = answer.status === 'done' || answer.status === 'failed';
       const known = answer.events[0]?.type === 'gap' ? 0 : last;
-      if (answer.id !== id || answer.last_seq < known) throw new Wrong(`a poll after ${last}: ${JSON.stringify(answer)}`);
+      if (answer.id !== id || answer.last_seq < known) {
+        throw new Wrong(`a poll after ${last}: ${JSON.stringify(answer)}`);
+      }
       for (const event of answer.events) {
         yield event;
         last = event.seq;

@@ -8,12 +8,14 @@ const JSON_HEADERS = { 'content-type': 'application/json' };
 /** Starts a generation, or finds the one with the same key. Returns its id. */
 export async function start(origin, script, options) {
   const response = await request(`${origin}/v1/generations`, {
-    ...options, method: 'POST', headers: { ...JSON_HEADERS, 'idempotency-key': script.key }, body: JSON.stringify(script.body()),
+    ...options, method: 'POST', headers: { ...JSON_HEADERS, 'idempotency-key': script.key },
+    body: JSON.stringify(script.body()),
   });
   const text = await bodyText(response);
   if (response.statusCode !== 201) throw refusal('POST', response.statusCode, text);
   const { id } = JSON.parse(text);
-  if (response.headers.location !== `/v1/generations/${id}`) throw new Wrong(`location is ${response.headers.location}`);
+  const { location } = response.headers;
+  if (location !== `/v1/generations/${id}`) throw new Wrong(`location is ${location}`);
   return id;
 }
 

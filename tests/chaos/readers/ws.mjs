@@ -6,13 +6,15 @@ import { WsSocket } from './ws_socket.mjs';
 
 const ENCODE = {
   json: {
-    generate: (req, script) => JSON.stringify({ type: 'generate', req, body: script.body(), idempotency_key: script.key }),
+    generate: (req, script) =>
+      JSON.stringify({ type: 'generate', req, body: script.body(), idempotency_key: script.key }),
     resume: (req, gen, after) => JSON.stringify({ type: 'resume', req, gen, after }),
     detach: (gen) => JSON.stringify({ type: 'detach', gen }),
     cancel: (gen) => JSON.stringify({ type: 'cancel', gen }),
   },
   proto: {
-    generate: (req, script) => field.bytes(2, Buffer.concat([field.text(1, req), field.bytes(2, generateRequest(script))])),
+    generate: (req, script) =>
+      field.bytes(2, Buffer.concat([field.text(1, req), field.bytes(2, generateRequest(script))])),
     resume: (req, gen, after) =>
       field.bytes(3, Buffer.concat([field.text(1, req), field.text(2, gen), field.number(3, after)])),
     detach: (gen) => field.bytes(5, field.text(1, gen)),
@@ -34,7 +36,7 @@ export class WsConnection {
   }
 
   constructor(format) {
-    Object.assign(this, { format, encode: ENCODE[format], byReq: new Map(), byGen: new Map(), next: 1, error: undefined });
+    Object.assign(this, { format, encode: ENCODE[format], byReq: new Map(), byGen: new Map(), next: 1 });
     this.hello = new Promise((resolve, reject) => Object.assign(this, { resolveHello: resolve, rejectHello: reject }));
     // A connection that ends before anyone waits for its hello is not an unhandled rejection.
     this.hello.catch(() => {});

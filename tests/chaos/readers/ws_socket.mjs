@@ -27,7 +27,9 @@ function frame(opcode, payload) {
 /** One frame from the front of `buffer`: {opcode, payload, size}; undefined if it is not all there. */
 function parseFrame(buffer) {
   if (buffer.length < 2) return undefined;
-  if ((buffer[0] & 0xf0) !== 0x80 || buffer[1] & 0x80) throw new Wrong(`a frame begins ${buffer.subarray(0, 2).toString('hex')}`);
+  if ((buffer[0] & 0xf0) !== 0x80 || buffer[1] & 0x80) {
+    throw new Wrong(`a frame begins ${buffer.subarray(0, 2).toString('hex')}`);
+  }
   const short = buffer[1] & 0x7f;
   const head = short < 126 ? 2 : short === 126 ? 4 : 10;
   if (buffer.length < head) return undefined;
@@ -51,14 +53,15 @@ export class WsSocket {
         headers: { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': key,
           ...(protocol && { 'sec-websocket-protocol': protocol }), ...headers },
       });
-      const fail = (error) => reject(error instanceof Error && error.kind ? error : new Break(error.code ?? error.message));
+      const fail = (error) => reject(error instanceof Break ? error : new Break(error.code ?? error.message));
       sent.setTimeout(idleMs, () => sent.destroy(new Break('silence', { silent: true })));
       sent.on('error', fail);
       sent.on('response', (response) => bodyText(response)
         .then((text) => reject(refusal('WebSocket', response.statusCode, text)), reject));
       sent.on('upgrade', (response, socket, head) => {
         const accept = createHash('sha1').update(key + GUID).digest('base64');
-        if (response.headers['sec-websocket-accept'] !== accept || response.headers['sec-websocket-protocol'] !== protocol) {
+        const { 'sec-websocket-accept': accepted, 'sec-websocket-protocol': agreed } = response.headers;
+        if (accepted !== accept || agreed !== protocol) {
           socket.destroy();
           return reject(new Wrong(`a bad upgrade: ${JSON.stringify(response.headers)}`));
         }

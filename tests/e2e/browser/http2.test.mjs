@@ -8,17 +8,22 @@ import { startNginx } from '../../chaos/nginx.mjs';
 import { start } from '../../chaos/readers/sse.mjs';
 import { Script } from '../../chaos/script.mjs';
 
-const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'];
+const FLAGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+];
 const MANY = 20;
 
-test(`http2: a page holds ${MANY} live EventSources at once`, { skip: !existsSync('/usr/sbin/nginx') && 'nginx was not found' }, async (t) => {
+const skip = !existsSync('/usr/sbin/nginx') && 'nginx was not found';
+
+test(`http2: a page holds ${MANY} live EventSources at once`, { skip }, async (t) => {
   const fleet = await startFleet({ bridges: 1 });
   const nginx = await startNginx({ sse: fleet.sse[0], ws: fleet.ws[0] });
   t.after(async () => {
     await nginx.stop();
     await fleet.stop();
   });
-  const browser = await chromium.launch({ executablePath: process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+  const executablePath = process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium';
+  const browser = await chromium.launch({ executablePath, args: FLAGS });
   t.after(() => browser.close());
   const page = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
   await page.goto(nginx.at.http2.url);
