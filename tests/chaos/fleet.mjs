@@ -78,11 +78,15 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
       return text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
         .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
     },
-    /** Resolves with the counts of the proxies. */
+    /** Resolves with the counts of the proxies; throws if a process has not run and ended as it should. */
     async stop() {
-      await Promise.all([...all, inference].map((process) => process.child && process.kill('SIGKILL')));
+      const faults = [];
+      const end = (process) => process.stop().catch((fault) => faults.push(fault));
+      await Promise.all(all.map(end));
+      await end(inference);
       const counts = {};
       for (const [name, proxy] of Object.entries(proxies)) counts[name] = await proxy.stop();
+      if (faults.length > 0) throw faults[0];
       return counts;
     },
   };
@@ -92,7 +96,10 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
   return fleet;
 }
 
-/** Kills bridges at random moments, by -9 or SIGTERM, and starts them again, until `stopped()`. Returns the counts. */
+/**
+ * Kills bridges at random moments, by -9 or SIGTERM, and starts them again, until `stopped()`. Returns the counts;
+ * `badExits`: those that ended by themselves, or not with 0 after SIGTERM.
+ */
 export async function killAtRandom(fleet, random, { everyMs, stopped }) {
   const counts = { kill9: 0, sigterm: 0, badExits: 0 };
   while (!stopped()) {
@@ -102,8 +109,9 @@ export async function killAtRandom(fleet, random, { everyMs, stopped }) {
     const victim = random.pick(fleet.all);
     const hard = random.chance(0.5);
     counts[hard ? 'kill9' : 'sigterm']++;
+    const ran = victim.child.exitCode === null && victim.child.signalCode === null;
     const [code] = await victim.kill(hard ? 'SIGKILL' : 'SIGTERM');
-    if (!hard && code !== 0) counts.badExits++;
+    if (!ran || (!hard && code !== 0)) counts.badExits++;
     await victim.start();
   }
   return counts;
