@@ -1,20 +1,27 @@
 # shellcheck shell=bash
-# Where install.sh puts llama.cpp and the model. Source it before running cmake by hand:
+# Where install.sh puts llama.cpp, the model and, for the tests, Go. Source it before running cmake by hand:
 #   . deploy/local/env.sh && cmake --preset release
-# It puts the installed llama.cpp on CMAKE_PREFIX_PATH, and sets RUNNEL_MODEL if the model is there and RUNNEL_PEER and
-# RUNNEL_PEER_PATH (a Python, and its PYTHONPATH) if llama.cpp's OpenAI server is.
+# It puts the installed llama.cpp on CMAKE_PREFIX_PATH, and Go on PATH if that there is too old; and sets RUNNEL_MODEL if
+# the model is there and RUNNEL_PEER and RUNNEL_PEER_PATH (a Python, and its PYTHONPATH) if llama.cpp's OpenAI server is.
 #
 # RUNNEL_CACHE moves everything it names (default: $XDG_CACHE_HOME/runnel or ~/.cache/runnel).
 
 # Changing either gives a new prefix, so an old build is never taken for a new one.
 RUNNEL_LLAMA_VERSION=0.3.36
 RUNNEL_MODEL_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
+# The least that tests/deploy/go.mod can be built with.
+RUNNEL_GO_VERSION=1.26.8
 
 runnel_cache() {
   printf '%s\n' "${RUNNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/runnel}"
 }
 
+# RUNNEL_CPU=x86-64-v3 builds for any processor with AVX2 instead of this one: images run elsewhere.
 cpu_has() {
+  if [[ ${RUNNEL_CPU:-} == x86-64-v3 ]]; then
+    [[ $1 =~ ^(sse4_2|avx2|fma|f16c|bmi2)$ ]]
+    return
+  fi
   grep -m1 '^flags' /proc/cpuinfo 2>/dev/null | grep -qw -- "$1"
 }
 
@@ -79,6 +86,18 @@ model_path() {
   printf '%s/%s\n' "$(runnel_cache)" "$RUNNEL_MODEL_FILE"
 }
 
+# Where install.sh puts a Go if that on PATH is missing or too old.
+go_venv() {
+  printf '%s/go\n' "$(runnel_cache)"
+}
+
+# go_is_good GO: whether tests/deploy can be built with it.
+go_is_good() {
+  local version
+  version=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return
+  printf 'go%s\n%s\n' "$RUNNEL_GO_VERSION" "$version" | sort -VC
+}
+
 runnel_env() {
   local prefix
   prefix=$(llama_prefix)
@@ -93,6 +112,10 @@ runnel_env() {
   if [[ -f $(model_path) ]]; then
     RUNNEL_MODEL=$(model_path)
     export RUNNEL_MODEL
+  fi
+  if ! go_is_good "$(command -v go)" && go_is_good "$(go_venv)/bin/go"; then
+    PATH=$(go_venv)/bin:$PATH
+    export PATH
   fi
 }
 
