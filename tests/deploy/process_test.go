@@ -1,0 +1,160 @@
+package deploy
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A failure bound, not a pace.
+const patience = 20 * time.Second
+
+func program(t *testing.T, name string) string {
+	t.Helper()
+	folder := os.Getenv("RUNNEL_BIN")
+	if folder == "" {
+		t.Fatal("RUNNEL_BIN must name the folder of the programs")
+	}
+	return filepath.Join(folder, name)
+}
+
+var helpLine = regexp.MustCompile(`(?m)^ +--([a-z0-9_]+) \(`)
+
+// helpFlags gives the flags that a program names by --help. Abseil ends with 1 after it.
+func helpFlags(t *testing.T, name string) map[string]bool {
+	t.Helper()
+	output, err := exec.Command(program(t, name), "--help").Output()
+	if _, isExit := err.(*exec.ExitError); err != nil && !isExit {
+		t.Fatal(err)
+	}
+	flags := map[string]bool{}
+	for _, match := range helpLine.FindAllSubmatch(output, -1) {
+		flags[string(match[1])] = true
+	}
+	if len(flags) < 10 {
+		t.Fatalf("%s --help names %d flags", name, len(flags))
+	}
+	return flags
+}
+
+// A running program; the test's end kills it.
+type process struct {
+	port, admin string
+}
+
+var portsLine = regexp.MustCompile(`(?:gRPC on|listening on) port (\d+)|admin port (\d+)`)
+
+// start runs a program until it has said where it listens.
+func start(t *testing.T, name string, args ...string) process {
+	t.Helper()
+	command := exec.Command(program(t, name), append(args, "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0")...)
+	stderr, err := command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(patience, func() { _ = command.Process.Kill() })
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	var started process
+	var said strings.Builder
+	lines := bufio.NewScanner(stderr)
+	for started.port == "" || started.admin == "" {
+		if !lines.Scan() {
+			t.Fatalf("%s %v did not start:\n%s", name, args, said.String())
+		}
+		said.WriteString(lines.Text() + "\n")
+		for _, match := range portsLine.FindAllStringSubmatch(lines.Text(), -1) {
+			started.port += match[1]
+			started.admin += match[2]
+		}
+	}
+	late.Stop()
+	go func() { _, _ = io.Copy(io.Discard, stderr) }()
+	return started
+}
+
+// get gives the body of a 200; it asks again until there is one.
+func get(t *testing.T, url string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	// A poll with a bound: readiness is something that can only be asked for.
+	for again := time.NewTicker(20 * time.Millisecond); ; <-again.C {
+		body, err := getOnce(ctx, url)
+		if err == nil {
+			return body
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func getOnce(ctx context.Context, url string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answers %s", url, response.Status)
+	}
+	return string(body), err
+}
+
+func TestEveryFlagOfTheManifestsExists(t *testing.T) {
+	forEachWiring(t, func(t *testing.T, _ []object, all []*workload) {
+		for _, w := range all {
+			known := helpFlags(t, w.program())
+			for flag := range w.flags {
+				if !known[flag] {
+					t.Errorf("%s has no --%s", w.program(), flag)
+				}
+			}
+		}
+	})
+}
+
+// The real programs with the manifests' flags, but for what a machine outside a cluster cannot have.
+func TestTheProgramsStartWithTheirFlags(t *testing.T) {
+	keys := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(keys, []byte("a-key-of-the-tests\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	forEachWiring(t, func(t *testing.T, _ []object, all []*workload) {
+		for _, w := range all {
+			var args []string
+			for flag, value := range w.flags {
+				switch {
+				case flag == "listen" || flag == "admin_listen":
+					continue
+				case flag == "engine":
+					value = "scripted"
+				case flag == "api_keys_file" && value != "":
+					value = keys
+				}
+				args = append(args, "--"+flag+"="+value)
+			}
+			get(t, "http://127.0.0.1:"+start(t, w.program(), args...).admin+"/livez")
+		}
+	})
+}

@@ -1,0 +1,135 @@
+// Package deploy checks what is in deploy/: the manifests as an API server would, and against the programs themselves.
+package deploy
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+const deployDir = "../../deploy"
+
+// What is applied by people, and `everything`, which has the components that these leave out.
+var overlays = []string{
+	deployDir + "/kubernetes/overlays/local",
+	deployDir + "/kubernetes/overlays/production",
+	deployDir + "/kubernetes/overlays/production-ingress-nginx",
+	"everything",
+}
+
+// An object of a rendered overlay, with its type known.
+type object struct {
+	id    string // Kind/name
+	yaml  []byte
+	typed runtime.Object
+}
+
+// The built-in kinds are in the scheme by the imports of validate_test.go.
+var strictDecoder = sync.OnceValues(func() (runtime.Decoder, error) {
+	scheme := legacyscheme.Scheme
+	for _, add := range []func(*runtime.Scheme) error{gatewayv1.Install, monitoringv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	return serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer(), nil
+})
+
+// decode refuses kinds that it does not know, fields that the kind does not have, and fields given twice.
+func decode(yaml []byte) (object, error) {
+	decoder, err := strictDecoder()
+	if err != nil {
+		return object{}, err
+	}
+	typed, kind, err := decoder.Decode(yaml, nil, nil)
+	if err != nil {
+		return object{}, err
+	}
+	accessor, err := meta.Accessor(typed)
+	if err != nil {
+		return object{}, err
+	}
+	return object{id: kind.Kind + "/" + accessor.GetName(), yaml: yaml, typed: typed}, nil
+}
+
+// render gives the objects of a folder with a kustomization, as `kubectl kustomize` would.
+func render(dir string) ([]object, error) {
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]object, 0, resources.Size())
+	for _, resource := range resources.Resources() {
+		yaml, err := resource.AsYAML()
+		if err != nil {
+			return nil, err
+		}
+		decoded, err := decode(yaml)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", resource.CurId(), err)
+		}
+		objects = append(objects, decoded)
+	}
+	return objects, nil
+}
+
+// forEachOverlay runs a test on the objects of each overlay.
+func forEachOverlay(t *testing.T, check func(t *testing.T, objects []object)) {
+	for _, dir := range overlays {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			objects, err := render(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, objects)
+		})
+	}
+}
+
+// ofType gives those of the objects that are a T.
+func ofType[T runtime.Object](objects []object) []T {
+	var found []T
+	for _, each := range objects {
+		if typed, ok := each.typed.(T); ok {
+			found = append(found, typed)
+		}
+	}
+	return found
+}
+
+// named gives the one object of type T with that name, or nothing.
+func named[T runtime.Object](objects []object, name string) (found T, ok bool) {
+	for _, typed := range ofType[T](objects) {
+		if accessor, err := meta.Accessor(typed); err == nil && accessor.GetName() == name {
+			return typed, true
+		}
+	}
+	return found, false
+}
+
+func report(t *testing.T, id string, problems []string) {
+	t.Helper()
+	for _, problem := range problems {
+		t.Errorf("%s: %s", id, problem)
+	}
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
