@@ -31,19 +31,23 @@ libraries_of() {
 
 # A file by its path in the image, links followed. /lib and /lib64 are links to those of /usr, as in Debian.
 install_file() {
-  local target=$dir${2/#\/lib/\/usr\/lib}
-  install -D -m "$(stat -Lc %a "$1")" "$1" "$target"
+  install -D -m "$(stat -Lc %a "$1")" "$1" "$dir${1/#\/lib/\/usr\/lib}"
 }
 
-package_of() {
-  local path=$1 owner
-  for path in "$1" "/usr$1" "$(realpath "$1")"; do
-    if owner=$(dpkg-query --search "$path" 2>/dev/null); then
-      printf '%s\n' "${owner%%:*}"
-      return
-    fi
-  done
-  die "no package has $1"
+# Names of the packages that files come from. Debian is half-way from /lib to /usr/lib, so each is asked for by all its
+# names at once: dpkg-query reads its lists anew at each call.
+packages_of() {
+  local -A owners=()
+  local line file
+  while read -r line; do
+    owners[${line##*: }]=${line%%[:,]*}
+  done < <(for file in "$@"; do printf '%s\n' "$file" "/usr$file" "$(realpath "$file")"; done |
+    xargs dpkg-query --search 2>/dev/null)
+  for file in "$@"; do
+    line=${owners[$file]:-${owners[/usr$file]:-${owners[$(realpath "$file")]:-}}}
+    [[ -n $line ]] || die "no package has $file"
+    printf '%s\n' "$line"
+  done | sort -u
 }
 
 note_package() {
@@ -74,7 +78,7 @@ write_notices() {
 
 main() {
   if (($# != 2)); then die "want PROGRAM and DIRECTORY"; fi
-  local program=$1 library package
+  local program=$1 found library package
   dir=$2
   if [[ -e $dir ]]; then die "$dir is there already"; fi
   mkdir -p "$dir/usr/lib64" "$dir"/{dev,proc,sys,models,etc/runnel,etc/runnel-keys}
@@ -83,12 +87,14 @@ main() {
   install -d -m 1777 "$dir/tmp"
   install -D -m 755 "$program" "$dir/usr/bin/$(basename "$program")"
   strip --strip-unneeded "$dir/usr/bin/$(basename "$program")"
-  local -A packages=([ca-certificates]=1)
-  while read -r library; do
-    install_file "$library" "$library"
-    packages[$(package_of "$library")]=1
-  done < <(libraries_of "$program")
-  for package in "${!packages[@]}"; do note_package "$package"; done
+  local -a libraries packages
+  # Not straight into mapfile, which would not see a failure.
+  found=$(libraries_of "$program")
+  mapfile -t libraries <<<"$found"
+  for library in "${libraries[@]}"; do install_file "$library"; done
+  found=$(packages_of "${libraries[@]}")
+  mapfile -t packages <<<"$found"
+  for package in "${packages[@]}" ca-certificates; do note_package "$package"; done
   write_etc
   write_notices
 }
