@@ -28,8 +28,9 @@ function mounts(pid) {
 function memoryLimit(pid) {
   for (const line of readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim().split('\n')) {
     const [, controllers, path] = line.split(':');
-    if (controllers === 'memory') return Number(readFileSync(`/sys/fs/cgroup/memory${path}/memory.limit_in_bytes`, 'utf8'));
-    if (controllers === '' && path !== '/') return Number(readFileSync(`/sys/fs/cgroup${path}/memory.max`, 'utf8'));
+    const file = controllers === 'memory' ? `memory${path}/memory.limit_in_bytes` : `${path}/memory.max`;
+    const limits = controllers === 'memory' || (controllers === '' && path !== '/');
+    if (limits) return Number(readFileSync(join('/sys/fs/cgroup', file), 'utf8'));
   }
   return undefined;
 }
@@ -45,7 +46,8 @@ test('each program is nobody, can do nothing, writes to /tmp only, and answers',
     assert.equal(is.Name[0], program.slice(0, 15), program);
     // Outside of a test by root the user is who runs it, and 65532 only to the program.
     if (process.getuid() === 0) assert.deepEqual(is.Uid, Array(4).fill('65532'), program);
-    for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) assert.match(is[set][0], /^0+$/, `${program} ${set}`);
+    const sets = ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'];
+    for (const set of sets) assert.match(is[set][0], /^0+$/, `${program} ${set}`);
     assert.deepEqual(is.NoNewPrivs, ['1'], program);
     assert.equal(is.NSpid.at(-1), '1', `${program} is process 1`);
     const places = mounts(pid);

@@ -29,7 +29,8 @@ var sampleLine = regexp.MustCompile(`(?m)^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{([^}]*)
 // servedMetrics gives what the three programs serve after an answer was read: names, and label names of each.
 func servedMetrics(t *testing.T) map[string]map[string]bool {
 	t.Helper()
-	inference := start(t, "runnel-inference", "--engine=scripted", "--scripted_tokens=5", "--scripted_tokens_per_second=1000")
+	inference := start(t, "runnel-inference", "--engine=scripted", "--scripted_tokens=5",
+		"--scripted_tokens_per_second=1000")
 	bridges := []process{
 		start(t, "runnel-sse", "--inference=127.0.0.1:"+inference.port),
 		start(t, "runnel-ws", "--inference=127.0.0.1:"+inference.port),
@@ -154,7 +155,8 @@ func TestAlertsAskForWhatIsServedAndSayWhatToDo(t *testing.T) {
 		for _, group := range rule.Spec.Groups {
 			for _, alert := range group.Rules {
 				report(t, alert.Alert, problemsOf(alert.Expr.String(), served))
-				if alert.Annotations["runbook"] == "" || alert.Annotations["summary"] == "" || alert.Labels["severity"] == "" {
+				said := alert.Annotations
+				if said["runbook"] == "" || said["summary"] == "" || alert.Labels["severity"] == "" {
 					t.Errorf("%s does not say what it means, how bad it is and what to do", alert.Alert)
 				}
 			}

@@ -65,7 +65,8 @@ func mayReach(policies []*networkingv1.NetworkPolicy, from, to end, port int) bo
 func deniesByDefault(policies []*networkingv1.NetworkPolicy) bool {
 	for _, policy := range policies {
 		spec := policy.Spec
-		if len(spec.PodSelector.MatchLabels) == 0 && len(spec.PolicyTypes) == 2 && len(spec.Ingress)+len(spec.Egress) == 0 {
+		rules := len(spec.Ingress) + len(spec.Egress)
+		if len(spec.PodSelector.MatchLabels) == 0 && len(spec.PolicyTypes) == 2 && rules == 0 {
 			return true
 		}
 	}

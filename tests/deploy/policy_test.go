@@ -127,7 +127,7 @@ func hasProbes(w *workload) (problems []string) {
 			port, target = w.flagPort("listen"), intstr.FromInt32(probe.GRPC.Port)
 		}
 		if resolved, err := w.port(target); err != nil || fmt.Sprint(resolved) != port {
-			problems = append(problems, fmt.Sprintf("%s probe asks port %s, the process listens on %s", name, target.String(), port))
+			problems = append(problems, fmt.Sprintf("%s probe asks %s, the process listens on %s", name, target.String(), port))
 		}
 	}
 	return problems
@@ -138,11 +138,13 @@ const timeToEnd = 5 * time.Second
 
 // The pod is out of the Services before SIGTERM comes, and SIGKILL comes only after the process could end by itself.
 func ends(w *workload) (problems []string) {
-	lifecycle := w.container().Lifecycle
-	if lifecycle == nil || lifecycle.PreStop == nil || lifecycle.PreStop.Sleep == nil || lifecycle.PreStop.Sleep.Seconds < 5 {
-		return []string{"preStop does not sleep 5 s or more"}
+	preStop := time.Duration(0)
+	if lifecycle := w.container().Lifecycle; lifecycle != nil && lifecycle.PreStop != nil && lifecycle.PreStop.Sleep != nil {
+		preStop = time.Duration(lifecycle.PreStop.Sleep.Seconds) * time.Second
 	}
-	preStop := time.Duration(lifecycle.PreStop.Sleep.Seconds) * time.Second
+	if preStop < 5*time.Second {
+		problems = append(problems, "preStop does not sleep 5 s or more")
+	}
 	notice, err := w.duration("drain_notice")
 	if err != nil {
 		problems = append(problems, err.Error())

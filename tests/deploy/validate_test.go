@@ -31,7 +31,8 @@ import (
 func validateBuiltIn(internal runtime.Object) (field.ErrorList, error) {
 	switch typed := internal.(type) {
 	case *apps.Deployment:
-		return appsvalidation.ValidateDeployment(typed, pod.GetValidationOptionsFromPodTemplate(&typed.Spec.Template, nil)), nil
+		options := pod.GetValidationOptionsFromPodTemplate(&typed.Spec.Template, nil)
+		return appsvalidation.ValidateDeployment(typed, options), nil
 	case *core.Service:
 		// As the API server does before it checks.
 		if typed.Spec.ClusterIP != "" {
@@ -45,11 +46,13 @@ func validateBuiltIn(internal runtime.Object) (field.ErrorList, error) {
 	case *core.ServiceAccount:
 		return corevalidation.ValidateServiceAccount(typed), nil
 	case *networking.NetworkPolicy:
-		return networkingvalidation.ValidateNetworkPolicy(typed, networkingvalidation.NetworkPolicyValidationOptions{}), nil
+		options := networkingvalidation.NetworkPolicyValidationOptions{}
+		return networkingvalidation.ValidateNetworkPolicy(typed, options), nil
 	case *networking.Ingress:
 		return networkingvalidation.ValidateIngressCreate(typed), nil
 	case *policy.PodDisruptionBudget:
-		return policyvalidation.ValidatePodDisruptionBudget(typed, policyvalidation.PodDisruptionBudgetValidationOptions{}), nil
+		options := policyvalidation.PodDisruptionBudgetValidationOptions{}
+		return policyvalidation.ValidatePodDisruptionBudget(typed, options), nil
 	case *autoscaling.HorizontalPodAutoscaler:
 		return autoscalingvalidation.ValidateHorizontalPodAutoscaler(typed,
 			autoscalingvalidation.HorizontalPodAutoscalerSpecValidationOptions{MinReplicasLowerBound: 1}), nil

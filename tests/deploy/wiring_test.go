@@ -15,7 +15,9 @@ import (
 )
 
 // Secrets and claims that whoever deploys has to make; the README says how.
-var madeByHand = map[string]bool{"runnel-api-keys": true, "runnel-tls": true, "runnel-internal-tls": true, "runnel-model": true}
+var madeByHand = map[string]bool{
+	"runnel-api-keys": true, "runnel-tls": true, "runnel-internal-tls": true, "runnel-model": true,
+}
 
 func forEachWiring(t *testing.T, check func(t *testing.T, objects []object, all []*workload)) {
 	forEachOverlay(t, func(t *testing.T, objects []object) {

@@ -1,0 +1,78 @@
+// Pods without a cluster: programs confined as in one, each with an address of its own, and a kubelet that ends them.
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { freePorts, Process } from '../e2e/processes.mjs';
+
+// One of 64,000 networks within loopback, so that runs at the same time do not meet.
+const random = () => 1 + Math.floor(Math.random() * 254);
+const NETWORK = `127.${random()}.${random()}`;
+let pods = 0;
+
+const [port, adminPort] = await freePorts(2);
+
+class Pod {
+  constructor(program, flags) {
+    this.name = `${program}-${++pods}`;
+    this.ip = `${NETWORK}.${pods}`;
+    this.address = `${this.ip}:${port}`;
+    const args = ['--flagfile=/etc/runnel/base.flags', `--listen=${this.address}`, `--admin_listen=${this.ip}:${adminPort}`];
+    this.process = new Process(join(process.env.RUNNEL_BIN, program), [...args, ...flags], `${this.ip}:${adminPort}`,
+      join(process.env.RUNNEL_CONFINED, `${this.name}.log`));
+  }
+
+  /** As the kubelet ends a pod: preStop, SIGTERM, and SIGKILL once the grace period is over, which must not be needed. */
+  async end({ preStopMs, graceMs }) {
+    // This wait is what is rehearsed: the kubelet waits for time, not for a condition.
+    await new Promise((resolve) => setTimeout(resolve, preStopMs));
+    const { child } = this.process;
+    const gone = once(child, 'exit');
+    const kill = setTimeout(() => child.kill('SIGKILL'), graceMs - preStopMs);
+    child.kill('SIGTERM');
+    const end = await gone;
+    clearTimeout(kill);
+    assert.deepEqual(end, [0, null], `${this.name} had to be killed`);
+  }
+}
+
+/** Pods of one program, and who is told of them. `onChange` gets the addresses of all, those on their way out too. */
+export class Deployment {
+  #pods = [];
+
+  constructor({ program, flags, onServing = () => {}, onLeaving = () => {}, onChange = () => {} }) {
+    Object.assign(this, { program, flags, onServing, onLeaving, onChange });
+  }
+
+  async add() {
+    const pod = new Pod(this.program, this.flags);
+    this.#pods.push(pod);
+    await pod.process.start();
+    this.onChange(this.#pods.map(({ ip }) => ip));
+    await this.onServing(pod.address);
+  }
+
+  /** A rolling update with maxSurge 1 and maxUnavailable 0: each pod goes after one more has come. */
+  async roll(times) {
+    for (const pod of [...this.#pods]) {
+      await this.add();
+      await this.onLeaving(pod.address);
+      await pod.end(times);
+      this.#pods.splice(this.#pods.indexOf(pod), 1);
+      this.onChange(this.#pods.map(({ ip }) => ip));
+    }
+  }
+
+  async stop() {
+    await Promise.all(this.#pods.map((pod) => pod.process.kill('SIGKILL')));
+  }
+}
+
+/** What a headless Service does: `name` has the addresses of all pods, in the /etc/hosts that they see. */
+export function headlessService(name) {
+  return {
+    target: `dns:///${name}:${port}`,
+    set: (ips) => writeFileSync(join(process.env.RUNNEL_CONFINED, 'hosts'),
+      ['127.0.0.1 localhost', ...ips.map((ip) => `${ip} ${name}`), ''].join('\n')),
+  };
+}
