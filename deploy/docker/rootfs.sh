@@ -29,32 +29,31 @@ libraries_of() {
   done < <(ldd "$1")
 }
 
-# A file by its path in the image, links followed. /lib and /lib64 are links to those of /usr, as in Debian.
-install_file() {
-  install -D -m "$(stat -Lc %a "$1")" "$1" "$dir${1/#\/lib/\/usr\/lib}"
-}
-
 # Names of the packages that files come from. Debian is half-way from /lib to /usr/lib, so each is asked for by all its
-# names at once: dpkg-query reads its lists anew at each call.
+# names; and all at once, as dpkg-query reads its lists anew at each call.
 packages_of() {
   local -A owners=()
-  local line file
+  local -a real
+  local line i
+  mapfile -t real < <(realpath "$@")
   while read -r line; do
     owners[${line##*: }]=${line%%[:,]*}
-  done < <(for file in "$@"; do printf '%s\n' "$file" "/usr$file" "$(realpath "$file")"; done |
-    xargs dpkg-query --search 2>/dev/null)
-  for file in "$@"; do
-    line=${owners[$file]:-${owners[/usr$file]:-${owners[$(realpath "$file")]:-}}}
-    [[ -n $line ]] || die "no package has $file"
+  done < <(dpkg-query --search "$@" "${@/#/\/usr}" "${real[@]}" 2>/dev/null)
+  for i in "${!real[@]}"; do
+    line=${owners[$1]:-${owners[/usr$1]:-${owners[${real[i]}]:-}}}
+    [[ -n $line ]] || die "no package has $1"
     printf '%s\n' "$line"
+    shift
   done | sort -u
 }
 
-note_package() {
-  local package=$1
-  install -D -m 644 "/usr/share/doc/$package/copyright" "$dir/usr/share/doc/$package/copyright"
+note_packages() {
+  local package
   mkdir -p "$dir/var/lib/dpkg/status.d"
-  dpkg-query --status "$package" >"$dir/var/lib/dpkg/status.d/$package"
+  (cd /usr/share/doc && cp -L --parents "${@/%/\/copyright}" "$dir/usr/share/doc/")
+  for package in "$@"; do
+    dpkg-query --status "$package" >"$dir/var/lib/dpkg/status.d/$package"
+  done
 }
 
 # The user, names by files and DNS, and the authorities for https.
@@ -63,6 +62,8 @@ write_etc() {
   printf 'root:x:0:0:root:/:/nologin\nnonroot:x:65532:65532:nonroot:/:/nologin\n' >"$dir/etc/passwd"
   printf 'root:x:0:\nnonroot:x:65532:\n' >"$dir/etc/group"
   printf 'hosts: files dns\n' >"$dir/etc/nsswitch.conf"
+  # All addresses of a name in /etc/hosts, not the first.
+  printf 'multi on\n' >"$dir/etc/host.conf"
   cp /usr/lib/os-release "$dir/etc/os-release"
   cp -L /etc/ssl/certs/ca-certificates.crt "$dir/etc/ssl/certs/"
   ln -s /etc/ssl/certs/ca-certificates.crt "$dir/usr/lib/ssl/cert.pem"
@@ -78,10 +79,11 @@ write_notices() {
 
 main() {
   if (($# != 2)); then die "want PROGRAM and DIRECTORY"; fi
-  local program=$1 found library package
+  local program=$1 found
   dir=$2
+  dir=$(realpath --canonicalize-missing "$dir")
   if [[ -e $dir ]]; then die "$dir is there already"; fi
-  mkdir -p "$dir/usr/lib64" "$dir"/{dev,proc,sys,models,etc/runnel,etc/runnel-keys}
+  mkdir -p "$dir"/usr/{lib64,share/doc} "$dir"/{dev,proc,sys,models,etc/runnel,etc/runnel-keys}
   ln -s usr/lib "$dir/lib"
   ln -s usr/lib64 "$dir/lib64"
   install -d -m 1777 "$dir/tmp"
@@ -91,10 +93,11 @@ main() {
   # Not straight into mapfile, which would not see a failure.
   found=$(libraries_of "$program")
   mapfile -t libraries <<<"$found"
-  for library in "${libraries[@]}"; do install_file "$library"; done
+  # Debian's /lib and /lib64 are links to those of /usr, as the image's.
+  cp -L --parents "${libraries[@]/#\/lib/\/usr\/lib}" "$dir"
   found=$(packages_of "${libraries[@]}")
   mapfile -t packages <<<"$found"
-  for package in "${packages[@]}" ca-certificates; do note_package "$package"; done
+  note_packages "${packages[@]}" ca-certificates
   write_etc
   write_notices
 }

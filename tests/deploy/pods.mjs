@@ -9,6 +9,7 @@ import { freePorts, Process } from '../e2e/processes.mjs';
 const random = () => 1 + Math.floor(Math.random() * 254);
 const NETWORK = `127.${random()}.${random()}`;
 let pods = 0;
+const BUSY_MS = 30_000;
 
 const [port, adminPort] = await freePorts(2);
 
@@ -17,9 +18,16 @@ class Pod {
     this.name = `${program}-${++pods}`;
     this.ip = `${NETWORK}.${pods}`;
     this.address = `${this.ip}:${port}`;
-    const args = ['--flagfile=/etc/runnel/base.flags', `--listen=${this.address}`, `--admin_listen=${this.ip}:${adminPort}`];
+    const replica = program === 'runnel-inference' ? [`--replica=${this.name}`] : [];
+    const args = ['--flagfile=/etc/runnel/base.flags', ...replica, `--listen=${this.address}`, `--admin_listen=${this.ip}:${adminPort}`];
     this.process = new Process(join(process.env.RUNNEL_BIN, program), [...args, ...flags], `${this.ip}:${adminPort}`,
       join(process.env.RUNNEL_CONFINED, `${this.name}.log`));
+  }
+
+  async metric(name) {
+    const text = await (await fetch(`http://${this.process.admin}/metrics`)).text();
+    return text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
   }
 
   /** As the kubelet ends a pod: preStop, SIGTERM, and SIGKILL once the grace period is over, which must not be needed. */
@@ -60,6 +68,17 @@ export class Deployment {
       await pod.end(times);
       this.#pods.splice(this.#pods.indexOf(pod), 1);
       this.onChange(this.#pods.map(({ ip }) => ip));
+    }
+  }
+
+  /** Resolves once each of its pods counts more than 0 under `name`: there is something to lose. */
+  async allCount(name) {
+    const deadline = Date.now() + BUSY_MS;
+    for (const pod of this.#pods) {
+      while (!((await pod.metric(name)) > 0)) {
+        if (Date.now() > deadline) throw new Error(`${pod.name} has no ${name}`);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
     }
   }
 

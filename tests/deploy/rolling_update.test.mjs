@@ -50,6 +50,7 @@ test(`three bridges and two replicas are replaced under ${FORM.streams} live str
     metadata: { 'scripted.tokens': String(FORM.tokens), 'scripted.tokens_per_second': String(FORM.pace) },
   };
   const readers = new Readers(FORM.streams, request, { baseUrl: balancer.url, transport: 'sse' });
+  await Promise.all([bridges.allCount('runnel_streams_active'), inference.allCount('runnel_requests_running')]);
   await bridges.roll(waits(FORM.bridgeDrain));
   await inference.roll(waits(FORM.inferenceDrain));
   await readers.finish();
