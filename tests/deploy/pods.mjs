@@ -19,8 +19,9 @@ class Pod {
     this.ip = `${NETWORK}.${pods}`;
     this.address = `${this.ip}:${port}`;
     const replica = program === 'runnel-inference' ? [`--replica=${this.name}`] : [];
-    const args = ['--flagfile=/etc/runnel/base.flags', ...replica, `--listen=${this.address}`, `--admin_listen=${this.ip}:${adminPort}`];
-    this.process = new Process(join(process.env.RUNNEL_BIN, program), [...args, ...flags], `${this.ip}:${adminPort}`,
+    const admin = `${this.ip}:${adminPort}`;
+    const args = ['--flagfile=/etc/runnel/base.flags', ...replica, `--listen=${this.address}`, `--admin_listen=${admin}`];
+    this.process = new Process(join(process.env.RUNNEL_BIN, program), [...args, ...flags], admin,
       join(process.env.RUNNEL_CONFINED, `${this.name}.log`));
   }
 

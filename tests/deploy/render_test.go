@@ -63,21 +63,41 @@ func decode(yaml []byte) (object, error) {
 	return object{id: kind.Kind + "/" + accessor.GetName(), yaml: yaml, typed: typed}, nil
 }
 
-// render gives the objects of a folder with a kustomization, as `kubectl kustomize` would.
-func render(dir string) ([]object, error) {
+// What kustomize made of a folder, so that it does so once. Tests run one after the other.
+var documents = map[string][][]byte{}
+
+// kustomize gives the objects of a folder with a kustomization as text, as `kubectl kustomize` would.
+func kustomize(dir string) ([][]byte, error) {
+	if made, ok := documents[dir]; ok {
+		return made, nil
+	}
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		return nil, err
 	}
-	objects := make([]object, 0, resources.Size())
+	var made [][]byte
 	for _, resource := range resources.Resources() {
 		yaml, err := resource.AsYAML()
 		if err != nil {
 			return nil, err
 		}
+		made = append(made, yaml)
+	}
+	documents[dir] = made
+	return made, nil
+}
+
+// render gives the objects of a folder, anew at each call, so that a test may change them.
+func render(dir string) ([]object, error) {
+	made, err := kustomize(dir)
+	if err != nil {
+		return nil, err
+	}
+	var objects []object
+	for _, yaml := range made {
 		decoded, err := decode(yaml)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", resource.CurId(), err)
+			return nil, fmt.Errorf("%w in:\n%s", err, yaml)
 		}
 		objects = append(objects, decoded)
 	}
