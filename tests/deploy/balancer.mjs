@@ -81,7 +81,8 @@ export class Balancer {
     return new Promise((resolve, reject) => {
       let answer = '';
       const socket = createConnection(this.#socket, () => socket.end(`${line}\n`));
-      socket.setEncoding('utf8').on('data', (text) => (answer += text)).on('end', () => resolve(answer)).on('error', reject);
+      socket.setEncoding('utf8').on('data', (text) => (answer += text));
+      socket.on('end', () => resolve(answer)).on('error', reject);
     });
   }
 }

@@ -6,7 +6,8 @@
 #   RUNNEL_BIN=FOLDER tests/deploy/confined.sh COMMAND...
 #
 # The command gets another RUNNEL_BIN, and RUNNEL_CONFINED: a folder with the file NAME.pid for each program that runs,
-# and with the file `hosts` that they see as /etc/hosts. Ends as the command does, or with 77 where the kernel does not permit it.
+# and with the file `hosts` that they see as /etc/hosts. Ends as the command does, or with 77 where the kernel does not
+# permit it.
 
 set -euo pipefail
 

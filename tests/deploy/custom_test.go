@@ -53,7 +53,8 @@ func gatewayKinds() (map[string]customKind, error) {
 func addVersions(kinds map[string]customKind, definition *apiextensionsv1.CustomResourceDefinition) error {
 	for _, version := range definition.Spec.Versions {
 		var schema apiextensions.JSONSchemaProps
-		err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(version.Schema.OpenAPIV3Schema, &schema, nil)
+		written := version.Schema.OpenAPIV3Schema
+		err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(written, &schema, nil)
 		if err != nil {
 			return err
 		}

@@ -198,7 +198,9 @@ func TestMonitorFindsTheAdminPorts(t *testing.T) {
 
 func TestExpressionsOverUnknownMetricsAreSeen(t *testing.T) {
 	served := map[string]map[string]bool{"known": {"pod": true}}
-	for _, expression := range []string{`unknown`, `rate(unknown[5m])`, `known{nope="1"}`, `sum by (`, `known + on(pod) other`} {
+	for _, expression := range []string{
+		`unknown`, `rate(unknown[5m])`, `known{nope="1"}`, `sum by (`, `known + on(pod) other`,
+	} {
 		if len(problemsOf(expression, served)) == 0 {
 			t.Errorf("%s was let through", expression)
 		}

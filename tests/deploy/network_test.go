@@ -100,7 +100,8 @@ func TestPoliciesLetInWhoHasToComeAndNobodyElse(t *testing.T) {
 			{"sse", "dns", 53, true}, {"ws", "dns", 53, true}, {"inference", "dns", 53, true},
 			{"gateway", "inference", 50051, false}, {"gateway", "sse", 9090, false}, {"gateway", "inference", 9090, false},
 			{"stranger", "sse", 8080, false}, {"stranger", "inference", 50051, false}, {"stranger", "sse", 9090, false},
-			{"neighbour", "inference", 50051, false}, {"neighbour", "sse", 8080, false}, {"prometheus", "inference", 50051, false},
+			{"neighbour", "inference", 50051, false}, {"neighbour", "sse", 8080, false},
+			{"prometheus", "inference", 50051, false},
 			{"sse", "ws", 8080, false}, {"inference", "sse", 8080, false}, {"sse", "stranger", 443, false},
 			{"inference", "stranger", 443, false}, {"sse", "inference", 9090, false}, {"inference", "inference", 50051, false},
 		} {

@@ -9,7 +9,7 @@ import { freePorts, Process } from '../e2e/processes.mjs';
 const random = () => 1 + Math.floor(Math.random() * 254);
 const NETWORK = `127.${random()}.${random()}`;
 let pods = 0;
-const BUSY_MS = 30_000;
+const BUSY_MS = 120_000;
 
 const [port, adminPort] = await freePorts(2);
 
@@ -20,8 +20,9 @@ class Pod {
     this.address = `${this.ip}:${port}`;
     const replica = program === 'runnel-inference' ? [`--replica=${this.name}`] : [];
     const admin = `${this.ip}:${adminPort}`;
-    const args = ['--flagfile=/etc/runnel/base.flags', ...replica, `--listen=${this.address}`, `--admin_listen=${admin}`];
-    this.process = new Process(join(process.env.RUNNEL_BIN, program), [...args, ...flags], admin,
+    const listen = [`--listen=${this.address}`, `--admin_listen=${admin}`];
+    const args = ['--flagfile=/etc/runnel/base.flags', ...replica, ...listen, ...flags];
+    this.process = new Process(join(process.env.RUNNEL_BIN, program), args, admin,
       join(process.env.RUNNEL_CONFINED, `${this.name}.log`));
   }
 
@@ -31,7 +32,7 @@ class Pod {
       .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
   }
 
-  /** As the kubelet ends a pod: preStop, SIGTERM, and SIGKILL once the grace period is over, which must not be needed. */
+  /** As the kubelet ends a pod: preStop, SIGTERM, and SIGKILL after the grace period, which must not be needed. */
   async end({ preStopMs, graceMs }) {
     // This wait is what is rehearsed: the kubelet waits for time, not for a condition.
     await new Promise((resolve) => setTimeout(resolve, preStopMs));

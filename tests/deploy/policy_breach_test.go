@@ -43,7 +43,7 @@ var breaches = map[string]func(*workload){
 	"long drain":            func(w *workload) { w.flags["drain_timeout"] = "5m" },
 	"long notice":           func(w *workload) { w.flags["drain_notice"] = "1m" },
 	"drain by default":      func(w *workload) { delete(w.flags, "drain_timeout") },
-	"gap in a roll":         func(w *workload) { w.Spec.Strategy.RollingUpdate.MaxUnavailable = ptr.To(intstr.FromInt32(1)) },
+	"gap in a roll":         func(w *workload) { w.Spec.Strategy.RollingUpdate.MaxUnavailable = nil },
 	"all on one node":       func(w *workload) { w.pod().TopologySpreadConstraints = nil },
 }
 

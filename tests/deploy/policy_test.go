@@ -139,8 +139,8 @@ const timeToEnd = 5 * time.Second
 // The pod is out of the Services before SIGTERM comes, and SIGKILL comes only after the process could end by itself.
 func ends(w *workload) (problems []string) {
 	preStop := time.Duration(0)
-	if lifecycle := w.container().Lifecycle; lifecycle != nil && lifecycle.PreStop != nil && lifecycle.PreStop.Sleep != nil {
-		preStop = time.Duration(lifecycle.PreStop.Sleep.Seconds) * time.Second
+	if hooks := w.container().Lifecycle; hooks != nil && hooks.PreStop != nil && hooks.PreStop.Sleep != nil {
+		preStop = time.Duration(hooks.PreStop.Sleep.Seconds) * time.Second
 	}
 	if preStop < 5*time.Second {
 		problems = append(problems, "preStop does not sleep 5 s or more")

@@ -9,9 +9,9 @@ import { Readers } from './readers.mjs';
 
 assert.ok(process.env.RUNNEL_CONFINED, 'run this by confined.sh');
 
-// Answers are longer than bridges wait for them, so that readers have to go on elsewhere; replicas wait for the longest.
+// Answers are longer than bridges wait for, so that readers have to go on elsewhere; replicas wait for the longest.
 const FORM = process.env.RUNNEL_ROLL === 'long'
-  ? { streams: 500, tokens: 600, pace: 10, preStop: 5, notice: 5, bridgeDrain: 30, inferenceDrain: 300 }
+  ? { streams: 500, tokens: 300, pace: 5, preStop: 5, notice: 5, bridgeDrain: 30, inferenceDrain: 300 }
   : { streams: 100, tokens: 60, pace: 10, preStop: 1, notice: 1, bridgeDrain: 2, inferenceDrain: 30 };
 const TO_END_S = 10;
 
@@ -50,6 +50,7 @@ test(`three bridges and two replicas are replaced under ${FORM.streams} live str
     metadata: { 'scripted.tokens': String(FORM.tokens), 'scripted.tokens_per_second': String(FORM.pace) },
   };
   const readers = new Readers(FORM.streams, request, { baseUrl: balancer.url, transport: 'sse' });
+  t.after(() => readers.abandon());
   await Promise.all([bridges.allCount('runnel_streams_active'), inference.allCount('runnel_requests_running')]);
   await bridges.roll(waits(FORM.bridgeDrain));
   await inference.roll(waits(FORM.inferenceDrain));
