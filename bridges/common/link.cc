@@ -84,6 +84,7 @@ bool Link::Open(Subscription* subscription) {
   if (subscription->start_ != nullptr) {
     *command.mutable_generate() = subscription->start_->command;
     command.mutable_generate()->set_attachment(subscription->number_);
+    command.mutable_generate()->set_unmerged(subscription->unmerged_);
   } else {
     auto* attach = command.mutable_attach();
     attach->set_attachment(subscription->number_);
@@ -91,6 +92,7 @@ bool Link::Open(Subscription* subscription) {
     attach->set_after_seq(subscription->last_seq_);
     attach->set_gap_policy(subscription->gap_policy_);
     attach->set_principal(subscription->principal_);
+    attach->set_unmerged(subscription->unmerged_);
   }
   call_->Send(std::move(command));
   return true;
@@ -203,6 +205,7 @@ void Link::HandleAttached(Subscription* subscription, v1::LinkAttached& attached
   opened.status = attached.status();
   opened.last_seq = attached.last_seq();
   opened.existing = attached.existing();
+  opened.annotation = std::move(*attached.mutable_annotation());
   set_->MarkDirty(subscription);
   subscription->reader_->OnOpened(subscription, opened);
 }

@@ -32,6 +32,7 @@ class Subscription {
     v1::GenerationStatus status = v1::GENERATION_STATUS_UNSPECIFIED;  // at that moment, as last_seq
     uint64_t last_seq = 0;
     bool existing = false;  // it was there before: an attach, or a request_id seen before
+    std::string annotation;
   };
 
   // Who reads. Each batch of a Link calls OnOpened, if due, then OnEvent any number of times, then once OnFlush or
@@ -62,6 +63,8 @@ class Subscription {
   Subscription(const Subscription&) = delete;
   Subscription& operator=(const Subscription&) = delete;
 
+  // Before either of the two: every event comes alone, also when this reader lags.
+  void ReadUnmerged() { unmerged_ = true; }
   // One of the two, once; the reader is never called before it returns.
   // Starts `request` and reads it from seq 1; `after_seq` counts if its request_id names a generation that runs
   // already: then the same replica is asked as long as the set of them is the same. If it has no request_id it gets
@@ -122,6 +125,7 @@ class Subscription {
   uint32_t dirty_index_ = 0;  // place + 1 in the set's list of those to flush; 0: not in it
   State state_ = State::kIdle;
   v1::GapPolicy gap_policy_ = v1::GAP_POLICY_SIGNAL;
+  bool unmerged_ = false;
   bool opened_ = false;
   bool paused_ = false;
   bool terminal_seen_ = false;

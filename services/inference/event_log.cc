@@ -8,6 +8,9 @@
 namespace runnel::inference {
 namespace {
 
+// What an event takes on the wire beside its text, about: deltas may be of a byte each.
+constexpr size_t kUnmergedOverheadBytes = 32;
+
 uint32_t ExtendCrc32(uint32_t crc, std::string_view text) {
   return static_cast<uint32_t>(
       crc32_z(crc, reinterpret_cast<const Bytef*>(text.data()), static_cast<z_size_t>(text.size())));
@@ -90,6 +93,19 @@ bool EventLog::Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) c
   return next <= last;
 }
 
+bool EventLog::ReadUnmerged(uint64_t after, size_t max_bytes, std::vector<Event>* out) const {
+  base::MutexLock lock(&mu_);
+  const uint64_t last = LastSeqLocked();
+  uint64_t next = after + 1;
+  for (size_t bytes = 0; next <= last && (next == after + 1 || bytes < max_bytes); ++next) {
+    const bool is_delta = next >= 2 && next < 2 + deltas_.size();
+    out->push_back(is_delta ? MergedDeltaLocked(next, 0) : EventAtLocked(next));
+    if (const auto* delta = std::get_if<Delta>(&out->back().payload)) bytes += ContentBytes(*delta);
+    bytes += kUnmergedOverheadBytes;
+  }
+  return next <= last;
+}
+
 Event EventLog::MakeGap(uint64_t requested_after) const {
   State state = Snapshot();
   // A finished log has its terminal event still to come for this reader, so the snapshot stands just before it.
@@ -168,7 +184,8 @@ Event EventLog::MergedDeltaLocked(uint64_t seq, size_t max_bytes) const {
   const auto bytes_until = [&](size_t end) REQUIRES(mu_) {
     return deltas_[end].end - begin + (logprobs_ == nullptr ? 0 : logprobs_->WireBytes(first, end + 1));
   };
-  while (last + 1 < deltas_.size() && deltas_[last + 1].choice == choice && bytes_until(last + 1) <= max_bytes) {
+  while (last + 1 < deltas_.size() && deltas_[last + 1].choice == choice && max_bytes > 0 &&
+         bytes_until(last + 1) <= max_bytes) {
     tokens += deltas_[++last].tokens;
   }
   Delta delta{choice, choices_[choice].text.substr(begin, deltas_[last].end - begin), tokens, {}};

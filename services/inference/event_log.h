@@ -53,6 +53,8 @@ class EventLog {
   // Appends to `out` the events after `after`, deltas of one choice merged, until `max_bytes` of text and
   // log-probabilities are reached (at least one event if there is one). Returns whether there are more after those.
   bool Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) const EXCLUDES(mu_);
+  // The same with each delta alone; a delta counts for a few bytes more than its text.
+  bool ReadUnmerged(uint64_t after, size_t max_bytes, std::vector<Event>* out) const EXCLUDES(mu_);
 
   // What a reader with a cursor beyond the end gets instead of the events it named.
   Event MakeGap(uint64_t requested_after) const EXCLUDES(mu_);
@@ -93,7 +95,7 @@ class EventLog {
   State GetStateLocked() const REQUIRES(mu_);
   uint64_t LastSeqLocked() const REQUIRES(mu_);
   Event EventAtLocked(uint64_t seq) const REQUIRES(mu_);
-  // The merged delta that begins at `seq`, of at most about `max_bytes`.
+  // The merged delta that begins at `seq`, of at most about `max_bytes`; of one entry if they are 0.
   Event MergedDeltaLocked(uint64_t seq, size_t max_bytes) const REQUIRES(mu_);
   void AppendDoneLocked(int64_t monotonic_us) REQUIRES(mu_);
   void MarkReadersLocked(WakeSet* wake) REQUIRES(mu_);

@@ -74,6 +74,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     uint32_t prompt_tokens = 0;
     std::string fingerprint;
     absl::Duration detach_timeout;
+    std::string annotation;  // of the request, given back as it is
     const base::Clock* clock = nullptr;          // must outlive the generation, as all below
     GenerationMetrics* metrics = nullptr;
     GenerationObserver* observer = nullptr;
@@ -84,6 +85,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   const std::string& principal() const { return options_.principal; }
   const std::string& model() const { return options_.model; }
   uint32_t choice_count() const { return options_.choice_count; }
+  const std::string& annotation() const { return options_.annotation; }
   absl::Time created_at() const { return created_at_; }
   const EventLog& log() const { return log_; }
 

@@ -72,6 +72,7 @@ absl::StatusOr<GenerationManager::Started> GenerationManager::Start(const Genera
   generation_options.prompt_tokens = prepared->prompt_tokens();
   generation_options.fingerprint = prepared->fingerprint();
   generation_options.detach_timeout = request.detach_timeout;
+  generation_options.annotation = request.annotation;
   generation_options.clock = options_.clock;
   generation_options.metrics = &generation_metrics_;
   generation_options.observer = this;
@@ -242,7 +243,7 @@ uint32_t GenerationManager::QueuePosition(const Generation* generation) const {
 }
 
 void GenerationManager::OnEnded(Generation* generation) {
-  const size_t bytes = generation->log().bytes();
+  const size_t bytes = generation->log().bytes() + generation->annotation().size();
   const absl::Duration at = generation->ended_at();
   base::MutexLock lock(&mu_);
   --live_;

@@ -17,8 +17,13 @@ constexpr size_t kEventOverheadBytes = 32;
 // reactor's lock.
 class LinkReactor::Attachment final : public LogReader {
  public:
-  Attachment(LinkReactor* link, uint32_t number, std::shared_ptr<Generation> generation, uint64_t after)
-      : link_(link), number_(number), generation_(std::move(generation)), hold_(generation_), cursor(after) {
+  Attachment(LinkReactor* link, uint32_t number, std::shared_ptr<Generation> generation, const Reading& reading)
+      : link_(link),
+        number_(number),
+        unmerged_(reading.unmerged),
+        generation_(std::move(generation)),
+        hold_(generation_),
+        cursor(reading.after) {
     generation_->AddReader(this);
   }
   ~Attachment() override { generation_->RemoveReader(this); }
@@ -27,10 +32,12 @@ class LinkReactor::Attachment final : public LogReader {
 
   uint32_t number() const { return number_; }
   const Generation& generation() const { return *generation_; }
+  bool unmerged() const { return unmerged_; }
 
  private:
   LinkReactor* const link_;
   const uint32_t number_;
+  const bool unmerged_;
   const std::shared_ptr<Generation> generation_;
   const Generation::Hold hold_;
 
@@ -99,7 +106,7 @@ void LinkReactor::HandleGenerate(const v1::LinkGenerate& command) {
   auto started = manager_->Start(*request, RequestFingerprint(command.request()));
   if (!started.ok()) return Reject(command.attachment(), started.status());
   const uint64_t after = started->existing ? command.after_seq() : 0;
-  Attach(command.attachment(), *std::move(started), after, v1::GAP_POLICY_SIGNAL);
+  Attach(command.attachment(), *std::move(started), {after, v1::GAP_POLICY_SIGNAL, command.unmerged()});
 }
 
 void LinkReactor::HandleAttach(const v1::LinkAttach& command) {
@@ -107,13 +114,13 @@ void LinkReactor::HandleAttach(const v1::LinkAttach& command) {
   auto generation = manager_->Find(command.generation_id(), command.principal());
   if (!generation.ok()) return Reject(command.attachment(), generation.status());
   GenerationManager::Started started{*generation, Generation::Hold(*generation), true};
-  Attach(command.attachment(), std::move(started), command.after_seq(), command.gap_policy());
+  Attach(command.attachment(), std::move(started), {command.after_seq(), command.gap_policy(), command.unmerged()});
 }
 
-void LinkReactor::Attach(uint32_t number, GenerationManager::Started started, uint64_t after, v1::GapPolicy policy) {
+void LinkReactor::Attach(uint32_t number, GenerationManager::Started started, const Reading& reading) {
   const std::shared_ptr<Generation>& generation = started.generation;
   const EventLog::State state = generation->log().GetState();
-  if (after > state.last_seq && policy == v1::GAP_POLICY_FAIL) {
+  if (reading.after > state.last_seq && reading.gap_policy == v1::GAP_POLICY_FAIL) {
     return Reject(number, AfterBeyondEnd(state.last_seq));
   }
   v1::LinkReply reply;
@@ -124,10 +131,11 @@ void LinkReactor::Attach(uint32_t number, GenerationManager::Started started, ui
   attached->set_status(StatusToProto(*generation));
   attached->set_last_seq(state.last_seq);
   attached->set_existing(started.existing);
-  auto attachment = std::make_shared<Attachment>(this, number, generation, after);
+  attached->set_annotation(generation->annotation());
+  auto attachment = std::make_shared<Attachment>(this, number, generation, reading);
   base::MutexLock lock(&mu_);
   replies_.push_back(std::move(reply));
-  if (state.ended && after == state.last_seq) {
+  if (state.ended && reading.after == state.last_seq) {
     v1::LinkReply nothing_left;
     nothing_left.set_attachment(number);
     nothing_left.mutable_detached();
@@ -276,7 +284,8 @@ void LinkReactor::FillBatch(std::vector<std::shared_ptr<Attachment>> round) {
 size_t LinkReactor::FillFrom(const std::shared_ptr<Attachment>& attachment, size_t max_bytes) {
   const EventLog& log = attachment->generation().log();
   scratch_.clear();
-  bool more = log.Read(attachment->cursor, max_bytes, &scratch_);
+  bool more = attachment->unmerged() ? log.ReadUnmerged(attachment->cursor, max_bytes, &scratch_)
+                                     : log.Read(attachment->cursor, max_bytes, &scratch_);
   if (scratch_.empty() && attachment->cursor > log.GetState().last_seq) {
     scratch_.push_back(log.MakeGap(attachment->cursor));
     more = true;

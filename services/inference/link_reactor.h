@@ -59,8 +59,13 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   void HandleAttach(const v1::LinkAttach& command) EXCLUDES(mu_);
   void HandleDetach(uint32_t number) EXCLUDES(mu_);
   void HandleAsk(uint32_t number) EXCLUDES(mu_);
-  void Attach(uint32_t number, GenerationManager::Started started, uint64_t after, v1::GapPolicy policy)
-      EXCLUDES(mu_);
+  // Of a command: where an attachment begins and how it reads.
+  struct Reading {
+    uint64_t after = 0;
+    v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
+    bool unmerged = false;
+  };
+  void Attach(uint32_t number, GenerationManager::Started started, const Reading& reading) EXCLUDES(mu_);
   // False if `number` must not be taken; then the Link is ending.
   bool CheckFree(uint32_t number) EXCLUDES(mu_);
   void Reply(v1::LinkReply reply) EXCLUDES(mu_);

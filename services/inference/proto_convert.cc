@@ -25,6 +25,7 @@ constexpr int kMaxStops = 4;
 constexpr size_t kMaxStopBytes = 128;
 constexpr size_t kMaxRequestIdBytes = 128;
 constexpr size_t kMaxPrincipalBytes = 128;
+constexpr size_t kMaxAnnotationBytes = 16 << 10;
 constexpr size_t kMaxMetadataPairs = 16;
 constexpr size_t kMaxMetadataKeyBytes = 64;
 constexpr size_t kMaxMetadataValueBytes = 512;
@@ -187,6 +188,10 @@ absl::Status ReadClientData(const v1::GenerateRequest& proto, GenerationRequest*
   if (request->principal.size() > kMaxPrincipalBytes || request->principal.find('\0') != std::string::npos) {
     return InvalidField("principal", absl::StrCat("want up to ", kMaxPrincipalBytes, " bytes without a NUL"));
   }
+  if (proto.annotation().size() > kMaxAnnotationBytes) {
+    return InvalidField("annotation", absl::StrCat("want up to ", kMaxAnnotationBytes, " bytes"));
+  }
+  request->annotation = proto.annotation();
   if (proto.metadata().size() > kMaxMetadataPairs) {
     return InvalidField("metadata", absl::StrCat("at most ", kMaxMetadataPairs, " pairs"));
   }
@@ -364,6 +369,9 @@ void GenerationToProto(const Generation& generation, absl::Time expires_at, v1::
   proto->set_last_seq(state.last_seq);
   for (ChoiceText& choice : state.choices) ChoiceTextToProto(std::move(choice), proto->add_choices());
   UsageToProto(state.usage, proto->mutable_usage());
+  proto->mutable_usage()->set_prompt_tokens(state.usage.prompt_tokens);
+  proto->mutable_usage()->set_completion_tokens(state.usage.completion_tokens);
+  proto->set_annotation(generation.annotation());
   TimeToProto(generation.created_at(), proto->mutable_created_at());
   if (expires_at != absl::InfiniteFuture()) TimeToProto(expires_at, proto->mutable_expire_time());
   if (state.terminal.empty()) return;

@@ -311,6 +311,25 @@ TEST(Link, PausesByDetachingAndGoesOnAfterTheLastEventHandedOn) {
   EXPECT_LT(harness.service.NextCommand()->attachment(), 2u);
 }
 
+TEST(Link, AsksForEachEventAloneWheneverItAttaches) {
+  LinkHarness harness;
+  RecordingReader& reader = harness.NewReader();
+  harness.Run([&] {
+    harness.subscriptions.push_back(std::make_unique<Subscription>(&harness.thread().link, &reader));
+    harness.subscriptions.back()->ReadUnmerged();
+    harness.subscriptions.back()->Generate(Prompt());
+  });
+  const auto command = harness.service.NextCommand();
+  ASSERT_TRUE(command && command->request.has_generate());
+  EXPECT_TRUE(command->request.generate().unmerged());
+  harness.service.Attach(*command, kGen);
+  ASSERT_TRUE(reader.WaitFor(kOpened));
+  harness.service.EndLink(command->link, absl::UnavailableError("gone"));
+  const auto again = harness.service.NextCommand();
+  ASSERT_TRUE(again && again->request.has_attach());
+  EXPECT_TRUE(again->request.attach().unmerged());
+}
+
 TEST(Link, KeepsAPausedReaderThroughTheLossOfTheLink) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();

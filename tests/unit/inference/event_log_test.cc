@@ -56,6 +56,26 @@ TEST_F(EventLogTest, MergesDeltasForAReaderThatLags) {
   EXPECT_EQ(events[2].seq, 5u);
 }
 
+TEST_F(EventLogTest, ReadsEachDeltaAloneForAReaderThatWantsItSo) {
+  for (const char* text : {"Hel", "lo", "", " you"}) Add(text);
+  End();
+  std::vector<Event> events;
+  EXPECT_FALSE(log_.ReadUnmerged(0, kAll, &events));
+  ASSERT_EQ(events.size(), 6u);
+  const char* const texts[] = {"Hel", "lo", "", " you"};
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(events[i + 1].first_seq, i + 2);
+    EXPECT_EQ(events[i + 1].seq, i + 2);
+    EXPECT_EQ(std::get<Delta>(events[i + 1].payload).text, texts[i]);
+    EXPECT_EQ(std::get<Delta>(events[i + 1].payload).tokens, 1u);
+  }
+  EXPECT_TRUE(events[5].terminal());
+  // Deltas count for more than their text, or a log of short ones would be one batch.
+  events.clear();
+  EXPECT_TRUE(log_.ReadUnmerged(1, 64, &events));
+  EXPECT_EQ(events.size(), 2u);
+}
+
 TEST_F(EventLogTest, ReadsTheSameTextFromEveryCursor) {
   std::string text;
   std::vector<size_t> ends = {0};

@@ -128,6 +128,7 @@ TEST(ProtoConvert, RefusesWhatIsOutOfRangeAndNamesTheField) {
       {"output_format.json_schema", [](auto* r) { r->mutable_output_format()->set_json_schema(Nested(5000)); }},
       {"output_format.json_schema",
        [](auto* r) { r->mutable_output_format()->set_json_schema("{}" + std::string(32 << 10, ' ')); }},
+      {"annotation", [](auto* r) { r->set_annotation(std::string((16 << 10) + 1, 'x')); }},
   };
   for (const HostileRow& row : rows) {
     v1::GenerateRequest proto = Valid();

@@ -302,6 +302,44 @@ TEST_F(LinkTest, DetachAndAttachAgainLosesNothing) {
   EXPECT_EQ(rule.texts().at(0), ScriptedText(11, 3000));
 }
 
+TEST_F(LinkTest, GivesEachEventAloneAndTheAnnotationBack) {
+  v1::GenerateRequest request = Request(3, 200, "1000000");
+  request.set_annotation("kept as it is: \n{}");
+  std::string id;
+  uint64_t last = 0;
+  bool ended = false;
+  const auto on_reply = [&](const v1::LinkReply& reply) {
+    ASSERT_TRUE(reply.has_attached());
+    EXPECT_EQ(reply.attached().annotation(), request.annotation());
+    id = reply.attached().generation_id();
+  };
+  const auto on_event = [&](const v1::LinkEvent& event) {
+    EXPECT_EQ(event.event().first_seq(), 0u);
+    EXPECT_EQ(event.event().seq(), ++last);
+    ended = event.event().has_done();
+  };
+  v1::LinkRequest command;
+  *command.mutable_generate()->mutable_request() = request;
+  command.mutable_generate()->set_unmerged(true);
+  ASSERT_TRUE(link_->Write(command));
+  ReadUntil([&] { return ended; }, on_reply, on_event);
+  EXPECT_EQ(last, 202u);
+  // All of it is there now, and would be merged.
+  command.mutable_attach()->set_generation_id(id);
+  command.mutable_attach()->set_unmerged(true);
+  last = 0;
+  ended = false;
+  ASSERT_TRUE(link_->Write(command));
+  ReadUntil([&] { return ended; }, on_reply, on_event);
+  EXPECT_EQ(last, 202u);
+  v1::GetGenerationRequest get;
+  get.set_generation_id(id);
+  v1::GetGenerationResponse got;
+  grpc::ClientContext context;
+  ASSERT_TRUE(stub_->GetGeneration(&context, get, &got).ok());
+  EXPECT_EQ(got.generation().annotation(), request.annotation());
+}
+
 TEST_F(LinkTest, AttachAtTheEndIsAttachedThenDetached) {
   const std::string id = Finished(4, 10);
   Attach(5, id, 12);
