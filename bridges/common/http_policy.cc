@@ -34,6 +34,7 @@ struct Row {
 // What a reason says more exactly than its code.
 constexpr Row kReasons[] = {
     {"INVALID_FIELD", 400, kInvalid, ""},
+    {"UNSUPPORTED_PARAMETER", 400, kInvalid, "unsupported_parameter"},
     {"INVALID_JSON", 400, kInvalid, "invalid_json"},
     {"INVALID_CURSOR", 400, kInvalid, "invalid_cursor"},
     {"CONTEXT_LENGTH_EXCEEDED", 400, kInvalid, "context_length_exceeded"},

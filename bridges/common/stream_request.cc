@@ -1,7 +1,6 @@
 #include "bridges/common/stream_request.h"
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bridges/common/json_fields.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -24,45 +24,14 @@ using nlohmann::json;
 
 constexpr int kMaxDepth = 32;
 constexpr size_t kMaxMessages = 4096;
-constexpr size_t kMaxStops = 4;
-constexpr size_t kMaxStopBytes = 128;
 constexpr size_t kMaxModelBytes = 256;
 constexpr size_t kMaxIdempotencyKeyBytes = 128;
-constexpr size_t kMaxMetadataPairs = 16;
-constexpr size_t kMaxMetadataKeyBytes = 64;
-constexpr size_t kMaxMetadataValueBytes = 512;
 constexpr int64_t kMaxDetachMs = 24 * 3'600'000;
 
 absl::Status InvalidJson(std::string_view message) {
   base::ErrorDetail detail;
   detail.reason = "INVALID_JSON";
   return base::MakeError(absl::StatusCode::kInvalidArgument, message, std::move(detail));
-}
-
-absl::Status ReadText(const std::string& field, const json& value, size_t least, size_t most, std::string* out) {
-  if (!value.is_string()) return InvalidField(field, "must be a string");
-  const auto& text = value.get_ref<const std::string&>();
-  if (text.size() < least || text.size() > most) {
-    return InvalidField(field, absl::StrCat("must have ", least, " to ", most, " bytes"));
-  }
-  *out = text;
-  return absl::OkStatus();
-}
-
-absl::StatusOr<uint64_t> ReadWhole(const std::string& field, const json& value, uint64_t least, uint64_t most) {
-  // Of the parser: what is too large for an integer is a float, and what has a sign is no unsigned.
-  if (!value.is_number_unsigned() || value.get<uint64_t>() < least || value.get<uint64_t>() > most) {
-    return InvalidField(field, absl::StrCat("must be a whole number from ", least, " to ", most));
-  }
-  return value.get<uint64_t>();
-}
-
-absl::StatusOr<float> ReadNumber(const std::string& field, const json& value, double least, double most) {
-  const double number = value.is_number() ? value.get<double>() : std::nan("");
-  if (!(number >= least && number <= most)) {
-    return InvalidField(field, absl::StrCat("must be a number from ", least, " to ", most));
-  }
-  return static_cast<float>(number);
 }
 
 absl::Status ReadRole(const std::string& field, const json& message, v1::ChatMessage* out) {
@@ -101,17 +70,6 @@ absl::Status ReadMessages(const std::string& field, const json& value, v1::Gener
   return absl::OkStatus();
 }
 
-absl::Status ReadStop(const std::string& field, const json& value, v1::GenerateRequest* request) {
-  if (value.is_string()) return ReadText(field, value, 1, kMaxStopBytes, request->add_stop());
-  if (!value.is_array() || value.size() > kMaxStops) {
-    return InvalidField(field, absl::StrCat("must be a string or an array of at most ", kMaxStops, " strings"));
-  }
-  for (size_t i = 0; i < value.size(); ++i) {
-    RETURN_IF_ERROR(ReadText(absl::StrCat("stop[", i, "]"), value[i], 1, kMaxStopBytes, request->add_stop()));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status ReadDetach(const std::string& field, const json& value, v1::GenerateRequest* request) {
   if (!value.is_object()) return InvalidField(field, "must be an object");
   for (const auto& [key, after] : value.items()) {
@@ -128,29 +86,7 @@ absl::Status ReadDetach(const std::string& field, const json& value, v1::Generat
   return absl::OkStatus();
 }
 
-absl::Status ReadMetadata(const std::string& field, const json& value, v1::GenerateRequest* request) {
-  if (!value.is_object() || value.size() > kMaxMetadataPairs) {
-    return InvalidField(field, absl::StrCat("must be an object of at most ", kMaxMetadataPairs, " pairs"));
-  }
-  for (const auto& [key, item] : value.items()) {
-    if (key.empty() || key.size() > kMaxMetadataKeyBytes) {
-      return InvalidField(field, absl::StrCat("keys must have 1 to ", kMaxMetadataKeyBytes, " bytes"));
-    }
-    RETURN_IF_ERROR(ReadText(absl::StrCat(field, ".", key), item, 0, kMaxMetadataValueBytes,
-                             &(*request->mutable_metadata())[key]));
-  }
-  return absl::OkStatus();
-}
-
 using ReadField = absl::Status (*)(const std::string& field, const json& value, v1::GenerateRequest* request);
-
-template <auto kSetter>
-absl::Status ReadSampling(const std::string& field, const json& value, v1::GenerateRequest* request, double least,
-                          double most) {
-  ASSIGN_OR_RETURN(const float number, ReadNumber(field, value, least, most));
-  (request->mutable_sampling()->*kSetter)(number);
-  return absl::OkStatus();
-}
 
 // One row a field of the body, in the order of the documentation.
 struct Field {

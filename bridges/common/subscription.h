@@ -65,6 +65,8 @@ class Subscription {
 
   // Before either of the two: every event comes alone, also when this reader lags.
   void ReadUnmerged() { unmerged_ = true; }
+  // Before Generate: to end rather than to be handed a gap, if the log should have lost its tail.
+  void RefuseGaps() { gap_policy_ = v1::GAP_POLICY_FAIL; }
   // One of the two, once; the reader is never called before it returns.
   // Starts `request` and reads it from seq 1; `after_seq` counts if its request_id names a generation that runs
   // already: then the same replica is asked as long as the set of them is the same. If it has no request_id it gets
@@ -85,6 +87,7 @@ class Subscription {
 
   // Empty before OnOpened if it was not given.
   const std::string& generation_id() const { return generation_id_; }
+  const std::string& principal() const { return principal_; }
   // The seq of the last event handed on, or the one it was attached after.
   uint64_t last_seq() const { return last_seq_; }
   bool terminal_seen() const { return terminal_seen_; }

@@ -12,6 +12,7 @@
 #include "bridges/common/bridge_metrics.h"
 #include "bridges/common/cursor.h"
 #include "bridges/common/http_policy.h"
+#include "bridges/common/inference_client.h"
 #include "bridges/sse/sse_format.h"
 
 namespace runnel::sse {
@@ -37,12 +38,16 @@ std::minstd_rand& Random() {
 // Clients that lose their bridge together must not come back together.
 uint32_t RetryMs() { return std::uniform_int_distribution<uint32_t>(500, 1500)(Random()); }
 
+std::unique_ptr<StreamEncoder> OrNative(std::unique_ptr<StreamEncoder> encoder) {
+  return encoder != nullptr ? std::move(encoder) : std::make_unique<NativeEncoder>(RetryMs());
+}
+
 }  // namespace
 
 struct SseStream::Opening {
   StreamSpec spec;
   bool opened = false;
-  bool bad_id = false;
+  absl::Status refusal;       // whose reason is found here rather than in the service
   bool nothing_left = false;  // the log had ended at the cursor
 };
 
@@ -62,9 +67,11 @@ SseStream::SseStream(bridge::IoThread* thread, const bridge::BridgeOptions* opti
       context_(context),
       socket_(std::move(socket)),
       opening_(std::make_unique<Opening>()),
+      encoder_(OrNative(std::move(spec.encoder))),
       last_write_(thread->tasks.now()),
       chunked_(spec.chunked),
-      keep_alive_(spec.keep_alive && spec.chunked) {
+      keep_alive_(spec.keep_alive && spec.chunked),
+      cancel_on_disconnect_(spec.cancel_on_disconnect) {
   opening_->spec = std::move(spec);
 }
 
@@ -75,6 +82,8 @@ void SseStream::Begin() {
   WaitReadable();
   StreamSpec& spec = opening_->spec;
   subscription_.emplace(&thread_->links, this);
+  if (spec.unmerged) subscription_->ReadUnmerged();
+  if (spec.gap_policy == v1::GAP_POLICY_FAIL) subscription_->RefuseGaps();
   if (spec.generate.has_value()) {
     subscription_->Generate(*std::move(spec.generate), spec.after_seq, std::move(spec.traceparent),
                             std::move(spec.tracestate));
@@ -89,7 +98,9 @@ void SseStream::Begin() {
 void SseStream::OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) {
   opening_->opened = true;
   // It goes into a header and into ids, where a line end would be another header or field.
-  opening_->bad_id = !bridge::IsGenerationId(subscription->generation_id());
+  opening_->refusal = bridge::IsGenerationId(subscription->generation_id())
+                          ? encoder_->Open(subscription->generation_id(), opened)
+                          : absl::InternalError("bad id of a generation");
   if (opened.existing) {
     replay_until_ = opened.last_seq;
     const bool ended = opened.status == v1::GENERATION_STATUS_DONE || opened.status == v1::GENERATION_STATUS_FAILED;
@@ -99,10 +110,10 @@ void SseStream::OnOpened(bridge::Subscription* subscription, const bridge::Subsc
 }
 
 void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) {
-  if (phase_ == Phase::kOpening && !opening_->bad_id) WriteHeader();
+  if (phase_ == Phase::kOpening && opening_->refusal.ok()) WriteHeader();
   if (phase_ != Phase::kStreaming || write_failed_) return;
   OpenChunk();
-  AppendSseEvent(subscription->generation_id(), event, std::exchange(first_event_, false) ? RetryMs() : 0, &out_);
+  encoder_->Encode(subscription->generation_id(), event, &out_);
   ++events_;
   tokens_ += event.delta().tokens();
   if (event.seq() <= replay_until_) ++replayed_;
@@ -116,12 +127,13 @@ void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent&
 }
 
 void SseStream::OnFlush(bridge::Subscription*) {
-  if (phase_ == Phase::kOpening && opening_->bad_id) return Refuse(absl::InternalError("bad id of a generation"));
+  if (phase_ == Phase::kOpening && !opening_->refusal.ok()) return Refuse(opening_->refusal);
   if (phase_ == Phase::kOpening && opening_->opened && !opening_->nothing_left) WriteHeader();
   if (phase_ == Phase::kStreaming) SendOrClose();
 }
 
 void SseStream::OnEnd(bridge::Subscription* subscription, const absl::Status& status) {
+  if (phase_ == Phase::kOpening && !opening_->refusal.ok()) return Refuse(opening_->refusal);
   if (phase_ == Phase::kOpening) return status.ok() ? AnswerNothingLeft() : Refuse(status);
   if (phase_ != Phase::kStreaming) return;
   if (!subscription->terminal_seen()) thread_->metrics->broken_streams.Increment();
@@ -155,8 +167,7 @@ void SseStream::WriteHeader() {
 }
 
 void SseStream::Refuse(const absl::Status& status) {
-  bridge::HttpError error =
-      opening_->spec.repeatable ? bridge::RepeatableErrorOf(status) : bridge::HttpErrorOf(status);
+  const bridge::HttpError error = encoder_->ErrorOf(status, opening_->spec.repeatable);
   if (error.status == 404 || error.status == 410) thread_->metrics->resumes_gone.Increment();
   thread_->metrics->CountRequest(error.status);
   bridge::HttpResponse response = bridge::ErrorResponse(error);
@@ -201,6 +212,8 @@ void SseStream::OpenChunk() {
 void SseStream::CloseChunk() {
   if (!std::exchange(chunk_open_, false) || !chunked_) return;
   const size_t bytes = out_.size() - chunk_begin_ - kChunkDigits - kLineEnd.size();
+  // An encoder may have nothing to say, and an empty chunk would be the end.
+  if (bytes == 0) return out_.resize(chunk_begin_);
   std::array<char, kChunkDigits> digits;
   const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), bytes, 16).ptr;
   const auto count = static_cast<size_t>(end - digits.data());
@@ -292,6 +305,7 @@ void SseStream::Reuse() {
 void SseStream::Close() {
   if (phase_ == Phase::kClosed) return;
   if (phase_ == Phase::kStreaming) thread_->metrics->streams.Decrement();
+  CancelIfAbandoned();
   phase_ = Phase::kClosed;
   CountSent();
   subscription_.reset();
@@ -300,6 +314,12 @@ void SseStream::Close() {
   if (socket_.is_open()) socket_.close(ignored);
   // May be the end of this object.
   const std::shared_ptr<SseStream> self = std::move(self_);
+}
+
+void SseStream::CancelIfAbandoned() {
+  if (!cancel_on_disconnect_ || subscription_->terminal_seen() || subscription_->generation_id().empty()) return;
+  thread_->client->CancelGeneration(thread_, subscription_->generation_id(), subscription_->principal(),
+                                    [](const absl::StatusOr<v1::CancelGenerationResponse>&) {});
 }
 
 // ----------------------------------------------------------------------------------------------- from the thread
@@ -319,7 +339,7 @@ void SseStream::OnTick(absl::Duration now) {
     case bridge::Heartbeat::Due::kNothing:
       return;
     case bridge::Heartbeat::Due::kAsk:
-      return subscription_->Ask();
+      return encoder_->tells_progress() ? subscription_->Ask() : void();
     case bridge::Heartbeat::Due::kSend:
       return SendHeartbeat(nullptr);
   }
@@ -340,6 +360,7 @@ void SseStream::SendHeartbeat(const v1::Progress* progress) {
 void SseStream::OnDrain() {
   // Spread over the time there is, so that the clients do not all resume at once. What ends by itself before is fine.
   keep_alive_ = false;
+  if (cancel_on_disconnect_) return;
   std::uniform_real_distribution<double> share(0.0, kDrainShare);
   leave_at_ = thread_->tasks.now() + options_->drain_timeout * share(Random());
 }

@@ -13,6 +13,7 @@
 #include "bridges/common/options.h"
 #include "bridges/common/subscription.h"
 #include "bridges/common/task_group.h"
+#include "bridges/sse/stream_encoder.h"
 #include "runnel/v1/inference.pb.h"
 
 namespace runnel::sse {
@@ -24,6 +25,11 @@ struct StreamSpec {
   uint64_t after_seq = 0;
   v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
   std::string principal;  // on whose behalf; of a new generation it is in the request
+  bool unmerged = false;
+  // Null: the native events.
+  std::unique_ptr<StreamEncoder> encoder;
+  // The client cannot come back: the generation is cancelled when it goes, and a drain gives it all the time there is.
+  bool cancel_on_disconnect = false;
   std::string traceparent;
   std::string tracestate;
   bool repeatable = true;  // nothing starts twice if the client asks again
@@ -97,6 +103,7 @@ class SseStream final : public bridge::Task,
   void WaitWritable();
   void Reuse();
   void Close();
+  void CancelIfAbandoned();
   void CountSent();
   void SendHeartbeat(const v1::Progress* progress);
 
@@ -106,6 +113,7 @@ class SseStream final : public bridge::Task,
   const void* const context_;
   bridge::Socket socket_;
   std::unique_ptr<Opening> opening_;
+  const std::unique_ptr<StreamEncoder> encoder_;
   std::optional<bridge::Subscription> subscription_;
   std::shared_ptr<SseStream> self_;
 
@@ -122,10 +130,10 @@ class SseStream final : public bridge::Task,
   bridge::Heartbeat heartbeat_;
   bool chunked_;
   bool keep_alive_;
+  const bool cancel_on_disconnect_;
   bool chunk_open_ = false;
   bool waiting_writable_ = false;
   bool write_failed_ = false;
-  bool first_event_ = true;
 };
 
 }  // namespace runnel::sse

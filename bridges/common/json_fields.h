@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "runnel/v1/inference.pb.h"
+
+// Values of a JSON object of a stranger's, each with its type and its range. Every refusal is InvalidArgument (reason
+// INVALID_FIELD) that names `field`, the path of the value in the body. Pure functions.
+namespace runnel::bridge {
+
+// A string of `least` to `most` bytes.
+absl::Status ReadText(const std::string& field, const nlohmann::json& value, size_t least, size_t most,
+                      std::string* out);
+
+// A whole number, without sign and without a fraction.
+absl::StatusOr<uint64_t> ReadWhole(const std::string& field, const nlohmann::json& value, uint64_t least,
+                                   uint64_t most);
+
+absl::StatusOr<float> ReadNumber(const std::string& field, const nlohmann::json& value, double least, double most);
+
+// true or false.
+absl::Status ReadFlag(const std::string& field, const nlohmann::json& value, bool* out);
+
+// A string, or an array of at most 4, of 1 to 128 bytes each.
+absl::Status ReadStop(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+
+// An object of at most 16 strings of at most 512 bytes, with keys of 1 to 64.
+absl::Status ReadMetadata(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+
+// A number from `least` to `most`, for the setter of Sampling.
+template <auto kSetter>
+absl::Status ReadSampling(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request,
+                          double least, double most) {
+  const absl::StatusOr<float> number = ReadNumber(field, value, least, most);
+  if (number.ok()) (request->mutable_sampling()->*kSetter)(*number);
+  return number.status();
+}
+
+}  // namespace runnel::bridge
