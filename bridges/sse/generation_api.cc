@@ -19,20 +19,12 @@ namespace runnel::sse {
 namespace {
 
 using bridge::Awaitable;
-using bridge::ErrorResponse;
 using bridge::HttpErrorOf;
 using bridge::HttpResponse;
 
 constexpr uint64_t kMaxWaitSeconds = 60;
-constexpr size_t kMaxTraceBytes = 512;
 
-ApiAnswer Answer(HttpResponse response) {
-  ApiAnswer answer;
-  answer.response = std::move(response);
-  return answer;
-}
-
-ApiAnswer Refusal(const absl::Status& status) { return Answer(ErrorResponse(bridge::RepeatableErrorOf(status))); }
+ApiAnswer Refusal(const absl::Status& status) { return AnswerWith(bridge::RepeatableErrorOf(status)); }
 
 absl::Status CheckId(const std::string& id) {
   if (bridge::IsGenerationId(id)) return absl::OkStatus();
@@ -43,28 +35,6 @@ absl::Status CheckId(const std::string& id) {
 
 bool WantsStream(const HttpRequest& request) {
   return absl::StrContains(base::ToAbsl(request.Header("accept")), "text/event-stream");
-}
-
-std::string_view QueryValue(const Route& route, const std::string& key) {
-  const auto found = route.query.find(key);
-  return found == route.query.end() ? std::string_view() : std::string_view(found->second);
-}
-
-std::string TraceHeader(const HttpRequest& request, const Route& route, const std::string& name) {
-  std::string_view value = request.Header(name);
-  if (value.empty()) value = QueryValue(route, name);
-  return value.size() > kMaxTraceBytes ? std::string() : std::string(value);
-}
-
-// The parts of a stream that do not depend on what is read.
-StreamSpec BaseSpec(const HttpRequest& request, const Route& route) {
-  StreamSpec spec;
-  spec.chunked = !request.http_1_0;
-  spec.keep_alive = request.keep_alive;
-  spec.principal = request.principal;
-  spec.traceparent = TraceHeader(request, route, "traceparent");
-  spec.tracestate = TraceHeader(request, route, "tracestate");
-  return spec;
 }
 
 absl::Status ReadGapPolicy(const Route& route, v1::GapPolicy* policy) {
@@ -123,18 +93,9 @@ absl::StatusOr<CreateRequest> ReadCreateRequest(const HttpRequest& request, cons
   return create;
 }
 
-// Lets the reader go on until it has something to say. False if the client has gone.
-Awaitable<bool> WaitFor(HttpConnection* connection, GenerationReader* reader, absl::Duration timeout) {
-  connection->Watch(timeout, [reader] { reader->Wake(); });
-  co_await reader->Wait();
-  co_return !connection->client_gone();
-}
-
 Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options, HttpConnection* connection,
                             const HttpRequest* request, const Route* route) {
-  if (!absl::StartsWithIgnoreCase(base::ToAbsl(request->Header("content-type")), "application/json")) {
-    co_return Answer(ErrorResponse(bridge::InvalidRequest(415, "the content-type must be application/json")));
-  }
+  if (!IsJson(*request)) co_return AnswerNotJson();
   absl::StatusOr<CreateRequest> create = ReadCreateRequest(*request, *route);
   if (!create.ok()) co_return Refusal(create.status());
   ApiAnswer answer;
@@ -146,13 +107,13 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options,
   reader.subscription().Generate(*std::move(create->spec.generate), create->spec.after_seq,
                                  std::move(create->spec.traceparent), std::move(create->spec.tracestate));
   while (!reader.opened() && !reader.ended()) {
-    answer.client_gone = !co_await WaitFor(connection, &reader, absl::InfiniteDuration());
+    answer.client_gone = !co_await reader.WaitFor(connection, absl::InfiniteDuration());
     if (answer.client_gone) co_return answer;
   }
   connection->StopWatching();
   if (!reader.opened()) {
     if (create->spec.repeatable) co_return Refusal(reader.status());
-    co_return Answer(ErrorResponse(HttpErrorOf(reader.status())));
+    co_return AnswerWith(HttpErrorOf(reader.status()));
   }
   const std::string& id = reader.subscription().generation_id();
   std::string body = "{\"id\":";
@@ -227,7 +188,7 @@ Awaitable<ApiAnswer> Poll(bridge::IoThread* thread, const SseOptions* options, H
   while (!IsAnswered(reader, *poll)) {
     // An opening that takes too long is ended by the Link.
     const absl::Duration left = reader.opened() ? deadline - thread->tasks.now() : absl::InfiniteDuration();
-    answer.client_gone = !co_await WaitFor(connection, &reader, left);
+    answer.client_gone = !co_await reader.WaitFor(connection, left);
     if (answer.client_gone) co_return answer;
     if (reader.opened() && (connection->timed_out() || thread->tasks.draining())) break;
   }
@@ -235,7 +196,7 @@ Awaitable<ApiAnswer> Poll(bridge::IoThread* thread, const SseOptions* options, H
   if (!reader.opened() || (reader.ended() && !reader.status().ok() && reader.events().empty())) {
     co_return Refusal(reader.status());
   }
-  co_return Answer(PollResponse(route->id, reader));
+  co_return AnswerWith(PollResponse(route->id, reader));
 }
 
 Awaitable<ApiAnswer> Snapshot(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
@@ -244,14 +205,14 @@ Awaitable<ApiAnswer> Snapshot(bridge::IoThread* thread, const HttpRequest* reque
   if (!generation.ok()) co_return Refusal(generation.status());
   std::string body;
   bridge::AppendGenerationJson(*generation, &body);
-  co_return Answer(JsonResponse(200, std::move(body)));
+  co_return AnswerWith(JsonResponse(200, std::move(body)));
 }
 
 Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
   const absl::StatusOr<v1::CancelGenerationResponse> cancelled =
       co_await thread->client->CancelGeneration(thread, route->id, request->principal);
   if (!cancelled.ok()) co_return Refusal(cancelled.status());
-  co_return Answer(JsonResponse(200, absl::StrCat("{\"id\":\"", route->id, "\",\"status\":\"",
+  co_return AnswerWith(JsonResponse(200, absl::StrCat("{\"id\":\"", route->id, "\",\"status\":\"",
                                                   base::ToAbsl(bridge::StatusName(cancelled->status())),
                                                   "\",\"last_seq\":", cancelled->last_seq(), "}")));
 }
@@ -262,7 +223,7 @@ Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, const HttpRequest* request
   if (!deleted.ok()) co_return Refusal(deleted.status());
   HttpResponse response;
   response.status = 204;
-  co_return Answer(std::move(response));
+  co_return AnswerWith(std::move(response));
 }
 
 Awaitable<ApiAnswer> Models(bridge::IoThread* thread, const Route* route) {
@@ -275,24 +236,15 @@ Awaitable<ApiAnswer> Models(bridge::IoThread* thread, const Route* route) {
     bridge::AppendModelJson(model, &body);
   }
   if (route->endpoint == Endpoint::kModels) {
-    co_return Answer(JsonResponse(200, absl::StrCat("{\"object\":\"list\",\"data\":[", body, "]}")));
+    co_return AnswerWith(JsonResponse(200, absl::StrCat("{\"object\":\"list\",\"data\":[", body, "]}")));
   }
   if (body.empty()) {
-    co_return Answer(ErrorResponse(bridge::InvalidRequest(404, "no such model", "model_not_found")));
+    co_return AnswerWith(bridge::InvalidRequest(404, "no such model", "model_not_found"));
   }
-  co_return Answer(JsonResponse(200, std::move(body)));
+  co_return AnswerWith(JsonResponse(200, std::move(body)));
 }
 
 }  // namespace
-
-HttpResponse JsonResponse(int status, std::string body) {
-  HttpResponse response;
-  response.status = status;
-  response.content_type = "application/json";
-  response.body = std::move(body);
-  response.headers = "cache-control: no-store\r\nx-content-type-options: nosniff\r\n";
-  return response;
-}
 
 Awaitable<ApiAnswer> AnswerApi(bridge::IoThread* thread, const SseOptions* options, HttpConnection* connection,
                                const HttpRequest* request, const Route* route) {

@@ -1,0 +1,61 @@
+#include "bridges/sse/api_answer.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "services/base/strings.h"
+
+namespace runnel::sse {
+namespace {
+
+constexpr size_t kMaxTraceBytes = 512;
+
+std::string TraceHeader(const HttpRequest& request, const Route& route, const std::string& name) {
+  std::string_view value = request.Header(name);
+  if (value.empty()) value = QueryValue(route, name);
+  return value.size() > kMaxTraceBytes ? std::string() : std::string(value);
+}
+
+}  // namespace
+
+ApiAnswer AnswerWith(bridge::HttpResponse response) {
+  ApiAnswer answer;
+  answer.response = std::move(response);
+  return answer;
+}
+
+ApiAnswer AnswerWith(const bridge::HttpError& error) { return AnswerWith(bridge::ErrorResponse(error)); }
+
+bridge::HttpResponse JsonResponse(int status, std::string body) {
+  bridge::HttpResponse response;
+  response.status = status;
+  response.content_type = "application/json";
+  response.body = std::move(body);
+  response.headers = "cache-control: no-store\r\nx-content-type-options: nosniff\r\n";
+  return response;
+}
+
+bool IsJson(const HttpRequest& request) {
+  return absl::StartsWithIgnoreCase(base::ToAbsl(request.Header("content-type")), "application/json");
+}
+
+ApiAnswer AnswerNotJson() {
+  return AnswerWith(bridge::InvalidRequest(415, "the content-type must be application/json"));
+}
+
+std::string_view QueryValue(const Route& route, const std::string& key) {
+  const auto found = route.query.find(key);
+  return found == route.query.end() ? std::string_view() : std::string_view(found->second);
+}
+
+StreamSpec BaseSpec(const HttpRequest& request, const Route& route) {
+  StreamSpec spec;
+  spec.chunked = !request.http_1_0;
+  spec.keep_alive = request.keep_alive;
+  spec.principal = request.principal;
+  spec.traceparent = TraceHeader(request, route, "traceparent");
+  spec.tracestate = TraceHeader(request, route, "tracestate");
+  return spec;
+}
+
+}  // namespace runnel::sse

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "bridges/common/http_policy.h"
+#include "bridges/sse/http_connection.h"
+#include "bridges/sse/routes.h"
+#include "bridges/sse/sse_stream.h"
+
+// What the endpoints under /v1 have in common.
+namespace runnel::sse {
+
+// What to do about a request of the API: answer with `response`, unless one of the others is set.
+struct ApiAnswer {
+  bridge::HttpResponse response;
+  std::optional<StreamSpec> stream;
+  bool client_gone = false;
+};
+
+ApiAnswer AnswerWith(bridge::HttpResponse response);
+ApiAnswer AnswerWith(const bridge::HttpError& error);
+
+// `body` as JSON that nobody may keep.
+bridge::HttpResponse JsonResponse(int status, std::string body);
+
+// Whether the body says that it is JSON.
+bool IsJson(const HttpRequest& request);
+// 415
+ApiAnswer AnswerNotJson();
+
+// Empty if the query has none of that name.
+std::string_view QueryValue(const Route& route, const std::string& key);
+
+// The parts of a stream that do not depend on what is read.
+StreamSpec BaseSpec(const HttpRequest& request, const Route& route);
+
+}  // namespace runnel::sse
