@@ -52,8 +52,12 @@ install_all() {
   esac
   # shellcheck source=deploy/local/env.sh
   . "$root/deploy/local/env.sh"
-  if $browser; then install_npm_packages; fi
-  if [[ $preset == release ]] && go_is_good go; then install_go_modules; fi
+  if $browser; then install_npm_packages tests/e2e/browser; fi
+  if [[ $preset == release ]]; then
+    install_npm_packages tests/conformance
+    install_python_clients
+    if go_is_good go; then install_go_modules; fi
+  fi
 }
 
 # What go.sum pins, and compiled: the test itself then needs no network and no minutes.
@@ -64,12 +68,31 @@ install_go_modules() {
 
 # npm notes in node_modules what it installed; it is asked again only if the lock file is newer.
 install_npm_packages() {
-  local dir=$root/tests/e2e/browser
+  local dir=$root/$1
   if [[ ! -f $dir/package-lock.json || $dir/node_modules/.package-lock.json -nt $dir/package-lock.json ]]; then
     return
   fi
-  say "npm packages of the browser tests"
+  say "npm packages of $1"
   (cd "$dir" && npm ci --no-audit --no-fund --ignore-scripts </dev/null)
+}
+
+# The clients of tests/conformance that are written in Python, every file pinned by hash. A copy of what was installed
+# tells whether it still is what is wanted.
+install_python_clients() {
+  local wanted=$root/tests/conformance/requirements.txt venv
+  venv=$(conformance_venv)
+  export RUNNEL_PYTHON=$venv/bin/python
+  if cmp -s "$wanted" "$venv/installed.txt"; then return; fi
+  say "Python packages of tests/conformance"
+  rm -rf "$venv"
+  if /usr/bin/python3 -m venv "$venv" &&
+    "$RUNNEL_PYTHON" -m pip --disable-pip-version-check --no-input install --quiet --no-deps --require-hashes \
+      --only-binary :all: --requirement "$wanted" </dev/null; then
+    cp "$wanted" "$venv/installed.txt"
+  else
+    say "THE PYTHON CLIENTS COULD NOT BE INSTALLED: THEIR CONFORMANCE TESTS ARE LEFT OUT"
+    unset RUNNEL_PYTHON
+  fi
 }
 
 build() {

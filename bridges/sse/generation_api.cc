@@ -10,7 +10,9 @@
 #include "bridges/common/event_json.h"
 #include "bridges/common/inference_client.h"
 #include "bridges/common/stream_request.h"
+#include "bridges/sse/completion_api.h"
 #include "bridges/sse/generation_reader.h"
+#include "bridges/sse/responses_api.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -213,8 +215,8 @@ Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, const HttpRequest* request
       co_await thread->client->CancelGeneration(thread, route->id, request->principal);
   if (!cancelled.ok()) co_return Refusal(cancelled.status());
   co_return AnswerWith(JsonResponse(200, absl::StrCat("{\"id\":\"", route->id, "\",\"status\":\"",
-                                                  base::ToAbsl(bridge::StatusName(cancelled->status())),
-                                                  "\",\"last_seq\":", cancelled->last_seq(), "}")));
+                                                      base::ToAbsl(bridge::StatusName(cancelled->status())),
+                                                      "\",\"last_seq\":", cancelled->last_seq(), "}")));
 }
 
 Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
@@ -250,6 +252,16 @@ Awaitable<ApiAnswer> AnswerApi(bridge::IoThread* thread, const SseOptions* optio
                                const HttpRequest* request, const Route* route) {
   if (route->endpoint == Endpoint::kModels || route->endpoint == Endpoint::kModel) {
     co_return co_await Models(thread, route);
+  }
+  const bool starts = route->endpoint == Endpoint::kChatCompletions || route->endpoint == Endpoint::kCompletions ||
+                      route->endpoint == Endpoint::kResponses;
+  if (starts && thread->tasks.draining()) co_return Refusal(absl::UnavailableError("the bridge is stopping"));
+  if (route->endpoint == Endpoint::kChatCompletions || route->endpoint == Endpoint::kCompletions) {
+    co_return co_await AnswerCompletion(thread, options, connection, request, route);
+  }
+  if (route->endpoint == Endpoint::kResponses || route->endpoint == Endpoint::kResponse ||
+      route->endpoint == Endpoint::kResponseCancel) {
+    co_return co_await AnswerResponses(thread, options, connection, request, route);
   }
   if (route->endpoint != Endpoint::kGenerations) {
     if (const absl::Status status = CheckId(route->id); !status.ok()) co_return Refusal(status);

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::string_view kGenerationsPath = "/v1/generations";
 constexpr std::string_view kModelsPath = "/v1/models";
+constexpr std::string_view kResponsesPath = "/v1/responses";
 
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -60,6 +61,20 @@ absl::Status ParseQuery(std::string_view query, std::map<std::string, std::strin
 absl::Status FindEndpoint(std::string_view path, Route* route) {
   if (path == kGenerationsPath) {
     route->endpoint = Endpoint::kGenerations;
+  } else if (path == "/v1/chat/completions") {
+    route->endpoint = Endpoint::kChatCompletions;
+  } else if (path == "/v1/completions") {
+    route->endpoint = Endpoint::kCompletions;
+  } else if (path == kResponsesPath) {
+    route->endpoint = Endpoint::kResponses;
+  } else if (path.substr(0, kResponsesPath.size() + 1) == absl::StrCat(base::ToAbsl(kResponsesPath), "/")) {
+    const std::string_view rest = path.substr(kResponsesPath.size() + 1);
+    const size_t slash = rest.find('/');
+    const std::string_view action = slash == std::string_view::npos ? "" : rest.substr(slash);
+    ASSIGN_OR_RETURN(route->id, Decode(rest.substr(0, slash), false));
+    route->endpoint = action.empty()       ? Endpoint::kResponse
+                      : action == "/cancel" ? Endpoint::kResponseCancel
+                                            : Endpoint::kNone;
   } else if (path.substr(0, kGenerationsPath.size() + 1) == absl::StrCat(base::ToAbsl(kGenerationsPath), "/")) {
     const std::string_view rest = path.substr(kGenerationsPath.size() + 1);
     const size_t slash = rest.find('/');
@@ -108,8 +123,13 @@ std::string_view AllowedMethods(Endpoint endpoint) {
   switch (endpoint) {
     case Endpoint::kGenerations:
     case Endpoint::kCancel:
+    case Endpoint::kChatCompletions:
+    case Endpoint::kCompletions:
+    case Endpoint::kResponses:
+    case Endpoint::kResponseCancel:
       return "POST, OPTIONS";
     case Endpoint::kGeneration:
+    case Endpoint::kResponse:
       return "GET, DELETE, OPTIONS";
     case Endpoint::kEvents:
       return "GET, OPTIONS";

@@ -20,12 +20,18 @@ enum class Endpoint {
   kCancel,       // /v1/generations/{id}/cancel
   kModels,
   kModel,  // /v1/models/{id}
+  // OpenAI's.
+  kChatCompletions,  // /v1/chat/completions
+  kCompletions,      // /v1/completions
+  kResponses,        // /v1/responses
+  kResponse,         // /v1/responses/{id}
+  kResponseCancel,   // /v1/responses/{id}/cancel
 };
 
 struct Route {
   Endpoint endpoint = Endpoint::kNone;
   std::string path;  // decoded
-  std::string id;    // of a generation or a model, decoded
+  std::string id;    // of a generation, a response or a model, decoded
   std::map<std::string, std::string> query;
 };
 

@@ -98,6 +98,11 @@ go_is_good() {
   printf 'go%s\n%s\n' "$RUNNEL_GO_VERSION" "$version" | sort -VC
 }
 
+# The virtual environment of the Python clients that tests/conformance runs.
+conformance_venv() {
+  printf '%s/conformance-venv\n' "$(runnel_cache)"
+}
+
 runnel_env() {
   local prefix
   prefix=$(llama_prefix)

@@ -1,0 +1,35 @@
+#pragma once
+
+#include "bridges/common/io_threads.h"
+#include "bridges/common/net.h"
+#include "bridges/sse/answer_reader.h"
+#include "bridges/sse/api_answer.h"
+#include "bridges/sse/http_connection.h"
+#include "bridges/sse/openai_error.h"
+#include "bridges/sse/options.h"
+#include "bridges/sse/routes.h"
+
+namespace runnel::sse {
+
+// POST /v1/chat/completions and /v1/completions. The route's method has been checked, and who asks. The pointers must
+// outlive the coroutine.
+bridge::Awaitable<ApiAnswer> AnswerCompletion(bridge::IoThread* thread, const SseOptions* options,
+                                              HttpConnection* connection, const HttpRequest* request,
+                                              const Route* route);
+
+// The most that an answer in one piece may take in memory.
+inline constexpr size_t kMaxAnswerBytes = 16 << 20;
+
+// Makes `request` one whose generation goes with its client. The bridge cancels it by itself when the client goes; the
+// detach timeout is for the death of the bridge. It must not be 0: a slow reader gives its attachment up now and then,
+// and so does a Link that is lost.
+void EndWithClient(const bridge::BridgeOptions& options, v1::GenerateRequest* request);
+
+// Reads what `reader` has begun to its end. False if the client has gone; the generation is cancelled then, as when it
+// has become too large.
+bridge::Awaitable<bool> ReadToEnd(bridge::IoThread* thread, HttpConnection* connection, AnswerReader* reader);
+
+// The error to answer with, if the reading did not end with a whole answer.
+std::optional<bridge::HttpError> ErrorOfReading(const AnswerReader& reader, OpenAiApi api);
+
+}  // namespace runnel::sse

@@ -1,0 +1,274 @@
+#include "bridges/sse/completion_request.h"
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridges/common/json_fields.h"
+#include "bridges/common/stream_request.h"
+#include "bridges/sse/openai_fields.h"
+#include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
+
+namespace runnel::sse {
+namespace {
+
+using base::InvalidField;
+using nlohmann::json;
+
+constexpr size_t kMaxMessages = 4096;
+constexpr uint64_t kMaxChoices = 8;
+constexpr uint64_t kMaxTopLogprobs = 20;
+constexpr uint64_t kMaxLegacyLogprobs = 5;
+constexpr uint32_t kLegacyMaxTokens = 16;
+constexpr size_t kMaxBiases = 1024;
+constexpr size_t kMaxSchemaBytes = 32 << 10;
+constexpr size_t kMaxPromptBytes = size_t{1} << 30;  // the body's limit is lower
+
+// A request while its fields are read.
+struct Draft {
+  CompletionRequest result;
+  bool logprobs = false;
+  std::optional<uint32_t> top_logprobs;
+  bool stream_options = false;
+  v1::GenerateRequest* request() { return &result.request; }
+};
+
+const TextPart kChatParts[] = {{"text", "text"}, {"refusal", "refusal"}};
+
+absl::Status ReadMessages(const std::string& field, const json& value, Draft* draft) {
+  if (!value.is_array() || value.empty() || value.size() > kMaxMessages) {
+    return InvalidField(field, absl::StrCat("must be an array of 1 to ", kMaxMessages, " messages"));
+  }
+  for (size_t i = 0; i < value.size(); ++i) {
+    const std::string path = absl::StrCat("messages[", i, "]");
+    if (!value[i].is_object()) return InvalidField(path, "must be an object");
+    v1::ChatMessage* message = draft->request()->add_messages();
+    RETURN_IF_ERROR(ReadRole(path + ".role", value[i], message));
+    const json* content = FindField(value[i], "content");
+    if (content != nullptr) {
+      RETURN_IF_ERROR(
+          ReadContent(path + ".content", *content, kChatParts, std::size(kChatParts), message->mutable_content()));
+    } else if (!value[i].contains("content") && message->role() != v1::CHAT_ROLE_ASSISTANT) {
+      return InvalidField(path + ".content", "is missing");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadPrompt(const std::string& field, const json& value, Draft* draft) {
+  if (!value.is_array()) return bridge::ReadText(field, value, 1, kMaxPromptBytes, draft->request()->mutable_prompt());
+  if (value.empty()) return InvalidField(field, "must not be empty");
+  if (!value[0].is_string()) return Unsupported(field, "must be text: prompts of token ids cannot be read here");
+  if (value.size() > 1) return Unsupported(field, "only one prompt a request can be answered here");
+  return bridge::ReadText("prompt[0]", value[0], 1, kMaxPromptBytes, draft->request()->mutable_prompt());
+}
+
+absl::Status ReadStreamOptions(const std::string& field, const json& value, Draft* draft) {
+  if (!value.is_object()) return InvalidField(field, "must be an object");
+  draft->stream_options = true;
+  const json* usage = FindField(value, "include_usage");
+  if (usage == nullptr) return absl::OkStatus();
+  return bridge::ReadFlag("stream_options.include_usage", *usage, &draft->result.shape.include_usage);
+}
+
+absl::Status ReadChoices(const std::string& field, const json& value, Draft* draft) {
+  ASSIGN_OR_RETURN(const uint64_t n, bridge::ReadWhole(field, value, 1, kMaxChoices));
+  draft->request()->set_choice_count(static_cast<uint32_t>(n));
+  return absl::OkStatus();
+}
+
+absl::Status ReadSeed(const std::string& field, const json& value, Draft* draft) {
+  if (!value.is_number_integer()) return InvalidField(field, "must be a whole number of 64 bits");
+  draft->request()->mutable_sampling()->set_seed(value.get<uint64_t>());
+  return absl::OkStatus();
+}
+
+absl::Status ReadLogitBias(const std::string& field, const json& value, Draft* draft) {
+  if (!value.is_object() || value.size() > kMaxBiases) {
+    return InvalidField(field, absl::StrCat("must be an object of at most ", kMaxBiases, " tokens"));
+  }
+  for (const auto& [key, bias] : value.items()) {
+    uint32_t token = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
+    if (error != std::errc() || end != key.data() + key.size()) {
+      return InvalidField(field, "the keys must be ids of tokens");
+    }
+    ASSIGN_OR_RETURN(const float number, bridge::ReadNumber(field, bias, -100, 100));
+    (*draft->request()->mutable_sampling()->mutable_logit_bias())[token] = number;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadTopLogprobs(const std::string& field, const json& value, Draft* draft) {
+  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, kMaxTopLogprobs));
+  draft->top_logprobs = static_cast<uint32_t>(count);
+  return absl::OkStatus();
+}
+
+absl::Status ReadLegacyLogprobs(const std::string& field, const json& value, Draft* draft) {
+  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, kMaxLegacyLogprobs));
+  draft->request()->set_top_logprobs(static_cast<uint32_t>(count));
+  return absl::OkStatus();
+}
+
+absl::Status ReadResponseFormat(const std::string& field, const json& value, Draft* draft) {
+  const json* type = value.is_object() ? FindField(value, "type") : nullptr;
+  if (type == nullptr || !type->is_string()) return InvalidField(field, "must be an object with a type");
+  if (*type == "text") return absl::OkStatus();
+  if (*type == "json_object") {
+    draft->request()->mutable_output_format()->set_json_object(true);
+    return absl::OkStatus();
+  }
+  if (*type != "json_schema") return InvalidField("response_format.type", "must be text, json_object or json_schema");
+  const json* outer = FindField(value, "json_schema");
+  const json* schema = outer != nullptr && outer->is_object() ? FindField(*outer, "schema") : nullptr;
+  if (schema == nullptr || !schema->is_object()) {
+    return InvalidField("response_format.json_schema", "must be an object that has the schema as an object");
+  }
+  std::string text = schema->dump();
+  if (text.size() > kMaxSchemaBytes) {
+    return InvalidField("response_format.json_schema", absl::StrCat("must have at most ", kMaxSchemaBytes, " bytes"));
+  }
+  draft->request()->mutable_output_format()->set_json_schema(std::move(text));
+  return absl::OkStatus();
+}
+
+absl::Status RefuseIfAsked(const std::string& field, const json& value, Draft*) {
+  return IsNothing(value) ? absl::OkStatus() : Unsupported(field, "is not to be had here");
+}
+
+// Asked for by clients that say the default aloud.
+absl::Status ReadBestOf(const std::string& field, const json& value, Draft*) {
+  return IsNothing(value) || value == 1 ? absl::OkStatus() : Unsupported(field, "is not to be had here");
+}
+
+absl::Status ReadModalities(const std::string& field, const json& value, Draft*) {
+  return value == json::array({"text"}) ? absl::OkStatus() : Unsupported(field, "only text can be had here");
+}
+
+absl::Status ReadFunctionCall(const std::string& field, const json& value, Draft*) {
+  return value == "none" || value == "auto" ? absl::OkStatus() : Unsupported(field, "functions cannot be called here");
+}
+
+// For tests with the scripted engine. Whatever has not the native form is ignored, as other clients' metadata are.
+absl::Status ReadEngineMetadata(const std::string& field, const json& value, Draft* draft) {
+  v1::GenerateRequest read;
+  if (bridge::ReadMetadata(field, value, &read).ok())
+    draft->request()->mutable_metadata()->swap(*read.mutable_metadata());
+  return absl::OkStatus();
+}
+
+using ReadField = absl::Status (*)(const std::string& field, const json& value, Draft* draft);
+
+// A reader of bridges/common/json_fields.h or openai_fields.h as one of ours.
+template <auto kRead>
+absl::Status OfRequest(const std::string& field, const json& value, Draft* draft) {
+  return kRead(field, value, draft->request());
+}
+
+template <auto kSetter>
+absl::Status ReadPenalty(const std::string& field, const json& value, Draft* draft) {
+  return bridge::ReadSampling<kSetter>(field, value, draft->request(), -2, 2);
+}
+
+// One row a field, in the order in which they are looked at: of two limits the later one wins.
+struct Field {
+  const char* name;
+  ReadField read;
+};
+
+const Field kCommonFields[] = {
+    {"model", OfRequest<ReadModel>},
+    {"stream", [](const std::string& field, const json& value,
+                  Draft* draft) { return bridge::ReadFlag(field, value, &draft->result.shape.stream); }},
+    {"stream_options", ReadStreamOptions},
+    {"max_tokens", OfRequest<ReadMaxTokens>},
+    {"n", ReadChoices},
+    {"stop", OfRequest<bridge::ReadStop>},
+    {"temperature", OfRequest<ReadTemperature>},
+    {"top_p", OfRequest<ReadTopP>},
+    {"seed", ReadSeed},
+    {"presence_penalty", ReadPenalty<&v1::Sampling::set_presence_penalty>},
+    {"frequency_penalty", ReadPenalty<&v1::Sampling::set_frequency_penalty>},
+    {"logit_bias", ReadLogitBias},
+    {"metadata", ReadEngineMetadata},
+};
+
+const Field kChatFields[] = {
+    {"messages", ReadMessages},
+    {"max_completion_tokens", OfRequest<ReadMaxTokens>},
+    {"logprobs", [](const std::string& field, const json& value,
+                    Draft* draft) { return bridge::ReadFlag(field, value, &draft->logprobs); }},
+    {"top_logprobs", ReadTopLogprobs},
+    {"response_format", ReadResponseFormat},
+    {"modalities", ReadModalities},
+    {"functions", RefuseIfAsked},
+    {"function_call", ReadFunctionCall},
+};
+
+const Field kLegacyFields[] = {
+    {"prompt", ReadPrompt},    {"logprobs", ReadLegacyLogprobs}, {"echo", RefuseIfAsked},
+    {"suffix", RefuseIfAsked}, {"best_of", ReadBestOf},
+};
+
+template <size_t kCount>
+absl::Status ReadFields(const Field (&fields)[kCount], const json& body, Draft* draft) {
+  for (const Field& field : fields) {
+    if (const json* value = FindField(body, field.name); value != nullptr) {
+      RETURN_IF_ERROR(field.read(field.name, *value, draft));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckCommon(Draft* draft) {
+  if (draft->request()->model().empty()) return InvalidField("model", "is missing");
+  if (draft->stream_options && !draft->result.shape.stream) {
+    return InvalidField("stream_options", "is only for a stream");
+  }
+  return absl::OkStatus();
+}
+
+// The order of a schema's properties is that of the answer's, which the parsed body has lost.
+void KeepSchemaOrder(std::string_view body, v1::GenerateRequest* request) {
+  if (!request->output_format().has_json_schema()) return;
+  const auto ordered = nlohmann::ordered_json::parse(body, nullptr, /*allow_exceptions=*/false);
+  if (ordered.is_discarded()) return;
+  request->mutable_output_format()->set_json_schema(ordered["response_format"]["json_schema"]["schema"].dump());
+}
+
+}  // namespace
+
+absl::StatusOr<CompletionRequest> ParseChatRequest(std::string_view body) {
+  ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
+  Draft draft;
+  RETURN_IF_ERROR(ReadFields(kCommonFields, parsed, &draft));
+  RETURN_IF_ERROR(ReadFields(kChatFields, parsed, &draft));
+  RETURN_IF_ERROR(CheckTools(parsed));
+  RETURN_IF_ERROR(CheckCommon(&draft));
+  if (draft.request()->messages().empty()) return InvalidField("messages", "is missing");
+  if (draft.top_logprobs.has_value() && !draft.logprobs) {
+    return InvalidField("top_logprobs", "needs logprobs to be true");
+  }
+  if (draft.logprobs) draft.request()->set_top_logprobs(draft.top_logprobs.value_or(0));
+  KeepSchemaOrder(body, draft.request());
+  return std::move(draft.result);
+}
+
+absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body) {
+  ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
+  Draft draft;
+  draft.result.shape.chat = false;
+  draft.request()->set_max_tokens(kLegacyMaxTokens);
+  RETURN_IF_ERROR(ReadFields(kCommonFields, parsed, &draft));
+  RETURN_IF_ERROR(ReadFields(kLegacyFields, parsed, &draft));
+  RETURN_IF_ERROR(CheckCommon(&draft));
+  if (draft.request()->prompt().empty()) return InvalidField("prompt", "is missing");
+  return std::move(draft.result);
+}
+
+}  // namespace runnel::sse

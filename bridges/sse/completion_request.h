@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "runnel/v1/inference.pb.h"
+
+namespace runnel::sse {
+
+// What the answer to a request of /v1/chat/completions or /v1/completions has to look like.
+struct CompletionShape {
+  bool chat = true;  // else the legacy completions
+  bool stream = false;
+  bool include_usage = false;  // of a stream: its last chunk
+};
+
+struct CompletionRequest {
+  v1::GenerateRequest request;
+  CompletionShape shape;
+};
+
+// The bodies of the two, as OpenAI's clients send them. Null is the same as absent, and a field that is not known, or
+// cannot change the text, is ignored: clients gain fields every month. InvalidArgument with the path of the field at
+// fault; reason UNSUPPORTED_PARAMETER for what is asked in good form but not to be had here, INVALID_JSON for what is
+// no JSON object. `metadata` goes to the engine as far as it has the native form.
+absl::StatusOr<CompletionRequest> ParseChatRequest(std::string_view body);
+absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body);
+
+}  // namespace runnel::sse

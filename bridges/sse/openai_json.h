@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "runnel/v1/inference.pb.h"
+
+// Pieces of JSON that the OpenAI-compatible answers have in common. Pure functions that append to `out`.
+namespace runnel::sse {
+
+// {"prompt_tokens","completion_tokens","total_tokens","prompt_tokens_details","completion_tokens_details"}
+void AppendChatUsage(const v1::Usage& usage, std::string* out);
+
+// The tokens of a choice, or of a part of it; any container of v1::TokenLogprob.
+//   {"content":[{"token","logprob","bytes","top_logprobs":[{"token","logprob","bytes"}]}],"refusal":null}
+// or null if there are none.
+template <typename Tokens>
+void AppendChatLogprobs(const Tokens& tokens, std::string* out);
+
+// {"tokens":[],"token_logprobs":[],"top_logprobs":[{}],"text_offset":[]} or null. `offset` is the number of characters
+// of the choice before them, and is moved on.
+template <typename Tokens>
+void AppendLegacyLogprobs(const Tokens& tokens, uint64_t* offset, std::string* out);
+
+// One token, without the braces: "token":..,"logprob":..,"bytes":[..]
+void AppendChatToken(const v1::TokenLogprob& token, std::string* out);
+// A token as a string: bytes that are no UTF-8 as `bytes:\xe6`, so that two of them are never the same key.
+void AppendLegacyToken(const v1::TokenLogprob& token, std::string* out);
+void AppendLogprob(float logprob, std::string* out);
+uint64_t CountCharacters(std::string_view text);
+
+template <typename Tokens>
+void AppendChatLogprobs(const Tokens& tokens, std::string* out) {
+  if (tokens.empty()) return void(out->append("null"));
+  out->append("{\"content\":[");
+  for (const v1::TokenLogprob& token : tokens) {
+    if (out->back() == '}') out->push_back(',');
+    out->push_back('{');
+    AppendChatToken(token, out);
+    out->append(",\"top_logprobs\":[");
+    for (const v1::TokenLogprob& top : token.top()) {
+      out->append(out->back() == '}' ? ",{" : "{");
+      AppendChatToken(top, out);
+      out->push_back('}');
+    }
+    out->append("]}");
+  }
+  out->append("],\"refusal\":null}");
+}
+
+template <typename Tokens>
+void AppendLegacyLogprobs(const Tokens& tokens, uint64_t* offset, std::string* out) {
+  if (tokens.empty()) return void(out->append("null"));
+  std::string logprobs;
+  std::string tops;
+  std::string offsets;
+  out->append("{\"tokens\":[");
+  for (const v1::TokenLogprob& token : tokens) {
+    const char* const comma = logprobs.empty() ? "" : ",";
+    out->append(comma);
+    AppendLegacyToken(token, out);
+    AppendLogprob(token.logprob(), &logprobs.append(comma));
+    tops.append(comma).push_back('{');
+    for (const v1::TokenLogprob& top : token.top()) {
+      if (tops.back() != '{') tops.push_back(',');
+      AppendLegacyToken(top, &tops);
+      AppendLogprob(top.logprob(), &tops.append(":"));
+    }
+    tops.push_back('}');
+    offsets.append(comma).append(std::to_string(*offset));
+    *offset += CountCharacters(token.token());
+  }
+  out->append("],\"token_logprobs\":[").append(logprobs).append("],\"top_logprobs\":[").append(tops);
+  out->append("],\"text_offset\":[").append(offsets).append("]}");
+}
+
+}  // namespace runnel::sse

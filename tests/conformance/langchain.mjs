@@ -1,0 +1,53 @@
+// LangChain's OpenAI chat model.
+import assert from 'node:assert/strict';
+import { ChatOpenAI } from '@langchain/openai';
+import { KEY, MODEL, SEED, cancels, script } from './testing.mjs';
+
+export function langchain(runnel) {
+  const make = (metadata = script(), more = {}) => new ChatOpenAI({
+    model: MODEL, apiKey: KEY, maxRetries: 0, streamUsage: true, configuration: { baseURL: `${runnel.url}/v1` },
+    modelKwargs: { metadata, seed: SEED }, ...more,
+  });
+  const join = async (stream) => {
+    let text = '';
+    for await (const chunk of stream) text += chunk.content;
+    return text;
+  };
+  return {
+    streaming: async () => assert.equal(await join(await make().stream('go')), runnel.text),
+    'one piece': async () => assert.equal((await make().invoke('go')).content, runnel.text),
+    'n = 2': async () => {
+      const { generations } = await make(script(), { n: 2 }).generate([[{ role: 'user', content: 'go' }]]);
+      assert.equal(generations[0].length, 2);
+      assert.equal(generations[0][0].text, runnel.text);
+    },
+    usage: async () => {
+      let usage;
+      for await (const chunk of await make().stream('go')) usage = chunk.usage_metadata ?? usage;
+      assert.deepEqual([usage.input_tokens, usage.output_tokens], [1, 12]);
+    },
+    finish: async () => {
+      const cut = await make(script(), { maxTokens: 3, stop: ['never said'] }).invoke('go');
+      assert.equal(cut.response_metadata.finish_reason, 'length');
+    },
+    'error before': async () => {
+      await assert.rejects(make(script(), { model: 'none' }).invoke('go'), ({ status }) => status === 404);
+    },
+    'error within': async () => {
+      await assert.rejects(async () => join(await make(script({ fail_at: 5 })).stream('go')));
+    },
+    silence: async () => {
+      assert.equal(await join(await make(script({ first_token_ms: runnel.silenceMs })).stream('go')), runnel.text);
+    },
+    abort: async () => {
+      const abort = new AbortController();
+      const model = make(script({ tokens: 100000, pace: 50 }), { maxTokens: 100000 });
+      const stream = await model.stream('go', { signal: abort.signal });
+      await cancels(runnel, async () => {
+        await assert.rejects(async () => {
+          for await (const chunk of stream) if (chunk.content) abort.abort();
+        });
+      });
+    },
+  };
+}

@@ -1,0 +1,217 @@
+"""The official `openai` package for Python, and `websockets`.
+
+Prints a line of JSON for each check: client, feature, error (null if it holds). The environment says where Runnel is
+(RUNNEL_URL, RUNNEL_WS_URL, RUNNEL_ADMIN of the service), what the text is (RUNNEL_TEXT) and how long to be silent
+(RUNNEL_SILENCE_MS).
+"""
+import asyncio
+import json
+import os
+import time
+import urllib.request
+
+import openai
+import websockets
+
+URL = os.environ["RUNNEL_URL"]
+WS_URL = os.environ["RUNNEL_WS_URL"]
+ADMIN = os.environ["RUNNEL_ADMIN"]
+TEXT = os.environ["RUNNEL_TEXT"]
+SILENCE_MS = int(os.environ["RUNNEL_SILENCE_MS"])
+PATIENCE_S = 15
+MESSAGES = [{"role": "user", "content": "go"}]
+
+client = openai.OpenAI(api_key="any-key", base_url=f"{URL}/v1", max_retries=0)
+
+
+def script(tokens=12, pace=2000, **more):
+    metadata = {"scripted.tokens": tokens, "scripted.tokens_per_second": pace, "scripted.first_token_ms": 0}
+    metadata.update({f"scripted.{key}": value for key, value in more.items()})
+    return {key: str(value) for key, value in metadata.items()}
+
+
+def metric(name):
+    with urllib.request.urlopen(f"http://{ADMIN}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " ")))
+
+
+def check_cancels(abort):
+    """One more generation must have been cancelled after `abort`, and none be running."""
+    before = metric("runnel_cancels_total")
+    abort()
+    deadline = time.monotonic() + PATIENCE_S
+    while metric("runnel_cancels_total") != before + 1 or metric("runnel_requests_running") != 0:
+        assert time.monotonic() < deadline, "the generation was not cancelled"
+        time.sleep(0.02)
+
+
+def chat(**more):
+    return client.chat.completions.create(**{
+        "model": "scripted", "messages": MESSAGES, "seed": 7, "metadata": script(), **more})
+
+
+def join(stream):
+    return "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
+
+
+def rejects(kind, call):
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__} was raised")
+
+
+def streaming():
+    assert join(chat(stream=True)) == TEXT
+    with client.chat.completions.stream(model="scripted", messages=MESSAGES, seed=7, metadata=script()) as helper:
+        assert helper.get_final_completion().choices[0].message.content == TEXT
+    legacy = client.completions.create(model="scripted", prompt="go", seed=7, max_tokens=12, stream=True,
+                                       extra_body={"metadata": script()})
+    assert "".join(chunk.choices[0].text for chunk in legacy) == TEXT
+
+
+def one_piece():
+    answer = chat()
+    assert answer.choices[0].message.content == TEXT
+    assert answer._request_id.startswith("req_")
+    assert [model.id for model in client.models.list()] == ["scripted"]
+    assert client.models.retrieve("scripted").id == "scripted"
+
+
+def two_choices():
+    texts = [choice.message.content for choice in chat(n=2).choices]
+    assert len(texts) == 2 and texts[0] == TEXT and texts[1] != TEXT
+    with client.chat.completions.stream(model="scripted", messages=MESSAGES, seed=7, n=2, metadata=script()) as helper:
+        assert [choice.message.content for choice in helper.get_final_completion().choices] == texts
+
+
+def usage():
+    chunks = list(chat(stream=True, stream_options={"include_usage": True}))
+    assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (1, 12)
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+def finish():
+    assert chat(stop=["never said"]).choices[0].finish_reason == "stop"
+    assert chat(max_tokens=3).choices[0].finish_reason == "length"
+
+
+def error_before():
+    assert rejects(openai.NotFoundError, lambda: chat(model="none")).code == "model_not_found"
+    assert rejects(openai.BadRequestError, lambda: chat(temperature=9, stream=True)).param == "temperature"
+
+
+def error_within():
+    error = rejects(openai.APIError, lambda: join(chat(stream=True, metadata=script(fail_at=5))))
+    assert error.code == "engine_failed"
+
+
+def silence():
+    assert join(chat(stream=True, metadata=script(first_token_ms=SILENCE_MS))) == TEXT
+
+
+def abort():
+    def leave():
+        with chat(stream=True, max_tokens=100000, metadata=script(tokens=100000, pace=50)) as stream:
+            for chunk in stream:
+                if chunk.choices[0].delta.content:
+                    return
+    check_cancels(leave)
+
+
+def background():
+    asked = client.responses.create(model="scripted", input="go", background=True, stream=True,
+                                    metadata=script(tokens=60, pace=200))
+    events = []
+    for event in asked:
+        events.append(event)
+        if event.sequence_number == 10:
+            break
+    asked.close()
+    response_id = events[0].response.id
+    events += client.responses.retrieve(response_id, stream=True, starting_after=10)
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert events[-1].type == "response.completed" and events[-1].response.output_text == text
+    assert client.responses.retrieve(response_id).output_text == text
+    with client.responses.stream(response_id=response_id, starting_after=20) as helper:
+        assert helper.get_final_response().output_text == text
+    client.responses.delete(response_id)
+    rejects(openai.NotFoundError, lambda: client.responses.retrieve(response_id))
+    long = client.responses.create(model="scripted", input="go", background=True,
+                                   metadata=script(tokens=100000, pace=50))
+    assert client.responses.cancel(long.id).status == "cancelled"
+
+
+async def read_ws(first, events, leave_at=None):
+    async with websockets.connect(WS_URL, subprotocols=["runnel.v1"]) as socket:
+        await socket.send(json.dumps(first))
+        async for data in socket:
+            message = json.loads(data)
+            assert message["type"] != "error", message["error"]["message"]
+            if message["type"] in ("hello", "attached"):
+                continue
+            last = events[-1]["seq"] if events else 0
+            assert message.get("first_seq", message["seq"]) == last + 1
+            events.append(message)
+            if message.get("final") or len(events) == leave_at:
+                return events
+    raise AssertionError("the socket was closed before the end")
+
+
+def generate(metadata, leave_at=None, **more):
+    body = {"messages": MESSAGES, "seed": 7, "max_tokens": 100000, "metadata": metadata, **more}
+    return asyncio.run(read_ws({"type": "generate", "req": "a", "body": body}, [], leave_at))
+
+
+def text_of(events):
+    return "".join(event.get("text", "") for event in events)
+
+
+def ws_error_before():
+    assert "temperature" in str(rejects(AssertionError, lambda: generate(script(), temperature=9)))
+
+
+def ws_error_within():
+    assert generate(script(fail_at=5))[-1]["type"] == "failed"
+
+
+def ws_streaming():
+    assert text_of(generate(script())) == TEXT
+
+
+def ws_silence():
+    assert text_of(generate(script(first_token_ms=SILENCE_MS))) == TEXT
+
+
+def ws_abort():
+    check_cancels(lambda: generate(script(tokens=100000, pace=50), leave_at=5, detach={"cancel_after_ms": 0}))
+
+
+def ws_resume():
+    events = generate(script(tokens=60, pace=200), leave_at=10)
+    resume = {"type": "resume", "req": "b", "gen": events[0]["gen"], "after": events[-1]["seq"]}
+    asyncio.run(read_ws(resume, events))
+    assert events[-1]["seq"] == 62
+
+
+CHECKS = {
+    f"openai {openai.__version__} (Python)": {
+        "streaming": streaming, "one piece": one_piece, "n = 2": two_choices, "usage": usage, "finish": finish,
+        "error before": error_before, "error within": error_within, "silence": silence, "abort": abort,
+        "background, resume": background},
+    f"websockets {websockets.__version__} (Python)": {
+        "streaming": ws_streaming, "error before": ws_error_before, "error within": ws_error_within,
+        "silence": ws_silence, "abort": ws_abort, "background, resume": ws_resume},
+}
+
+for name, features in CHECKS.items():
+    for feature, check in features.items():
+        error = None
+        try:
+            check()
+        except Exception as failure:  # whatever it is, it is the result
+            error = f"{type(failure).__name__}: {failure}"
+        print(json.dumps({"client": name, "feature": feature, "error": error}), flush=True)

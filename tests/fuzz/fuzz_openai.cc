@@ -1,0 +1,57 @@
+// Bodies of the OpenAI-compatible routes: what is accepted has the ranges that inference.proto states, and annotations
+// come back as they went.
+#include <cstdint>
+#include <string_view>
+
+#include "bridges/sse/completion_request.h"
+#include "bridges/sse/openai_error.h"
+#include "bridges/sse/responses_request.h"
+#include "tests/fuzz/fuzz_check.h"
+
+namespace {
+
+using runnel::sse::OpenAiApi;
+
+void CheckRequest(const runnel::v1::GenerateRequest& request) {
+  FUZZ_CHECK(!request.model().empty());
+  FUZZ_CHECK(request.messages().empty() != request.prompt().empty());
+  FUZZ_CHECK(!request.has_max_tokens() || request.max_tokens() >= 1);
+  FUZZ_CHECK(!request.has_choice_count() || (request.choice_count() >= 1 && request.choice_count() <= 8));
+  FUZZ_CHECK(request.stop_size() <= 4 && request.top_logprobs() <= 20 && request.annotation().size() <= 16 << 10);
+  FUZZ_CHECK(request.metadata_size() <= 16 && request.sampling().logit_bias_size() <= 1024);
+  const auto& sampling = request.sampling();
+  // Written so that a NaN fails.
+  FUZZ_CHECK(!sampling.has_temperature() || (sampling.temperature() >= 0 && sampling.temperature() <= 2));
+  FUZZ_CHECK(!sampling.has_top_p() || (sampling.top_p() > 0 && sampling.top_p() <= 1));
+  for (const auto& [token, bias] : sampling.logit_bias()) FUZZ_CHECK(bias >= -100 && bias <= 100);
+  FUZZ_CHECK(request.output_format().json_schema().size() <= 32 << 10);
+  runnel::v1::GenerateRequest again;
+  FUZZ_CHECK(again.ParseFromString(request.SerializeAsString()));
+}
+
+void CheckRefusal(const absl::Status& status, OpenAiApi api) {
+  const runnel::bridge::HttpError error = runnel::sse::OpenAiErrorOf(status, api);
+  FUZZ_CHECK(error.status == 400 && error.type == "invalid_request_error" && !error.message.empty());
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view body(reinterpret_cast<const char*>(data), size);
+  const auto chat = runnel::sse::ParseChatRequest(body);
+  chat.ok() ? CheckRequest(chat->request) : CheckRefusal(chat.status(), OpenAiApi::kChat);
+  const auto legacy = runnel::sse::ParseCompletionRequest(body);
+  legacy.ok() ? CheckRequest(legacy->request) : CheckRefusal(legacy.status(), OpenAiApi::kCompletions);
+  const auto responses = runnel::sse::ParseResponsesRequest(body);
+  if (responses.ok()) {
+    CheckRequest(responses->request);
+    const auto echo = runnel::sse::ResponseEcho::FromAnnotation(responses->request.annotation());
+    FUZZ_CHECK(echo.ok() && echo->metadata == responses->echo.metadata);
+  } else {
+    CheckRefusal(responses.status(), OpenAiApi::kResponses);
+  }
+  // Any bytes may be the annotation of a generation.
+  const auto echo = runnel::sse::ResponseEcho::FromAnnotation(body);
+  if (echo.ok()) FUZZ_CHECK(!echo->instructions.empty() && !echo->metadata.empty());
+  return 0;
+}

@@ -1,0 +1,236 @@
+#include "bridges/sse/completion_request.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "bridges/common/http_policy.h"
+#include "bridges/sse/openai_error.h"
+
+namespace runnel::sse {
+namespace {
+
+const std::string kChat = R"("model":"m","messages":[{"role":"user","content":"hi"}])";
+const std::string kLegacy = R"("model":"m","prompt":"hi")";
+
+bridge::HttpError ChatError(const std::string& body) {
+  const auto request = ParseChatRequest(body);
+  return request.ok() ? bridge::HttpError{200} : OpenAiErrorOf(request.status(), OpenAiApi::kChat);
+}
+bridge::HttpError LegacyError(const std::string& body) {
+  const auto request = ParseCompletionRequest(body);
+  return request.ok() ? bridge::HttpError{200} : OpenAiErrorOf(request.status(), OpenAiApi::kCompletions);
+}
+
+TEST(ChatRequest, ReadsEveryField) {
+  const auto result = ParseChatRequest(R"({"model":"m","messages":[
+      {"role":"developer","content":"be brief"},{"role":"system","content":null},
+      {"role":"user","content":[{"type":"text","text":"né"},{"type":"text","text":"\ud83c\udf0a"}],"name":"x"},
+      {"role":"assistant","tool_calls":[{}]},{"role":"assistant","content":[{"type":"refusal","refusal":"no"}]},
+      {"role":"tool","content":"42","tool_call_id":"1"}],
+      "stream":true,"stream_options":{"include_usage":true,"include_obfuscation":true},"max_tokens":5,
+      "max_completion_tokens":7,"n":3,"stop":["a","b"],"temperature":0,"top_p":0,"seed":-3,"presence_penalty":-1.5,
+      "frequency_penalty":2,"logit_bias":{"17":-100,"4294967295":100},"logprobs":true,"top_logprobs":20,
+      "response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"b":1,"a":2}}},
+      "tools":[{"type":"function"}],"tool_choice":"none","functions":[],"modalities":["text"],
+      "metadata":{"scripted.tokens":"3"},"user":"u","store":true,"reasoning_effort":"high","made_up":[{}]})");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_TRUE(result->shape.chat && result->shape.stream && result->shape.include_usage);
+  const v1::GenerateRequest& request = result->request;
+  ASSERT_EQ(request.messages_size(), 6);
+  EXPECT_EQ(request.messages(0).role(), v1::CHAT_ROLE_SYSTEM);
+  EXPECT_EQ(request.messages(1).content(), "");
+  EXPECT_EQ(request.messages(2).content(), "né🌊");
+  EXPECT_EQ(request.messages(4).content(), "no");
+  EXPECT_EQ(request.messages(5).role(), v1::CHAT_ROLE_USER);
+  EXPECT_EQ(request.max_tokens(), 7u);
+  EXPECT_EQ(request.choice_count(), 3u);
+  EXPECT_EQ(request.stop_size(), 2);
+  EXPECT_TRUE(request.sampling().has_temperature());
+  EXPECT_GT(request.sampling().top_p(), 0);
+  EXPECT_EQ(request.sampling().seed(), 0xFFFFFFFFFFFFFFFDu);
+  EXPECT_EQ(request.sampling().logit_bias().at(4294967295u), 100);
+  EXPECT_EQ(request.top_logprobs(), 20u);
+  EXPECT_EQ(request.output_format().json_schema(), R"({"b":1,"a":2})");
+  EXPECT_EQ(request.metadata().at("scripted.tokens"), "3");
+}
+
+TEST(ChatRequest, TakesNullForAbsent) {
+  const auto result = ParseChatRequest("{" + kChat + R"(,"stream":null,"stream_options":null,"max_tokens":null,
+      "max_completion_tokens":null,"n":null,"stop":null,"temperature":null,"top_p":null,"seed":null,
+      "presence_penalty":null,"frequency_penalty":null,"logit_bias":null,"logprobs":null,"top_logprobs":null,
+      "response_format":null,"tools":null,"tool_choice":null,"functions":null,"function_call":null,"modalities":null,
+      "metadata":null})");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE(result->request.has_max_tokens() || result->request.has_top_logprobs() ||
+               result->request.has_sampling() || result->shape.stream);
+}
+
+struct BadRow {
+  std::string fields;
+  std::string param;
+  std::string code = "";
+};
+
+TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
+  const std::string long_stop(129, 'x');
+  std::string biases;
+  for (int i = 0; i < 1025; ++i) biases += (i ? ",\"" : "\"") + std::to_string(i) + "\":1";
+  const std::vector<BadRow> rows = {
+      {R"("model":5)", "model"},
+      {R"("model":"")", "model"},
+      {R"("model":null)", "model"},
+      {R"("model":")" + std::string(257, 'm') + "\"", "model"},
+      {R"("messages":{})", "messages"},
+      {R"("messages":[])", "messages"},
+      {R"("messages":null)", "messages"},
+      {R"("messages":[5])", "messages[0]"},
+      {R"("messages":[{"content":"x"}])", "messages[0].role"},
+      {R"("messages":[{"role":"robot","content":"x"}])", "messages[0].role"},
+      {R"("messages":[{"role":7,"content":"x"}])", "messages[0].role"},
+      {R"("messages":[{"role":"user"}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":5}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":{}}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":["x"]}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":[{"text":"x"}]}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":[{"type":"text"}]}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":[{"type":"text","text":1}]}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":[{"type":"input_audio"}]}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":[{"type":"file"}]}])", "messages[0].content"},
+      {R"("stream":"yes")", "stream"},
+      {R"("stream":1)", "stream"},
+      {R"("stream_options":{"include_usage":true})", "stream_options"},
+      {R"("stream":true,"stream_options":true)", "stream_options"},
+      {R"("stream":true,"stream_options":{"include_usage":1})", "stream_options.include_usage"},
+      {R"("max_tokens":0)", "max_tokens"},
+      {R"("max_tokens":-1)", "max_tokens"},
+      {R"("max_tokens":1.5)", "max_tokens"},
+      {R"("max_tokens":"5")", "max_tokens"},
+      {R"("max_tokens":4294967296)", "max_tokens"},
+      {R"("max_tokens":1e400)", "", ""},
+      {R"("max_completion_tokens":0)", "max_completion_tokens"},
+      {R"("max_completion_tokens":99999999999999999999999)", "max_completion_tokens"},
+      {R"("n":0)", "n"},
+      {R"("n":9)", "n"},
+      {R"("n":[1])", "n"},
+      {R"("stop":5)", "stop"},
+      {R"("stop":"")", "stop"},
+      {R"("stop":["a","b","c","d","e"])", "stop"},
+      {R"("stop":["a",1])", "stop[1]"},
+      {R"("stop":")" + long_stop + "\"", "stop"},
+      {R"("temperature":2.01)", "temperature"},
+      {R"("temperature":-0.1)", "temperature"},
+      {R"("temperature":"hot")", "temperature"},
+      {R"("top_p":1.01)", "top_p"},
+      {R"("top_p":-1)", "top_p"},
+      {R"("top_p":true)", "top_p"},
+      {R"("seed":1.5)", "seed"},
+      {R"("seed":"1")", "seed"},
+      {R"("seed":99999999999999999999)", "seed"},
+      {R"("presence_penalty":2.1)", "presence_penalty"},
+      {R"("frequency_penalty":-2.1)", "frequency_penalty"},
+      {R"("frequency_penalty":{})", "frequency_penalty"},
+      {R"("logit_bias":[])", "logit_bias"},
+      {R"("logit_bias":{"a":1})", "logit_bias"},
+      {R"("logit_bias":{"":1})", "logit_bias"},
+      {R"("logit_bias":{"-1":1})", "logit_bias"},
+      {R"("logit_bias":{"4294967296":1})", "logit_bias"},
+      {R"("logit_bias":{"1":101})", "logit_bias"},
+      {R"("logit_bias":{"1":"x"})", "logit_bias"},
+      {"\"logit_bias\":{" + biases + "}", "logit_bias"},
+      {R"("logprobs":1)", "logprobs"},
+      {R"("top_logprobs":3)", "top_logprobs"},
+      {R"("logprobs":false,"top_logprobs":3)", "top_logprobs"},
+      {R"("logprobs":true,"top_logprobs":21)", "top_logprobs"},
+      {R"("logprobs":true,"top_logprobs":-1)", "top_logprobs"},
+      {R"("response_format":"json")", "response_format"},
+      {R"("response_format":{})", "response_format"},
+      {R"("response_format":{"type":"xml"})", "response_format.type"},
+      {R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
+      {R"("response_format":{"type":"json_schema","json_schema":{"schema":[]}})", "response_format.json_schema"},
+      {R"("response_format":{"type":"json_schema","json_schema":{"schema":{"x":")" + std::string(33000, 'x') + "\"}}}",
+       "response_format.json_schema"},
+      {R"("tools":[{}])", "tools", "unsupported_parameter"},
+      {R"("tools":{})", "tools", "unsupported_parameter"},
+      {R"("tool_choice":"required")", "tool_choice", "unsupported_parameter"},
+      {R"("tool_choice":{"type":"function"})", "tool_choice", "unsupported_parameter"},
+      {R"("functions":[{}])", "functions", "unsupported_parameter"},
+      {R"("function_call":{"name":"f"})", "function_call", "unsupported_parameter"},
+      {R"("modalities":["text","audio"])", "modalities", "unsupported_parameter"},
+  };
+  for (const BadRow& row : rows) {
+    // Of a key that comes twice the request is refused as a whole, so what the row sets is left out of the rest.
+    std::string body = "{";
+    if (row.fields.find("\"model\":") == std::string::npos) body += R"("model":"m",)";
+    if (row.fields.find("\"messages\":") == std::string::npos) {
+      body += R"("messages":[{"role":"user","content":"hi"}],)";
+    }
+    const bridge::HttpError error = ChatError(body + row.fields + "}");
+    EXPECT_EQ(error.status, 400) << row.fields.substr(0, 100);
+    EXPECT_EQ(error.type, "invalid_request_error") << row.fields.substr(0, 100);
+    EXPECT_EQ(error.param, row.param) << row.fields.substr(0, 100);
+    EXPECT_EQ(error.code, row.code) << row.fields.substr(0, 100);
+    EXPECT_FALSE(error.message.empty());
+  }
+}
+
+TEST(ChatRequest, RefusesWhatIsNoJsonObject) {
+  const std::string deep = "{" + kChat + ",\"x\":" + std::string(40, '[') + std::string(40, ']') + "}";
+  for (const std::string& body :
+       {std::string(), std::string("{"), std::string("[]"), std::string("null"), "{" + kChat + ",\"n\":1,\"n\":2}",
+        deep, "{" + kChat + ",\"user\":\"\xff\"}", "{" + kChat + ",\"user\":\"\xed\xa0\x80\"}", "{" + kChat + "}}",
+        "{" + kChat + ",\"n\":NaN}"}) {
+    const bridge::HttpError error = ChatError(body);
+    EXPECT_EQ(error.status, 400) << body;
+    EXPECT_EQ(error.param, "");
+    EXPECT_EQ(error.code, "");
+  }
+}
+
+TEST(CompletionRequest, ReadsItsFields) {
+  const auto result = ParseCompletionRequest(
+      R"({"model":"m","prompt":["hi"],"logprobs":5,"echo":false,"suffix":"","best_of":1,"seed":1,"stop":"x"})");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE(result->shape.chat);
+  EXPECT_EQ(result->request.prompt(), "hi");
+  EXPECT_EQ(result->request.max_tokens(), 16u);
+  EXPECT_EQ(result->request.top_logprobs(), 5u);
+}
+
+TEST(CompletionRequest, RefusesBadFieldsInOpenAisShape) {
+  const std::vector<BadRow> rows = {
+      {R"("prompt":5)", "prompt"},
+      {R"("prompt":"")", "prompt"},
+      {R"("prompt":[])", "prompt"},
+      {R"("prompt":null)", "prompt"},
+      {R"("prompt":[""])", "prompt[0]"},
+      {R"("prompt":[1,2])", "prompt", "unsupported_parameter"},
+      {R"("prompt":[[1,2]])", "prompt", "unsupported_parameter"},
+      {R"("prompt":["a","b"])", "prompt", "unsupported_parameter"},
+      {R"("logprobs":true)", "logprobs"},
+      {R"("logprobs":6)", "logprobs"},
+      {R"("logprobs":-1)", "logprobs"},
+      {R"("echo":true)", "echo", "unsupported_parameter"},
+      {R"("suffix":"x")", "suffix", "unsupported_parameter"},
+      {R"("best_of":2)", "best_of", "unsupported_parameter"},
+      {R"("max_tokens":0)", "max_tokens"},
+      {R"("n":9)", "n"},
+      {R"("temperature":3)", "temperature"},
+      {R"("stream_options":{})", "stream_options"},
+  };
+  for (const BadRow& row : rows) {
+    std::string body = R"({"model":"m",)";
+    if (row.fields.find("\"prompt\":") == std::string::npos) body += R"("prompt":"hi",)";
+    const bridge::HttpError error = LegacyError(body + row.fields + "}");
+    EXPECT_EQ(error.status, 400) << row.fields;
+    EXPECT_EQ(error.param, row.param) << row.fields;
+    EXPECT_EQ(error.code, row.code) << row.fields;
+  }
+  EXPECT_EQ(LegacyError(R"({"prompt":"x"})").param, "model");
+  EXPECT_EQ(LegacyError("{" + kLegacy + "}").status, 200);
+}
+
+}  // namespace
+}  // namespace runnel::sse

@@ -1,0 +1,360 @@
+// /v1/responses: the requests, and the answers as bytes on the wire.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bridges/sse/openai_error.h"
+#include "bridges/sse/responses_request.h"
+#include "services/base/grpc_status.h"
+#include "tests/unit/sse/sse_harness.h"
+
+namespace runnel::sse {
+namespace {
+
+using testing::DeltaEvent;
+using testing::DoneEvent;
+using testing::FailedEvent;
+using testing::FakeId;
+using testing::StartedEvent;
+using testing::WaitUntil;
+
+const std::string kGen = FakeId('a');
+const std::string kRandom(26, 'a');
+const std::string kPath = "/v1/responses";
+const std::string kOne = kPath + "/resp_" + kRandom;
+
+std::string Part(const std::string& text) {
+  return R"({"type":"output_text","text":")" + text + R"(","annotations":[]})";
+}
+std::string Item(const std::string& status, const std::string& content) {
+  return R"({"id":"msg_)" + kRandom + R"(","type":"message","status":")" + status +
+         R"(","role":"assistant","content":[)" + content + "]}";
+}
+struct R {
+  std::string status = "in_progress";
+  std::string output = "";
+  std::string error = "null";
+  std::string incomplete = "null";
+  std::string background = "false";
+  std::string usage = "null";
+};
+std::string Response(const R& r) {
+  return R"({"id":"resp_)" + kRandom + R"(","object":"response","created_at":1795410000,"status":")" + r.status +
+         R"(","error":)" + r.error + R"(,"incomplete_details":)" + r.incomplete +
+         R"(,"instructions":"be brief","metadata":{"k":"v"},"model":"fake","output":[)" + r.output +
+         R"(],"parallel_tool_calls":true,"temperature":0.5,"top_p":1,"tool_choice":"auto","tools":[],"max_output_tokens":7,"previous_response_id":null,"background":)" +
+         r.background + R"(,"usage":)" + r.usage + "}";
+}
+std::string Usage(int output) {
+  return R"({"input_tokens":9,"input_tokens_details":{"cached_tokens":0},"output_tokens":)" + std::to_string(output) +
+         R"(,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":)" + std::to_string(9 + output) + "}";
+}
+std::string Event(const std::string& type, int number, const std::string& rest) {
+  return "event: " + type + "\ndata: {\"type\":\"" + type + "\",\"sequence_number\":" + std::to_string(number) + "," +
+         rest + "}\n\n";
+}
+const std::string kPlace = R"("item_id":"msg_)" + kRandom + R"(","output_index":0,"content_index":0)";
+
+std::string Body(const std::string& more = "") {
+  return R"({"model":"m","input":"hi","instructions":"be brief","metadata":{"k":"v"},"temperature":0.5,"max_output_tokens":7)" +
+         more + "}";
+}
+std::string Annotation(const std::string& more = "") { return ParseResponsesRequest(Body(more))->request.annotation(); }
+
+std::vector<std::string> WholeStream() {
+  return {
+      Event("response.created", 0, "\"response\":" + Response({})),
+      Event("response.in_progress", 1, "\"response\":" + Response({})),
+      Event("response.output_item.added", 2, "\"output_index\":0,\"item\":" + Item("in_progress", "")),
+      Event("response.content_part.added", 3, kPlace + ",\"part\":" + Part("")),
+      Event("response.output_text.delta", 4, kPlace + R"(,"delta":"Hel","logprobs":[])"),
+      Event("response.output_text.delta", 5, kPlace + R"(,"delta":"lo","logprobs":[])"),
+      Event("response.output_text.done", 6, kPlace + R"(,"text":"Hello","logprobs":[])"),
+      Event("response.content_part.done", 7, kPlace + ",\"part\":" + Part("Hello")),
+      Event("response.output_item.done", 8, "\"output_index\":0,\"item\":" + Item("completed", Part("Hello"))),
+      Event("response.completed", 9,
+            "\"response\":" +
+                Response({.status = "completed", .output = Item("completed", Part("Hello")), .usage = Usage(2)})),
+  };
+}
+std::string From(size_t first) {
+  std::string text;
+  const auto events = WholeStream();
+  for (size_t i = first; i < events.size(); ++i) text += events[i];
+  return text;
+}
+
+void Attach(SseHarness* harness, const testing::FakeInferenceService::Command& command, const std::string& annotation,
+            bool existing) {
+  v1::LinkResponse response;
+  auto* reply = response.add_replies();
+  reply->set_attachment(command.attachment());
+  reply->mutable_attached()->set_generation_id(kGen);
+  reply->mutable_attached()->set_model("fake");
+  reply->mutable_attached()->set_status(v1::GENERATION_STATUS_RUNNING);
+  reply->mutable_attached()->set_existing(existing);
+  reply->mutable_attached()->set_annotation(annotation);
+  harness->service.Send(command.link, std::move(response));
+}
+
+testing::HttpStreamClient::Response Ask(SseHarness* harness, const std::string& method, const std::string& target,
+                                        const std::string& body, const std::string& annotation,
+                                        std::vector<v1::GenerationEvent> events) {
+  const auto client = harness->Connect();
+  EXPECT_TRUE(client->Request(method, target, "", body).ok());
+  const auto command = harness->service.NextCommand();
+  if (!command.has_value()) return {};
+  EXPECT_TRUE(command->request.generate().unmerged() || command->request.attach().unmerged() ||
+              body.find("\"stream\":true") == std::string::npos);
+  Attach(harness, *command, annotation, command->request.has_attach());
+  harness->service.SendEvents(*command, std::move(events));
+  auto response = client->ReadResponse();
+  return response.ok() ? *std::move(response) : testing::HttpStreamClient::Response{};
+}
+
+std::vector<v1::GenerationEvent> Hello() {
+  return {StartedEvent(), DeltaEvent(2, "Hel"), DeltaEvent(3, "lo"), DoneEvent(4, "Hello")};
+}
+
+v1::GenerationEvent DoneFor(uint64_t seq, v1::FinishReason reason) {
+  v1::GenerationEvent event = DoneEvent(seq, "");
+  event.mutable_done()->mutable_choices(0)->set_finish_reason(reason);
+  return event;
+}
+
+TEST(ResponsesStream, IsExactlyWhatClientsParse) {
+  SseHarness harness;
+  const auto response = Ask(&harness, "POST", kPath, Body(R"(,"stream":true)"), Annotation(), Hello());
+  EXPECT_EQ(response.head.headers.at("content-type"), "text/event-stream; charset=utf-8");
+  EXPECT_EQ(response.body, From(0));
+  EXPECT_TRUE(response.complete);
+}
+
+TEST(ResponsesStream, HasTheSameNumbersFromEveryPlace) {
+  SseHarness harness;
+  EXPECT_EQ(Ask(&harness, "GET", kOne + "?stream=true", "", Annotation(), Hello()).body, From(0));
+  for (size_t after = 0; after < 10; ++after) {
+    const auto response =
+        Ask(&harness, "GET", kOne + "?stream=true&starting_after=" + std::to_string(after), "", Annotation(), Hello());
+    EXPECT_EQ(response.head.status, 200);
+    EXPECT_EQ(response.body, From(after + 1)) << after;
+    EXPECT_TRUE(response.complete);
+  }
+}
+
+TEST(ResponsesStream, TellsOtherEnds) {
+  SseHarness harness;
+  const std::string body = Body(R"(,"stream":true)");
+  const std::string length = Ask(&harness, "POST", kPath, body, Annotation(),
+                                 {StartedEvent(), DeltaEvent(2, "a"), DoneFor(3, v1::FINISH_REASON_LENGTH)})
+                                 .body;
+  EXPECT_NE(length.find(Event("response.incomplete", 8,
+                              "\"response\":" + Response({.status = "incomplete",
+                                                          .output = Item("incomplete", Part("a")),
+                                                          .incomplete = R"({"reason":"max_output_tokens"})",
+                                                          .usage = Usage(1)}))),
+            std::string::npos)
+      << length;
+  const std::string cancelled =
+      Ask(&harness, "POST", kPath, body, Annotation(), {StartedEvent(), DoneFor(2, v1::FINISH_REASON_CANCELLED)}).body;
+  EXPECT_NE(
+      cancelled.find("event: response.incomplete\ndata: {\"type\":\"response.incomplete\",\"sequence_number\":7,"),
+      std::string::npos);
+  EXPECT_NE(cancelled.find(R"("status":"cancelled","error":null)"), std::string::npos);
+  const std::string failed = Ask(&harness, "POST", kPath, body, Annotation(),
+                                 {StartedEvent(), DeltaEvent(2, "a"), FailedEvent(3, "engine_failed")})
+                                 .body;
+  EXPECT_NE(
+      failed.find(Event("response.failed", 5,
+                        "\"response\":" + Response({.status = "failed",
+                                                    .output = Item("incomplete", Part("a")),
+                                                    .error = R"({"code":"server_error","message":"it \"broke\""})"}))),
+      std::string::npos)
+      << failed;
+}
+
+TEST(ResponsesStream, RefusesWhatIsNoStoredResponse) {
+  SseHarness harness;
+  for (const std::string& annotation : {std::string(), std::string("{}"), std::string("[]"),
+                                        std::string(R"({"api":5})"), Annotation(R"(,"store":false)")}) {
+    const auto response = Ask(&harness, "GET", kOne + "?stream=true", "", annotation, Hello());
+    EXPECT_EQ(response.head.status, 404) << annotation;
+    EXPECT_NE(response.body.find("\"code\":\"response_not_found\""), std::string::npos);
+  }
+}
+
+TEST(Responses, AnswerInOnePieceAndInTheBackground) {
+  SseHarness harness;
+  EXPECT_EQ(Ask(&harness, "POST", kPath, Body(), Annotation(), Hello()).body,
+            Response({.status = "completed", .output = Item("completed", Part("Hello")), .usage = Usage(2)}));
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("POST", kPath, "Idempotency-Key: once\r\n", Body(R"(,"background":true)")).ok());
+  const auto command = harness.service.NextCommand();
+  EXPECT_TRUE(command->request.generate().request().keep_when_detached());
+  EXPECT_EQ(command->request.generate().request().request_id(), "once");
+  Attach(&harness, *command, Annotation(R"(,"background":true)"), false);
+  harness.service.SendEvents(*command, {StartedEvent()});
+  EXPECT_EQ(client->ReadResponse()->body, Response({.background = "true"}));
+}
+
+v1::Generation Kept(const std::string& annotation) {
+  v1::Generation generation;
+  generation.set_id(kGen);
+  generation.set_model("fake");
+  generation.set_status(v1::GENERATION_STATUS_RUNNING);
+  generation.mutable_created_at()->set_seconds(1'795'410'000);
+  generation.add_choices()->set_text("He");
+  generation.set_annotation(annotation);
+  return generation;
+}
+
+TEST(Responses, AreFoundCancelledAndDeleted) {
+  SseHarness harness;
+  std::atomic<bool> cancelled = false;
+  std::atomic<int> deleted = 0;
+  testing::FakeInferenceService::Handlers handlers;
+  handlers.get = [&](const std::string&) -> absl::StatusOr<v1::Generation> {
+    v1::Generation generation = Kept(Annotation(R"(,"background":true)"));
+    if (cancelled) *generation.mutable_done() = DoneFor(3, v1::FINISH_REASON_CANCELLED).done();
+    return generation;
+  };
+  handlers.cancel = [&](const std::string&) {
+    cancelled = true;
+    v1::CancelGenerationResponse response;
+    response.set_last_seq(2);
+    return response;
+  };
+  handlers.remove = [&](const std::string&) { return ++deleted, absl::OkStatus(); };
+  harness.service.SetHandlers(handlers);
+  EXPECT_EQ(harness.Ask("GET", kOne).body, Response({.output = Item("in_progress", Part("He")), .background = "true"}));
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("POST", kOne + "/cancel").ok());
+  const auto command = harness.service.NextCommand();
+  ASSERT_TRUE(command && command->request.has_attach());
+  EXPECT_EQ(command->request.attach().after_seq(), 2u);
+  harness.service.Attach(*command, kGen);
+  harness.service.SendEvents(*command, {DoneFor(3, v1::FINISH_REASON_CANCELLED)});
+  EXPECT_NE(client->ReadResponse()->body.find(R"("status":"cancelled")"), std::string::npos);
+  EXPECT_EQ(harness.Ask("DELETE", kOne).body, R"({"id":"resp_)" + kRandom + R"(","object":"response","deleted":true})");
+  EXPECT_EQ(deleted, 1);
+}
+
+TEST(Responses, OthersGenerationsAreNone) {
+  SseHarness harness;
+  testing::FakeInferenceService::Handlers handlers;
+  std::atomic<int> touched = 0;
+  std::string annotation;
+  handlers.get = [&](const std::string&) -> absl::StatusOr<v1::Generation> { return Kept(annotation); };
+  handlers.remove = [&](const std::string&) { return ++touched, absl::OkStatus(); };
+  handlers.cancel = [&](const std::string&) { return ++touched, v1::CancelGenerationResponse(); };
+  harness.service.SetHandlers(handlers);
+  const auto expect_404 = [&](const std::string& method, const std::string& target) {
+    const auto response = harness.Ask(method, target);
+    EXPECT_EQ(response.head.status, 404) << method << " " << target;
+    EXPECT_NE(response.body.find("\"code\":\"response_not_found\""), std::string::npos) << response.body;
+  };
+  for (const std::string& id : {kOne, kPath + "/resp_x", kPath + "/" + kGen, kPath + "/"}) {
+    expect_404("GET", id);
+    expect_404("DELETE", id);
+    expect_404("POST", id + "/cancel");
+  }
+  EXPECT_EQ(touched, 0);
+  annotation = Annotation();
+  EXPECT_EQ(harness.Ask("POST", kOne + "/cancel").head.status, 400);
+  EXPECT_EQ(touched, 0);
+  for (const char* query : {"?stream=1", "?starting_after=3", "?stream=true&starting_after=-1",
+                            "?stream=true&starting_after=99999999999999999999", "?stream=true&starting_after="}) {
+    EXPECT_EQ(harness.Ask("GET", kOne + query).head.status, 400) << query;
+  }
+}
+
+TEST(ResponsesRequest, ReadsItsFields) {
+  const auto result = ParseResponsesRequest(
+      R"({"model":"m","instructions":"i","input":[{"role":"user","content":"a"},
+          {"type":"message","role":"assistant","content":[{"type":"output_text","text":"b"},{"type":"output_text","text":"c"}]}],
+          "text":{"format":{"type":"json_schema","name":"n","schema":{"z":1,"a":2}}},"include":["x"],"tools":[],
+          "previous_response_id":null,"truncation":"auto","reasoning":{},"made_up":1})");
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->request.messages_size(), 3);
+  EXPECT_EQ(result->request.messages(0).role(), v1::CHAT_ROLE_SYSTEM);
+  EXPECT_EQ(result->request.messages(2).content(), "bc");
+  EXPECT_EQ(result->request.output_format().json_schema(), R"({"z":1,"a":2})");
+  const auto echo = ResponseEcho::FromAnnotation(result->request.annotation());
+  ASSERT_TRUE(echo.ok()) << echo.status();
+  EXPECT_EQ(echo->instructions, "\"i\"");
+  EXPECT_TRUE(echo->store && !echo->background);
+}
+
+TEST(ResponsesRequest, LeavesLongInstructionsOutOfTheEcho) {
+  const auto result =
+      ParseResponsesRequest(R"({"model":"m","input":"x","instructions":")" + std::string(20'000, 'i') + "\"}");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->request.messages(0).content().size(), 20'000u);
+  EXPECT_LE(result->request.annotation().size(), size_t{16 << 10});
+}
+
+TEST(ResponsesRequest, RefusesBadFieldsInOpenAisShape) {
+  struct Row {
+    std::string fields;
+    std::string param;
+    std::string code = "";
+  };
+  std::string big;
+  for (int i = 0; i < 16; ++i)
+    big += (i ? ",\"k" : "\"k") + std::to_string(i) + "\":\"" + [] {
+      std::string text;
+      for (int j = 0; j < 512; ++j) text += "\\u0001";
+      return text;
+    }() + "\"";
+  const std::vector<Row> rows = {
+      {R"("model":1)", "model"},
+      {R"("input":null)", "input"},
+      {R"("input":"")", "input"},
+      {R"("input":{})", "input"},
+      {R"("input":[])", "input"},
+      {R"("input":[1])", "input[0]"},
+      {R"("input":[{"role":"user"}])", "input[0].content"},
+      {R"("input":[{"role":"user","content":[{"type":"input_image"}]}])", "input[0].content"},
+      {R"("input":[{"role":"x","content":"a"}])", "input[0].role"},
+      {R"("input":[{"type":"function_call_output","output":"x"}])", "input[0].type", "unsupported_parameter"},
+      {R"("instructions":5)", "instructions"},
+      {R"("stream":"true")", "stream"},
+      {R"("background":1)", "background"},
+      {R"("store":"no")", "store"},
+      {R"("background":true,"store":false)", "store"},
+      {R"("max_output_tokens":0)", "max_output_tokens"},
+      {R"("max_output_tokens":1e99)", "max_output_tokens"},
+      {R"("temperature":3)", "temperature"},
+      {R"("top_p":2)", "top_p"},
+      {R"("metadata":[])", "metadata"},
+      {R"("metadata":{"k":1})", "metadata.k"},
+      {"\"metadata\":{" + big + "}", "metadata"},
+      {R"("text":"x")", "text"},
+      {R"("text":{"format":{"type":"yaml"}})", "text.format"},
+      {R"("text":{"format":{"type":"json_schema"}})", "text.format"},
+      {R"("include":"x")", "include"},
+      {R"("include":["message.output_text.logprobs"])", "include", "unsupported_parameter"},
+      {R"("top_logprobs":2)", "top_logprobs", "unsupported_parameter"},
+      {R"("tools":[{}])", "tools", "unsupported_parameter"},
+      {R"("previous_response_id":"resp_x")", "previous_response_id", "unsupported_parameter"},
+      {R"("conversation":{"id":"x"})", "conversation", "unsupported_parameter"},
+      {R"("prompt":{"id":"x"})", "prompt", "unsupported_parameter"},
+  };
+  for (const Row& row : rows) {
+    std::string body = "{";
+    if (row.fields.find("\"model\":") == std::string::npos) body += R"("model":"m",)";
+    if (row.fields.find("\"input\":") == std::string::npos) body += R"("input":"hi",)";
+    const auto request = ParseResponsesRequest(body + row.fields + "}");
+    ASSERT_FALSE(request.ok()) << row.fields.substr(0, 100);
+    const bridge::HttpError error = OpenAiErrorOf(request.status(), OpenAiApi::kResponses);
+    EXPECT_EQ(error.status, 400) << row.fields.substr(0, 100);
+    EXPECT_EQ(error.param, row.param) << row.fields.substr(0, 100);
+    EXPECT_EQ(error.code, row.code) << row.fields.substr(0, 100);
+  }
+}
+
+}  // namespace
+}  // namespace runnel::sse
