@@ -22,9 +22,9 @@ struct Name {
 constexpr Name kNames[] = {
     {"choice_count", "n", "n", "n"},
     {"messages", "messages", "prompt", "input"},
-    {"prompt", "messages", "prompt", "input"},
+    {"prompt", "messages", "prompt", "prompt"},  // a response has a prompt of its own, which is another thing
     {"max_tokens", "max_tokens", "max_tokens", "max_output_tokens"},
-    {"top_logprobs", "logprobs", "logprobs", "top_logprobs"},
+    {"top_logprobs", "top_logprobs", "logprobs", "top_logprobs"},
     {"output_format", "response_format", "response_format", "text.format"},
     {"annotation", "metadata", "metadata", "metadata"},
     {"request_id", "idempotency-key", "idempotency-key", "idempotency-key"},

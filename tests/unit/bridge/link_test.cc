@@ -315,7 +315,7 @@ TEST(Link, AsksForEachEventAloneWheneverItAttaches) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
   harness.Run([&] {
-    harness.subscriptions.push_back(std::make_unique<Subscription>(&harness.thread().link, &reader));
+    harness.subscriptions.push_back(std::make_unique<Subscription>(&harness.thread().links, &reader));
     harness.subscriptions.back()->ReadUnmerged();
     harness.subscriptions.back()->Generate(Prompt());
   });

@@ -14,13 +14,19 @@ namespace {
 const std::string kChat = R"("model":"m","messages":[{"role":"user","content":"hi"}])";
 const std::string kLegacy = R"("model":"m","prompt":"hi")";
 
+bridge::HttpError Fine() {
+  bridge::HttpError none;
+  none.status = 200;
+  return none;
+}
+
 bridge::HttpError ChatError(const std::string& body) {
   const auto request = ParseChatRequest(body);
-  return request.ok() ? bridge::HttpError{200} : OpenAiErrorOf(request.status(), OpenAiApi::kChat);
+  return request.ok() ? Fine() : OpenAiErrorOf(request.status(), OpenAiApi::kChat);
 }
 bridge::HttpError LegacyError(const std::string& body) {
   const auto request = ParseCompletionRequest(body);
-  return request.ok() ? bridge::HttpError{200} : OpenAiErrorOf(request.status(), OpenAiApi::kCompletions);
+  return request.ok() ? Fine() : OpenAiErrorOf(request.status(), OpenAiApi::kCompletions);
 }
 
 TEST(ChatRequest, ReadsEveryField) {

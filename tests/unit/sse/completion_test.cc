@@ -159,7 +159,7 @@ TEST(ChatStream, ABrokenOneBreaksTheTransport) {
   const auto again = harness.service.NextCommand();
   ASSERT_TRUE(again && again->request.has_attach());
   EXPECT_EQ(again->request.attach().gap_policy(), v1::GAP_POLICY_FAIL);
-  harness.service.Reject(*again, absl::NotFoundError("another process"));
+  harness.service.Reject(*again, absl::InternalError("a fault"));
   EXPECT_EQ(client->ReadChunk().status().code(), absl::StatusCode::kUnavailable);
 }
 
@@ -280,7 +280,7 @@ TEST(Completions, StreamAndAnswerInOnePiece) {
 
 TEST(OpenAiRoutes, RefuseTheWrongMethodTypeSizeAndKey) {
   SseOptions options = SseHarness::QuickOptions();
-  options.bridge.api_keys = {"right"};
+  options.bridge.api_keys = {{"right", "ann"}};
   options.bridge.max_body_bytes = 1000;
   SseHarness harness(options);
   const std::string key = "Authorization: Bearer right\r\n";
