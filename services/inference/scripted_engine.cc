@@ -40,6 +40,16 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+std::string_view Word(uint64_t seed, uint32_t choice, uint32_t index) {
+  return kWords[Mix(seed ^ Mix((uint64_t{choice} << 32) | index)) % kWords.size()];
+}
+
+// The next moment at which all stepped runs of this pace are due.
+absl::Duration NextStep(absl::Duration at, double tokens_per_second) {
+  const double interval = 1 / tokens_per_second;
+  return absl::Seconds(std::ceil(absl::ToDoubleSeconds(at) / interval) * interval);
+}
+
 absl::StatusOr<double> ReadNumber(const GenerationRequest& request, const std::string& key, double otherwise,
                                   double least, double most) {
   const auto found = request.metadata.find(key);
@@ -61,10 +71,14 @@ absl::StatusOr<Script> ReadScript(const GenerationRequest& request, Script scrip
                    ReadNumber(request, "scripted.fail_at", static_cast<double>(script.fail_at), -1, 1e6));
   ASSIGN_OR_RETURN(const double stall_at,
                    ReadNumber(request, "scripted.stall_at", static_cast<double>(script.stall_at), -1, 1e6));
+  ASSIGN_OR_RETURN(const double timestamps, ReadNumber(request, "scripted.timestamps", script.timestamps ? 1 : 0, 0, 1));
+  ASSIGN_OR_RETURN(const double stepped, ReadNumber(request, "scripted.stepped", script.stepped ? 1 : 0, 0, 1));
   script.first_token = absl::Milliseconds(first_ms);
   script.tokens = static_cast<uint32_t>(tokens);
   script.fail_at = static_cast<int64_t>(fail_at);
   script.stall_at = static_cast<int64_t>(stall_at);
+  script.timestamps = timestamps > 0;
+  script.stepped = stepped > 0;
   return script;
 }
 
@@ -99,7 +113,7 @@ uint32_t CountWords(const GenerationRequest& request) {
 }  // namespace
 
 std::string ScriptedToken(uint64_t seed, uint32_t choice, uint32_t index) {
-  const std::string_view word = kWords[Mix(seed ^ Mix((uint64_t{choice} << 32) | index)) % kWords.size()];
+  const std::string_view word = Word(seed, choice, index);
   return index == 0 ? std::string(word) : absl::StrCat(" ", base::ToAbsl(word));
 }
 
@@ -113,6 +127,11 @@ TokenLogprob ScriptedLogprob(uint64_t seed, uint32_t choice, uint32_t index, uin
     if (word != logprob.token) logprob.top.push_back({std::move(word), static_cast<float>(std::log(left /= 2)), {}});
   }
   return logprob;
+}
+
+std::string StampedToken(uint64_t seed, uint32_t choice, uint32_t index, absl::Duration monotonic) {
+  return absl::StrCat(index == 0 ? "" : " ", absl::ToInt64Microseconds(monotonic), "|",
+                      base::ToAbsl(Word(seed, choice, index)));
 }
 
 struct ScriptedEngine::Run {
@@ -152,7 +171,9 @@ void ScriptedEngine::Start(std::unique_ptr<PreparedGeneration> prepared, std::sh
   auto run = std::make_unique<Run>();
   run->prepared.reset(static_cast<PreparedScript*>(prepared.release()));
   run->sink = std::move(sink);
-  run->first_due = options_.clock->Monotonic() + run->prepared->script.first_token;
+  const Script& script = run->prepared->script;
+  run->first_due = options_.clock->Monotonic() + script.first_token;
+  if (script.stepped) run->first_due = NextStep(run->first_due, script.tokens_per_second);
   base::MutexLock lock(&mu_);
   const bool first = schedule_.empty() || run->first_due < schedule_.begin()->first;
   schedule_.emplace(run->first_due, std::move(run));
@@ -254,7 +275,10 @@ absl::Duration ScriptedEngine::Step(Run* run, absl::Duration now, WakeSet* wake)
       if (prepared.top_logprobs.has_value()) {
         token.logprobs = {ScriptedLogprob(prepared.seed, choice, run->next, *prepared.top_logprobs)};
       }
-      sink->Append(choice, ScriptedToken(prepared.seed, choice, run->next), std::move(token), wake);
+      const std::string text = script.timestamps ? StampedToken(prepared.seed, choice, run->next,
+                                                                options_.clock->Monotonic())
+                                                 : ScriptedToken(prepared.seed, choice, run->next);
+      sink->Append(choice, text, std::move(token), wake);
     }
   }
   run->sink = std::move(sink);

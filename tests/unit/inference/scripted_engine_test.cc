@@ -9,6 +9,9 @@
 #include <vector>
 
 #include "services/base/grpc_status.h"
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "services/inference/generation_manager.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/wait.h"
@@ -115,6 +118,26 @@ TEST_F(ScriptedEngineTest, GivesEachChoiceItsOwnText) {
   }
 }
 
+TEST_F(ScriptedEngineTest, StampsItsTokensOnDemand) {
+  GenerationRequest request = Request(42, 2);
+  request.metadata["scripted.timestamps"] = "1";
+  const absl::Duration before = base::Clock::System().Monotonic();
+  const auto generation = Start(request);
+  ASSERT_TRUE(WaitUntil([&] { return Ended(*generation); }));
+  const std::string text = generation->log().Snapshot().choices[0].text;
+  const std::vector<std::string> tokens = absl::StrSplit(text, ' ');
+  ASSERT_EQ(tokens.size(), 2u) << text;
+  for (uint32_t i = 0; i < 2; ++i) {
+    const std::vector<std::string> parts = absl::StrSplit(tokens[i], '|');
+    ASSERT_EQ(parts.size(), 2u) << text;
+    EXPECT_EQ(parts[1], ScriptedToken(42, 0, i).substr(i == 0 ? 0 : 1));
+    int64_t stamp = 0;
+    ASSERT_TRUE(absl::SimpleAtoi(parts[0], &stamp));
+    EXPECT_GE(stamp, absl::ToInt64Microseconds(before));
+    EXPECT_LE(stamp, absl::ToInt64Microseconds(base::Clock::System().Monotonic()));
+  }
+}
+
 TEST_F(ScriptedEngineTest, FailsAndStallsOnDemand) {
   GenerationRequest request = Request(5, 100);
   request.metadata["scripted.fail_at"] = "7";
@@ -139,6 +162,8 @@ TEST_F(ScriptedEngineTest, RefusesAScriptThatMakesNoSense) {
            {"scripted.tokens_per_second", "fast"},
            {"scripted.first_token_ms", "-1"},
            {"scripted.tokens", "1e9"},
+           {"scripted.timestamps", "yes"},
+           {"scripted.stepped", "2"},
            {"scripted.fail_at", ""}}) {
     GenerationRequest request = Request(1, 1);
     request.metadata[key] = value;
@@ -193,6 +218,40 @@ TEST(ScriptedEnginePace, FollowsTheClock) {
   EXPECT_TRUE(reaches(2));
   clock.Advance(absl::Seconds(1));
   EXPECT_TRUE(reaches(12));
+  engine.Stop();
+  manager.Stop();
+}
+
+TEST(ScriptedEnginePace, StepsGenerationsOfOnePaceTogether) {
+  testing::FakeClock clock;  // stands at 1 s, which is a step
+  ScriptedEngine::Options options;
+  options.clock = &clock;
+  options.script.tokens_per_second = 10;
+  options.script.first_token = absl::ZeroDuration();
+  options.script.stepped = true;
+  ScriptedEngine engine(options);
+  base::Metrics metrics;
+  GenerationManager::Options manager_options;
+  manager_options.clock = &clock;
+  GenerationManager manager(&engine, &metrics, manager_options);
+  GenerationRequest request;
+  request.max_tokens = 100;
+  request.detach_timeout = absl::InfiniteDuration();
+  clock.Advance(absl::Milliseconds(30));
+  const auto first = manager.Start(request, 0)->generation;
+  clock.Advance(absl::Milliseconds(40));
+  const auto second = manager.Start(request, 0)->generation;
+  const auto reach = [&](uint64_t seq) {
+    return WaitUntil([&] {
+      engine.CancelRequested();  // makes it look at the clock
+      return first->log().GetState().last_seq == seq && second->log().GetState().last_seq == seq;
+    });
+  };
+  EXPECT_TRUE(reach(1));
+  clock.Advance(absl::Milliseconds(31));  // past 1.1 s
+  EXPECT_TRUE(reach(2));
+  clock.Advance(absl::Milliseconds(100));
+  EXPECT_TRUE(reach(3));
   engine.Stop();
   manager.Stop();
 }
