@@ -1,0 +1,143 @@
+#include "tests/bench/load/load_options.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+ABSL_FLAG(std::string, transport, "sse", "sse, ws, wsproto, poll or grpc; sse-get or ws-get for a channel that is fed");
+ABSL_FLAG(std::string, address, "127.0.0.1:8080", "IPv4 address:port of the server");
+ABSL_FLAG(std::string, path, "/sub/", "of sse-get and ws-get; the number of the stream is appended");
+ABSL_FLAG(int, streams, 1000, "streams at once, one connection each");
+ABSL_FLAG(double, open_rate, 0, "connects a second, whatever comes back; 0: no more than 64 at once");
+ABSL_FLAG(uint32_t, tokens, 0, "tokens of each stream; 0: as many as the window and what is around it take");
+ABSL_FLAG(double, pace, 30, "tokens per second of each stream");
+ABSL_FLAG(bool, stepped, false, "all streams emit in the same step, as an engine that decodes one batch");
+ABSL_FLAG(bool, idle, false, "the streams say `started` and then nothing; measures memory");
+ABSL_FLAG(int, stalled, 0, "so many of the streams are not read until the window is over");
+ABSL_FLAG(double, stalled_pace, 2000, "tokens per second of those");
+ABSL_FLAG(absl::Duration, warmup, absl::Seconds(1), "from the last stream's opening to the window");
+ABSL_FLAG(absl::Duration, window, absl::ZeroDuration(), "what is measured; 0: the whole run");
+ABSL_FLAG(bool, cut, false, "cut the streams when the window is over; their ends are not verified");
+ABSL_FLAG(absl::Duration, timeout, absl::Seconds(60), "how long all of it may take");
+ABSL_FLAG(std::vector<std::string>, pids, {}, "processes to account for: PID or name:PID or name:PID+PID, ...");
+
+namespace runnel::bench {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::array<std::pair<Transport, const char*>, 7> kTransports = {{{Transport::kSse, "sse"},
+                                                                           {Transport::kSseGet, "sse-get"},
+                                                                           {Transport::kWs, "ws"},
+                                                                           {Transport::kWsProto, "wsproto"},
+                                                                           {Transport::kWsGet, "ws-get"},
+                                                                           {Transport::kPoll, "poll"},
+                                                                           {Transport::kGrpc, "grpc"}}};
+// Opening, and what the window does not cover at its end.
+constexpr double kSecondsAround = 2.5;
+// The scripted engine's limit.
+constexpr uint32_t kMaxTokens = 1'000'000;
+
+absl::Status ReadAddress(LoadOptions* options) {
+  const std::string address = absl::GetFlag(FLAGS_address);
+  const size_t colon = address.rfind(':');
+  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &options->port)) {
+    return absl::InvalidArgumentError("--address wants address:port");
+  }
+  options->host = address.substr(0, colon);
+  return absl::OkStatus();
+}
+
+absl::Status ReadTransport(LoadOptions* options) {
+  for (const auto& [transport, name] : kTransports) {
+    if (absl::GetFlag(FLAGS_transport) != name) continue;
+    options->transport = transport;
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("--transport: '", absl::GetFlag(FLAGS_transport), "' is not known"));
+}
+
+uint32_t TokensOf(const LoadOptions& options) {
+  if (const uint32_t given = absl::GetFlag(FLAGS_tokens); given > 0) return given;
+  const double seconds = absl::ToDoubleSeconds(options.warmup + options.window) + kSecondsAround;
+  return static_cast<uint32_t>(std::min<double>(kMaxTokens, 1 + seconds * options.pace));
+}
+
+std::map<std::string, std::string> Metadata(const LoadOptions& options, int index) {
+  const double pace = index < options.stalled ? options.stalled_pace : options.pace;
+  const double tokens = options.tokens * (pace / options.pace);
+  // Streams of one pace are spread evenly over its interval, however quickly they were opened.
+  const double spread = options.stepped ? 0 : 1000 / pace * (static_cast<double>(index) / options.streams);
+  std::map<std::string, std::string> metadata = {
+      {"scripted.tokens", absl::StrCat(static_cast<uint32_t>(std::min<double>(tokens, kMaxTokens)))},
+      {"scripted.tokens_per_second", absl::StrCat(pace)},
+      {"scripted.first_token_ms", absl::StrCat(spread)},
+      {"scripted.timestamps", "1"},
+      {"scripted.stepped", options.stepped ? "1" : "0"}};
+  if (options.idle) metadata["scripted.stall_at"] = "0";
+  return metadata;
+}
+
+}  // namespace
+
+absl::StatusOr<LoadOptions> LoadOptionsFromFlags() {
+  LoadOptions options;
+  if (absl::Status status = ReadAddress(&options); !status.ok()) return status;
+  if (absl::Status status = ReadTransport(&options); !status.ok()) return status;
+  options.path = absl::GetFlag(FLAGS_path);
+  options.streams = absl::GetFlag(FLAGS_streams);
+  options.open_rate = absl::GetFlag(FLAGS_open_rate);
+  options.pace = absl::GetFlag(FLAGS_pace);
+  options.stepped = absl::GetFlag(FLAGS_stepped);
+  options.idle = absl::GetFlag(FLAGS_idle);
+  options.stalled = absl::GetFlag(FLAGS_stalled);
+  options.stalled_pace = absl::GetFlag(FLAGS_stalled_pace);
+  options.warmup = absl::GetFlag(FLAGS_warmup);
+  options.window = absl::GetFlag(FLAGS_window);
+  options.cut = absl::GetFlag(FLAGS_cut);
+  options.timeout = absl::GetFlag(FLAGS_timeout);
+  options.tokens = TokensOf(options);
+  if (options.streams < 1 || options.streams > 1'000'000 || options.stalled > options.streams || options.pace <= 0) {
+    return absl::InvalidArgumentError("--streams, --stalled or --pace makes no sense");
+  }
+  for (const std::string& text : absl::GetFlag(FLAGS_pids)) {
+    ProcessGroup group;
+    if (!ParseProcessGroup(text, &group)) return absl::InvalidArgumentError(absl::StrCat("--pids: bad '", text, "'"));
+    options.processes.push_back(std::move(group));
+  }
+  return options;
+}
+
+const char* NameOf(Transport transport) {
+  for (const auto& [each, name] : kTransports) {
+    if (each == transport) return name;
+  }
+  return "";
+}
+
+std::string RequestBody(const LoadOptions& options, int index) {
+  // What is cut is not to run on; between two polls nobody reads, so there it may.
+  const int cancel_after_ms = options.transport == Transport::kPoll ? 10'000 : 0;
+  return json{{"prompt", "go"},
+              {"max_tokens", kMaxTokens},
+              {"seed", index + 1},
+              {"detach", {{"cancel_after_ms", cancel_after_ms}}},
+              {"metadata", Metadata(options, index)}}
+      .dump();
+}
+
+void FillRequest(const LoadOptions& options, int index, v1::GenerateRequest* request) {
+  request->set_prompt("go");
+  request->set_max_tokens(kMaxTokens);
+  request->mutable_sampling()->set_seed(static_cast<uint64_t>(index) + 1);
+  request->mutable_detach_timeout();
+  for (auto& [key, value] : Metadata(options, index)) (*request->mutable_metadata())[key] = value;
+}
+
+}  // namespace runnel::bench

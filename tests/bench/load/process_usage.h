@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace runnel::bench {
+
+// What one or several processes have used so far, as the kernel counts it.
+struct ProcessUsage {
+  double cpu_us = 0;         // user and system time, to 10 ms
+  uint64_t rss_kib = 0;
+  uint64_t threads = 0;
+  uint64_t context_switches = 0;  // voluntary and not, of the threads there are
+};
+
+// Sums over `pids`. A process that has gone counts as nothing.
+ProcessUsage ReadUsage(const std::vector<int>& pids);
+
+// A name and processes: `bridge:12+13`.
+struct ProcessGroup {
+  std::string name;
+  std::vector<int> pids;
+};
+// False if `text` is not of that form.
+bool ParseProcessGroup(const std::string& text, ProcessGroup* group);
+
+}  // namespace runnel::bench
