@@ -1,0 +1,75 @@
+"""The processes of a row: started on free ports of 127.0.0.1, ready, and stopped by their own pids."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+HOST = "127.0.0.1"
+READY_SECONDS = 30
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def children_of(pid):
+    """The pid and those of its children, such as nginx's workers."""
+    pids = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            pids += children_of(int(child))
+    return pids
+
+
+class Stack:
+    """What one row runs, stopped in reverse order. Logs go to `logs`."""
+
+    def __init__(self, logs):
+        self.logs = Path(logs)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.children = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for child in reversed(self.children):
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+                # A second SIGTERM cuts Runnel's processes; who ignores both is killed.
+                for end in (lambda c: c.send_signal(signal.SIGTERM), lambda c: c.kill()):
+                    try:
+                        child.wait(2)
+                        break
+                    except subprocess.TimeoutExpired:
+                        end(child)
+                child.wait()
+
+    def start(self, name, args, port, env=None, cwd=None):
+        """Starts a process and waits until it listens on `port`. Returns its pid."""
+        with open(self.logs / f"{name}.log", "ab") as log:
+            child = subprocess.Popen(
+                [str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd,
+                env=os.environ | (env or {}))
+        self.children.append(child)
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._listens(port):
+            if child.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{name} did not get ready, see {self.logs / name}.log")
+            time.sleep(0.02)
+        return child.pid
+
+    @staticmethod
+    def _listens(port):
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, port)) == 0
