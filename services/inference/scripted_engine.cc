@@ -210,14 +210,13 @@ void ScriptedEngine::Loop() {
       continue;
     }
     mu_.Unlock();
-    std::vector<absl::Duration> again;
     {
       WakeSet wake;
-      for (const auto& run : due) again.push_back(Step(run.get(), now, &wake));
+      for (auto& entry : due) entry.key() = Step(entry.mapped().get(), now, &wake);
     }
     mu_.Lock();
-    for (size_t i = 0; i < due.size(); ++i) {
-      if (due[i]->sink != nullptr) schedule_.emplace(again[i], std::move(due[i]));
+    for (auto& entry : due) {
+      if (entry.mapped()->sink != nullptr) schedule_.insert(std::move(entry));
     }
   }
   Schedule left = std::move(schedule_);
@@ -227,21 +226,19 @@ void ScriptedEngine::Loop() {
   for (auto& [at, run] : left) run->sink->Fail({"draining", "the service is stopping", true}, &wake);
 }
 
-std::vector<std::unique_ptr<ScriptedEngine::Run>> ScriptedEngine::TakeDueLocked(absl::Duration now) {
-  std::vector<std::unique_ptr<Run>> due;
+std::vector<ScriptedEngine::Schedule::node_type> ScriptedEngine::TakeDueLocked(absl::Duration now) {
+  std::vector<Schedule::node_type> due;
   if (std::exchange(cancel_requested_, false)) {
     for (auto entry = schedule_.begin(); entry != schedule_.end();) {
       if (!entry->second->sink->cancelled()) {
         ++entry;
         continue;
       }
-      due.push_back(std::move(entry->second));
-      entry = schedule_.erase(entry);
+      due.push_back(schedule_.extract(entry++));
     }
   }
   while (!schedule_.empty() && schedule_.begin()->first <= now) {
-    due.push_back(std::move(schedule_.begin()->second));
-    schedule_.erase(schedule_.begin());
+    due.push_back(schedule_.extract(schedule_.begin()));
   }
   return due;
 }

@@ -66,7 +66,7 @@ class ScriptedEngine final : public Engine {
 
   void Loop() EXCLUDES(mu_);
   // Takes from the schedule what is due at `now`, and what was cancelled.
-  std::vector<std::unique_ptr<Run>> TakeDueLocked(absl::Duration now) REQUIRES(mu_);
+  std::vector<Schedule::node_type> TakeDueLocked(absl::Duration now) REQUIRES(mu_);
   // Appends what is due by `now`. Returns when it is due again; a run that has ended has no sink any more.
   absl::Duration Step(Run* run, absl::Duration now, WakeSet* wake) const;
 
