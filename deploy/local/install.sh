@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what Runnel needs on Debian 12: distribution packages, llama.cpp and a small model.
 #
-#   deploy/local/install.sh [--with-tests] [--without-llama] [--without-model]
+#   deploy/local/install.sh [--with-tests] [--with-bench] [--without-llama] [--without-model]
 #
 #   --with-tests     also what the tests need: clang, Chromium, nginx, HAProxy, bubblewrap, Node.js, Go, llama.cpp's server
 #                    in Python
+#   --with-bench     also what the benchmark's peers need: nginx with nchan, Node.js
 #   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines need none)
 #   --without-model  no model
 #
@@ -35,8 +36,10 @@ PACKAGES=(
   libgtest-dev libgmock-dev
 )
 TEST_PACKAGES=(clang-14 libclang-rt-14-dev chromium nginx-light openssl haproxy bubblewrap)
+BENCH_PACKAGES=(nginx-light libnginx-mod-nchan)
 
 with_tests=false
+with_bench=false
 with_llama=true
 with_model=true
 
@@ -53,6 +56,7 @@ parse_args() {
   for arg in "$@"; do
     case $arg in
       --with-tests) with_tests=true ;;
+      --with-bench) with_bench=true ;;
       --without-llama) with_llama=false with_model=false ;;
       --without-model) with_model=false ;;
       -h | --help)
@@ -68,8 +72,8 @@ parse_args() {
 
 wanted_packages() {
   printf '%s\n' "${PACKAGES[@]}"
-  if ! $with_tests; then return; fi
-  printf '%s\n' "${TEST_PACKAGES[@]}"
+  if $with_bench; then printf '%s\n' "${BENCH_PACKAGES[@]}"; fi
+  if $with_tests; then printf '%s\n' "${TEST_PACKAGES[@]}"; fi
 }
 
 missing_packages() {
@@ -274,8 +278,10 @@ install_model() {
 main() {
   parse_args "$@"
   install_packages
-  if $with_tests && ! install_node; then die "no Node.js for the tests"; fi
-  if $with_tests && ! install_go; then say "NO GO: the tests of deploy/ will be left out" >&2; fi
+  if $with_tests || $with_bench; then
+    install_node || die "no Node.js"
+    install_go || say "NO GO: what is written in it will be left out" >&2
+  fi
   if ! $with_llama; then return; fi
   mkdir -p "$(runnel_cache)"
   # Two installs at once would build in the same folder.

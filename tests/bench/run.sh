@@ -2,7 +2,7 @@
 # Installs what the benchmark needs, builds, and measures Runnel beside its peers: every row of every table in turn, round
 # by round, medians. Writes build/bench/report.md (tables for the README), raw.json and chart.svg.
 #
-#   tests/bench/run.sh [--quick] [--workloads=W1,W1s,W2|all] [--peers=floor,sse,...] [--seconds=4] [--rounds=3]
+#   tests/bench/run.sh [--quick] [--workloads=W1,W1s,W2,...|all] [--peers=floor,sse,...] [--seconds=4] [--rounds=3]
 #
 #   --quick   a smoke run of two minutes: few streams, a second each, one round
 #
@@ -13,15 +13,29 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-# shellcheck source=deploy/local/env.sh
-. "$root/deploy/local/env.sh"
-
 say() { printf 'bench: %s\n' "$*"; }
+
+# What cannot be had leaves its rows out; the driver says which.
+install_all() {
+  local status=0 model=--without-model
+  if [[ " $*" == *engine* || " $*" == *=all* ]]; then model=; fi
+  "$root/deploy/local/install.sh" --with-bench ${model:+"$model"} </dev/null || status=$?
+  if ((status == 1)); then exit 1; fi
+  # shellcheck source=deploy/local/env.sh
+  . "$root/deploy/local/env.sh"
+  if [[ ! $here/peers/node/package-lock.json -ot $here/peers/node/node_modules/.package-lock.json ]]; then
+    say "npm packages of the Node peer"
+    (cd "$here/peers/node" && npm ci --no-audit --no-fund --ignore-scripts </dev/null) || say "NO NODE PEER"
+  fi
+}
 
 build() {
   say "building"
   cmake --preset release >/dev/null
   cmake --build "$root/build/release" --target bench_all | tail -n 1
+  if [[ -n $(command -v go) ]]; then
+    "$here/peers/go/build.sh" "$root/build/release/bench" || say "NO GO PEER"
+  fi
 }
 
 case ${1-} in
@@ -32,5 +46,7 @@ case ${1-} in
 esac
 
 cd "$root"
+install_all "$@"
 build
-exec /usr/bin/python3 "$here/driver/bench.py" --build "$root/build/release" --out "$root/build/bench" "$@"
+exec /usr/bin/python3 "$here/driver/bench.py" --build "$root/build/release" --out "$root/build/bench" \
+  --model "$(model_path)" "$@"

@@ -2,39 +2,55 @@
 
 import argparse
 import json
+import shutil
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import article
 import chart
+import engine
 import peers
 import report
 import workloads
 from processes import Stack
 
 
+# Measured in a way of their own: how many live streams, the engine, the comparison of the transports.
+SPECIAL = ("W7", "engine", "article")
+
+
 def parse_args():
     parser = argparse.ArgumentParser(prog="run.sh", description="Measures Runnel and its peers.")
-    parser.add_argument("--workloads", default="W1,W1s,W2", help=f"comma-separated, or all: {','.join(workloads.BY_NAME)}")
+    parser.add_argument("--workloads", default="W1,W1s,W2",
+                        help=f"comma-separated, or all: {','.join([*workloads.BY_NAME, *SPECIAL])}")
     parser.add_argument("--peers", default="", help=f"comma-separated; default: all that a workload is for: {','.join(peers.BY_NAME)}")
     parser.add_argument("--seconds", type=float, default=4, help="measured seconds of a row")
     parser.add_argument("--rounds", type=int, default=3, help="how often each row is run; medians are shown")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few streams, one second, one round")
+    parser.add_argument("--model", default="", help=argparse.SUPPRESS)
     parser.add_argument("--build", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.quick:
+        args.seconds, args.rounds = 0.5, 1
+    args.workloads = [*workloads.BY_NAME, *SPECIAL] if args.workloads == "all" else args.workloads.split(",")
+    args.peers = args.peers.split(",") if args.peers else []
+    known = [*workloads.BY_NAME, *SPECIAL, *peers.BY_NAME]
+    if unknown := [name for name in args.workloads + args.peers if name not in known]:
+        parser.error(f"not known: {', '.join(unknown)}")
+    return args
 
 
 def rows_of(args):
     """The rows in the order of the tables, as (workload, peer)."""
-    names = list(workloads.BY_NAME) if args.workloads == "all" else args.workloads.split(",")
     rows = []
-    for name in names:
-        workload = workloads.BY_NAME[name]
-        chosen = args.peers.split(",") if args.peers else (workload.peers or list(peers.BY_NAME))
+    for workload in (workloads.BY_NAME[name] for name in args.workloads if name not in SPECIAL):
+        chosen = workload.peers or list(peers.BY_NAME)
         for peer in peers.ALL:
-            if peer.name not in chosen:
+            if peer.name not in chosen or (args.peers and peer.name not in args.peers):
                 continue
             if not peer.available(args.build):
                 print(f"bench: {peer.name} is not installed, left out", file=sys.stderr)
@@ -50,12 +66,15 @@ def load_flags(args, workload, target, result):
              f"--pids={','.join(pids)}", f"--json={result}", *workload.flags, *target.flags]
     if workload.windowed:
         flags += [f"--window={args.seconds}s", f"--warmup={min(1, args.seconds)}s"]
+    if args.quick:
+        flags += ["--slack=1s"]
     return flags
 
 
 def run_row(args, workload, peer, round_number):
     """One measurement; a dict as the load client writes it, with what failed under `error`."""
     logs = args.out / "logs" / f"{workload.name}-{peer.name}-{round_number}"
+    shutil.rmtree(logs, ignore_errors=True)
     with Stack(logs) as stack:
         try:
             target = peer.start(stack, args.build)
@@ -88,19 +107,62 @@ def run_all(args, rows):
     return results
 
 
+def most_live(args, peer):
+    """W7: the most streams at 30 tokens/s of which 99 % of the tokens come within 50 ms, by steps of an eighth."""
+    best, streams = 0, 200 if args.quick else 1000
+    while streams <= peer.most_streams:
+        workload = workloads.Workload("W7", "", streams, ("--pace=30", "--timeout=120s"))
+        run = run_row(args, workload, peer, streams)
+        if not run["good"] or run["delay_us"]["p99"] >= 50_000:
+            return best
+        best, streams = streams, streams * 9 // 8
+        if args.quick:
+            return best
+    return best
+
+
+def live_table(args):
+    chosen = [peer for peer in peers.ALL if peer.name in (args.peers or workloads.FASTEST) and peer.available(args.build)]
+    lines = ["**W7: live streams at 30 tokens/s with a p99 below 50 ms**, client and service on the same cores\n",
+             "| | streams | tokens/s |", "|---|---|---|"]
+    for peer in chosen:
+        best = statistics.median_low([most_live(args, peer) for _ in range(args.rounds)])
+        print(f"bench: W7 {peer.name}: {best}", flush=True)
+        lines.append(f"| {peer.title} | {best:,} | {best * 30:,} |")
+    return "\n".join(lines) + "\n"
+
+
+def special_tables(args):
+    """The tables of SPECIAL that were asked for, and their raw results."""
+    tables, raw = [], {}
+    if "W7" in args.workloads:
+        tables.append(live_table(args))
+    if "engine" in args.workloads:
+        if args.model and Path(args.model).exists() and (args.build / "bin/bench-llama").exists():
+            raw["engine"] = engine.run(args, args.model)
+            tables.append(engine.table(raw["engine"]))
+        else:
+            print("bench: no llama.cpp or no model: the engine is left out", file=sys.stderr)
+    if "article" in args.workloads:
+        raw["article"] = article.run(args)
+        tables.append(article.table(raw["article"]))
+    return tables, raw
+
+
 def main():
     args = parse_args()
-    if args.quick:
-        args.seconds, args.rounds = 1, 1
     args.out.mkdir(parents=True, exist_ok=True)
     rows = rows_of(args)
     results = run_all(args, rows)
-    raw = [{"workload": workload, "peer": peer, "runs": runs} for (workload, peer), runs in results.items()]
+    tables, raw = special_tables(args)
+    raw["rows"] = [{"workload": workload, "peer": peer, "runs": runs} for (workload, peer), runs in results.items()]
     (args.out / "raw.json").write_text(json.dumps(raw, indent=1))
-    tables = report.tables(rows, results)
-    (args.out / "report.md").write_text(tables)
-    (args.out / "chart.svg").write_text(chart.svg(rows, results))
-    print(tables)
+    if rows:
+        tables.insert(0, report.tables(rows, results))
+        (args.out / "chart.svg").write_text(chart.svg(rows, results))
+    text = "\n".join(tables)
+    (args.out / "report.md").write_text(text)
+    print(text)
     print(f"bench: {args.out}/report.md, raw.json and chart.svg")
     return 0 if all(run["good"] for runs in results.values() for run in runs) else 1
 

@@ -34,7 +34,7 @@ def _service(stack, build):
     port, admin = free_ports(2)
     pid = stack.start("runnel-inference", [
         build / "bin/runnel-inference", "--engine=scripted", f"--listen={HOST}:{port}",
-        f"--admin_listen={HOST}:{admin}", "--drain_timeout=1s", "--log_level=warn"], port)
+        f"--admin_listen={HOST}:{admin}", "--drain_timeout=1s", "--log_level=warn"], port, admin)
     return port, pid
 
 
@@ -49,7 +49,7 @@ def _runnel(binary, transport):
         port, admin = free_ports(2)
         bridge = stack.start(binary, [
             build / "bin" / binary, f"--listen={HOST}:{port}", f"--admin_listen={HOST}:{admin}",
-            f"--inference={HOST}:{grpc}", "--io_threads=1", "--drain_timeout=1s", "--log_level=warn"], port)
+            f"--inference={HOST}:{grpc}", "--io_threads=1", "--drain_timeout=1s", "--log_level=warn"], port, admin)
         return Target(transport, port, {"bridge": [bridge], "service": [service]})
 
     return start

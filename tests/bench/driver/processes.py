@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -55,15 +56,15 @@ class Stack:
                         end(child)
                 child.wait()
 
-    def start(self, name, args, port, env=None, cwd=None):
-        """Starts a process and waits until it listens on `port`. Returns its pid."""
+    def start(self, name, args, port, admin=None, env=None):
+        """Starts a process and waits until it listens on `port` and, given an admin port, is ready. Returns its pid."""
         with open(self.logs / f"{name}.log", "ab") as log:
             child = subprocess.Popen(
-                [str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd,
+                [str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=os.environ | (env or {}))
         self.children.append(child)
         deadline = time.monotonic() + READY_SECONDS
-        while not self._listens(port):
+        while not (self._listens(port) and (admin is None or self._is_ready(admin))):
             if child.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} did not get ready, see {self.logs / name}.log")
             time.sleep(0.02)
@@ -73,3 +74,11 @@ class Stack:
     def _listens(port):
         with socket.socket() as probe:
             return probe.connect_ex((HOST, port)) == 0
+
+    @staticmethod
+    def _is_ready(admin):
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{admin}/readyz", timeout=1) as answer:
+                return answer.status == 200
+        except OSError:
+            return False

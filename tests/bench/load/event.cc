@@ -115,7 +115,9 @@ bool ReadEventJson(std::string_view json, Event* event) {
   if (event->kind == Kind::kOther) return true;
   if (!ReadNumber(json, "\"seq\":", &event->seq)) return false;
   if (!ReadNumber(json, "\"first_seq\":", &event->first)) event->first = event->seq;
-  if (event->kind == Kind::kDelta) return ReadString(json, "\"text\":", &event->text);
+  if (event->kind == Kind::kDelta) {
+    return ReadString(json, "\"text\":", &event->text) && ReadNumber(json, "\"tokens\":", &event->tokens);
+  }
   return event->kind != Kind::kDone || ReadDone(json, event);
 }
 
@@ -129,6 +131,7 @@ bool ReadEventProto(const v1::GenerationEvent& message, Event* event) {
     case v1::GenerationEvent::kDelta:
       event->kind = Kind::kDelta;
       event->text = message.delta().text();
+      event->tokens = message.delta().tokens();
       return true;
     case v1::GenerationEvent::kDone:
       event->kind = Kind::kDone;

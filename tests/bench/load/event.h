@@ -14,7 +14,8 @@ struct Event {
   Kind kind = Kind::kOther;
   uint64_t first = 0;
   uint64_t seq = 0;
-  std::string text;  // of a delta, unescaped
+  std::string text;     // of a delta, unescaped
+  uint64_t tokens = 0;  // of a delta
   // Of `done`, for its first choice.
   uint64_t events = 0;
   uint64_t text_bytes = 0;

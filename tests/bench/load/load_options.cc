@@ -13,6 +13,7 @@
 ABSL_FLAG(std::string, transport, "sse", "sse, ws, wsproto, poll or grpc; sse-get or ws-get for a channel that is fed");
 ABSL_FLAG(std::string, address, "127.0.0.1:8080", "IPv4 address:port of the server");
 ABSL_FLAG(std::string, path, "/sub/", "of sse-get and ws-get; the number of the stream is appended");
+ABSL_FLAG(std::string, prompt, "", "ask an engine with a model this, greedily; the number of the stream is appended");
 ABSL_FLAG(int, streams, 1000, "streams at once, one connection each");
 ABSL_FLAG(double, open_rate, 0, "connects a second, whatever comes back; 0: no more than 64 at once");
 ABSL_FLAG(uint32_t, tokens, 0, "tokens of each stream; 0: as many as the window and what is around it take");
@@ -22,6 +23,7 @@ ABSL_FLAG(bool, idle, false, "the streams say `started` and then nothing; measur
 ABSL_FLAG(int, stalled, 0, "so many of the streams are not read until the window is over");
 ABSL_FLAG(double, stalled_pace, 2000, "tokens per second of those");
 ABSL_FLAG(absl::Duration, warmup, absl::Seconds(1), "from the last stream's opening to the window");
+ABSL_FLAG(absl::Duration, slack, absl::Milliseconds(2500), "how long streams without --tokens last beyond warm-up and window");
 ABSL_FLAG(absl::Duration, window, absl::ZeroDuration(), "what is measured; 0: the whole run");
 ABSL_FLAG(bool, cut, false, "cut the streams when the window is over; their ends are not verified");
 ABSL_FLAG(absl::Duration, timeout, absl::Seconds(60), "how long all of it may take");
@@ -39,8 +41,6 @@ constexpr std::array<std::pair<Transport, const char*>, 7> kTransports = {{{Tran
                                                                            {Transport::kWsGet, "ws-get"},
                                                                            {Transport::kPoll, "poll"},
                                                                            {Transport::kGrpc, "grpc"}}};
-// Opening, and what the window does not cover at its end.
-constexpr double kSecondsAround = 2.5;
 // The scripted engine's limit.
 constexpr uint32_t kMaxTokens = 1'000'000;
 
@@ -65,11 +65,12 @@ absl::Status ReadTransport(LoadOptions* options) {
 
 uint32_t TokensOf(const LoadOptions& options) {
   if (const uint32_t given = absl::GetFlag(FLAGS_tokens); given > 0) return given;
-  const double seconds = absl::ToDoubleSeconds(options.warmup + options.window) + kSecondsAround;
+  const double seconds = absl::ToDoubleSeconds(options.warmup + options.window + absl::GetFlag(FLAGS_slack));
   return static_cast<uint32_t>(std::min<double>(kMaxTokens, 1 + seconds * options.pace));
 }
 
 std::map<std::string, std::string> Metadata(const LoadOptions& options, int index) {
+  if (!options.prompt.empty()) return {};
   const double pace = index < options.stalled ? options.stalled_pace : options.pace;
   const double tokens = options.tokens * (pace / options.pace);
   // Streams of one pace are spread evenly over its interval, however quickly they were opened.
@@ -91,6 +92,7 @@ absl::StatusOr<LoadOptions> LoadOptionsFromFlags() {
   if (absl::Status status = ReadAddress(&options); !status.ok()) return status;
   if (absl::Status status = ReadTransport(&options); !status.ok()) return status;
   options.path = absl::GetFlag(FLAGS_path);
+  options.prompt = absl::GetFlag(FLAGS_prompt);
   options.streams = absl::GetFlag(FLAGS_streams);
   options.open_rate = absl::GetFlag(FLAGS_open_rate);
   options.pace = absl::GetFlag(FLAGS_pace);
@@ -122,6 +124,10 @@ const char* NameOf(Transport transport) {
 }
 
 std::string RequestBody(const LoadOptions& options, int index) {
+  if (!options.prompt.empty()) {
+    return json{{"prompt", absl::StrCat(options.prompt, index)}, {"max_tokens", options.tokens}, {"temperature", 0}}
+        .dump();
+  }
   // What is cut is not to run on; between two polls nobody reads, so there it may.
   const int cancel_after_ms = options.transport == Transport::kPoll ? 10'000 : 0;
   return json{{"prompt", "go"},
@@ -133,10 +139,16 @@ std::string RequestBody(const LoadOptions& options, int index) {
 }
 
 void FillRequest(const LoadOptions& options, int index, v1::GenerateRequest* request) {
+  request->mutable_detach_timeout();
+  if (!options.prompt.empty()) {
+    request->set_prompt(absl::StrCat(options.prompt, index));
+    request->set_max_tokens(options.tokens);
+    request->mutable_sampling()->set_temperature(0);
+    return;
+  }
   request->set_prompt("go");
   request->set_max_tokens(kMaxTokens);
   request->mutable_sampling()->set_seed(static_cast<uint64_t>(index) + 1);
-  request->mutable_detach_timeout();
   for (auto& [key, value] : Metadata(options, index)) (*request->mutable_metadata())[key] = value;
 }
 

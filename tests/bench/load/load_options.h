@@ -26,6 +26,7 @@ struct LoadOptions {
   int port = 0;
   std::string path;           // of kSseGet and kWsGet: the number of the stream is appended
   int streams = 1;
+  std::string prompt;         // of an engine with a model: the number of the stream is appended; empty: scripted
   double open_rate = 0;       // connects a second whatever comes back; 0: 64 at once
   uint32_t tokens = 100;      // of each stream
   double pace = 30;           // tokens a second of each

@@ -59,6 +59,7 @@ json ResultJson(const LoadOptions& options, const LoadResult& result, bool good)
               {"reordered", totals.reordered},
               {"first_fault", totals.first_fault},
               {"events_in_all", totals.events},
+              {"tokens_in_all", totals.tokens},
               {"open_seconds", result.open_seconds},
               {"seconds", result.window_seconds},
               {"events", result.window_events},

@@ -26,6 +26,7 @@ void StreamCheck::OnEvent(Event* event, int64_t now_us) {
   switch (event->kind) {
     case Kind::kDelta:
       if (!std::exchange(seen_delta_, true) && totals_->in_window) totals_->first_token.Add(now_us - requested_us_);
+      totals_->tokens += event->tokens;
       text_bytes_ += event->text.size();
       crc32_ = static_cast<uint32_t>(
           crc32_z(crc32_, reinterpret_cast<const Bytef*>(event->text.data()), event->text.size()));

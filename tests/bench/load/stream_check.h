@@ -20,6 +20,7 @@ struct Totals {
   uint64_t broken = 0;    // ended in any other way
   uint64_t events = 0;    // of the log; a merged one counts as those it covers
   uint64_t messages = 0;  // as they came
+  uint64_t tokens = 0;
   uint64_t lost = 0;
   uint64_t duplicated = 0;
   uint64_t reordered = 0;

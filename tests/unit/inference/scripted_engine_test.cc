@@ -8,10 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "services/base/grpc_status.h"
-
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
+#include "services/base/grpc_status.h"
 #include "services/inference/generation_manager.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/wait.h"
