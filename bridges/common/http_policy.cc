@@ -2,6 +2,7 @@
 
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
@@ -183,6 +184,7 @@ HttpError RepeatableErrorOf(const absl::Status& status) {
   error.code = std::string(row.code);
   error.param = detail.field;
   // What went wrong inside is for the log.
+  if (row.status == 500) spdlog::error("answered 500: {}", std::string(status.message()));
   error.message = row.status == 500 ? "internal error" : std::string(status.message());
   if (row.status == 401) error.headers = "www-authenticate: Bearer\r\n";
   if (row.status == 429 || row.status == 503) {

@@ -1,5 +1,7 @@
 #include "bridges/common/listener.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
@@ -19,6 +21,7 @@ namespace runnel::bridge {
 namespace {
 
 using Tcp = net::ip::tcp;
+using UnacknowledgedTimeout = net::detail::socket_option::integer<IPPROTO_TCP, TCP_USER_TIMEOUT>;
 using ReusePort = net::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
 
 constexpr int kBacklog = 4096;
@@ -37,7 +40,8 @@ absl::Status CannotListen(const std::string& address, const ErrorCode& ec) {
   return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": ", ec.message()));
 }
 
-// SO_REUSEPORT lets a second process of the same user share a port without a word, so the port is bound once without it.
+// SO_REUSEPORT lets a second process of the same user share a port without a word, so the port is bound once without
+// it.
 absl::StatusOr<Tcp::endpoint> FindFree(const std::string& address, const Tcp::endpoint& endpoint) {
   net::io_context io;
   Tcp::acceptor probe(io);
@@ -62,10 +66,10 @@ const std::string& TooManyConnections() {
 }  // namespace
 
 struct Listener::Acceptor : std::enable_shared_from_this<Acceptor> {
-  Acceptor(IoThread* io_thread, IoThreads* io_threads, size_t max, OnAccept callback)
+  Acceptor(IoThread* io_thread, IoThreads* io_threads, const Options& listener_options, OnAccept callback)
       : thread(io_thread),
         threads(io_threads),
-        max_connections(max),
+        options(listener_options),
         on_accept(std::move(callback)),
         acceptor(io_thread->io.get_executor()),
         timer(io_thread->io) {}
@@ -101,9 +105,11 @@ struct Listener::Acceptor : std::enable_shared_from_this<Acceptor> {
     ErrorCode ec;
     socket.non_blocking(true, ec);
     if (!ec) socket.set_option(Tcp::no_delay(true), ec);
+    const auto timeout_ms = static_cast<int>(absl::ToInt64Milliseconds(options.unacknowledged_timeout));
+    if (!ec) socket.set_option(UnacknowledgedTimeout(timeout_ms), ec);
     if (ec) return;  // it is gone already
     thread->metrics->connections_accepted.Increment();
-    if (threads->connections() < max_connections) return on_accept(thread, std::move(socket));
+    if (threads->connections() < options.max_connections) return on_accept(thread, std::move(socket));
     thread->metrics->connections_refused.Increment();
     socket.write_some(net::buffer(TooManyConnections()), ec);
     socket.shutdown(Tcp::socket::shutdown_send, ec);
@@ -117,7 +123,7 @@ struct Listener::Acceptor : std::enable_shared_from_this<Acceptor> {
 
   IoThread* const thread;
   IoThreads* const threads;
-  const size_t max_connections;
+  const Options options;
   const OnAccept on_accept;
   net::basic_socket_acceptor<Tcp, Executor> acceptor;
   net::steady_timer timer;
@@ -140,8 +146,7 @@ Listener::~Listener() { Stop(); }
 absl::Status Listener::Listen(const Tcp::endpoint& endpoint) {
   port_ = endpoint.port();
   for (size_t i = 0; i < threads_->size(); ++i) {
-    auto acceptor =
-        std::make_shared<Acceptor>(&(*threads_)[i], threads_, options_.max_connections, on_accept_);
+    auto acceptor = std::make_shared<Acceptor>(&(*threads_)[i], threads_, options_, on_accept_);
     RETURN_IF_ERROR(acceptor->Listen(options_.address, endpoint));
     acceptors_.push_back(acceptor);
   }

@@ -93,7 +93,8 @@ export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1
   const services = [grpc, ...more.slice(0, replicas - 1)];
   // A test that leaves streams open does not wait for them at its end.
   const make = (name, adminAddress, args) => new Process(join(bin, name),
-    [...args, `--admin_listen=${adminAddress}`, '--drain_timeout=3s'], adminAddress, join(logs, `${name}.log`));
+    [...args, `--admin_listen=${adminAddress}`, '--drain_timeout=3s'], adminAddress,
+    join(logs, `${name}-${adminAddress.split(':')[1]}.log`));
   const processes = {
     inference: make('runnel-inference', admin[0], [`--listen=${grpc}`, ...engine]),
     ...Object.fromEntries(services.slice(1).map((address, i) => [`inference${i + 2}`,

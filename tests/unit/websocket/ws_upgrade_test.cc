@@ -159,7 +159,6 @@ class WsUpgradeTest : public BridgeFixture {
     socket.connect({net::ip::address_v4::loopback(), static_cast<uint16_t>(ClientOptions().port)});
     net::write(socket, net::buffer(bytes));
     std::string answer;
-    boost::system::error_code ec;
     net::async_read(socket, net::dynamic_buffer(answer), [&](boost::system::error_code, size_t) {});
     context.run_for(std::chrono::seconds(10));
     return answer;
