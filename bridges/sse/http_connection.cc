@@ -198,7 +198,12 @@ void HttpConnection::StopWatching() {
 }
 
 void HttpConnection::Wake() {
-  if (wake_ != nullptr) net::post(thread_->io, std::exchange(wake_, nullptr));
+  if (wake_ == nullptr) return;
+  net::post(thread_->io, [watch = watch_] {
+    // Who watched may have stopped since, and be gone.
+    HttpConnection* self = watch->connection;
+    if (self != nullptr && self->wake_ != nullptr) std::exchange(self->wake_, nullptr)();
+  });
 }
 
 void HttpConnection::OnTick(absl::Duration now) {

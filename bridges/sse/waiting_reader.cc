@@ -25,6 +25,7 @@ void WaitingReader::Wake() {
 bridge::Awaitable<bool> WaitingReader::WaitFor(HttpConnection* connection, absl::Duration timeout) {
   connection->Watch(timeout, [this] { Wake(); });
   co_await Wait();
+  connection->StopWatching();
   co_return !connection->client_gone();
 }
 

@@ -177,9 +177,9 @@ TEST(ResponsesStream, TellsOtherEnds) {
 }
 
 TEST(ResponsesStream, RefusesWhatIsNoStoredResponse) {
-  SseHarness harness;
   for (const std::string& annotation : {std::string(), std::string("{}"), std::string("[]"),
                                         std::string(R"({"api":5})"), Annotation(R"(,"store":false)")}) {
+    SseHarness harness;
     const auto response = Ask(&harness, "GET", kOne + "?stream=true", "", annotation, Hello());
     EXPECT_EQ(response.head.status, 404) << annotation;
     EXPECT_NE(response.body.find("\"code\":\"response_not_found\""), std::string::npos);
