@@ -1,7 +1,5 @@
 #include "bridges/common/listener.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
@@ -21,7 +19,6 @@ namespace runnel::bridge {
 namespace {
 
 using Tcp = net::ip::tcp;
-using UnacknowledgedTimeout = net::detail::socket_option::integer<IPPROTO_TCP, TCP_USER_TIMEOUT>;
 using ReusePort = net::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
 
 constexpr int kBacklog = 4096;
@@ -105,8 +102,6 @@ struct Listener::Acceptor : std::enable_shared_from_this<Acceptor> {
     ErrorCode ec;
     socket.non_blocking(true, ec);
     if (!ec) socket.set_option(Tcp::no_delay(true), ec);
-    const auto timeout_ms = static_cast<int>(absl::ToInt64Milliseconds(options.unacknowledged_timeout));
-    if (!ec) socket.set_option(UnacknowledgedTimeout(timeout_ms), ec);
     if (ec) return;  // it is gone already
     thread->metrics->connections_accepted.Increment();
     if (threads->connections() < options.max_connections) return on_accept(thread, std::move(socket));

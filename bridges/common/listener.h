@@ -6,7 +6,6 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "bridges/common/io_threads.h"
 #include "bridges/common/net.h"
 
@@ -23,10 +22,6 @@ class Listener {
   struct Options {
     std::string address;  // host:port; port 0 takes a free one
     size_t max_connections = 0;
-    // How long sent bytes may stay unacknowledged before the connection ends: to a host that is gone the kernel would take
-    // heartbeats for a quarter of an hour, and no write would ever wait. Longer than the time after which a reader that
-    // takes nothing is told that it is too slow.
-    absl::Duration unacknowledged_timeout = absl::Seconds(30);
   };
 
   // Unavailable if the address cannot be listened on, which includes another process that does already. `threads` must

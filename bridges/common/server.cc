@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(const BridgeOptions& opti
                                                       .interval = options.resolve_interval,
                                                       .keepalive = options.link_keepalive}));
   std::unique_ptr<Server> server(new Server(options, metrics, std::move(replicas)));
-  ASSIGN_OR_RETURN(server->listener_, Listener::Create({options.listen, options.max_connections, 2 * options.write_timeout},
+  ASSIGN_OR_RETURN(server->listener_, Listener::Create({options.listen, options.max_connections},
                                                        server->threads_.get(), std::move(on_accept)));
   server->Start();
   return server;
