@@ -80,9 +80,12 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
       {
         base::MutexLock lock(&mu_);
         if (write_in_flight_ || ending_) return;
-        if (next_ == events_.size() && !has_news_) return;
+        if (next_ == events_.size()) {
+          // Taken only by who reads the log next, not by one that still sends what was read before.
+          if (!has_news_) return;
+          has_news_ = false;
+        }
         write_in_flight_ = true;
-        has_news_ = false;
       }
       const bool ended = at_end_;
       if (!ended && FillResponse()) {

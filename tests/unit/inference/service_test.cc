@@ -113,6 +113,34 @@ TEST_F(ServiceTest, ResumesAtEverySeq) {
   }
 }
 
+// Deltas of two choices by turns do not merge: what is read from the log at once takes many writes, during which the log
+// grows on, and after which there is more of it to read.
+TEST_F(ServiceTest, GoesOnReadingALogOfSeveralChoices) {
+  constexpr int kTokens = 20'000;
+  v1::GenerateRequest start = Request(5, kTokens);
+  start.set_choice_count(2);
+  grpc::ClientContext live;
+  live.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  const auto reader = stub_->Generate(&live, start);
+  ReaderRule rule;
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) ASSERT_EQ(rule.Apply(response.event()), "");
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(rule.Verify(), "");
+
+  v1::ResumeGenerationRequest request;
+  request.set_generation_id(response.event().generation_id());
+  grpc::ClientContext ended;
+  ended.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  const auto again = stub_->ResumeGeneration(&ended, request);
+  ReaderRule second;
+  v1::ResumeGenerationResponse resumed;
+  while (again->Read(&resumed)) ASSERT_EQ(second.Apply(resumed.event()), "");
+  EXPECT_TRUE(again->Finish().ok());
+  EXPECT_EQ(second.Verify(), "");
+  EXPECT_EQ(second.texts(), rule.texts());
+}
+
 TEST_F(ServiceTest, ResumeBeyondTheEndIsAGapOrAnError) {
   const std::string id = Finished(4, 10);
   v1::ResumeGenerationRequest request;
