@@ -432,6 +432,8 @@ TEST(Link, LetsAReaderDestroyItsSubscriptionsWhenFlushedAndWhenEnded) {
     harness.EraseFromThread(b);
   };
   third.on_end = [&] { harness.EraseFromThread(c); };
+  // Before that, one that is sent at once could overtake one that waits, and take its number.
+  ASSERT_TRUE(harness.Connected());
   a = harness.Attach(&first, kGen, 0);
   b = harness.Attach(&second, kGen, 0);
   c = harness.Attach(&third, kGen, 0);
