@@ -14,6 +14,8 @@ import { Script } from './script.mjs';
 const READERS = Number(process.env.RUNNEL_READERS ?? 200);
 const DEADLINE_MS = 60_000;
 const idleMs = 20_000;
+// --max_pending_bytes, and what the batch adds with which it is passed.
+const MOST_PENDING = (64 << 10) + (32 << 10);
 const FLAGS = {
   sse: ['--heartbeat_interval=1s', '--write_timeout=2s'],
   ws: ['--ping_interval=1s', '--write_timeout=2s', '--heartbeat_interval=1s'],
@@ -92,7 +94,11 @@ for (const kind of ['sse', 'ws']) {
     const without = await readMany(kind, bridge, 'without');
     const [, script] = scripts;
     const id = await start(fleet.sse[0].url, script, { idleMs });
-    const slow = () => fleet.metric(bridge, 'runnel_slow_consumer_disconnects_total');
+    let pending = 0;
+    const slow = async () => {
+      pending = Math.max(pending, await fleet.metric(bridge, 'runnel_pending_bytes'));
+      return fleet.metric(bridge, 'runnel_slow_consumer_disconnects_total');
+    };
     const stalled = await stalledReader(kind, bridge, id);
     t.after(() => stalled.destroy());
     const began = Date.now();
@@ -106,8 +112,9 @@ for (const kind of ['sse', 'ws']) {
         `${quantile(late, 0.99)} ms; bridge at most ${peakKb} KiB`);
     }
     const pauses = await fleet.metric(bridge, 'runnel_slow_consumer_pauses_total');
-    t.diagnostic(`the stalled socket was closed after ${closedAfter} ms; pauses ${pauses}`);
+    t.diagnostic(`the stalled socket was closed after ${closedAfter} ms; pauses ${pauses}, ${pending} bytes pending`);
     assert.ok(pauses >= 1, 'its attachment was given up');
+    assert.ok(pending > 0 && pending <= MOST_PENDING, `${pending} bytes pending`);
     // It may hold --max_pending_bytes and what one batch adds.
     assert.ok(beside.peakKb - without.peakKb < 4096, `${beside.peakKb - without.peakKb} KiB more`);
     await checkResumes(kind, fleet, bridge, script, id);
