@@ -40,6 +40,7 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
       waiting_gauge_(metrics->Gauge("runnel_requests_waiting", "Generations admitted that wait for the engine.")),
       retained_bytes_gauge_(metrics->Gauge("runnel_retained_log_bytes", "Memory held by logs that have ended.")),
       retained_gauge_(metrics->Gauge("runnel_retained_logs", "Logs that have ended and can be read.")),
+      tombstones_gauge_(metrics->Gauge("runnel_tombstones", "Ids remembered after their logs were purged.")),
       purged_(metrics->Counter("runnel_purged_logs_total", "Logs purged by time, by memory or on request.")),
       rejected_(metrics->Counter("runnel_rejected_requests_total", "Generations refused for want of room.")),
       thread_([this] { Run(); }) {
@@ -49,6 +50,7 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
     waiting_gauge_.Set(static_cast<double>(waiting_.size()));
     retained_gauge_.Set(static_cast<double>(finished_.size()));
     retained_bytes_gauge_.Set(static_cast<double>(finished_bytes_));
+    tombstones_gauge_.Set(static_cast<double>(tombstones_.size()));
   });
 }
 
@@ -175,12 +177,12 @@ void GenerationManager::ForgetLocked(const std::string& id) {
     start_keys_.erase(key);
   }
   const auto found = generations_.find(id);
-  tombstones_[id] = found->second->principal();
+  const auto tombstone = tombstones_.insert_or_assign(id, found->second->principal()).first;
+  tombstone_order_.push_back(&tombstone->first);
   generations_.erase(found);
   purged_.Increment();
-  tombstone_order_.push_back(id);
   if (tombstone_order_.size() > options_.max_tombstones) {
-    tombstones_.erase(tombstone_order_.front());
+    tombstones_.erase(tombstones_.find(*tombstone_order_.front()));
     tombstone_order_.pop_front();
   }
 }

@@ -31,7 +31,7 @@ class GenerationManager final : public GenerationObserver {
     uint32_t max_waiting = 1024;
     absl::Duration retention = absl::Minutes(10);
     size_t retention_bytes = size_t{256} << 20;  // of finished logs together; the oldest go first
-    size_t max_tombstones = 100'000;             // ids remembered after their logs were purged
+    size_t max_tombstones = 100'000;             // ids remembered after their logs were purged, 150 bytes each
     absl::Duration retry_after = absl::Seconds(1);
     const base::Clock* clock = &base::Clock::System();
   };
@@ -122,6 +122,7 @@ class GenerationManager final : public GenerationObserver {
   prometheus::Gauge& waiting_gauge_;
   prometheus::Gauge& retained_bytes_gauge_;
   prometheus::Gauge& retained_gauge_;
+  prometheus::Gauge& tombstones_gauge_;
   prometheus::Counter& purged_;
   prometheus::Counter& rejected_;
 
@@ -144,7 +145,7 @@ class GenerationManager final : public GenerationObserver {
   std::deque<Finished> finished_ GUARDED_BY(mu_);  // the oldest first
   size_t finished_bytes_ GUARDED_BY(mu_) = 0;
   std::unordered_map<std::string, std::string> tombstones_ GUARDED_BY(mu_);  // the principal, by generation id
-  std::deque<std::string> tombstone_order_ GUARDED_BY(mu_);
+  std::deque<const std::string*> tombstone_order_ GUARDED_BY(mu_);  // their keys, the oldest first
   bool chores_pending_ GUARDED_BY(mu_) = false;
   bool draining_ GUARDED_BY(mu_) = false;
   bool stopped_ GUARDED_BY(mu_) = false;

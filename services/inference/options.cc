@@ -61,6 +61,8 @@ ABSL_FLAG(absl::Duration, default_detach_timeout, absl::Seconds(60),
 ABSL_FLAG(absl::Duration, retention, absl::Minutes(10), "how long a log that has ended can be read");
 ABSL_FLAG(uint64_t, retention_bytes, uint64_t{256} << 20,
           "memory for logs that have ended, in bytes; the oldest are purged first");
+ABSL_FLAG(uint64_t, max_tombstones, 100'000,
+          "ids remembered after their logs were purged, so that readers are told so; beyond, the oldest are unknown");
 ABSL_FLAG(uint32_t, max_attachments, 20'000, "attachments on one Link");
 ABSL_FLAG(uint64_t, max_batch_bytes, 256 << 10, "text of one batch of a Link, in bytes");
 ABSL_FLAG(uint64_t, max_attachment_bytes, 16 << 10,
@@ -166,6 +168,8 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.manager.max_waiting = absl::GetFlag(FLAGS_max_waiting);
   options.manager.retention = absl::GetFlag(FLAGS_retention);
   options.manager.retention_bytes = absl::GetFlag(FLAGS_retention_bytes);
+  options.manager.max_tombstones = absl::GetFlag(FLAGS_max_tombstones);
+  RETURN_IF_ERROR(CheckFlag("max_tombstones", options.manager.max_tombstones, size_t{1}, size_t{100'000'000}));
   const std::string replica = absl::GetFlag(FLAGS_replica);
   options.link.replica = replica.empty() ? DefaultReplica() : replica;
   options.link.max_attachments = absl::GetFlag(FLAGS_max_attachments);

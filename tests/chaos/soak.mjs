@@ -25,9 +25,10 @@ if (values.help) {
   process.exit(0);
 }
 
-// The logs of what has ended are kept for --retention: shorter than the soak, or they would be all that grows.
+// The logs of what has ended are kept for --retention, and the ids of those that are gone after it: less of both than
+// the soak makes, or they would be all that grows.
 const fleet = await startFleet({
-  flags: { inference: ['--retention=5s'], sse: ['--heartbeat_interval=1s'], ws: ['--ping_interval=1s'] },
+  flags: { inference: ['--retention=5s', '--max_tombstones=1000'], sse: ['--heartbeat_interval=1s'], ws: ['--ping_interval=1s'] },
 });
 const tally = new Tally();
 const network = new Network(fleet, 10_000);
