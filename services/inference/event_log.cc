@@ -107,7 +107,8 @@ bool EventLog::ReadUnmerged(uint64_t after, size_t max_bytes, std::vector<Event>
 }
 
 Event EventLog::MakeGap(uint64_t requested_after) const {
-  State state = Snapshot();
+  base::MutexLock lock(&mu_);
+  State state = SnapshotLocked();
   // A finished log has its terminal event still to come for this reader, so the snapshot stands just before it.
   const uint64_t snapshot_seq = state.ended ? state.last_seq - 1 : state.last_seq;
   Event event;
@@ -123,6 +124,16 @@ EventLog::State EventLog::GetState() const {
 
 EventLog::State EventLog::Snapshot() const {
   base::MutexLock lock(&mu_);
+  end_was_read_ |= !terminal_.empty();
+  return SnapshotLocked();
+}
+
+bool EventLog::end_was_read() const {
+  base::MutexLock lock(&mu_);
+  return end_was_read_;
+}
+
+EventLog::State EventLog::SnapshotLocked() const {
   State state = GetStateLocked();
   for (uint32_t i = 0; i < choices_.size(); ++i) {
     state.choices.push_back({i, choices_[i].text, choices_[i].finish_reason});
@@ -162,6 +173,7 @@ uint64_t EventLog::LastSeqLocked() const { return 1 + deltas_.size() + terminal_
 
 Event EventLog::EventAtLocked(uint64_t seq) const {
   if (seq == 1) return {1, 1, 0, started_};
+  end_was_read_ = true;
   return terminal_.front();
 }
 

@@ -71,6 +71,9 @@ class EventLog {
   // With all texts.
   State Snapshot() const EXCLUDES(mu_);
 
+  // Somebody has taken the terminal event, by reading or in a snapshot.
+  bool end_was_read() const EXCLUDES(mu_);
+
   // After AddReader returns, `reader` is marked for every append; after RemoveReader returns, never again. The reader
   // is not marked for what is there already: read after adding.
   void AddReader(LogReader* reader) EXCLUDES(mu_);
@@ -93,6 +96,7 @@ class EventLog {
   };
 
   State GetStateLocked() const REQUIRES(mu_);
+  State SnapshotLocked() const REQUIRES(mu_);
   uint64_t LastSeqLocked() const REQUIRES(mu_);
   Event EventAtLocked(uint64_t seq) const REQUIRES(mu_);
   // The merged delta that begins at `seq`, of at most about `max_bytes`; of one entry if they are 0.
@@ -107,6 +111,7 @@ class EventLog {
   std::unique_ptr<LogprobStore> logprobs_ GUARDED_BY(mu_);  // by the place in deltas_; null while there are none
   std::vector<Choice> choices_ GUARDED_BY(mu_);
   std::vector<Event> terminal_ GUARDED_BY(mu_);  // one or none
+  mutable bool end_was_read_ GUARDED_BY(mu_) = false;
   Usage usage_ GUARDED_BY(mu_);
   std::vector<LogReader*> readers_ GUARDED_BY(mu_);
 };

@@ -1,5 +1,6 @@
 #include "services/inference/generation.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace runnel::inference {
@@ -105,11 +106,10 @@ void Generation::RemoveHold() {
   absl::Duration deadline;
   {
     base::MutexLock lock(&mu_);
-    if (holds_.fetch_sub(1, std::memory_order_relaxed) > 1 || ended_at_ != absl::InfiniteDuration() ||
-        options_.detach_timeout == absl::InfiniteDuration()) {
-      return;
-    }
-    deadline = detach_deadline_ = options_.clock->Monotonic() + options_.detach_timeout;
+    if (holds_.fetch_sub(1, std::memory_order_relaxed) > 1) return;
+    left_at_ = options_.clock->Monotonic();
+    if (ended_at_ != absl::InfiniteDuration() || options_.detach_timeout == absl::InfiniteDuration()) return;
+    deadline = detach_deadline_ = left_at_ + options_.detach_timeout;
     // Once is enough, however often readers come and go: the observer's list stays as short as that of generations.
     if (std::exchange(detach_announced_, true)) return;
   }
@@ -122,6 +122,15 @@ absl::Duration Generation::TakeDetachDeadline(absl::Duration now) {
       ended_at_ == absl::InfiniteDuration() ? detach_deadline_ : absl::InfiniteDuration();
   detach_announced_ = deadline > now && deadline != absl::InfiniteDuration();
   return deadline;
+}
+
+absl::Duration Generation::WantedUntil() const {
+  base::MutexLock lock(&mu_);
+  if (ended_at_ == absl::InfiniteDuration() || holds_.load(std::memory_order_relaxed) > 0) {
+    return absl::InfiniteDuration();
+  }
+  const absl::Duration& away = options_.detach_timeout;
+  return left_at_ + (log_.end_was_read() ? std::min(away, options_.linger) : away);
 }
 
 void Generation::RequestCancel(CancelCause cause) {

@@ -74,6 +74,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     uint32_t prompt_tokens = 0;
     std::string fingerprint;
     absl::Duration detach_timeout;
+    absl::Duration linger;   // see WantedUntil
     std::string annotation;  // of the request, given back as it is
     const base::Clock* clock = nullptr;          // must outlive the generation, as all below
     GenerationMetrics* metrics = nullptr;
@@ -119,6 +120,10 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   // `now`: readers came and went, ask again then. Infinite: somebody reads, or it has ended.
   absl::Duration TakeDetachDeadline(absl::Duration now) EXCLUDES(mu_);
 
+  // Until when a stop should wait for it (monotonic). Infinite while it runs or is read; then for as long as a reader
+  // may come back: the detach timeout, or Options::linger if somebody has read it to its end.
+  absl::Duration WantedUntil() const EXCLUDES(mu_);
+
   // EventSink.
   void Begin() override EXCLUDES(mu_);
   void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override {
@@ -150,6 +155,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
 
   mutable base::Mutex mu_;
   absl::Duration ended_at_ GUARDED_BY(mu_) = absl::InfiniteDuration();
+  absl::Duration left_at_ GUARDED_BY(mu_);  // when the last reader went
   absl::Duration detach_deadline_ GUARDED_BY(mu_) = absl::InfiniteDuration();
   bool detach_announced_ GUARDED_BY(mu_) = false;
 };

@@ -13,6 +13,8 @@ namespace {
 
 // How long the thread sleeps if nothing tells it to wake earlier; bounds how late retention is noticed.
 constexpr absl::Duration kLongestSleep = absl::Seconds(1);
+// How often a drain looks for readers that have come, read and gone, which nobody tells it.
+constexpr std::chrono::milliseconds kDrainLook{50};
 constexpr std::string_view kExpired = "GENERATION_EXPIRED";
 
 absl::Status Refuse(absl::StatusCode code, std::string_view message, std::string_view reason,
@@ -74,6 +76,7 @@ absl::StatusOr<GenerationManager::Started> GenerationManager::Start(const Genera
   generation_options.prompt_tokens = prepared->prompt_tokens();
   generation_options.fingerprint = prepared->fingerprint();
   generation_options.detach_timeout = request.detach_timeout;
+  generation_options.linger = options_.drain_linger;
   generation_options.annotation = request.annotation;
   generation_options.clock = options_.clock;
   generation_options.metrics = &generation_metrics_;
@@ -205,6 +208,24 @@ bool GenerationManager::WaitUntilIdle(absl::Duration timeout) {
     if (!idle_.WaitUntil(&mu_, deadline) && live_ > 0) return false;
   }
   return true;
+}
+
+bool GenerationManager::WaitUntilUnwanted(absl::Duration timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
+  if (!WaitUntilIdle(timeout)) return false;
+  base::MutexLock lock(&mu_);
+  while (WantedLocked()) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now >= deadline) return false;
+    idle_.WaitUntil(&mu_, std::min(deadline, now + kDrainLook));
+  }
+  return true;
+}
+
+bool GenerationManager::WantedLocked() const {
+  const absl::Duration now = options_.clock->Monotonic();
+  return std::any_of(generations_.begin(), generations_.end(),
+                     [now](const auto& each) { return each.second->WantedUntil() > now; });
 }
 
 void GenerationManager::Stop() {

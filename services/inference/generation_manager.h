@@ -33,6 +33,8 @@ class GenerationManager final : public GenerationObserver {
     size_t retention_bytes = size_t{256} << 20;  // of finished logs together; the oldest go first
     size_t max_tombstones = 100'000;             // ids remembered after their logs were purged, 150 bytes each
     absl::Duration retry_after = absl::Seconds(1);
+    // In a drain: how long an answer that was read to its end is kept for a reader whose connection broke just then.
+    absl::Duration drain_linger;
     const base::Clock* clock = &base::Clock::System();
   };
 
@@ -65,6 +67,8 @@ class GenerationManager final : public GenerationObserver {
   void BeginDrain() EXCLUDES(mu_);
   // True once nothing runs or waits; false if `timeout` passed first.
   bool WaitUntilIdle(absl::Duration timeout) EXCLUDES(mu_);
+  // The same, and no reader is expected back for what has ended (Generation::WantedUntil).
+  bool WaitUntilUnwanted(absl::Duration timeout) EXCLUDES(mu_);
   // Ends the thread. The engine must have been stopped, so that nothing runs.
   void Stop() EXCLUDES(mu_);
 
@@ -106,6 +110,7 @@ class GenerationManager final : public GenerationObserver {
   absl::Duration NextWakeLocked() const REQUIRES(mu_);
   void CollectWaitingLocked(Chores* chores) REQUIRES(mu_);
   void PurgeFinishedLocked() REQUIRES(mu_);
+  bool WantedLocked() const REQUIRES(mu_);
   void ForgetLocked(const std::string& id) REQUIRES(mu_);
   absl::Status NotFoundLocked(const std::string& id, const std::string& principal) const REQUIRES(mu_);
   absl::Status AdmitLocked(uint32_t choice_count) const REQUIRES(mu_);

@@ -98,7 +98,9 @@ absl::Status Run() {
   Pause(options.drain_notice);
   manager.BeginDrain();
   live.AnnounceGoingAway();
-  if (!manager.WaitUntilIdle(options.drain_timeout)) spdlog::warn("drain timeout: cutting what still runs");
+  if (!manager.WaitUntilUnwanted(options.drain_timeout)) {
+    spdlog::warn("drain timeout: cutting what still runs or was not read to its end");
+  }
   engine->Stop();
   manager.Stop();
   live.WaitUntilNone(kLastEvents);

@@ -17,8 +17,14 @@ ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or of
 ABSL_FLAG(std::string, replica, "", "name of this replica; empty: host name and process id");
 ABSL_FLAG(absl::Duration, drain_notice, absl::Seconds(0),
           "after SIGTERM: how long to go on accepting while readiness is off, so that clients learn of it first");
-ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
-          "after that: how long running generations may take before they fail with a retryable code");
+ABSL_FLAG(
+    absl::Duration, drain_timeout, absl::Seconds(30),
+    "after that: how long running generations may take before they fail with a retryable code, and how long their "
+    "ends are kept for readers on their way back");
+ABSL_FLAG(
+    absl::Duration, drain_linger, absl::Seconds(0),
+    "within --drain_timeout: how long an answer that was read to its end is kept all the same, for a reader whose "
+    "connection broke just then");
 
 ABSL_FLAG(std::string, engine, "llama",
           "llama (a GGUF model in this process), upstream (an OpenAI-compatible server) or scripted (no model)");
@@ -167,6 +173,7 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.manager.max_running = absl::GetFlag(FLAGS_max_running);
   options.manager.max_waiting = absl::GetFlag(FLAGS_max_waiting);
   options.manager.retention = absl::GetFlag(FLAGS_retention);
+  options.manager.drain_linger = absl::GetFlag(FLAGS_drain_linger);
   options.manager.retention_bytes = absl::GetFlag(FLAGS_retention_bytes);
   options.manager.max_tombstones = absl::GetFlag(FLAGS_max_tombstones);
   RETURN_IF_ERROR(CheckFlag("max_tombstones", options.manager.max_tombstones, size_t{1}, size_t{100'000'000}));

@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -291,8 +292,55 @@ TEST_F(GenerationManagerTest, DrainRefusesNewOnesAndWaitsForTheOld) {
   manager_->BeginDrain();
   EXPECT_EQ(base::DetailOf(manager_->Start(Request(), 1).status()).reason, "DRAINING");
   EXPECT_FALSE(manager_->WaitUntilIdle(absl::ZeroDuration()));
+  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
   EndOldest();
   EXPECT_TRUE(manager_->WaitUntilIdle(absl::Seconds(10)));
+}
+
+TEST_F(GenerationManagerTest, DrainWaitsUntilAnEndIsReadByWhoWasAwayWhenItCame) {
+  const auto generation = Start(Request(absl::Seconds(60)));
+  EndOldest();
+  manager_->BeginDrain();
+  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  std::vector<Event> events;
+  generation->log().Read(0, 1, &events);
+  EXPECT_FALSE(events.back().terminal());
+  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  std::jthread reader([&] { generation->log().Read(events.back().seq, 1000, &events); });
+  EXPECT_TRUE(manager_->WaitUntilUnwanted(absl::Seconds(10)));
+}
+
+TEST_F(GenerationManagerTest, DrainWaitsForNoReaderThatIsAwayForTheDetachTimeout) {
+  const auto generation = Start(Request(absl::Seconds(60)));
+  EndOldest();
+  manager_->BeginDrain();
+  clock_.Advance(absl::Seconds(59));
+  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  { const Generation::Hold reader(generation); }
+  clock_.Advance(absl::Seconds(59));
+  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_TRUE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+}
+
+TEST_F(GenerationManagerTest, DrainLingersForAReaderThatTheEndMayNotHaveReached) {
+  options_.drain_linger = absl::Seconds(5);
+  Remake();
+  const auto generation = Start(Request(absl::Seconds(60)));
+  const auto openai = Start(Request(absl::ZeroDuration()));
+  EndOldest();
+  EndOldest();
+  manager_->BeginDrain();
+  {
+    const Generation::Hold reader(generation);
+    clock_.Advance(absl::Seconds(10));
+    generation->log().Snapshot();
+    EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  }
+  clock_.Advance(absl::Seconds(4));
+  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_TRUE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
 }
 
 }  // namespace
