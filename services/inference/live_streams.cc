@@ -6,8 +6,13 @@
 namespace runnel::inference {
 
 void LiveStreams::Add(const std::shared_ptr<LiveStream>& stream) {
-  base::MutexLock lock(&mu_);
-  streams_.push_back(stream);
+  bool going_away = false;
+  {
+    base::MutexLock lock(&mu_);
+    streams_.push_back(stream);
+    going_away = going_away_;
+  }
+  if (going_away) stream->AnnounceGoingAway();
 }
 
 void LiveStreams::Remove(const LiveStream* stream) {
@@ -26,6 +31,7 @@ void LiveStreams::AnnounceGoingAway() {
   std::vector<std::shared_ptr<LiveStream>> streams;
   {
     base::MutexLock lock(&mu_);
+    going_away_ = true;
     streams = streams_;
   }
   for (const auto& stream : streams) stream->AnnounceGoingAway();

@@ -22,6 +22,7 @@ class LiveStreams {
  public:
   void Add(const std::shared_ptr<LiveStream>& stream) EXCLUDES(mu_);
   void Remove(const LiveStream* stream) EXCLUDES(mu_);
+  // Of those that come later too: bridges are replaced while a replica drains, and the new ones must not choose it.
   void AnnounceGoingAway() EXCLUDES(mu_);
   // False if `timeout` passed while some were open.
   bool WaitUntilNone(absl::Duration timeout) EXCLUDES(mu_);
@@ -31,6 +32,7 @@ class LiveStreams {
   mutable base::Mutex mu_;
   base::CondVar none_;
   std::vector<std::shared_ptr<LiveStream>> streams_ GUARDED_BY(mu_);
+  bool going_away_ GUARDED_BY(mu_) = false;
 };
 
 }  // namespace runnel::inference

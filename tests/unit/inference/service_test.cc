@@ -436,5 +436,16 @@ TEST_F(LinkTest, AnnouncesGoingAway) {
   EXPECT_TRUE(response.going_away());
 }
 
+TEST_F(LinkTest, TellsALinkThatComesLateWithItsFirstWord) {
+  live_.AnnounceGoingAway();
+  grpc::ClientContext context;
+  const auto late = stub_->Link(&context);
+  v1::LinkResponse response;
+  ASSERT_TRUE(late->Read(&response));
+  EXPECT_TRUE(response.has_hello());
+  EXPECT_TRUE(response.going_away());
+  context.TryCancel();
+}
+
 }  // namespace
 }  // namespace runnel::inference
