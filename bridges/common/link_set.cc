@@ -34,6 +34,13 @@ absl::Status NowhereKept() {
   return base::MakeError(absl::StatusCode::kNotFound, "no such generation", std::move(detail));
 }
 
+// A key belongs to one replica, or a repeated start would be a second one. One that drains is no place for it any more,
+// and has just said that it does not know the key.
+bool MayElsewhere(bool keyed, const absl::Status& refusal) {
+  if (base::DetailOf(refusal).reason == "DRAINING") return true;
+  return !keyed && (absl::IsResourceExhausted(refusal) || absl::IsUnavailable(refusal));
+}
+
 absl::Status Stopping() { return absl::CancelledError("the bridge is stopping"); }
 
 // FNV-1a with a final mix: the same in every bridge, which std::hash need not be.
@@ -204,8 +211,7 @@ void LinkSet::OnRefused(Subscription* subscription, Link* link, const absl::Stat
   subscription->state_ = State::kIdle;
   if (subscription->opened_ && absl::IsNotFound(status)) return Lose(subscription);
   Subscription::Start* start = subscription->start_.get();
-  const bool may_elsewhere = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
-  if (start == nullptr || start->keyed || !may_elsewhere) return End(subscription, status);
+  if (start == nullptr || !MayElsewhere(start->keyed, status)) return End(subscription, status);
   start->refused_by.push_back(link);
   if (!MaybeSend(subscription)) End(subscription, status);
 }

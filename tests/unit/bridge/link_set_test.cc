@@ -145,6 +145,30 @@ TEST_F(LinkSetTest, SendsAKeyAlwaysToTheSameReplica) {
   EXPECT_EQ(used.size(), 2u);
 }
 
+TEST_F(LinkSetTest, TakesAKeyElsewhereOnlyIfItsReplicaDrains) {
+  base::ErrorDetail draining;
+  draining.reason = "DRAINING";
+  for (const absl::Status& refusal :
+       {base::MakeError(absl::StatusCode::kUnavailable, "draining", draining), QueueFull()}) {
+    RecordingReader& reader = harness.NewReader();
+    harness.Generate(&reader, Request("key"));
+    ASSERT_TRUE(WaitUntil([this] { return first.pending_commands() + second.pending_commands() == 1; }));
+    FakeInferenceService& owner = first.pending_commands() == 1 ? first : second;
+    FakeInferenceService& other = &owner == &first ? second : first;
+    owner.Reject(*owner.NextCommand(), refusal);
+    if (refusal.code() == absl::StatusCode::kUnavailable) {
+      const auto again = other.NextCommand();
+      ASSERT_TRUE(again && again->request.has_generate());
+      other.Attach(*again, &other == &first ? kOfFirst : kOfSecond);
+      other.SendEvents(*again, {StartedEvent()});
+      EXPECT_TRUE(reader.WaitFor("event 1"));
+    } else {
+      EXPECT_TRUE(reader.WaitFor("end RESOURCE_EXHAUSTED"));
+      EXPECT_EQ(other.pending_commands(), 0u);
+    }
+  }
+}
+
 TEST_F(LinkSetTest, GivesNothingNewToAReplicaThatIsAboutToStop) {
   v1::LinkResponse going;
   going.set_going_away(true);
