@@ -1,4 +1,5 @@
-// HAProxy in the place of a Service: endpoints come and go while it runs, and what is open to one that went stays open.
+// HAProxy in the place of the way in and its Services: one origin for both bridges, whose endpoints come and go while
+// it runs. What is open to one that went stays open.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
@@ -7,6 +8,13 @@ import { join } from 'node:path';
 
 const SLOTS = 16;
 const READY_MS = 10_000;
+
+const range = (count) => Array.from({ length: count }, (_, i) => i + 1);
+
+const backend = (name) => `backend ${name}
+  balance roundrobin
+  server-template slot 1-${SLOTS} 127.0.0.1:1 disabled
+`;
 
 const config = (listen, socket) => `
 global
@@ -23,17 +31,15 @@ defaults
   option redispatch
 frontend page
   bind ${listen}
-  default_backend bridges
-backend bridges
-  balance roundrobin
-  server-template slot 1-${SLOTS} 127.0.0.1:1 disabled
-`;
+  use_backend ws if { path /v1/ws }
+  default_backend sse
+${['sse', 'ws'].map(backend).join('')}`;
 
 export class Balancer {
   #socket;
   #process;
   #slots = new Map();
-  #free = Array.from({ length: SLOTS }, (_, i) => i + 1);
+  #free = { sse: range(SLOTS), ws: range(SLOTS) };
 
   static async start(listen, folder) {
     const balancer = new Balancer();
@@ -50,20 +56,20 @@ export class Balancer {
     return balancer;
   }
 
-  /** New connections go to `address` (ip:port) as well from now on. */
-  async add(address) {
-    const slot = this.#free.shift();
-    this.#slots.set(address, slot);
+  /** New connections for `backend`, sse or ws, go to `address` (ip:port) as well from now on. */
+  async add(backend, address) {
+    const server = `${backend}/slot${this.#free[backend].shift()}`;
+    this.#slots.set(address, server);
     const [host, port] = address.split(':');
-    await this.#order(`set server bridges/slot${slot} addr ${host} port ${port}`);
-    await this.#order(`set server bridges/slot${slot} state ready`);
+    await this.#order(`set server ${server} addr ${host} port ${port}`);
+    await this.#order(`set server ${server} state ready`);
   }
 
   /** New requests do not go there any more; open ones are left alone. */
   async remove(address) {
-    const slot = this.#slots.get(address);
+    const server = this.#slots.get(address);
     this.#slots.delete(address);
-    await this.#order(`set server bridges/slot${slot} state maint`);
+    await this.#order(`set server ${server} state maint`);
   }
 
   async stop() {
