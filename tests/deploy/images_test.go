@@ -2,14 +2,11 @@ package deploy
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"regexp"
 	"strings"
 	"testing"
 
-	"github.com/compose-spec/compose-go/v2/loader"
-	composetypes "github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -164,46 +161,6 @@ func TestBadDockerfilesAreRefused(t *testing.T) {
 		}
 		if len(dockerfileProblems([]byte(changed))) == 0 {
 			t.Errorf("%s was let through", name)
-		}
-	}
-}
-
-func loadCompose(content []byte) (*composetypes.Project, error) {
-	return loader.LoadWithContext(context.Background(), composetypes.ConfigDetails{
-		WorkingDir:  deployDir + "/docker",
-		ConfigFiles: []composetypes.ConfigFile{{Filename: "compose.yaml", Content: content}},
-		Environment: composetypes.Mapping{},
-	})
-}
-
-func TestComposeStartsTheThree(t *testing.T) {
-	content := readFile(t, deployDir+"/docker/compose.yaml")
-	if _, err := loadCompose(bytes.Replace(content, []byte("read_only:"), []byte("readonly:"), 1)); err == nil {
-		t.Error("an unknown key was let through")
-	}
-	project, err := loadCompose(content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(project.Services) != len(targets) {
-		t.Fatalf("%d services", len(project.Services))
-	}
-	for name, service := range project.Services {
-		if service.Build == nil || service.Build.Target != name || !service.ReadOnly || service.User != "65532:65532" ||
-			fmt.Sprint(service.CapDrop) != "[ALL]" || service.MemLimit == 0 || service.StopGracePeriod == nil {
-			t.Errorf("%s is less confined than the pods", name)
-		}
-		known := helpFlags(t, "runnel-"+name)
-		for _, arg := range service.Command {
-			flag, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
-			if !known[flag] {
-				t.Errorf("%s has no %s", name, arg)
-			}
-		}
-		for _, port := range service.Ports {
-			if port.HostIP != "127.0.0.1" || !strings.Contains(targets[name], fmt.Sprint(port.Target)) {
-				t.Errorf("%s: port %v", name, port)
-			}
 		}
 	}
 }

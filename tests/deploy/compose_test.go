@@ -1,0 +1,133 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+	composetypes "github.com/compose-spec/compose-go/v2/types"
+)
+
+func loadCompose(content []byte) (*composetypes.Project, error) {
+	return loader.LoadWithContext(context.Background(), composetypes.ConfigDetails{
+		WorkingDir:  deployDir + "/docker",
+		ConfigFiles: []composetypes.ConfigFile{{Filename: "compose.yaml", Content: content}},
+		Environment: composetypes.Mapping{},
+	})
+}
+
+func TestComposeStartsTheThree(t *testing.T) {
+	content := readFile(t, deployDir+"/docker/compose.yaml")
+	if _, err := loadCompose(bytes.Replace(content, []byte("read_only:"), []byte("readonly:"), 1)); err == nil {
+		t.Error("an unknown key was let through")
+	}
+	project, err := loadCompose(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(project.Services) != len(targets) {
+		t.Fatalf("%d services", len(project.Services))
+	}
+	for name, service := range project.Services {
+		if service.Build == nil || service.Build.Target != name || !service.ReadOnly || service.User != "65532:65532" ||
+			fmt.Sprint(service.CapDrop) != "[ALL]" || service.MemLimit == 0 || service.StopGracePeriod == nil {
+			t.Errorf("%s is less confined than the pods", name)
+		}
+		known := helpFlags(t, "runnel-"+name)
+		for _, arg := range service.Command {
+			flag, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+			if !known[flag] {
+				t.Errorf("%s has no %s", name, arg)
+			}
+		}
+		for _, port := range service.Ports {
+			if port.HostIP != "127.0.0.1" || !strings.Contains(targets[name], fmt.Sprint(port.Target)) {
+				t.Errorf("%s: port %v", name, port)
+			}
+		}
+	}
+	report(t, "compose.yaml", composeProblems(project, func(name string) time.Duration { return defaultDrain(t, name) }))
+}
+
+func defaultDrain(t *testing.T, name string) time.Duration {
+	t.Helper()
+	output, _ := exec.Command(program(t, name), "--help").Output()
+	match := regexp.MustCompile(`(?s)--drain_timeout \(.*?default: ([0-9a-z.]+);`).FindSubmatch(output)
+	if match == nil {
+		t.Fatalf("%s --help names no default of --drain_timeout", name)
+	}
+	drain, err := time.ParseDuration(string(match[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return drain
+}
+
+// composeProblems says where the flags of the three do not lead to each other, and who is killed while it drains.
+func composeProblems(project *composetypes.Project, drain func(name string) time.Duration) (problems []string) {
+	flags, published := map[string]map[string]string{}, map[string]string{}
+	for name, service := range project.Services {
+		flags[name] = map[string]string{}
+		for _, arg := range service.Command {
+			if err := addFlag(flags[name], arg); err != nil {
+				problems = append(problems, err.Error())
+			}
+		}
+		listens := strings.TrimPrefix(flags[name]["listen"], "0.0.0.0:") + " " +
+			strings.TrimPrefix(flags[name]["admin_listen"], "0.0.0.0:")
+		if listens != targets[name] {
+			problems = append(problems, fmt.Sprintf("%s listens on %s, its image names %s", name, listens, targets[name]))
+		}
+		for _, port := range service.Ports {
+			if strings.HasPrefix(listens, fmt.Sprint(port.Target)+" ") {
+				published[name] = port.HostIP + ":" + port.Published
+			}
+		}
+		if time.Duration(*service.StopGracePeriod) < drain("runnel-"+name)+timeToEnd {
+			problems = append(problems, name+" is killed while it drains")
+		}
+	}
+	inference := "inference:" + strings.TrimPrefix(flags["inference"]["listen"], "0.0.0.0:")
+	for what, pair := range map[string][2]string{
+		"the SSE bridge asks":       {flags["sse"]["inference"], inference},
+		"the WebSocket bridge asks": {flags["ws"]["inference"], inference},
+		"the page is sent to":       {flags["sse"]["websocket_url"], "ws://" + published["ws"] + "/v1/ws"},
+		"the WebSocket bridge lets in": {
+			strings.Split(flags["ws"]["allowed_origins"], ",")[0], "http://" + published["sse"],
+		},
+	} {
+		if pair[0] != pair[1] {
+			problems = append(problems, fmt.Sprintf("%s %s, want %s", what, pair[0], pair[1]))
+		}
+	}
+	return problems
+}
+
+func TestBadComposeFilesAreRefused(t *testing.T) {
+	good := string(readFile(t, deployDir+"/docker/compose.yaml"))
+	for name, change := range map[string][2]string{
+		"another port":          {"--listen=0.0.0.0:50051", "--listen=0.0.0.0:50052"},
+		"a name of nobody":      {"--inference=inference:50051", "--inference=inferences:50051"},
+		"published elsewhere":   {"127.0.0.1:8081:8080", "127.0.0.1:8082:8080"},
+		"a page from elsewhere": {"127.0.0.1:8080:8080", "127.0.0.1:8088:8080"},
+		"killed too early":      {"stop_grace_period: 45s", "stop_grace_period: 30s"},
+	} {
+		changed := strings.Replace(good, change[0], change[1], 1)
+		if changed == good {
+			t.Fatalf("%s: nothing was changed", name)
+		}
+		project, err := loadCompose([]byte(changed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(composeProblems(project, func(name string) time.Duration { return defaultDrain(t, name) })) == 0 {
+			t.Errorf("%s was let through", name)
+		}
+	}
+}
