@@ -13,6 +13,9 @@ namespace runnel::sse {
 // One newline, not two: an empty line after an `id:` makes some clients dispatch an empty event and fail on it. It is a
 // line of the event that follows.
 inline constexpr std::string_view kHeartbeat = ": hb\n";
+// Before the end of a stream that a drain ends: come back now, the bridge that answers is another. A comment, for
+// clients that do not know of it.
+inline constexpr std::string_view kGoaway = ": goaway {\"reason\":\"drain\",\"deadline_ms\":0}\n";
 
 // `: hb {"stage":...}` and one newline: the same for a reader that looks into comments.
 void AppendHeartbeat(const v1::Progress& progress, std::string* out);

@@ -333,6 +333,8 @@ void SseStream::OnTick(absl::Duration now) {
   if (phase_ != Phase::kStreaming) return;
   if (now >= leave_at_) {
     thread_->metrics->broken_streams.Increment();
+    OpenChunk();
+    out_ += kGoaway;
     return EndWith(/*complete=*/false);
   }
   switch (heartbeat_.OnTick(now - last_write_, options_->heartbeat_interval)) {

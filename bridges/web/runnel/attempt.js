@@ -20,6 +20,7 @@ export class Attempt {
   #watchdog;
   #detector;
   #cancelMove = () => {};
+  #goaway = null;
   #bytes = 0;
   /** The server has taken the request. */
   opened = false;
@@ -62,6 +63,8 @@ export class Attempt {
       throw broken('stream_cut', 'the stream ended without a terminal event');
     } catch (error) {
       if (signal.aborted) return signal.reason;
+      // It went before we did, but said so.
+      if (this.#goaway && error.retryable) return this.#goaway;
       return error instanceof RunnelError ? error : new RunnelError('internal', String(error), { cause: error });
     } finally {
       this.#watchdog.stop();
@@ -122,7 +125,8 @@ export class Attempt {
   // At a random moment of the time given, so that the readers of a replica do not all come back at once.
   #leaveSoon({ reason, deadline_ms: deadlineMs }) {
     const { clock, random, capMs } = this.#options;
-    const leave = () => this.interrupt(broken('goaway', `the server goes away: ${reason}`));
+    this.#goaway = broken('goaway', `the server goes away: ${reason}`);
+    const leave = () => this.interrupt(this.#goaway);
     this.#cancelMove();
     this.#cancelMove = clock.setTimer(leave, random() * Math.min(deadlineMs >= 0 ? deadlineMs : 0, capMs));
   }

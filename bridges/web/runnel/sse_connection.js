@@ -10,26 +10,25 @@ export class SseConnection extends HttpConnection {
     if (response.status === 204) throw alreadyEnded();
     this.expect(response, 'text/event-stream');
     link.opened();
-    const parser = new SseParser((comment) => this.#heartbeat(comment));
+    const parser = new SseParser((comment) => this.#comment(comment));
     for await (const chunk of this.chunks(response)) {
       for (const message of parser.push(chunk)) {
         if (parser.retryMs !== undefined) link.retryMs = parser.retryMs;
-        const event = parseEvent(message.data);
-        if (event.type === 'goaway') link.leaveSoon(event);
-        else yield event;
+        yield parseEvent(message.data);
       }
     }
   }
 
-  // `: hb`, or `: hb {"stage":...}`. A comment that cannot be read is as good a sign of life.
-  #heartbeat(comment) {
-    const [, json] = /^ ?hb(?: (\{.{1,1000}\}))?$/.exec(comment) ?? [];
-    if (json === undefined) return this.link.heartbeat({});
+  // `: hb`, `: hb {"stage":...}` or `: goaway {"reason":...}`. One that cannot be read is as good a sign of life.
+  #comment(comment) {
+    const [, name, json] = /^ ?(hb|goaway) (\{.{1,1000}\})$/.exec(comment) ?? [];
+    let said = {};
     try {
-      return this.link.heartbeat(JSON.parse(json));
+      if (json !== undefined) said = JSON.parse(json);
     } catch {
       return this.link.heartbeat({});
     }
+    return name === 'goaway' ? this.link.leaveSoon(said) : this.link.heartbeat(said);
   }
 
   #resume() {

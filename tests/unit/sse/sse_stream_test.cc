@@ -408,6 +408,9 @@ TEST(SseStream, DrainEndsIdleConnectionsAtOnceAndStreamsWithoutAFinalChunk) {
   ASSERT_TRUE(client->ReadHead().ok());
   ASSERT_TRUE(client->ReadUntil("\n\n").ok());
   harness.server->Drain();
+  const auto goaway = client->ReadChunk();
+  ASSERT_TRUE(goaway.ok()) << goaway.status();
+  EXPECT_EQ(*goaway, ": goaway {\"reason\":\"drain\",\"deadline_ms\":0}\n");
   EXPECT_EQ(client->ReadChunk().status().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(idle->ReadUntilClosed());
   EXPECT_FALSE(HttpStreamClient::Connect(harness.server->port()).ok());

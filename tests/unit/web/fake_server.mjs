@@ -5,8 +5,9 @@
 // ws, cancel; `read` is any that carries events). What it can do: `status` + `headers` + `body` answer so; `reset`
 // breaks the connection after the request took effect; `contentType`; `cutAfter` bytes of body or frames; `endAfter`
 // events, cleanly; `repeat` sends each event twice; `skip(event)`; `merge`; `bom`; `gapFirst` (a lost tail);
-// `silent` (nothing ever comes); `silentAfter` events; `hold` so many bytes, as a proxy that buffers. Of WebSockets: `closeCode` with `endAfter`; `goawayAfter` events; `subprotocol`; `deaf`
-// (pings and cancels are not heard); `error` and `lateError`, the error frames of a refused and of a broken stream.
+// `silent` (nothing ever comes); `silentAfter` events; `hold` so many bytes, as a proxy that buffers; `goawayAfter`
+// events. Of WebSockets: `closeCode` with `endAfter`; `subprotocol`; `deaf` (pings and cancels are not heard); `error`
+// and `lateError`, the error frames of a refused and of a broken stream.
 import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
@@ -239,12 +240,15 @@ export class FakeServer {
       (bytes) => res.write(bytes, () => res.destroy()), () => res.end());
     this.#talk({
       beat: (state) => sender.bytes(`: hb${state ? ` ${JSON.stringify(state)}` : ''}\n`),
-      say: (message) => sender.bytes(`event: ${message.type}\ndata: ${JSON.stringify(message)}\n\n`),
+      say: ({ type, ...said }) => sender.bytes(`: ${type} ${JSON.stringify(said)}\n`),
     }, gone.signal);
     if (fault.bom) sender.bytes('\ufeff');
-    const send = (event) => sender.bytes(
-      `${event.seq === 1 ? 'retry: 100\n' : ''}id: ${event.gen}:${event.seq}\nevent: ${event.type}\n` +
-      `data: ${JSON.stringify(event)}\n\n`);
+    let sent = 0;
+    const send = (event) => {
+      sender.bytes(`${event.seq === 1 ? 'retry: 100\n' : ''}id: ${event.gen}:${event.seq}\nevent: ${event.type}\n` +
+        `data: ${JSON.stringify(event)}\n\n`);
+      if (++sent === fault.goawayAfter) sender.bytes(': goaway {"reason":"drain","deadline_ms":0}\n');
+    };
     await follow(generation, fault.gapFirst ?? after, gone.signal, (events) => sender.events(events, send));
     if (!sender.over && fault.silentAfter === undefined) sender.end();
   }

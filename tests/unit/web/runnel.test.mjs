@@ -174,6 +174,35 @@ test('WebSocket: goaway moves the reader within its time', async (t) => {
   assert.deepEqual(clock.slept, [2500]);
 });
 
+test('SSE: goaway moves the reader at once, also if the stream ends before it has left', async (t) => {
+  const { server, attach, running, clock } = await setUp(t);
+  for (const fault of [{ goawayAfter: 3 }, { goawayAfter: 3, endAfter: 3 }, { goawayAfter: 3, cutAfter: 800 }]) {
+    const generation = running(2);
+    server.faults = [{ on: 'events', ...fault }];
+    const answer = attach(generation.id, 'sse');
+    await reached(answer, 3);
+    generation.words(9);
+    while (answer.stats.reconnects === 0) await new Promise(setImmediate);
+    assert.equal(answer.lastError.code, 'goaway');
+    generation.done();
+    await assertWhole(answer, generation);
+  }
+  assert.ok(!clock.slept.some((ms) => ms > 0), `it waited: ${clock.slept}`);
+});
+
+test('a socket that is closed after goaway is no failure', async (t) => {
+  const { server, attach, running, clock } = await setUp(t);
+  const generation = running(2);
+  server.faults = [{ on: 'ws', goawayAfter: 3, endAfter: 3, closeCode: 1001 }];
+  const answer = attach(generation.id, 'websocket');
+  await reached(answer, 3);
+  while (answer.stats.reconnects === 0) await new Promise(setImmediate);
+  assert.equal(answer.lastError.code, 'goaway');
+  generation.words(2).done();
+  await assertWhole(answer, generation);
+  assert.ok(!clock.slept.some((ms) => ms > 0 && ms < 2500), `${clock.slept}`);
+});
+
 test('WebSocket: close codes that say what the next try would meet are final', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const generation = ended();
