@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
+#include "services/inference/text_holder.h"
 #include "services/inference/wake_set.h"
 
 namespace runnel::inference {
@@ -91,8 +93,17 @@ class PreparedScript final : public PreparedGeneration {
   uint64_t seed = 0;
   uint32_t max_tokens = 0;
   uint32_t choice_count = 1;
+  std::vector<std::string> stop;
   std::optional<uint32_t> top_logprobs;
   uint32_t prompt_tokens_ = 0;
+};
+
+// A choice that a stop string may end.
+struct StoppableChoice {
+  explicit StoppableChoice(const std::vector<std::string>& stop) : holder(stop) {}
+
+  TextHolder holder;
+  Tokens untold = 0;  // in no delta yet
 };
 
 uint32_t CountWords(const GenerationRequest& request) {
@@ -139,6 +150,30 @@ struct ScriptedEngine::Run {
   std::shared_ptr<EventSink> sink;  // null once the run has ended
   absl::Duration first_due;
   uint32_t next = 0;  // the token to come
+  // One for each, or none if there are no stop strings: then nothing has to be held.
+  std::vector<StoppableChoice> stoppable;
+
+  // The same as to append it to the sink, but for what a stop string may begin with.
+  void AppendHeld(uint32_t choice, std::string_view text, Tokens token, EventSink* to, WakeSet* wake) {
+    StoppableChoice& state = stoppable[choice];
+    if (state.holder.stopped()) return;
+    state.untold.count += token.count;
+    std::move(token.logprobs.begin(), token.logprobs.end(), std::back_inserter(state.untold.logprobs));
+    const std::string sure = state.holder.Push(text);
+    if (!sure.empty()) to->Append(choice, sure, std::exchange(state.untold, 0), wake);
+    if (state.holder.stopped()) to->EndChoice(choice, FinishReason::kStop, wake);
+  }
+  // Tokens of a stop string are in no delta: usage counts what was delivered.
+  void AppendRest(EventSink* to, WakeSet* wake) {
+    for (uint32_t choice = 0; choice < stoppable.size(); ++choice) {
+      const std::string rest = stoppable[choice].holder.Finish();
+      if (!rest.empty()) to->Append(choice, rest, std::exchange(stoppable[choice].untold, 0), wake);
+    }
+  }
+  bool stopped() const {
+    return !stoppable.empty() && std::all_of(stoppable.begin(), stoppable.end(),
+                                             [](const StoppableChoice& choice) { return choice.holder.stopped(); });
+  }
 };
 
 ScriptedEngine::ScriptedEngine(Options options)
@@ -162,6 +197,7 @@ absl::StatusOr<std::unique_ptr<PreparedGeneration>> ScriptedEngine::Prepare(cons
   prepared->seed = request.seed;
   prepared->max_tokens = request.max_tokens;
   prepared->choice_count = request.choice_count;
+  prepared->stop = request.stop;
   prepared->top_logprobs = request.top_logprobs;
   prepared->prompt_tokens_ = CountWords(request);
   return prepared;
@@ -171,6 +207,9 @@ void ScriptedEngine::Start(std::unique_ptr<PreparedGeneration> prepared, std::sh
   auto run = std::make_unique<Run>();
   run->prepared.reset(static_cast<PreparedScript*>(prepared.release()));
   run->sink = std::move(sink);
+  if (!run->prepared->stop.empty()) {
+    run->stoppable = std::vector<StoppableChoice>(run->prepared->choice_count, StoppableChoice(run->prepared->stop));
+  }
   const Script& script = run->prepared->script;
   run->first_due = options_.clock->Monotonic() + script.first_token;
   if (script.stepped) run->first_due = NextStep(run->first_due, script.tokens_per_second);
@@ -263,23 +302,34 @@ absl::Duration ScriptedEngine::Step(Run* run, absl::Duration now, WakeSet* wake)
       return absl::InfiniteDuration();
     }
     if (run->next >= end) {
+      run->AppendRest(sink.get(), wake);
       sink->EndAll(script.tokens > prepared.max_tokens ? FinishReason::kLength : FinishReason::kStop, wake);
       return absl::InfiniteDuration();
     }
     if (due_at(run->next) > now) break;
-    for (uint32_t choice = 0; choice < prepared.choice_count; ++choice) {
-      Tokens token = 1;
-      if (prepared.top_logprobs.has_value()) {
-        token.logprobs = {ScriptedLogprob(prepared.seed, choice, run->next, *prepared.top_logprobs)};
-      }
-      const std::string text = script.timestamps ? StampedToken(prepared.seed, choice, run->next,
-                                                                options_.clock->Monotonic())
-                                                 : ScriptedToken(prepared.seed, choice, run->next);
-      sink->Append(choice, text, std::move(token), wake);
-    }
+    AppendTokens(run, sink.get(), wake);
+    if (run->stopped()) return absl::InfiniteDuration();
   }
   run->sink = std::move(sink);
   return due_at(run->next);
+}
+
+void ScriptedEngine::AppendTokens(Run* run, EventSink* sink, WakeSet* wake) const {
+  const PreparedScript& prepared = *run->prepared;
+  for (uint32_t choice = 0; choice < prepared.choice_count; ++choice) {
+    Tokens token = 1;
+    if (prepared.top_logprobs.has_value()) {
+      token.logprobs = {ScriptedLogprob(prepared.seed, choice, run->next, *prepared.top_logprobs)};
+    }
+    const std::string text = prepared.script.timestamps
+                                 ? StampedToken(prepared.seed, choice, run->next, options_.clock->Monotonic())
+                                 : ScriptedToken(prepared.seed, choice, run->next);
+    if (run->stoppable.empty()) {
+      sink->Append(choice, text, std::move(token), wake);
+    } else {
+      run->AppendHeld(choice, text, std::move(token), sink, wake);
+    }
+  }
 }
 
 }  // namespace runnel::inference

@@ -39,7 +39,8 @@ TokenLogprob ScriptedLogprob(uint64_t seed, uint32_t choice, uint32_t index, uin
 std::string StampedToken(uint64_t seed, uint32_t choice, uint32_t index, absl::Duration monotonic);
 
 // An engine without a model: deterministic words at a given pace with faults on demand. It is the oracle of tests and
-// the load of benchmarks: 10,000 generations run on one thread and one schedule.
+// the load of benchmarks: 10,000 generations run on one thread and one schedule. A choice ends before a stop string as
+// the llama engine's does, and one that has none is spared the search.
 class ScriptedEngine final : public Engine {
  public:
   struct Options {
@@ -69,6 +70,8 @@ class ScriptedEngine final : public Engine {
   std::vector<Schedule::node_type> TakeDueLocked(absl::Duration now) REQUIRES(mu_);
   // Appends what is due by `now`. Returns when it is due again; a run that has ended has no sink any more.
   absl::Duration Step(Run* run, absl::Duration now, WakeSet* wake) const;
+  // The next token of every choice.
+  void AppendTokens(Run* run, EventSink* sink, WakeSet* wake) const;
 
   const Options options_;
   const absl::Time created_at_;
