@@ -27,6 +27,14 @@ export function aiSdk(runnel) {
       assert.equal(await reason({ stopSequences: ['never said'] }), 'stop');
       assert.equal(await reason({ maxOutputTokens: 3 }), 'length');
     },
+    stop: async () => {
+      const options = { stopSequences: [runnel.stopString] };
+      const whole = await generateText(call(script(), { call: options }));
+      assert.deepEqual([whole.text, whole.finishReason], [runnel.before, 'stop']);
+      const stream = streamText(call(script(), { call: options }));
+      assert.deepEqual([await stream.text, await stream.finishReason], [runnel.before, 'stop']);
+      assert.equal((await stream.usage).outputTokens, runnel.beforeTokens);
+    },
     'error before': async () => {
       await assert.rejects(generateText(call(script(), { model: 'none' })),
         (error) => APICallError.isInstance(error) && error.statusCode === 404);

@@ -30,6 +30,12 @@ export function langchain(runnel) {
       const cut = await make(script(), { maxTokens: 3, stop: ['never said'] }).invoke('go');
       assert.equal(cut.response_metadata.finish_reason, 'length');
     },
+    stop: async () => {
+      const model = make(script(), { stop: [runnel.stopString] });
+      const whole = await model.invoke('go');
+      assert.deepEqual([whole.content, whole.response_metadata.finish_reason], [runnel.before, 'stop']);
+      assert.equal(await join(await model.stream('go')), runnel.before);
+    },
     'error before': async () => {
       await assert.rejects(make(script(), { model: 'none' }).invoke('go'), ({ status }) => status === 404);
     },

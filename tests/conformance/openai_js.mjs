@@ -52,6 +52,26 @@ export function openaiJs(runnel) {
       assert.equal((await chat({ stop: ['never said'] })).choices[0].finish_reason, 'stop');
       assert.equal((await chat({ max_tokens: 3 })).choices[0].finish_reason, 'length');
     },
+    stop: async () => {
+      const stop = runnel.stopString;
+      const answer = await chat({ stop });
+      assert.equal(answer.choices[0].message.content, runnel.before);
+      assert.equal(answer.choices[0].finish_reason, 'stop');
+      assert.equal(answer.usage.completion_tokens, runnel.beforeTokens);
+      assert.equal(await join(await chat({ stop: ['never said', stop], stream: true })), runnel.before);
+      const helper = client.chat.completions.stream(
+        { model: MODEL, messages, seed: SEED, n: 2, stop: [stop], metadata: script() });
+      const [first, second] = (await helper.finalChatCompletion()).choices;
+      assert.deepEqual([first.message.content, first.finish_reason], [runnel.before, 'stop']);
+      assert.ok(!second.message.content.includes(stop) && second.message.content.length > 0);
+      const legacy = { model: MODEL, prompt: 'go', seed: SEED, stop, metadata: script() };
+      assert.equal((await client.completions.create(legacy)).choices[0].text, runnel.before);
+      let text = '';
+      for await (const chunk of await client.completions.create({ ...legacy, stream: true })) {
+        text += chunk.choices[0].text;
+      }
+      assert.equal(text, runnel.before);
+    },
     'error before': async () => {
       await assert.rejects(chat({ model: 'none' }),
         (error) => error instanceof OpenAI.NotFoundError && error.code === 'model_not_found');

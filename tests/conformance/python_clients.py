@@ -1,8 +1,8 @@
 """The official `openai` package for Python, and `websockets`.
 
 Prints a line of JSON for each check: client, feature, error (null if it holds). The environment says where Runnel is
-(RUNNEL_URL, RUNNEL_WS_URL, RUNNEL_ADMIN of the service), what the text is (RUNNEL_TEXT) and how long to be silent
-(RUNNEL_SILENCE_MS).
+(RUNNEL_URL, RUNNEL_WS_URL, RUNNEL_ADMIN of the service), what the text is (RUNNEL_TEXT), a stop string within it
+(RUNNEL_STOP) and how long to be silent (RUNNEL_SILENCE_MS).
 """
 import asyncio
 import json
@@ -17,6 +17,8 @@ URL = os.environ["RUNNEL_URL"]
 WS_URL = os.environ["RUNNEL_WS_URL"]
 ADMIN = os.environ["RUNNEL_ADMIN"]
 TEXT = os.environ["RUNNEL_TEXT"]
+STOP = os.environ["RUNNEL_STOP"]
+BEFORE = TEXT[:TEXT.index(STOP)]
 SILENCE_MS = int(os.environ["RUNNEL_SILENCE_MS"])
 PATIENCE_S = 15
 MESSAGES = [{"role": "user", "content": "go"}]
@@ -96,6 +98,21 @@ def usage():
 def finish():
     assert chat(stop=["never said"]).choices[0].finish_reason == "stop"
     assert chat(max_tokens=3).choices[0].finish_reason == "length"
+
+
+def stop():
+    answer = chat(stop=STOP)
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (BEFORE, "stop")
+    assert answer.usage.completion_tokens == len(BEFORE.split(" "))
+    assert join(chat(stop=["never said", STOP], stream=True)) == BEFORE
+    with client.chat.completions.stream(model="scripted", messages=MESSAGES, seed=7, n=2, stop=[STOP],
+                                        metadata=script()) as helper:
+        first, second = helper.get_final_completion().choices
+    assert (first.message.content, first.finish_reason) == (BEFORE, "stop")
+    assert second.message.content and STOP not in second.message.content
+    legacy = {"model": "scripted", "prompt": "go", "seed": 7, "stop": STOP, "extra_body": {"metadata": script()}}
+    assert client.completions.create(**legacy).choices[0].text == BEFORE
+    assert "".join(chunk.choices[0].text for chunk in client.completions.create(**legacy, stream=True)) == BEFORE
 
 
 def error_before():
@@ -199,7 +216,7 @@ def ws_resume():
 
 CHECKS = {
     f"openai {openai.__version__} (Python)": {
-        "streaming": streaming, "one piece": one_piece, "n = 2": two_choices, "usage": usage, "finish": finish,
+        "streaming": streaming, "one piece": one_piece, "n = 2": two_choices, "usage": usage, "finish": finish, "stop": stop,
         "error before": error_before, "error within": error_within, "silence": silence, "abort": abort,
         "background, resume": background},
     f"websockets {websockets.__version__} (Python)": {

@@ -12,10 +12,10 @@ import { aiSdk } from './ai_sdk.mjs';
 import { langchain } from './langchain.mjs';
 import { eventsource, fetchEventSource, ws } from './native_js.mjs';
 import { openaiJs } from './openai_js.mjs';
-import { MODEL, SEED, script, until } from './testing.mjs';
+import { MODEL, SEED, script, stopWithin, until } from './testing.mjs';
 
-const FEATURES = ['streaming', 'one piece', 'n = 2', 'usage', 'finish', 'error before', 'error within', 'silence',
-  'abort', 'background, resume'];
+const FEATURES = ['streaming', 'one piece', 'n = 2', 'usage', 'finish', 'stop', 'error before', 'error within',
+  'silence', 'abort', 'background, resume'];
 const long = process.env.RUNNEL_LONG === '1';
 const here = import.meta.dirname ?? new URL('.', import.meta.url).pathname;
 
@@ -31,7 +31,7 @@ async function runPython(runnel) {
   const child = spawn(process.env.RUNNEL_PYTHON, [join(here, 'python_clients.py')], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, RUNNEL_URL: runnel.url, RUNNEL_WS_URL: runnel.wsUrl, RUNNEL_ADMIN: runnel.inference.admin,
-      RUNNEL_TEXT: runnel.text, RUNNEL_SILENCE_MS: `${runnel.silenceMs}` },
+      RUNNEL_TEXT: runnel.text, RUNNEL_STOP: runnel.stopString, RUNNEL_SILENCE_MS: `${runnel.silenceMs}` },
   });
   const exit = new Promise((resolve) => child.on('exit', resolve));
   for await (const line of createInterface({ input: child.stdout })) {
@@ -57,8 +57,10 @@ try {
     method: 'POST', headers: { 'content-type': 'application/json' },
     body: JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'go' }], seed: SEED, metadata: script() }),
   });
+  const text = (await ask.json()).choices[0].message.content;
   Object.assign(runnel, {
-    text: (await ask.json()).choices[0].message.content,
+    text,
+    ...stopWithin(text),
     silenceMs: long ? 30_000 : 3_000,
     running: () => until('a running generation',
       async () => (await runnel.metric(runnel.inference, 'runnel_requests_running')) > 0),

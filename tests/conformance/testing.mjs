@@ -15,6 +15,19 @@ export function script({ tokens = 12, pace = 2000, ...more } = {}) {
   return metadata;
 }
 
+/**
+ * A stop string that begins in the sixth token of the text and ends in the seventh, what comes before it, and the tokens
+ * of that.
+ */
+export function stopWithin(text) {
+  const words = text.split(' ');
+  const stopString = `${[...words[5]].at(-1)} ${words[6]}`;
+  const before = text.slice(0, text.indexOf(stopString));
+  assert.equal(before.split(' ').length, 6, text);
+  assert.ok(!before.endsWith(' '), text);
+  return { stopString, before, beforeTokens: 6 };
+}
+
 /** Waits for a condition, which is polled; fails after a bound that is no pace. */
 export async function until(what, condition) {
   const deadline = Date.now() + PATIENCE_MS;
