@@ -81,16 +81,18 @@ export class Process {
 }
 
 /**
- * Starts runnel-inference (scripted unless `engine` says otherwise; further ones as `replicas`), runnel-sse and runnel-ws
- * from RUNNEL_BIN. `bridge` are further arguments of both bridges.
+ * Starts runnel-inference (scripted unless `engine` says otherwise; further ones as `replicas`), runnel-sse (further ones
+ * as `sseBridges`) and runnel-ws from RUNNEL_BIN. `bridge` are further arguments of the bridges.
  */
-export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1, bridge = [] } = {}) {
+export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1, sseBridges = 1, bridge = [] } = {}) {
   const bin = process.env.RUNNEL_BIN;
   assert.ok(bin, 'RUNNEL_BIN must name the folder of the binaries');
   const logs = mkdtempSync(join(tmpdir(), 'runnel-e2e-'));
   const [grpc, sse, ws, ...admin] = (await freePorts(6)).map((port) => `${HOST}:${port}`);
   const more = (await freePorts(2 * (replicas - 1))).map((port) => `${HOST}:${port}`);
   const services = [grpc, ...more.slice(0, replicas - 1)];
+  const moreSse = (await freePorts(2 * (sseBridges - 1))).map((port) => `${HOST}:${port}`);
+  const sseAddresses = [sse, ...moreSse.slice(0, sseBridges - 1)];
   // A test that leaves streams open does not wait for them at its end.
   const make = (name, adminAddress, args) => new Process(join(bin, name),
     [...args, `--admin_listen=${adminAddress}`, '--drain_timeout=3s'], adminAddress,
@@ -99,8 +101,9 @@ export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1
     inference: make('runnel-inference', admin[0], [`--listen=${grpc}`, ...engine]),
     ...Object.fromEntries(services.slice(1).map((address, i) => [`inference${i + 2}`,
       make('runnel-inference', more[replicas - 1 + i], [`--listen=${address}`, ...engine])])),
-    sse: make('runnel-sse', admin[1],
-      [`--listen=${sse}`, `--inference=${services}`, `--websocket_url=ws://${ws}/v1/ws`, ...bridge]),
+    ...Object.fromEntries(sseAddresses.map((address, i) => [i === 0 ? 'sse' : `sse${i + 1}`,
+      make('runnel-sse', i === 0 ? admin[1] : moreSse[sseBridges - 2 + i],
+        [`--listen=${address}`, `--inference=${services}`, `--websocket_url=ws://${ws}/v1/ws`, ...bridge])])),
     ws: make('runnel-ws', admin[2],
       [`--listen=${ws}`, `--inference=${services}`, `--allowed_origins=http://${sse}`, ...bridge]),
   };
@@ -109,6 +112,7 @@ export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1
     ...processes,
     grpc,
     url: `http://${sse}`,
+    urls: sseAddresses.map((address) => `http://${address}`),
     wsUrl: `ws://${ws}/v1/ws`,
     logs,
     /** What a process counts under `name`, all labels together. */

@@ -1,12 +1,13 @@
-// A response of the OpenAI-compatible API, read through one bridge after the other: its numbers are the log's own.
+// A response of the OpenAI-compatible API, read through one bridge after the other, and through two at once: its
+// numbers are the log's own.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { startRunnel } from './processes.mjs';
 
 const TOKENS = 80;
 
-function ask(runnel, more = {}) {
-  return fetch(`${runnel.url}/v1/responses`, {
+function ask(runnel, more = {}, url = runnel.url) {
+  return fetch(`${url}/v1/responses`, {
     method: 'POST', headers: { 'content-type': 'application/json' },
     body: JSON.stringify({
       model: 'scripted', input: 'go', background: true, stream: true, instructions: 'be brief', ...more,
@@ -28,6 +29,14 @@ async function* messages(answer) {
   } catch (error) {
     if (error.code === 'ERR_ASSERTION') throw error;
   }
+}
+/** All messages of the response from the one after `after` on, through the bridge at `url`. */
+async function readAfter(url, id, after) {
+  const answer = await fetch(`${url}/v1/responses/${id}?stream=true&starting_after=${after}`);
+  assert.equal(answer.status, 200);
+  const read = [];
+  for await (const message of messages(answer)) read.push(message);
+  return read;
 }
 const dataOf = (message) => JSON.parse(message.slice(message.indexOf('\ndata: ') + 7));
 
@@ -58,6 +67,44 @@ test('kill -9 of the bridge, three times: the numbers go on, and a replay is the
   const again = await fetch(`${runnel.url}/v1/responses/${last.response.id}?stream=true`);
   for await (const message of messages(again)) replay.push(message);
   assert.deepEqual(replay, seen);
+});
+
+test('half over one bridge and half over another, both alive: one sequence, the same bytes from both', async (t) => {
+  const runnel = await startRunnel({ sseBridges: 2 });
+  t.after(() => runnel.stop());
+  for (const [first, second] of [runnel.urls, [...runnel.urls].reverse()]) {
+    const seen = [];
+    for await (const message of messages(await ask(runnel, {}, first))) {
+      seen.push(message);
+      // Leaves the stream in its midst: a background goes on without its reader.
+      if (seen.length === TOKENS / 2) break;
+    }
+    const { id } = dataOf(seen[0]).response;
+    seen.push(...await readAfter(second, id, seen.length - 1));
+    assert.deepEqual(seen.map((message) => dataOf(message).sequence_number), seen.map((_, i) => i));
+    assert.equal(seen.length, TOKENS + 8);
+    assert.equal(dataOf(seen.at(-1)).type, 'response.completed');
+    // Within what is made of `started`, the text, and the end.
+    for (const after of [0, 1, 3, 4, TOKENS / 2, TOKENS + 3, TOKENS + 6]) {
+      const [a, b] = await Promise.all([readAfter(first, id, after), readAfter(second, id, after)]);
+      assert.deepEqual(a, seen.slice(after + 1));
+      assert.deepEqual(b, a);
+    }
+  }
+});
+
+test('two readers at once on two bridges read the same while it is made', async (t) => {
+  const runnel = await startRunnel({ sseBridges: 2 });
+  t.after(() => runnel.stop());
+  const mine = messages(await ask(runnel));
+  const first = (await mine.next()).value;
+  const { id } = dataOf(first).response;
+  const others = readAfter(runnel.urls[1], id, 0);
+  const rest = [];
+  for await (const message of mine) rest.push(message);
+  assert.deepEqual(rest.map((message) => dataOf(message).sequence_number), rest.map((_, i) => i + 1));
+  assert.equal(rest.length, TOKENS + 7);
+  assert.deepEqual(await others, rest);
 });
 
 test('a response that is not in the background is cancelled when its client goes', async (t) => {
