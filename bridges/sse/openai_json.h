@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "runnel/v1/inference.pb.h"
 
@@ -13,9 +14,12 @@ namespace runnel::sse {
 // {"prompt_tokens","completion_tokens","total_tokens","prompt_tokens_details","completion_tokens_details"}
 void AppendChatUsage(const v1::Usage& usage, std::string* out);
 
-// The tokens of a choice, or of a part of it; any container of v1::TokenLogprob.
-//   {"content":[{"token","logprob","bytes","top_logprobs":[{"token","logprob","bytes"}]}],"refusal":null}
-// or null if there are none.
+// The tokens of a choice, or of a part of it; any container of v1::TokenLogprob, also an empty one.
+//   {"token","logprob","bytes","top_logprobs":[{"token","logprob","bytes"}]},{...
+template <typename Tokens>
+void AppendTokenList(const Tokens& tokens, std::string* out);
+
+// {"content":[ the list ],"refusal":null}, or null if there are none.
 template <typename Tokens>
 void AppendChatLogprobs(const Tokens& tokens, std::string* out);
 
@@ -32,12 +36,10 @@ void AppendLogprob(float logprob, std::string* out);
 uint64_t CountCharacters(std::string_view text);
 
 template <typename Tokens>
-void AppendChatLogprobs(const Tokens& tokens, std::string* out) {
-  if (tokens.empty()) return void(out->append("null"));
-  out->append("{\"content\":[");
+void AppendTokenList(const Tokens& tokens, std::string* out) {
+  const char* begin = "{";
   for (const v1::TokenLogprob& token : tokens) {
-    if (out->back() == '}') out->push_back(',');
-    out->push_back('{');
+    out->append(std::exchange(begin, ",{"));
     AppendChatToken(token, out);
     out->append(",\"top_logprobs\":[");
     for (const v1::TokenLogprob& top : token.top()) {
@@ -47,6 +49,12 @@ void AppendChatLogprobs(const Tokens& tokens, std::string* out) {
     }
     out->append("]}");
   }
+}
+
+template <typename Tokens>
+void AppendChatLogprobs(const Tokens& tokens, std::string* out) {
+  if (tokens.empty()) return void(out->append("null"));
+  AppendTokenList(tokens, &out->append("{\"content\":["));
   out->append("],\"refusal\":null}");
 }
 

@@ -8,6 +8,7 @@
 #include "bridges/common/stream_request.h"
 #include "bridges/sse/completion_api.h"
 #include "bridges/sse/openai_error.h"
+#include "bridges/sse/openai_json.h"
 #include "bridges/sse/responses_format.h"
 #include "bridges/sse/responses_request.h"
 #include "services/base/grpc_status.h"
@@ -60,7 +61,10 @@ ResponseState StateOf(const AnswerReader& reader, const std::string& id, Respons
   state.echo = std::move(echo);
   state.model = answer.started.model();
   state.created_at = answer.started.created_at().seconds();
-  if (!answer.choices.empty()) state.text = answer.choices[0].text;
+  if (!answer.choices.empty()) {
+    state.text = answer.choices[0].text;
+    AppendTokenList(answer.choices[0].logprobs, &state.logprobs);
+  }
   if (!state.text.empty()) state.item_status = "in_progress";
   if (reader.info().status == v1::GENERATION_STATUS_QUEUED) state.status = "queued";
   if (answer.done.has_value()) state.ApplyDone(*answer.done);
@@ -151,8 +155,26 @@ Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, std::string generation_id,
       JsonResponse(200, absl::StrCat("{\"id\":\"", response_id, "\",\"object\":\"response\",\"deleted\":true}")));
 }
 
-Awaitable<ApiAnswer> Get(bridge::IoThread* thread, const HttpRequest* request, const Route* route,
-                         std::string generation_id) {
+// With log-probabilities, which only the log has: reads it as far as it is now.
+Awaitable<ApiAnswer> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* connection, ResponseState found,
+                                     std::string principal) {
+  AnswerReader reader(&thread->io, &thread->links, kMaxAnswerBytes);
+  reader.subscription().Attach(found.generation_id, 0, std::move(principal), v1::GAP_POLICY_FAIL);
+  ApiAnswer answer;
+  const auto whole = [&reader] {
+    return reader.ended() || (reader.opened() && reader.subscription().last_seq() >= reader.info().last_seq);
+  };
+  while (!answer.client_gone && !whole() && !reader.too_large()) {
+    answer.client_gone = !co_await reader.WaitFor(connection, absl::InfiniteDuration());
+  }
+  if (answer.client_gone) co_return answer;
+  if (reader.too_large()) co_return AnswerWith(ErrorOfTooLarge());
+  if (reader.ended() && !reader.subscription().terminal_seen()) co_return Refusal(reader.status());
+  co_return AnswerWithState(StateOf(reader, found.generation_id, std::move(found.echo)));
+}
+
+Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
+                         const Route* route, std::string generation_id) {
   const absl::StatusOr<ResponseQuery> query = ParseResponseQuery(*route);
   if (!query.ok()) co_return Refusal(query.status());
   if (query->stream) {
@@ -165,8 +187,10 @@ Awaitable<ApiAnswer> Get(bridge::IoThread* thread, const HttpRequest* request, c
     answer.stream = std::move(spec);
     co_return answer;
   }
-  const absl::StatusOr<ResponseState> found = co_await Find(thread, std::move(generation_id), request->principal);
-  co_return found.ok() ? AnswerWithState(*found) : Refusal(found.status());
+  absl::StatusOr<ResponseState> found = co_await Find(thread, std::move(generation_id), request->principal);
+  if (!found.ok()) co_return Refusal(found.status());
+  if (!query->logprobs || found->echo.top_logprobs.empty()) co_return AnswerWithState(*found);
+  co_return co_await GetWithLogprobs(thread, connection, *std::move(found), request->principal);
 }
 
 }  // namespace
@@ -180,7 +204,7 @@ Awaitable<ApiAnswer> AnswerResponses(bridge::IoThread* thread, const SseOptions*
     co_return co_await Cancel(thread, connection, *generation_id, request->principal);
   }
   if (request->method == "DELETE") co_return co_await Delete(thread, *generation_id, route->id, request->principal);
-  co_return co_await Get(thread, request, route, *generation_id);
+  co_return co_await Get(thread, connection, request, route, *generation_id);
 }
 
 }  // namespace runnel::sse

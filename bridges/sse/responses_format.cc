@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/common/event_json.h"
 #include "bridges/sse/openai_error.h"
+#include "bridges/sse/openai_json.h"
 #include "services/base/grpc_status.h"
 #include "services/base/strings.h"
 
@@ -29,7 +30,9 @@ std::string Quoted(std::string_view text) {
 }
 
 std::string Part(const ResponseState& state) {
-  return absl::StrCat("{\"type\":\"output_text\",\"text\":", Quoted(state.text), ",\"annotations\":[]}");
+  std::string logprobs;
+  if (!state.logprobs.empty()) logprobs = absl::StrCat(",\"logprobs\":[", state.logprobs, "]");
+  return absl::StrCat("{\"type\":\"output_text\",\"text\":", Quoted(state.text), ",\"annotations\":[]", logprobs, "}");
 }
 
 std::string Item(const ResponseState& state, bool with_text) {
@@ -109,7 +112,8 @@ std::string ResponseJson(const ResponseState& state) {
                   ",\"model\":", Quoted(state.model), ",\"output\":[",
                   state.item_status.empty() ? std::string() : Item(state, true),
                   "],\"parallel_tool_calls\":true,\"temperature\":", state.echo.temperature,
-                  ",\"top_p\":", state.echo.top_p,
+                  ",\"top_p\":", state.echo.top_p, state.echo.top_logprobs.empty() ? "" : ",\"top_logprobs\":",
+                  state.echo.top_logprobs,
                   ",\"tool_choice\":\"auto\",\"tools\":[],\"max_output_tokens\":", state.echo.max_output_tokens,
                   ",\"previous_response_id\":null,\"background\":", state.echo.background ? "true" : "false",
                   ",\"usage\":", state.usage.has_value() ? UsageJson(*state.usage) : "null", "}");
@@ -141,10 +145,7 @@ void ResponsesEncoder::Encode(std::string_view, v1::GenerationEvent& event, std:
       state_.created_at = event.started().created_at().seconds();
       return EncodeStarted(out);
     case v1::GenerationEvent::kDelta:
-      if (event.delta().choice() != 0) return;
-      state_.text += event.delta().text();
-      return Emit("response.output_text.delta", number,
-                  absl::StrCat(Place(), ",\"delta\":", Quoted(event.delta().text()), ",\"logprobs\":[]"), out);
+      return event.delta().choice() == 0 ? EncodeDelta(event.delta(), number, out) : void();
     case v1::GenerationEvent::kDone: {
       state_.ApplyDone(event.done());
       EncodeEndOfText(number, out);
@@ -169,9 +170,21 @@ void ResponsesEncoder::EncodeStarted(std::string* out) {
   Emit("response.content_part.added", 3, absl::StrCat(Place(), ",\"part\":", Part(state_)), out);
 }
 
+void ResponsesEncoder::EncodeDelta(const v1::Delta& delta, uint64_t number, std::string* out) {
+  std::string logprobs;
+  AppendTokenList(delta.logprobs(), &logprobs);
+  Emit("response.output_text.delta", number,
+       absl::StrCat(Place(), ",\"delta\":", Quoted(delta.text()), ",\"logprobs\":[", logprobs, "]"), out);
+  state_.text += delta.text();
+  if (logprobs.empty() || too_many_logprobs_) return;
+  absl::StrAppend(&state_.logprobs, state_.logprobs.empty() ? "" : ",", logprobs);
+  too_many_logprobs_ = state_.logprobs.size() > kMaxRepeatedLogprobs;
+  if (too_many_logprobs_) std::string().swap(state_.logprobs);
+}
+
 void ResponsesEncoder::EncodeEndOfText(uint64_t number, std::string* out) {
   Emit("response.output_text.done", number,
-       absl::StrCat(Place(), ",\"text\":", Quoted(state_.text), ",\"logprobs\":[]"), out);
+       absl::StrCat(Place(), ",\"text\":", Quoted(state_.text), ",\"logprobs\":[", state_.logprobs, "]"), out);
   Emit("response.content_part.done", number + 1, absl::StrCat(Place(), ",\"part\":", Part(state_)), out);
   Emit("response.output_item.done", number + 2, absl::StrCat(",\"output_index\":0,\"item\":", Item(state_, true)), out);
 }

@@ -21,6 +21,7 @@ struct ResponseState {
   std::string_view status = "in_progress";
   std::string_view item_status;  // of the one message; empty: it has none yet
   std::string text;
+  std::string logprobs;  // of the text, as AppendTokenList makes them; empty: it has none, or they are too many
   std::string_view incomplete_reason;  // empty: null
   std::optional<std::string> error;    // the message of a failure
   std::optional<v1::Usage> usage;
@@ -35,7 +36,8 @@ std::string ResponseJson(const ResponseState& state);
 
 // The events of a response. Their sequence_number is a function of the log alone, the same on every bridge and at every
 // time: 0 to 3 are made of `started` (seq 1), the delta with seq s has s + 2, and what follows the text goes on from
-// there. So each delta must come alone (unmerged), and from the beginning: the last events have the whole text.
+// there. So each delta must come alone (unmerged), and from the beginning: the last events have the whole text, and its
+// log-probabilities as long as those have at most kMaxRepeatedLogprobs bytes.
 class ResponsesEncoder final : public StreamEncoder {
  public:
   enum class Of { kNew, kStored };
@@ -50,6 +52,7 @@ class ResponsesEncoder final : public StreamEncoder {
 
  private:
   void EncodeStarted(std::string* out);
+  void EncodeDelta(const v1::Delta& delta, uint64_t number, std::string* out);
   void EncodeEndOfText(uint64_t number, std::string* out);
   // One event: its type, its number, and the rest of its object, which begins with a comma.
   void Emit(std::string_view type, uint64_t number, std::string_view rest, std::string* out) const;
@@ -58,6 +61,10 @@ class ResponsesEncoder final : public StreamEncoder {
   const Of of_;
   const std::optional<uint64_t> starting_after_;
   ResponseState state_;
+  bool too_many_logprobs_ = false;
 };
+
+// Of a token with 20 others they are about 1.5 KiB, and four events in a row repeat them.
+inline constexpr size_t kMaxRepeatedLogprobs = 4 << 20;
 
 }  // namespace runnel::sse

@@ -1,9 +1,11 @@
 #include "bridges/sse/responses_request.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "bridges/common/cursor.h"
 #include "bridges/common/json_fields.h"
 #include "bridges/common/stream_request.h"
@@ -25,10 +27,14 @@ constexpr size_t kMaxItems = 4096;
 constexpr size_t kMaxInstructionBytes = size_t{1} << 30;  // the body's limit is lower
 constexpr size_t kMaxSchemaBytes = 32 << 10;
 constexpr std::string_view kPrefix = "resp_";
+constexpr uint64_t kMaxTopLogprobs = 20;
+constexpr char kLogprobs[] = "message.output_text.logprobs";
 
 struct Draft {
   ResponsesRequest result;
   std::string instructions;
+  bool logprobs = false;
+  std::optional<uint32_t> top_logprobs;
   v1::GenerateRequest* request() { return &result.request; }
 };
 
@@ -116,11 +122,25 @@ absl::Status RefuseIfAsked(const std::string& field, const json& value, Draft*) 
   return IsNothing(value) ? absl::OkStatus() : Unsupported(field, "is not to be had here");
 }
 
-absl::Status ReadInclude(const std::string& field, const json& value, Draft*) {
+absl::Status ReadInclude(const std::string& field, const json& value, Draft* draft) {
   if (!value.is_array()) return InvalidField(field, "must be an array");
-  for (const json& each : value) {
-    if (each == "message.output_text.logprobs") return Unsupported(field, "logprobs are not to be had here");
+  draft->logprobs = std::find(value.begin(), value.end(), kLogprobs) != value.end();
+  return absl::OkStatus();
+}
+
+absl::Status ReadTopLogprobs(const std::string& field, const json& value, Draft* draft) {
+  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, kMaxTopLogprobs));
+  draft->top_logprobs = static_cast<uint32_t>(count);
+  return absl::OkStatus();
+}
+
+absl::Status ApplyLogprobs(Draft* draft) {
+  if (draft->top_logprobs.value_or(0) > 0 && !draft->logprobs) {
+    return InvalidField("top_logprobs", absl::StrCat("needs include to have ", kLogprobs));
   }
+  if (!draft->logprobs) return absl::OkStatus();
+  draft->request()->set_top_logprobs(draft->top_logprobs.value_or(0));
+  draft->result.echo.top_logprobs = absl::StrCat(draft->request()->top_logprobs());
   return absl::OkStatus();
 }
 
@@ -149,7 +169,7 @@ const Field kFields[] = {
     {"metadata", ReadMetadata},
     {"text", ReadText},
     {"include", ReadInclude},
-    {"top_logprobs", RefuseIfAsked},
+    {"top_logprobs", ReadTopLogprobs},
     {"previous_response_id", RefuseIfAsked},
     {"conversation", RefuseIfAsked},
     {"prompt", RefuseIfAsked},
@@ -181,7 +201,8 @@ absl::StatusOr<std::string> ResponseEcho::ToAnnotation() const {
     return absl::StrCat("{\"api\":\"", kApi, "\",\"background\":", background ? "true" : "false",
                         ",\"store\":", store ? "true" : "false", ",\"instructions\":", kept_instructions,
                         ",\"metadata\":", metadata, ",\"temperature\":", temperature, ",\"top_p\":", top_p,
-                        ",\"max_output_tokens\":", max_output_tokens, "}");
+                        ",\"max_output_tokens\":", max_output_tokens,
+                        top_logprobs.empty() ? "" : ",\"top_logprobs\":", top_logprobs, "}");
   };
   std::string annotation = make(instructions);
   if (annotation.size() > kMaxAnnotationBytes) annotation = make("null");
@@ -200,6 +221,7 @@ absl::StatusOr<ResponseEcho> ResponseEcho::FromAnnotation(std::string_view annot
   echo.temperature = DumpOr(parsed, "temperature", "1");
   echo.top_p = DumpOr(parsed, "top_p", "1");
   echo.max_output_tokens = DumpOr(parsed, "max_output_tokens", "null");
+  echo.top_logprobs = DumpOr(parsed, "top_logprobs", "");
   return echo;
 }
 
@@ -220,6 +242,7 @@ absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
   if (draft.result.echo.background && !draft.result.echo.store) {
     return InvalidField("store", "must not be false with background");
   }
+  RETURN_IF_ERROR(ApplyLogprobs(&draft));
   KeepSchemaOrder(body, draft.request());
   ASSIGN_OR_RETURN(std::string annotation, draft.result.echo.ToAnnotation());
   draft.request()->set_annotation(std::move(annotation));
@@ -233,6 +256,11 @@ absl::StatusOr<ResponseQuery> ParseResponseQuery(const Route& route) {
     return InvalidField("stream", "must be true or false");
   }
   query.stream = stream == "true";
+  for (const char* key : {"include", "include[]"}) {
+    for (const absl::string_view each : absl::StrSplit(base::ToAbsl(QueryValue(route, key)), ',')) {
+      query.logprobs |= each == kLogprobs;
+    }
+  }
   if (route.query.count("starting_after") == 0) return query;
   const absl::StatusOr<uint64_t> after = bridge::ParseSeq(QueryValue(route, "starting_after"));
   if (!after.ok()) return InvalidField("starting_after", "must be a whole number");

@@ -19,6 +19,7 @@ struct ResponseEcho {
   std::string temperature;   // as JSON: a number
   std::string top_p;
   std::string max_output_tokens;  // as JSON: a number or null
+  std::string top_logprobs;       // as JSON: a number; empty: no log-probabilities were asked for
   bool background = false;
   bool store = true;
 
@@ -40,6 +41,7 @@ absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body);
 // The query of GET /v1/responses/{id}.
 struct ResponseQuery {
   bool stream = false;
+  bool logprobs = false;  // `include` has them; of no meaning for a stream, which has what it was made with
   std::optional<uint64_t> starting_after;
 };
 absl::StatusOr<ResponseQuery> ParseResponseQuery(const Route& route);

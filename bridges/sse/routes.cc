@@ -52,7 +52,10 @@ absl::Status ParseQuery(std::string_view query, std::map<std::string, std::strin
     if (equals != std::string_view::npos) {
       ASSIGN_OR_RETURN(value, Decode(text.substr(equals + 1), true));
     }
-    if (!pairs->emplace(key, std::move(value)).second) return base::InvalidField(key, "is given twice");
+    const auto [pair, is_new] = pairs->try_emplace(key, std::move(value));
+    if (is_new) continue;
+    if (!absl::EndsWith(key, "[]")) return base::InvalidField(key, "is given twice");
+    absl::StrAppend(&pair->second, ",", value);
   }
   return absl::OkStatus();
 }

@@ -36,7 +36,7 @@ struct Route {
 };
 
 // `target` is that of the request line. InvalidArgument for bad percent-encoding, a NUL, or a query parameter that
-// comes twice.
+// comes twice. Only one whose name ends with `[]` may: its values are joined by commas.
 absl::StatusOr<Route> ParseTarget(std::string_view target);
 
 // The methods of an endpoint as in the Allow header, such as "GET, HEAD, OPTIONS".

@@ -4,6 +4,7 @@ import OpenAI from 'openai';
 import { KEY, MODEL, SEED, cancels, script } from './testing.mjs';
 
 const messages = [{ role: 'user', content: 'go' }];
+const LOGPROBS = 'message.output_text.logprobs';
 
 export function openaiJs(runnel) {
   const client = new OpenAI({ apiKey: KEY, baseURL: `${runnel.url}/v1`, maxRetries: 0 });
@@ -127,6 +128,20 @@ export function openaiJs(runnel) {
       assert.equal((await helper.finalResponse()).output_text, text);
       await client.responses.delete(id);
       await assert.rejects(client.responses.retrieve(id), OpenAI.NotFoundError);
+      const asked = { model: MODEL, input: 'go', background: true, include: [LOGPROBS], top_logprobs: 2 };
+      const events = [];
+      for await (const event of await client.responses.create({ ...asked, stream: true, metadata: script() })) {
+        events.push(event);
+      }
+      const { response } = events.at(-1);
+      const scores = response.output[0].content[0].logprobs;
+      assert.equal(scores.map(({ token }) => token).join(''), response.output[0].content[0].text);
+      assert.ok(scores.every((each) => each.logprob <= 0 && each.top_logprobs.length === 2));
+      assert.deepEqual(events.flatMap((event) => (event.type.endsWith('.delta') ? event.logprobs : [])), scores);
+      assert.deepEqual(events.map((event) => event.sequence_number), events.map((_, i) => i));
+      const kept = await client.responses.retrieve(response.id, { include: [LOGPROBS] });
+      assert.deepEqual(kept.output[0].content[0].logprobs, scores);
+      assert.equal((await client.responses.retrieve(response.id)).output[0].content[0].logprobs, undefined);
       const endless = script({ tokens: 100000, pace: 50 });
       const long = await client.responses.create({ ...ask, stream: false, metadata: endless });
       assert.equal((await client.responses.cancel(long.id)).status, 'cancelled');

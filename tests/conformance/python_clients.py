@@ -21,6 +21,7 @@ STOP = os.environ["RUNNEL_STOP"]
 BEFORE = TEXT[:TEXT.index(STOP)]
 SILENCE_MS = int(os.environ["RUNNEL_SILENCE_MS"])
 PATIENCE_S = 15
+LOGPROBS = "message.output_text.logprobs"
 MESSAGES = [{"role": "user", "content": "go"}]
 
 client = openai.OpenAI(api_key="any-key", base_url=f"{URL}/v1", max_retries=0)
@@ -138,6 +139,21 @@ def abort():
     check_cancels(leave)
 
 
+def check_response_logprobs():
+    asked = {"model": "scripted", "input": "go", "include": [LOGPROBS], "top_logprobs": 2, "metadata": script()}
+    events = list(client.responses.create(**asked, background=True, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    part = events[-1].response.output[0].content[0]
+    assert "".join(each.token for each in part.logprobs) == part.text
+    assert all(each.logprob <= 0 and len(each.top_logprobs) == 2 for each in part.logprobs)
+    assert [(each.token, each.logprob) for event in events if event.type == "response.output_text.delta"
+            for each in event.logprobs] == [(each.token, each.logprob) for each in part.logprobs]
+    kept = client.responses.retrieve(events[0].response.id, include=[LOGPROBS])
+    assert kept.output[0].content[0] == part and kept.top_logprobs == 2
+    whole = client.responses.create(**asked, store=False).output[0].content[0]
+    assert len(whole.logprobs) == 12
+
+
 def background():
     asked = client.responses.create(model="scripted", input="go", background=True, stream=True,
                                     metadata=script(tokens=60, pace=200))
@@ -157,6 +173,7 @@ def background():
         assert helper.get_final_response().output_text == text
     client.responses.delete(response_id)
     rejects(openai.NotFoundError, lambda: client.responses.retrieve(response_id))
+    check_response_logprobs()
     long = client.responses.create(model="scripted", input="go", background=True,
                                    metadata=script(tokens=100000, pace=50))
     assert client.responses.cancel(long.id).status == "cancelled"

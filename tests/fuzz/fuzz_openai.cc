@@ -47,6 +47,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     CheckRequest(responses->request);
     const auto echo = runnel::sse::ResponseEcho::FromAnnotation(responses->request.annotation());
     FUZZ_CHECK(echo.ok() && echo->metadata == responses->echo.metadata);
+    FUZZ_CHECK(echo->top_logprobs.empty() != responses->request.has_top_logprobs());
   } else {
     CheckRefusal(responses.status(), OpenAiApi::kResponses);
   }

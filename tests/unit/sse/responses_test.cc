@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bridges/sse/openai_error.h"
+#include "bridges/sse/responses_format.h"
 #include "bridges/sse/responses_request.h"
 #include "services/base/grpc_status.h"
 #include "tests/unit/sse/sse_harness.h"
@@ -145,6 +146,87 @@ TEST(ResponsesStream, HasTheSameNumbersFromEveryPlace) {
   }
 }
 
+// "Hel" and "lo" again, each with the log-probability of its one token.
+std::vector<v1::GenerationEvent> HelloWithLogprobs() {
+  std::vector<v1::GenerationEvent> events = Hello();
+  for (size_t i : {1, 2}) {
+    v1::Delta* delta = events[i].mutable_delta();
+    v1::TokenLogprob* token = delta->add_logprobs();
+    token->set_token(delta->text());
+    token->set_logprob(-0.5f);
+    *token->add_top() = *token;
+  }
+  return events;
+}
+const std::string kHel =
+    R"({"token":"Hel","logprob":-0.5,"bytes":[72,101,108],"top_logprobs":[{"token":"Hel","logprob":-0.5,"bytes":[72,101,108]}]})";
+const std::string kLo =
+    R"({"token":"lo","logprob":-0.5,"bytes":[108,111],"top_logprobs":[{"token":"lo","logprob":-0.5,"bytes":[108,111]}]})";
+const std::string kWithLogprobs = R"(,"include":["message.output_text.logprobs"],"top_logprobs":1)";
+
+std::string HelloPart(const std::string& logprobs) {
+  return R"({"type":"output_text","text":"Hello","annotations":[],"logprobs":[)" + logprobs + "]}";
+}
+std::string WithTop(std::string response) {
+  const std::string top_p = R"("top_p":1,)";
+  return response.insert(response.find(top_p) + top_p.size(), R"("top_logprobs":1,)");
+}
+
+std::vector<std::string> StreamWithLogprobs() {
+  std::vector<std::string> events = WholeStream();
+  const std::string part = HelloPart(kHel + "," + kLo);
+  events[0] = Event("response.created", 0, "\"response\":" + WithTop(Response({})));
+  events[1] = Event("response.in_progress", 1, "\"response\":" + WithTop(Response({})));
+  events[4] = Event("response.output_text.delta", 4, kPlace + R"(,"delta":"Hel","logprobs":[)" + kHel + "]");
+  events[5] = Event("response.output_text.delta", 5, kPlace + R"(,"delta":"lo","logprobs":[)" + kLo + "]");
+  events[6] = Event("response.output_text.done", 6,
+                    kPlace + R"(,"text":"Hello","logprobs":[)" + kHel + "," + kLo + "]");
+  events[7] = Event("response.content_part.done", 7, kPlace + ",\"part\":" + part);
+  events[8] = Event("response.output_item.done", 8, "\"output_index\":0,\"item\":" + Item("completed", part));
+  events[9] = Event("response.completed", 9,
+                    "\"response\":" + WithTop(Response({.status = "completed",
+                                                       .output = Item("completed", part),
+                                                       .usage = Usage(2)})));
+  return events;
+}
+
+TEST(ResponsesStream, HasLogprobsAndTheSameNumbersFromEveryPlace) {
+  SseHarness harness;
+  const std::string annotation = Annotation(kWithLogprobs);
+  const std::vector<std::string> expected = StreamWithLogprobs();
+  const auto from = [&](size_t first) {
+    std::string text;
+    for (size_t i = first; i < expected.size(); ++i) text += expected[i];
+    return text;
+  };
+  const std::string body = Body(kWithLogprobs + R"(,"stream":true)");
+  EXPECT_EQ(Ask(&harness, "POST", kPath, body, annotation, HelloWithLogprobs()).body, from(0));
+  EXPECT_EQ(Ask(&harness, "GET", kOne + "?stream=true", "", annotation, HelloWithLogprobs()).body, from(0));
+  for (size_t after = 0; after < 10; ++after) {
+    const std::string target = kOne + "?stream=true&starting_after=" + std::to_string(after);
+    EXPECT_EQ(Ask(&harness, "GET", target, "", annotation, HelloWithLogprobs()).body, from(after + 1)) << after;
+  }
+}
+
+TEST(ResponsesStream, DoesNotRepeatMoreLogprobsThanItMayKeep) {
+  std::vector<v1::GenerationEvent> events = HelloWithLogprobs();
+  // Four characters and more a byte.
+  events[2].mutable_delta()->mutable_logprobs(0)->set_token(std::string(kMaxRepeatedLogprobs / 4, 'x'));
+  ResponsesEncoder encoder(ResponsesEncoder::Of::kNew);
+  bridge::Subscription::Opened opened;
+  opened.annotation = Annotation(kWithLogprobs);
+  ASSERT_TRUE(encoder.Open(kGen, opened).ok());
+  std::string text;
+  for (v1::GenerationEvent& event : events) encoder.Encode(kGen, event, &text);
+  EXPECT_NE(text.find(StreamWithLogprobs()[4]), std::string::npos);
+  EXPECT_NE(text.find(R"("delta":"lo","logprobs":[{"token":"xxxx)"), std::string::npos);
+  const size_t end = text.find("event: response.output_text.done");
+  ASSERT_NE(end, std::string::npos);
+  EXPECT_EQ(text.substr(end).find("\"token\""), std::string::npos);
+  EXPECT_NE(text.substr(end).find(Event("response.content_part.done", 7, kPlace + ",\"part\":" + Part("Hello"))),
+            std::string::npos);
+}
+
 TEST(ResponsesStream, TellsOtherEnds) {
   SseHarness harness;
   const std::string body = Body(R"(,"stream":true)");
@@ -200,6 +282,14 @@ TEST(Responses, AnswerInOnePieceAndInTheBackground) {
   EXPECT_EQ(client->ReadResponse()->body, Response({.background = "true"}));
 }
 
+TEST(Responses, HaveLogprobsInOnePiece) {
+  SseHarness harness;
+  EXPECT_EQ(Ask(&harness, "POST", kPath, Body(kWithLogprobs), Annotation(kWithLogprobs), HelloWithLogprobs()).body,
+            WithTop(Response({.status = "completed",
+                              .output = Item("completed", HelloPart(kHel + "," + kLo)),
+                              .usage = Usage(2)})));
+}
+
 v1::Generation Kept(const std::string& annotation) {
   v1::Generation generation;
   generation.set_id(kGen);
@@ -240,6 +330,45 @@ TEST(Responses, AreFoundCancelledAndDeleted) {
   EXPECT_NE(client->ReadResponse()->body.find(R"("status":"cancelled")"), std::string::npos);
   EXPECT_EQ(harness.Ask("DELETE", kOne).body, R"({"id":"resp_)" + kRandom + R"(","object":"response","deleted":true})");
   EXPECT_EQ(deleted, 1);
+}
+
+TEST(Responses, AreFoundWithLogprobsIfTheQueryHasThem) {
+  SseHarness harness;
+  testing::FakeInferenceService::Handlers handlers;
+  std::string annotation = Annotation(kWithLogprobs);
+  handlers.get = [&](const std::string&) -> absl::StatusOr<v1::Generation> { return Kept(annotation); };
+  harness.service.SetHandlers(handlers);
+  EXPECT_EQ(harness.Ask("GET", kOne).body, WithTop(Response({.output = Item("in_progress", Part("He"))})));
+  const std::vector<v1::GenerationEvent> events = HelloWithLogprobs();
+  for (const std::string query : {"?include=message.output_text.logprobs",
+                                  "?include%5B%5D=x&include%5B%5D=message.output_text.logprobs"}) {
+    const auto client = harness.Connect();
+    ASSERT_TRUE(client->Request("GET", kOne + query).ok());
+    const auto command = harness.service.NextCommand();
+    ASSERT_TRUE(command && command->request.has_attach()) << query;
+    EXPECT_EQ(command->request.attach().after_seq(), 0u);
+    // It runs, and has a seq of 2: the answer waits for no more than that.
+    v1::LinkResponse response;
+    auto* reply = response.add_replies();
+    reply->set_attachment(command->attachment());
+    reply->mutable_attached()->set_generation_id(kGen);
+    reply->mutable_attached()->set_model("fake");
+    reply->mutable_attached()->set_status(v1::GENERATION_STATUS_RUNNING);
+    reply->mutable_attached()->set_existing(true);
+    reply->mutable_attached()->set_last_seq(2);
+    reply->mutable_attached()->set_annotation(annotation);
+    harness.service.Send(command->link, std::move(response));
+    harness.service.SendEvents(*command, {events[0], events[1]});
+    const std::string part = R"({"type":"output_text","text":"Hel","annotations":[],"logprobs":[)" + kHel + "]}";
+    EXPECT_EQ(client->ReadResponse()->body, WithTop(Response({.output = Item("in_progress", part)}))) << query;
+    const auto detach = harness.service.NextCommand();
+    EXPECT_TRUE(detach && detach->request.has_detach());
+  }
+  // One that was made without them is answered as ever.
+  annotation = Annotation();
+  EXPECT_EQ(harness.Ask("GET", kOne + "?include=message.output_text.logprobs").body,
+            Response({.output = Item("in_progress", Part("He"))}));
+  EXPECT_EQ(harness.Ask("GET", kOne + "?stream=true&stream=true").head.status, 400);
 }
 
 TEST(Responses, OthersGenerationsAreNone) {
@@ -285,7 +414,24 @@ TEST(ResponsesRequest, ReadsItsFields) {
   const auto echo = ResponseEcho::FromAnnotation(result->request.annotation());
   ASSERT_TRUE(echo.ok()) << echo.status();
   EXPECT_EQ(echo->instructions, "\"i\"");
+  EXPECT_EQ(echo->top_logprobs, "");
+  EXPECT_FALSE(result->request.has_top_logprobs());
   EXPECT_TRUE(echo->store && !echo->background);
+}
+
+TEST(ResponsesRequest, ReadsWhichLogprobsAreWanted) {
+  const std::string include = R"(,"include":["reasoning.encrypted_content","message.output_text.logprobs"])";
+  for (const auto& [more, top] : std::vector<std::pair<std::string, uint32_t>>{
+           {include, 0}, {include + R"(,"top_logprobs":null)", 0}, {include + R"(,"top_logprobs":20)", 20}}) {
+    const auto result = ParseResponsesRequest(Body(more));
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_TRUE(result->request.has_top_logprobs()) << more;
+    EXPECT_EQ(result->request.top_logprobs(), top);
+    EXPECT_EQ(ResponseEcho::FromAnnotation(result->request.annotation())->top_logprobs, std::to_string(top));
+  }
+  const auto without = ParseResponsesRequest(Body(R"(,"top_logprobs":0)"));
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_FALSE(without->request.has_top_logprobs());
 }
 
 TEST(ResponsesRequest, LeavesLongInstructionsOutOfTheEcho) {
@@ -336,8 +482,11 @@ TEST(ResponsesRequest, RefusesBadFieldsInOpenAisShape) {
       {R"("text":{"format":{"type":"yaml"}})", "text.format"},
       {R"("text":{"format":{"type":"json_schema"}})", "text.format"},
       {R"("include":"x")", "include"},
-      {R"("include":["message.output_text.logprobs"])", "include", "unsupported_parameter"},
-      {R"("top_logprobs":2)", "top_logprobs", "unsupported_parameter"},
+      {R"("top_logprobs":2)", "top_logprobs"},
+      {R"("top_logprobs":2,"include":["file_search_call.results"])", "top_logprobs"},
+      {R"("top_logprobs":21,"include":["message.output_text.logprobs"])", "top_logprobs"},
+      {R"("top_logprobs":-1,"include":["message.output_text.logprobs"])", "top_logprobs"},
+      {R"("top_logprobs":"2","include":["message.output_text.logprobs"])", "top_logprobs"},
       {R"("tools":[{}])", "tools", "unsupported_parameter"},
       {R"("previous_response_id":"resp_x")", "previous_response_id", "unsupported_parameter"},
       {R"("conversation":{"id":"x"})", "conversation", "unsupported_parameter"},

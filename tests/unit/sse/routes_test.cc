@@ -62,6 +62,9 @@ TEST(Routes, DecodeTheQuery) {
   const auto route = ParseTarget("/v1/models?a=1&b=x+y%26z&c&=e&d=#fragment");
   ASSERT_TRUE(route.ok()) << route.status();
   EXPECT_EQ(route->query, (std::map<std::string, std::string>{{"", "e"}, {"a", "1"}, {"b", "x y&z"}, {"c", ""}, {"d", ""}}));
+  // An array, as clients of OpenAI's write it.
+  EXPECT_EQ(ParseTarget("/v1/models?a[]=1&b=x&a%5B%5D=2&a[]=")->query,
+            (std::map<std::string, std::string>{{"a[]", "1,2,"}, {"b", "x"}}));
 }
 
 TEST(Routes, RefuseBadTargets) {
