@@ -1,6 +1,10 @@
 #include "bridges/sse/answer_reader.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
+
+#include "bridges/sse/prompt_group.h"
 
 namespace runnel::sse {
 namespace {
@@ -24,6 +28,12 @@ void WholeAnswer::Add(v1::GenerationEvent& event) {
     bytes += logprob.SpaceUsedLong();
     choice.logprobs.push_back(std::move(logprob));
   }
+}
+
+void WholeAnswer::AddChoices(WholeAnswer next, uint32_t first_choice) {
+  choices.resize(first_choice);
+  std::move(next.choices.begin(), next.choices.end(), std::back_inserter(choices));
+  MergeDone(*next.done, first_choice, &*done);
 }
 
 void AnswerReader::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) {

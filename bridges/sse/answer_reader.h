@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bridges/common/net.h"
@@ -26,6 +27,8 @@ struct WholeAnswer {
 
   // The next event of the log.
   void Add(v1::GenerationEvent& event);
+  // Takes the choices of `next` as its own from `first_choice` on. Both have ended with `done`.
+  void AddChoices(WholeAnswer next, uint32_t first_choice);
 };
 
 // For an answer that is given in one piece. Beyond `max_bytes` it stops reading.
@@ -36,6 +39,7 @@ class AnswerReader final : public WaitingReader {
       : WaitingReader(io, links), max_bytes_(max_bytes) {}
 
   const WholeAnswer& answer() const { return answer_; }
+  WholeAnswer TakeAnswer() { return std::move(answer_); }
   bool too_large() const { return answer_.bytes > max_bytes_; }
 
   void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;

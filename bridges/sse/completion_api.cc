@@ -1,8 +1,11 @@
 #include "bridges/sse/completion_api.h"
 
 #include <algorithm>
+#include <deque>
+#include <iterator>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bridges/common/inference_client.h"
@@ -19,6 +22,47 @@ constexpr absl::Duration kDetachSlack = absl::Seconds(5);
 
 uint32_t ChoiceCount(const v1::GenerateRequest& request) {
   return request.has_choice_count() ? request.choice_count() : 1;
+}
+
+std::vector<v1::GenerateRequest> OnePerPrompt(CompletionRequest* asked) {
+  std::vector<v1::GenerateRequest> requests(1 + asked->more_prompts.size(), asked->request);
+  for (size_t i = 1; i < requests.size(); ++i) requests[i].set_prompt(std::move(asked->more_prompts[i - 1]));
+  return requests;
+}
+
+Awaitable<ApiAnswer> AnswerInOnePiece(bridge::IoThread* thread, HttpConnection* connection,
+                                      std::vector<v1::GenerateRequest> requests, CompletionShape shape,
+                                      StreamSpec spec) {
+  const uint32_t choice_count = ChoiceCount(requests[0]);
+  std::deque<AnswerReader> readers;
+  for (v1::GenerateRequest& request : requests) {
+    AnswerReader& reader = readers.emplace_back(&thread->io, &thread->links, kMaxAnswerBytes / requests.size());
+    reader.subscription().RefuseGaps();
+    reader.subscription().Generate(std::move(request), 0, spec.traceparent, spec.tracestate);
+  }
+  ApiAnswer answer;
+  WholeAnswer whole;
+  for (uint32_t i = 0; i < readers.size(); ++i) {
+    AnswerReader& reader = readers[i];
+    answer.client_gone = !co_await ReadToEnd(thread, connection, &reader);
+    std::optional<bridge::HttpError> error =
+        ErrorOfReading(reader, shape.chat ? OpenAiApi::kChat : OpenAiApi::kCompletions);
+    if (!error.has_value() && WasCancelled(*reader.answer().done)) error = ErrorOfCancelled();
+    if (answer.client_gone || error.has_value()) {
+      // Those read to their end before have seen it.
+      for (uint32_t other = i + 1; other < readers.size(); ++other) {
+        CancelUnlessEnded(thread, readers[other].subscription());
+      }
+      if (!answer.client_gone) answer.response = bridge::ErrorResponse(*error);
+      co_return answer;
+    }
+    i == 0 ? void(whole = reader.TakeAnswer()) : whole.AddChoices(reader.TakeAnswer(), i * choice_count);
+  }
+  const std::string& id = readers.front().subscription().generation_id();
+  const auto total = static_cast<uint32_t>(readers.size()) * choice_count;
+  answer.response = JsonResponse(200, CompletionJson(id, shape, total, whole));
+  absl::StrAppend(&answer.response.headers, "x-generation-id: ", id, "\r\n");
+  co_return answer;
 }
 
 }  // namespace
@@ -52,36 +96,28 @@ std::optional<bridge::HttpError> ErrorOfReading(const AnswerReader& reader, Open
 Awaitable<ApiAnswer> AnswerCompletion(bridge::IoThread* thread, const SseOptions* options, HttpConnection* connection,
                                       const HttpRequest* request, const Route* route) {
   const bool chat = route->endpoint == Endpoint::kChatCompletions;
-  const OpenAiApi api = chat ? OpenAiApi::kChat : OpenAiApi::kCompletions;
   if (!IsJson(*request)) co_return AnswerNotJson();
   absl::StatusOr<CompletionRequest> asked =
       chat ? ParseChatRequest(request->body) : ParseCompletionRequest(request->body);
-  if (!asked.ok()) co_return AnswerWith(OpenAiErrorOf(asked.status(), api));
+  if (!asked.ok()) {
+    co_return AnswerWith(OpenAiErrorOf(asked.status(), chat ? OpenAiApi::kChat : OpenAiApi::kCompletions));
+  }
   EndWithClient(options->bridge, &asked->request);
-  const uint32_t choice_count = ChoiceCount(asked->request);
-  StreamSpec spec = BaseSpec(*request, *route);
   asked->request.set_principal(request->principal);
+  std::vector<v1::GenerateRequest> requests = OnePerPrompt(&*asked);
+  StreamSpec spec = BaseSpec(*request, *route);
+  if (!asked->shape.stream) {
+    co_return co_await AnswerInOnePiece(thread, connection, std::move(requests), asked->shape, std::move(spec));
+  }
+  spec.encoder = std::make_unique<CompletionEncoder>(
+      asked->shape, ChoiceCount(asked->request) * static_cast<uint32_t>(requests.size()));
+  spec.generate = std::move(requests[0]);
+  spec.more.assign(std::make_move_iterator(requests.begin() + 1), std::make_move_iterator(requests.end()));
+  spec.gap_policy = v1::GAP_POLICY_FAIL;
+  spec.cancel_on_disconnect = true;
   spec.repeatable = false;
   ApiAnswer answer;
-  if (asked->shape.stream) {
-    spec.generate = std::move(asked->request);
-    spec.gap_policy = v1::GAP_POLICY_FAIL;
-    spec.cancel_on_disconnect = true;
-    spec.encoder = std::make_unique<CompletionEncoder>(asked->shape, choice_count);
-    answer.stream = std::move(spec);
-    co_return answer;
-  }
-  AnswerReader reader(&thread->io, &thread->links, kMaxAnswerBytes);
-  reader.subscription().RefuseGaps();
-  reader.subscription().Generate(std::move(asked->request), 0, std::move(spec.traceparent), std::move(spec.tracestate));
-  answer.client_gone = !co_await ReadToEnd(thread, connection, &reader);
-  if (answer.client_gone) co_return answer;
-  std::optional<bridge::HttpError> error = ErrorOfReading(reader, api);
-  if (!error.has_value() && WasCancelled(*reader.answer().done)) error = ErrorOfCancelled();
-  if (error.has_value()) co_return AnswerWith(*error);
-  const std::string& id = reader.subscription().generation_id();
-  answer.response = JsonResponse(200, CompletionJson(id, asked->shape, choice_count, reader.answer()));
-  absl::StrAppend(&answer.response.headers, "x-generation-id: ", id, "\r\n");
+  answer.stream = std::move(spec);
   co_return answer;
 }
 

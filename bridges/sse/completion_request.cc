@@ -26,6 +26,7 @@ constexpr uint64_t kMaxLegacyLogprobs = 5;
 constexpr uint32_t kLegacyMaxTokens = 16;
 constexpr size_t kMaxBiases = 1024;
 constexpr size_t kMaxSchemaBytes = 32 << 10;
+constexpr size_t kMaxPrompts = 16;
 constexpr size_t kMaxPromptBytes = size_t{1} << 30;  // the body's limit is lower
 
 // A request while its fields are read.
@@ -63,8 +64,13 @@ absl::Status ReadPrompt(const std::string& field, const json& value, Draft* draf
   if (!value.is_array()) return bridge::ReadText(field, value, 1, kMaxPromptBytes, draft->request()->mutable_prompt());
   if (value.empty()) return InvalidField(field, "must not be empty");
   if (!value[0].is_string()) return Unsupported(field, "must be text: prompts of token ids cannot be read here");
-  if (value.size() > 1) return Unsupported(field, "only one prompt a request can be answered here");
-  return bridge::ReadText("prompt[0]", value[0], 1, kMaxPromptBytes, draft->request()->mutable_prompt());
+  if (value.size() > kMaxPrompts) return InvalidField(field, absl::StrCat("must have at most ", kMaxPrompts, " texts"));
+  draft->result.more_prompts.resize(value.size() - 1);
+  for (size_t i = 0; i < value.size(); ++i) {
+    std::string* prompt = i == 0 ? draft->request()->mutable_prompt() : &draft->result.more_prompts[i - 1];
+    RETURN_IF_ERROR(bridge::ReadText(absl::StrCat("prompt[", i, "]"), value[i], 1, kMaxPromptBytes, prompt));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ReadStreamOptions(const std::string& field, const json& value, Draft* draft) {

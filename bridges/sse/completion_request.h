@@ -1,6 +1,8 @@
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "runnel/v1/inference.pb.h"
@@ -16,6 +18,8 @@ struct CompletionShape {
 
 struct CompletionRequest {
   v1::GenerateRequest request;
+  // Of the legacy completions: prompts after that of the request. Their choices are numbered on, prompt by prompt.
+  std::vector<std::string> more_prompts;
   CompletionShape shape;
 };
 

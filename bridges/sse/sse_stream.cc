@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -44,6 +45,12 @@ std::unique_ptr<StreamEncoder> OrNative(std::unique_ptr<StreamEncoder> encoder) 
 
 }  // namespace
 
+void CancelUnlessEnded(bridge::IoThread* thread, const bridge::Subscription& subscription) {
+  if (subscription.terminal_seen() || subscription.generation_id().empty()) return;
+  thread->client->CancelGeneration(thread, subscription.generation_id(), subscription.principal(),
+                                   [](const absl::StatusOr<v1::CancelGenerationResponse>&) {});
+}
+
 struct SseStream::Opening {
   StreamSpec spec;
   bool opened = false;
@@ -81,13 +88,18 @@ void SseStream::Begin() {
   thread_->tasks.Add(this);
   WaitReadable();
   StreamSpec& spec = opening_->spec;
-  subscription_.emplace(&thread_->links, this);
+  bridge::Subscription::Reader* reader = this;
+  if (!spec.more.empty()) reader = (group_ = std::make_unique<PromptGroup>(this)).get();
+  subscription_.emplace(&thread_->links, reader);
   if (spec.unmerged) subscription_->ReadUnmerged();
   if (spec.gap_policy == v1::GAP_POLICY_FAIL) subscription_->RefuseGaps();
   if (spec.generate.has_value()) {
-    subscription_->Generate(*std::move(spec.generate), spec.after_seq, std::move(spec.traceparent),
-                            std::move(spec.tracestate));
+    const uint32_t choice_count = std::max(spec.generate->choice_count(), 1u);
+    subscription_->Generate(*std::move(spec.generate), spec.after_seq, spec.traceparent, spec.tracestate);
     spec.generate.reset();
+    if (group_ == nullptr) return;
+    group_->Start(&thread_->links, &*subscription_, choice_count, std::move(spec.more), spec.traceparent,
+                  spec.tracestate);
   } else {
     subscription_->Attach(spec.generation_id, spec.after_seq, std::move(spec.principal), spec.gap_policy);
   }
@@ -123,7 +135,7 @@ void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent&
   write_failed_ = !Send();
   if (pending() <= options_->max_pending_bytes) return;
   thread_->metrics->slow_pauses.Increment();
-  subscription->Pause();
+  group_ != nullptr ? group_->Pause() : subscription->Pause();
 }
 
 void SseStream::OnFlush(bridge::Subscription*) {
@@ -136,8 +148,9 @@ void SseStream::OnEnd(bridge::Subscription* subscription, const absl::Status& st
   if (phase_ == Phase::kOpening && !opening_->refusal.ok()) return Refuse(opening_->refusal);
   if (phase_ == Phase::kOpening) return status.ok() ? AnswerNothingLeft() : Refuse(status);
   if (phase_ != Phase::kStreaming) return;
-  if (!subscription->terminal_seen()) thread_->metrics->broken_streams.Increment();
-  EndWith(subscription->terminal_seen());
+  const bool complete = group_ != nullptr ? group_->complete() : subscription->terminal_seen();
+  if (!complete) thread_->metrics->broken_streams.Increment();
+  EndWith(complete);
 }
 
 // --------------------------------------------------------------------------------------------------- the answer
@@ -265,6 +278,7 @@ void SseStream::Drained() {
     out_.clear();
   }
   if (phase_ == Phase::kEnding) return keep_alive_ ? Reuse() : Close();
+  if (group_ != nullptr) return group_->Continue();
   if (subscription_->paused()) subscription_->Continue();
 }
 
@@ -308,6 +322,7 @@ void SseStream::Close() {
   CancelIfAbandoned();
   phase_ = Phase::kClosed;
   CountSent();
+  group_.reset();
   subscription_.reset();
   thread_->tasks.Remove(this);
   ErrorCode ignored;
@@ -317,9 +332,10 @@ void SseStream::Close() {
 }
 
 void SseStream::CancelIfAbandoned() {
-  if (!cancel_on_disconnect_ || subscription_->terminal_seen() || subscription_->generation_id().empty()) return;
-  thread_->client->CancelGeneration(thread_, subscription_->generation_id(), subscription_->principal(),
-                                    [](const absl::StatusOr<v1::CancelGenerationResponse>&) {});
+  if (!cancel_on_disconnect_) return;
+  CancelUnlessEnded(thread_, *subscription_);
+  if (group_ == nullptr) return;
+  for (const bridge::Subscription& other : group_->others()) CancelUnlessEnded(thread_, other);
 }
 
 // ----------------------------------------------------------------------------------------------- from the thread

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -13,6 +14,7 @@
 #include "bridges/common/options.h"
 #include "bridges/common/subscription.h"
 #include "bridges/common/task_group.h"
+#include "bridges/sse/prompt_group.h"
 #include "bridges/sse/stream_encoder.h"
 #include "runnel/v1/inference.pb.h"
 
@@ -21,6 +23,7 @@ namespace runnel::sse {
 struct StreamSpec {
   // What to read: a new generation, or an existing one by its id.
   std::optional<v1::GenerateRequest> generate;
+  std::vector<v1::GenerateRequest> more;  // generations beside it, read as further choices of it: see PromptGroup
   std::string generation_id;
   uint64_t after_seq = 0;
   v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
@@ -40,6 +43,9 @@ struct StreamSpec {
   bool keep_alive = true;  // as the client wants
   std::string read_ahead;  // bytes of a next request
 };
+
+// Cancels what `subscription` reads, if it has been told its id and has not seen its end.
+void CancelUnlessEnded(bridge::IoThread* thread, const bridge::Subscription& subscription);
 
 // One answer of text/event-stream, from the request's end to the socket's reuse or end. No coroutine, so that an open
 // stream costs as little memory as it can: it is driven by its subscription, by the socket and by the tick.
@@ -115,6 +121,7 @@ class SseStream final : public bridge::Task,
   std::unique_ptr<Opening> opening_;
   const std::unique_ptr<StreamEncoder> encoder_;
   std::optional<bridge::Subscription> subscription_;
+  std::unique_ptr<PromptGroup> group_;  // null but for several prompts
   std::shared_ptr<SseStream> self_;
 
   std::string out_;

@@ -43,6 +43,39 @@ export function openaiJs(runnel) {
       const texts = ({ choices }) => choices.map((each) => each.message.content);
       assert.deepEqual(texts(await helper.finalChatCompletion()), texts(answer));
     },
+    'several prompts': async () => {
+      const ask = { model: MODEL, prompt: ['go', 'and go on'], n: 2, seed: SEED, metadata: script() };
+      const whole = await client.completions.create(ask);
+      assert.deepEqual(whole.choices.map(({ index, finish_reason }) => [index, finish_reason]),
+        [0, 1, 2, 3].map((index) => [index, 'stop']));
+      const texts = whole.choices.map(({ text }) => text);
+      assert.equal(texts[0], runnel.text);
+      assert.notEqual(texts[1], texts[0]);
+      // To the engine, a choice's text is a matter of the seed and not of the prompt.
+      assert.deepEqual(texts.slice(2), texts.slice(0, 2));
+      assert.deepEqual([whole.usage.prompt_tokens, whole.usage.completion_tokens], [4, 48]);
+      const read = ['', '', '', ''];
+      let usage;
+      const stream = await client.completions.create({ ...ask, stream: true, stream_options: { include_usage: true } });
+      for await (const chunk of stream) {
+        for (const { index, text } of chunk.choices) read[index] += text;
+        usage = chunk.usage ?? usage;
+      }
+      assert.deepEqual(read, texts);
+      assert.deepEqual(usage, whole.usage);
+      const failing = { ...ask, metadata: script({ fail_at: 5 }) };
+      await assert.rejects(async () => {
+        for await (const chunk of await client.completions.create({ ...failing, stream: true })) assert.ok(chunk);
+      }, (error) => error instanceof OpenAI.APIError && error.code === 'engine_failed');
+      await assert.rejects(client.completions.create({ ...ask, prompt: ['go', ''] }),
+        (error) => error instanceof OpenAI.BadRequestError && error.param === 'prompt[1]');
+      const endless = { ...ask, max_tokens: 100000, metadata: script({ tokens: 100000, pace: 50 }) };
+      const long = await client.completions.create({ ...endless, stream: true });
+      await cancels(runnel, async () => {
+        const seen = new Set();
+        for await (const chunk of long) if (seen.add(chunk.choices[0].index).size === 4) break;
+      }, 2);
+    },
     usage: async () => {
       let usage = null;
       const stream = await chat({ stream: true, stream_options: { include_usage: true } });

@@ -39,12 +39,12 @@ def metric(name):
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " ")))
 
 
-def check_cancels(abort):
-    """One more generation must have been cancelled after `abort`, and none be running."""
+def check_cancels(abort, more=1):
+    """One generation more, or `more`, must have been cancelled after `abort`, and none be running."""
     before = metric("runnel_cancels_total")
     abort()
     deadline = time.monotonic() + PATIENCE_S
-    while metric("runnel_cancels_total") != before + 1 or metric("runnel_requests_running") != 0:
+    while metric("runnel_cancels_total") != before + more or metric("runnel_requests_running") != 0:
         assert time.monotonic() < deadline, "the generation was not cancelled"
         time.sleep(0.02)
 
@@ -88,6 +88,30 @@ def two_choices():
     assert len(texts) == 2 and texts[0] == TEXT and texts[1] != TEXT
     with client.chat.completions.stream(model="scripted", messages=MESSAGES, seed=7, n=2, metadata=script()) as helper:
         assert [choice.message.content for choice in helper.get_final_completion().choices] == texts
+
+
+def several_prompts():
+    ask = {"model": "scripted", "prompt": ["go", "and go on"], "n": 2, "seed": 7, "extra_body": {"metadata": script()}}
+    whole = client.completions.create(**ask)
+    texts = [choice.text for choice in whole.choices]
+    assert [(choice.index, choice.finish_reason) for choice in whole.choices] == [(i, "stop") for i in range(4)]
+    # To the engine, a choice's text is a matter of the seed and not of the prompt.
+    assert texts[0] == TEXT and texts[1] != TEXT and texts[2:] == texts[:2]
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (4, 48)
+    read = [""] * 4
+    chunks = list(client.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+    for chunk in chunks:
+        for choice in chunk.choices:
+            read[choice.index] += choice.text
+    assert read == texts and chunks[-1].usage == whole.usage
+    ask["extra_body"] = {"metadata": script(tokens=100000, pace=50)}
+
+    def leave():
+        with client.completions.create(**ask, max_tokens=100000, stream=True) as stream:
+            seen = set()
+            while len(seen) < 4:
+                seen.add(next(stream).choices[0].index)
+    check_cancels(leave, 2)
 
 
 def usage():
@@ -233,7 +257,8 @@ def ws_resume():
 
 CHECKS = {
     f"openai {openai.__version__} (Python)": {
-        "streaming": streaming, "one piece": one_piece, "n = 2": two_choices, "usage": usage, "finish": finish, "stop": stop,
+        "streaming": streaming, "one piece": one_piece, "n = 2": two_choices, "several prompts": several_prompts,
+        "usage": usage, "finish": finish, "stop": stop,
         "error before": error_before, "error within": error_within, "silence": silence, "abort": abort,
         "background, resume": background},
     f"websockets {websockets.__version__} (Python)": {

@@ -16,8 +16,8 @@ export function script({ tokens = 12, pace = 2000, ...more } = {}) {
 }
 
 /**
- * A stop string that begins in the sixth token of the text and ends in the seventh, what comes before it, and the tokens
- * of that.
+ * A stop string that begins in the sixth token of the text and ends in the seventh, what comes before it, and how many
+ * tokens that is.
  */
 export function stopWithin(text) {
   const words = text.split(' ');
@@ -37,11 +37,11 @@ export async function until(what, condition) {
   }
 }
 
-/** Runs `abort`, after which one more generation must have been cancelled and none be running. */
-export async function cancels(runnel, abort) {
+/** Runs `abort`, after which one generation more, or `more`, must have been cancelled and none be running. */
+export async function cancels(runnel, abort, more = 1) {
   const count = () => runnel.metric(runnel.inference, 'runnel_cancels_total');
   const before = await count();
   await abort();
   await until('the cancel', async () =>
-    (await count()) === before + 1 && (await runnel.metric(runnel.inference, 'runnel_requests_running')) === 0);
+    (await count()) === before + more && (await runnel.metric(runnel.inference, 'runnel_requests_running')) === 0);
 }

@@ -1,6 +1,7 @@
 // Bodies of the OpenAI-compatible routes: what is accepted has the ranges that inference.proto states, and annotations
 // come back as they went.
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "bridges/sse/completion_request.h"
@@ -42,6 +43,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   chat.ok() ? CheckRequest(chat->request) : CheckRefusal(chat.status(), OpenAiApi::kChat);
   const auto legacy = runnel::sse::ParseCompletionRequest(body);
   legacy.ok() ? CheckRequest(legacy->request) : CheckRefusal(legacy.status(), OpenAiApi::kCompletions);
+  if (legacy.ok()) {
+    FUZZ_CHECK(legacy->more_prompts.size() < 16);
+    for (const std::string& prompt : legacy->more_prompts) FUZZ_CHECK(!prompt.empty());
+  }
   const auto responses = runnel::sse::ParseResponsesRequest(body);
   if (responses.ok()) {
     CheckRequest(responses->request);

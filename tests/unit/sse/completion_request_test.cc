@@ -203,6 +203,11 @@ TEST(CompletionRequest, ReadsItsFields) {
   EXPECT_EQ(result->request.prompt(), "hi");
   EXPECT_EQ(result->request.max_tokens(), 16u);
   EXPECT_EQ(result->request.top_logprobs(), 5u);
+  EXPECT_TRUE(result->more_prompts.empty());
+  const auto several = ParseCompletionRequest(R"({"model":"m","prompt":["a","b","c"],"n":8})");
+  ASSERT_TRUE(several.ok()) << several.status();
+  EXPECT_EQ(several->request.prompt(), "a");
+  EXPECT_EQ(several->more_prompts, (std::vector<std::string>{"b", "c"}));
 }
 
 TEST(CompletionRequest, RefusesBadFieldsInOpenAisShape) {
@@ -214,7 +219,11 @@ TEST(CompletionRequest, RefusesBadFieldsInOpenAisShape) {
       {R"("prompt":[""])", "prompt[0]"},
       {R"("prompt":[1,2])", "prompt", "unsupported_parameter"},
       {R"("prompt":[[1,2]])", "prompt", "unsupported_parameter"},
-      {R"("prompt":["a","b"])", "prompt", "unsupported_parameter"},
+      {R"("prompt":["a",[1]])", "prompt[1]"},
+      {R"("prompt":["a",""])", "prompt[1]"},
+      {R"("prompt":["a",null])", "prompt[1]"},
+      {R"("prompt":[null,"a"])", "prompt", "unsupported_parameter"},
+      {R"("prompt":["a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a"])", "prompt"},
       {R"("logprobs":true)", "logprobs"},
       {R"("logprobs":6)", "logprobs"},
       {R"("logprobs":-1)", "logprobs"},
