@@ -1,4 +1,4 @@
-// /v1/responses: the requests, and the answers as bytes on the wire.
+// /v1/responses as bytes on the wire.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "bridges/sse/openai_error.h"
 #include "bridges/sse/responses_format.h"
 #include "bridges/sse/responses_request.h"
 #include "services/base/grpc_status.h"
@@ -89,7 +88,7 @@ std::string From(size_t first) {
 }
 
 void Attach(SseHarness* harness, const testing::FakeInferenceService::Command& command, const std::string& annotation,
-            bool existing) {
+            bool existing, uint64_t last_seq = 0) {
   v1::LinkResponse response;
   auto* reply = response.add_replies();
   reply->set_attachment(command.attachment());
@@ -97,6 +96,7 @@ void Attach(SseHarness* harness, const testing::FakeInferenceService::Command& c
   reply->mutable_attached()->set_model("fake");
   reply->mutable_attached()->set_status(v1::GENERATION_STATUS_RUNNING);
   reply->mutable_attached()->set_existing(existing);
+  reply->mutable_attached()->set_last_seq(last_seq);
   reply->mutable_attached()->set_annotation(annotation);
   harness->service.Send(command.link, std::move(response));
 }
@@ -348,16 +348,7 @@ TEST(Responses, AreFoundWithLogprobsIfTheQueryHasThem) {
     ASSERT_TRUE(command && command->request.has_attach()) << query;
     EXPECT_EQ(command->request.attach().after_seq(), 0u);
     // It runs, and has a seq of 2: the answer waits for no more than that.
-    v1::LinkResponse response;
-    auto* reply = response.add_replies();
-    reply->set_attachment(command->attachment());
-    reply->mutable_attached()->set_generation_id(kGen);
-    reply->mutable_attached()->set_model("fake");
-    reply->mutable_attached()->set_status(v1::GENERATION_STATUS_RUNNING);
-    reply->mutable_attached()->set_existing(true);
-    reply->mutable_attached()->set_last_seq(2);
-    reply->mutable_attached()->set_annotation(annotation);
-    harness.service.Send(command->link, std::move(response));
+    Attach(&harness, *command, annotation, true, 2);
     harness.service.SendEvents(*command, {events[0], events[1]});
     const std::string part = R"({"type":"output_text","text":"Hel","annotations":[],"logprobs":[)" + kHel + "]}";
     EXPECT_EQ(client->ReadResponse()->body, WithTop(Response({.output = Item("in_progress", part)}))) << query;
@@ -397,111 +388,6 @@ TEST(Responses, OthersGenerationsAreNone) {
   for (const char* query : {"?stream=1", "?starting_after=3", "?stream=true&starting_after=-1",
                             "?stream=true&starting_after=99999999999999999999", "?stream=true&starting_after="}) {
     EXPECT_EQ(harness.Ask("GET", kOne + query).head.status, 400) << query;
-  }
-}
-
-TEST(ResponsesRequest, ReadsItsFields) {
-  const auto result = ParseResponsesRequest(
-      R"({"model":"m","instructions":"i","input":[{"role":"user","content":"a"},
-          {"type":"message","role":"assistant","content":[{"type":"output_text","text":"b"},{"type":"output_text","text":"c"}]}],
-          "text":{"format":{"type":"json_schema","name":"n","schema":{"z":1,"a":2}}},"include":["x"],"tools":[],
-          "previous_response_id":null,"truncation":"auto","reasoning":{},"made_up":1})");
-  ASSERT_TRUE(result.ok()) << result.status();
-  ASSERT_EQ(result->request.messages_size(), 3);
-  EXPECT_EQ(result->request.messages(0).role(), v1::CHAT_ROLE_SYSTEM);
-  EXPECT_EQ(result->request.messages(2).content(), "bc");
-  EXPECT_EQ(result->request.output_format().json_schema(), R"({"z":1,"a":2})");
-  const auto echo = ResponseEcho::FromAnnotation(result->request.annotation());
-  ASSERT_TRUE(echo.ok()) << echo.status();
-  EXPECT_EQ(echo->instructions, "\"i\"");
-  EXPECT_EQ(echo->top_logprobs, "");
-  EXPECT_FALSE(result->request.has_top_logprobs());
-  EXPECT_TRUE(echo->store && !echo->background);
-}
-
-TEST(ResponsesRequest, ReadsWhichLogprobsAreWanted) {
-  const std::string include = R"(,"include":["reasoning.encrypted_content","message.output_text.logprobs"])";
-  for (const auto& [more, top] : std::vector<std::pair<std::string, uint32_t>>{
-           {include, 0}, {include + R"(,"top_logprobs":null)", 0}, {include + R"(,"top_logprobs":20)", 20}}) {
-    const auto result = ParseResponsesRequest(Body(more));
-    ASSERT_TRUE(result.ok()) << result.status();
-    ASSERT_TRUE(result->request.has_top_logprobs()) << more;
-    EXPECT_EQ(result->request.top_logprobs(), top);
-    EXPECT_EQ(ResponseEcho::FromAnnotation(result->request.annotation())->top_logprobs, std::to_string(top));
-  }
-  const auto without = ParseResponsesRequest(Body(R"(,"top_logprobs":0)"));
-  ASSERT_TRUE(without.ok()) << without.status();
-  EXPECT_FALSE(without->request.has_top_logprobs());
-}
-
-TEST(ResponsesRequest, LeavesLongInstructionsOutOfTheEcho) {
-  const auto result =
-      ParseResponsesRequest(R"({"model":"m","input":"x","instructions":")" + std::string(20'000, 'i') + "\"}");
-  ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_EQ(result->request.messages(0).content().size(), 20'000u);
-  EXPECT_LE(result->request.annotation().size(), size_t{16 << 10});
-}
-
-TEST(ResponsesRequest, RefusesBadFieldsInOpenAisShape) {
-  struct Row {
-    std::string fields;
-    std::string param;
-    std::string code = "";
-  };
-  std::string big;
-  for (int i = 0; i < 16; ++i)
-    big += (i ? ",\"k" : "\"k") + std::to_string(i) + "\":\"" + [] {
-      std::string text;
-      for (int j = 0; j < 512; ++j) text += "\\u0001";
-      return text;
-    }() + "\"";
-  const std::vector<Row> rows = {
-      {R"("model":1)", "model"},
-      {R"("input":null)", "input"},
-      {R"("input":"")", "input"},
-      {R"("input":{})", "input"},
-      {R"("input":[])", "input"},
-      {R"("input":[1])", "input[0]"},
-      {R"("input":[{"role":"user"}])", "input[0].content"},
-      {R"("input":[{"role":"user","content":[{"type":"input_image"}]}])", "input[0].content"},
-      {R"("input":[{"role":"x","content":"a"}])", "input[0].role"},
-      {R"("input":[{"type":"function_call_output","output":"x"}])", "input[0].type", "unsupported_parameter"},
-      {R"("instructions":5)", "instructions"},
-      {R"("stream":"true")", "stream"},
-      {R"("background":1)", "background"},
-      {R"("store":"no")", "store"},
-      {R"("background":true,"store":false)", "store"},
-      {R"("max_output_tokens":0)", "max_output_tokens"},
-      {R"("max_output_tokens":1e99)", "max_output_tokens"},
-      {R"("temperature":3)", "temperature"},
-      {R"("top_p":2)", "top_p"},
-      {R"("metadata":[])", "metadata"},
-      {R"("metadata":{"k":1})", "metadata.k"},
-      {"\"metadata\":{" + big + "}", "metadata"},
-      {R"("text":"x")", "text"},
-      {R"("text":{"format":{"type":"yaml"}})", "text.format"},
-      {R"("text":{"format":{"type":"json_schema"}})", "text.format"},
-      {R"("include":"x")", "include"},
-      {R"("top_logprobs":2)", "top_logprobs"},
-      {R"("top_logprobs":2,"include":["file_search_call.results"])", "top_logprobs"},
-      {R"("top_logprobs":21,"include":["message.output_text.logprobs"])", "top_logprobs"},
-      {R"("top_logprobs":-1,"include":["message.output_text.logprobs"])", "top_logprobs"},
-      {R"("top_logprobs":"2","include":["message.output_text.logprobs"])", "top_logprobs"},
-      {R"("tools":[{}])", "tools", "unsupported_parameter"},
-      {R"("previous_response_id":"resp_x")", "previous_response_id", "unsupported_parameter"},
-      {R"("conversation":{"id":"x"})", "conversation", "unsupported_parameter"},
-      {R"("prompt":{"id":"x"})", "prompt", "unsupported_parameter"},
-  };
-  for (const Row& row : rows) {
-    std::string body = "{";
-    if (row.fields.find("\"model\":") == std::string::npos) body += R"("model":"m",)";
-    if (row.fields.find("\"input\":") == std::string::npos) body += R"("input":"hi",)";
-    const auto request = ParseResponsesRequest(body + row.fields + "}");
-    ASSERT_FALSE(request.ok()) << row.fields.substr(0, 100);
-    const bridge::HttpError error = OpenAiErrorOf(request.status(), OpenAiApi::kResponses);
-    EXPECT_EQ(error.status, 400) << row.fields.substr(0, 100);
-    EXPECT_EQ(error.param, row.param) << row.fields.substr(0, 100);
-    EXPECT_EQ(error.code, row.code) << row.fields.substr(0, 100);
   }
 }
 
