@@ -14,6 +14,7 @@
 #include "bridges/common/net.h"
 #include "bridges/common/subscription.h"
 #include "runnel/v1/inference.pb.h"
+#include "services/base/arena_message.h"
 
 namespace runnel::bridge {
 
@@ -111,8 +112,10 @@ class Link {
   std::vector<uint32_t> free_;
   size_t taken_ = 0;
   uint32_t max_attachments_ = 0;
-  std::string id_prefix_;                                   // with `gen_`; empty: the service does not say
-  std::vector<std::unique_ptr<v1::LinkResponse>> batches_;  // being handled
+  std::string id_prefix_;  // with `gen_`; empty: the service does not say
+  std::vector<std::unique_ptr<base::ArenaMessage<v1::LinkResponse>>> batches_;  // being handled
+  bool flush_each_ = false;   // each reader as soon as the next one's events begin
+  uint32_t last_number_ = 0;  // of the event handled last
   size_t read_pauses_counted_ = 0;
   bool connected_ = false;
   bool failed_ = false;

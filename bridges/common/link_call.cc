@@ -10,9 +10,8 @@
 namespace runnel::bridge {
 namespace {
 
-// Batches kept for reuse. What is larger than this is let go, so that one replay does not hold memory for ever.
+// Batches kept for reuse, each with its first block only.
 constexpr size_t kMaxUnused = 4;
-constexpr int kMaxUnusedEvents = 4096;
 
 }  // namespace
 
@@ -25,8 +24,8 @@ std::shared_ptr<LinkCall> LinkCall::Start(Link* link, net::io_context* io, GrpcS
   {
     base::MutexLock lock(&call->mu_);
     call->self_ = call;
-    call->reading_ = std::make_unique<v1::LinkResponse>();
-    first = call->reading_.get();
+    call->reading_ = std::make_unique<Batch>();
+    first = call->reading_->get();
   }
   call->StartRead(first);
   call->StartCall();
@@ -70,7 +69,7 @@ void LinkCall::TakeBatches(Batches* batches) {
     read_paused_ = false;
     ++ops_;
     reading_ = NewBatchLocked();
-    next = reading_.get();
+    next = reading_->get();
   }
   ++read_pauses_;
   StartRead(next);
@@ -81,7 +80,6 @@ void LinkCall::Recycle(Batches* batches) {
   base::MutexLock lock(&mu_);
   for (auto& batch : *batches) {
     if (unused_.size() >= kMaxUnused) break;
-    if (batch->events_size() > kMaxUnusedEvents) continue;
     batch->Clear();
     unused_.push_back(std::move(batch));
   }
@@ -101,7 +99,7 @@ void LinkCall::OnReadDone(bool ok) {
       read_paused_ = inbox_.size() >= backlog_;
       if (!read_paused_ && !dead_) {
         reading_ = NewBatchLocked();
-        next = reading_.get();
+        next = reading_->get();
       }
     } else {
       dead_ = true;
@@ -159,9 +157,9 @@ void LinkCall::WaitDone() {
   while (!done_->done) done_->set.Wait(&done_->mu);
 }
 
-std::unique_ptr<v1::LinkResponse> LinkCall::NewBatchLocked() {
-  if (unused_.empty()) return std::make_unique<v1::LinkResponse>();
-  std::unique_ptr<v1::LinkResponse> batch = std::move(unused_.back());
+std::unique_ptr<LinkCall::Batch> LinkCall::NewBatchLocked() {
+  if (unused_.empty()) return std::make_unique<Batch>();
+  std::unique_ptr<Batch> batch = std::move(unused_.back());
   unused_.pop_back();
   return batch;
 }

@@ -8,6 +8,7 @@
 #include "bridges/common/grpc_stub.h"
 #include "bridges/common/net.h"
 #include "runnel/v1/inference.pb.h"
+#include "services/base/arena_message.h"
 #include "services/base/mutex.h"
 
 namespace runnel::bridge {
@@ -22,7 +23,8 @@ class Link;
 class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkResponse>,
                        public std::enable_shared_from_this<LinkCall> {
  public:
-  using Batches = std::vector<std::unique_ptr<v1::LinkResponse>>;
+  using Batch = base::ArenaMessage<v1::LinkResponse>;
+  using Batches = std::vector<std::unique_ptr<Batch>>;
 
   // Posts link->OnBatches() to `io` when batches have come and no such post is under way, and link->OnCallDone() as the
   // last of its posts. Both must live until the latter or until `io` has stopped and OnDone has come (WaitDone).
@@ -56,7 +58,7 @@ class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkR
   void OnWriteDone(bool ok) override EXCLUDES(mu_);
   void OnDone(const grpc::Status& status) override EXCLUDES(mu_);
 
-  std::unique_ptr<v1::LinkResponse> NewBatchLocked() REQUIRES(mu_);
+  std::unique_ptr<Batch> NewBatchLocked() REQUIRES(mu_);
   // True if the caller has to RemoveHold after unlocking.
   bool TakeHoldLocked() REQUIRES(mu_);
   void EndOp() EXCLUDES(mu_);
@@ -69,7 +71,7 @@ class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkR
   size_t read_pauses_ = 0;  // of the io thread
 
   // Of the one read and the one write. `reading_` changes hands under mu_.
-  std::unique_ptr<v1::LinkResponse> reading_;
+  std::unique_ptr<Batch> reading_;
   v1::LinkRequest writing_;
 
   base::Mutex mu_;

@@ -223,9 +223,9 @@ void LinkReactor::MaybeWrite() {
   std::vector<std::shared_ptr<Attachment>> round;
   while (TakeRound(&round)) {
     FillBatch(std::move(round));
-    if (response_.has_hello() || response_.going_away() || response_.replies_size() > 0 || response_.events_size() > 0) {
+    if (response_->has_hello() || response_->going_away() || response_->replies_size() > 0 || response_->events_size() > 0) {
       HandOver();
-      StartWrite(&response_);
+      StartWrite(response_.get());
       return;
     }
     // Its news had been sent with an earlier batch.
@@ -246,13 +246,13 @@ bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round) {
   write_in_flight_ = true;
   response_.Clear();
   if (std::exchange(hello_due_, false)) {
-    response_.mutable_hello()->set_replica(options_->replica);
-    response_.mutable_hello()->set_id_prefix(manager_->id_prefix());
-    response_.mutable_hello()->set_max_attachments(options_->max_attachments);
-    response_.mutable_hello()->mutable_retention()->set_seconds(absl::ToInt64Seconds(manager_->retention()));
+    response_->mutable_hello()->set_replica(options_->replica);
+    response_->mutable_hello()->set_id_prefix(manager_->id_prefix());
+    response_->mutable_hello()->set_max_attachments(options_->max_attachments);
+    response_->mutable_hello()->mutable_retention()->set_seconds(absl::ToInt64Seconds(manager_->retention()));
   }
-  response_.set_going_away(std::exchange(going_away_due_, false));
-  for (v1::LinkReply& reply : replies_) *response_.add_replies() = std::move(reply);
+  response_->set_going_away(std::exchange(going_away_due_, false));
+  for (v1::LinkReply& reply : replies_) *response_->add_replies() = std::move(reply);
   replies_.clear();
   for (auto& attachment : news_) {
     // From here on an append marks it again, so what the reading that follows does not see is news.
@@ -297,7 +297,7 @@ size_t LinkReactor::FillFrom(const std::shared_ptr<Attachment>& attachment, size
   for (Event& event : scratch_) {
     if (const auto* delta = std::get_if<Delta>(&event.payload)) bytes += ContentBytes(*delta);
     bytes += kEventOverheadBytes;
-    v1::LinkEvent* out = response_.add_events();
+    v1::LinkEvent* out = response_->add_events();
     out->set_attachment(attachment->number());
     EventToProto(std::move(event), out->mutable_event());
   }

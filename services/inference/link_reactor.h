@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runnel/v1/inference.pb.h"
+#include "services/base/arena_message.h"
 #include "services/base/mutex.h"
 #include "services/inference/generation_manager.h"
 #include "services/inference/live_streams.h"
@@ -92,7 +93,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
 
   // Of the one read, and of the one write and who fills it.
   v1::LinkRequest request_;
-  v1::LinkResponse response_;
+  base::ArenaMessage<v1::LinkResponse> response_;
   std::vector<Event> scratch_;
 
   base::Mutex mu_;
