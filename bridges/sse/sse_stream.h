@@ -98,6 +98,8 @@ class SseStream final : public bridge::Task,
   // Everything made so far is the last; `complete` if the client may take it for the end.
   void EndWith(bool complete);
 
+  // Gives an empty stream a buffer, until all of it is written.
+  void BorrowBuffer();
   void OpenChunk();
   void CloseChunk();
   size_t pending() const { return out_.size() - sent_; }
