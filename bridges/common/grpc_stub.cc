@@ -1,8 +1,11 @@
 #include "bridges/common/grpc_stub.h"
 
+#include <utility>
+
 namespace runnel::bridge {
 
-std::shared_ptr<GrpcStub> ConnectTo(const std::string& address, absl::Duration keepalive) {
+std::shared_ptr<GrpcStub> ConnectTo(const std::string& address, absl::Duration keepalive,
+                                    std::shared_ptr<GrpcPoller> poller) {
   grpc::ChannelArguments arguments;
   const auto keepalive_ms = static_cast<int>(absl::ToInt64Milliseconds(keepalive));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive_ms);
@@ -18,6 +21,7 @@ std::shared_ptr<GrpcStub> ConnectTo(const std::string& address, absl::Duration k
   // Bridges of one process, as in tests, must not share a connection through gRPC's pool.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   auto stub = std::make_shared<GrpcStub>();
+  stub->poller = std::move(poller);
   stub->address = address;
   stub->channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
   stub->stub = v1::InferenceService::NewStub(stub->channel);

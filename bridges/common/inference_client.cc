@@ -35,15 +35,16 @@ struct InferenceClient::Calls {
 
 namespace {
 
-using Async = v1::InferenceService::StubInterface::async_interface;
+using Stub = v1::InferenceService::Stub;
 
 template <typename Request, typename Response>
-using Method = void (Async::*)(grpc::ClientContext*, const Request*, Response*, grpc::ClientUnaryReactor*);
+using Method = std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> (Stub::*)(grpc::ClientContext*, const Request&,
+                                                                                    grpc::CompletionQueue*);
 
-// One call. `convert` makes the result of an OK response. From Start to OnDone it owns itself; then it goes to the io
-// thread, where it ends: it holds the channel, which no thread of gRPC's may let go of last.
+// One call. `convert` makes the result of an OK response. From Start to OnComplete it owns itself; then it goes to the
+// io thread, where it ends: it holds the channel, which the poller may not let go of last.
 template <typename Result, typename Request, typename Response, typename Calls>
-class UnaryCall final : public grpc::ClientUnaryReactor {
+class UnaryCall final : public GrpcTag {
  public:
   using Convert = Result (*)(Response response);
   using Done = InferenceClient::Callback<Result>;
@@ -58,15 +59,14 @@ class UnaryCall final : public grpc::ClientUnaryReactor {
     }
     stub_ = std::move(stub);
     context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
-    (stub_->stub->async()->*method)(&context_, &request_, &response_, this);
-    // What gRPC's own locks order after this, ThreadSanitizer cannot see.
-    { base::MutexLock lock(&mu_); }
-    StartCall();
+    // Until the lock is gone nothing is let go of, however soon the call is over.
+    base::MutexLock lock(&mu_);
+    reader_ = (stub_->stub.get()->*method)(&context_, request_, stub_->poller->queue());
+    reader_->Finish(&response_, &status_, this);
   }
 
-  void OnDone(const grpc::Status& status) override {
+  void OnComplete(bool) override {
     { base::MutexLock lock(&mu_); }
-    status_ = base::FromGrpcStatus(status);
     const std::shared_ptr<Calls> calls = calls_;
     grpc::ClientContext* const context = &context_;
     net::post(*io_, [self = std::unique_ptr<UnaryCall>(this)] { self->Finish(); });
@@ -75,7 +75,7 @@ class UnaryCall final : public grpc::ClientUnaryReactor {
 
  private:
   void Finish() {
-    if (!status_.ok()) return done_(status_);
+    if (!status_.ok()) return done_(base::FromGrpcStatus(status_));
     done_(convert_(std::move(response_)));
   }
 
@@ -87,7 +87,8 @@ class UnaryCall final : public grpc::ClientUnaryReactor {
   grpc::ClientContext context_;
   Request request_;
   Response response_;
-  absl::Status status_;
+  grpc::Status status_;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> reader_;
   const Done done_;
 };
 
@@ -135,27 +136,27 @@ void InferenceClient::Shutdown() {
 void InferenceClient::GetGeneration(IoThread* thread, std::string id, std::string principal,
                                     Callback<v1::Generation> done) {
   Begin(thread, id, calls_, rpc_timeout_, ById<v1::GetGenerationRequest>(id, std::move(principal)),
-        Method<v1::GetGenerationRequest, v1::GetGenerationResponse>(&Async::GetGeneration), &TakeGeneration,
+        Method<v1::GetGenerationRequest, v1::GetGenerationResponse>(&Stub::AsyncGetGeneration), &TakeGeneration,
         std::move(done));
 }
 
 void InferenceClient::CancelGeneration(IoThread* thread, std::string id, std::string principal,
                                        Callback<v1::CancelGenerationResponse> done) {
   Begin(thread, id, calls_, rpc_timeout_, ById<v1::CancelGenerationRequest>(id, std::move(principal)),
-        Method<v1::CancelGenerationRequest, v1::CancelGenerationResponse>(&Async::CancelGeneration),
+        Method<v1::CancelGenerationRequest, v1::CancelGenerationResponse>(&Stub::AsyncCancelGeneration),
         &Same<v1::CancelGenerationResponse>, std::move(done));
 }
 
 void InferenceClient::DeleteGeneration(IoThread* thread, std::string id, std::string principal,
                                        Callback<v1::DeleteGenerationResponse> done) {
   Begin(thread, id, calls_, rpc_timeout_, ById<v1::DeleteGenerationRequest>(id, std::move(principal)),
-        Method<v1::DeleteGenerationRequest, v1::DeleteGenerationResponse>(&Async::DeleteGeneration),
+        Method<v1::DeleteGenerationRequest, v1::DeleteGenerationResponse>(&Stub::AsyncDeleteGeneration),
         &Same<v1::DeleteGenerationResponse>, std::move(done));
 }
 
 void InferenceClient::ListModels(IoThread* thread, Callback<v1::ListModelsResponse> done) {
   Begin(thread, "", calls_, rpc_timeout_, v1::ListModelsRequest(),
-        Method<v1::ListModelsRequest, v1::ListModelsResponse>(&Async::ListModels), &Same<v1::ListModelsResponse>,
+        Method<v1::ListModelsRequest, v1::ListModelsResponse>(&Stub::AsyncListModels), &Same<v1::ListModelsResponse>,
         std::move(done));
 }
 

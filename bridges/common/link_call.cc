@@ -18,34 +18,20 @@ constexpr size_t kMaxUnused = 4;
 std::shared_ptr<LinkCall> LinkCall::Start(Link* link, net::io_context* io, GrpcStub* stub, size_t backlog) {
   std::shared_ptr<LinkCall> call(new LinkCall(link, io, backlog));
   call->context_.set_wait_for_ready(false);
-  stub->stub->async()->Link(&call->context_, call.get());
-  call->AddHold();
-  v1::LinkResponse* first = nullptr;
-  {
-    base::MutexLock lock(&call->mu_);
-    call->self_ = call;
-    call->reading_ = std::make_unique<Batch>();
-    first = call->reading_->get();
-  }
-  call->StartRead(first);
-  call->StartCall();
+  base::MutexLock lock(&call->mu_);
+  call->self_ = call;
+  call->stream_ = stub->stub->PrepareAsyncLink(&call->context_, stub->poller->queue());
+  call->stream_->StartCall(&call->started_);
   return call;
 }
 
+// ------------------------------------------------------------------------------------------------- of the io thread
+
 void LinkCall::Send(v1::LinkRequest command) {
-  {
-    base::MutexLock lock(&mu_);
-    if (dead_) return;
-    if (write_in_flight_) {
-      outbox_.push_back(std::move(command));
-      return;
-    }
-    write_in_flight_ = true;
-    ++ops_;
-    writing_ = std::move(command);
-  }
-  StartWrite(&writing_);
-  EndOp();
+  base::MutexLock lock(&mu_);
+  if (dead_) return;
+  outbox_.push_back(std::move(command));
+  if (!write_in_flight_) WriteLocked();
 }
 
 bool LinkCall::Withdraw(uint32_t number) {
@@ -60,20 +46,13 @@ bool LinkCall::Withdraw(uint32_t number) {
 }
 
 void LinkCall::TakeBatches(Batches* batches) {
-  v1::LinkResponse* next = nullptr;
-  {
-    base::MutexLock lock(&mu_);
-    posted_ = false;
-    batches->swap(inbox_);
-    if (!read_paused_ || dead_) return;
-    read_paused_ = false;
-    ++ops_;
-    reading_ = NewBatchLocked();
-    next = reading_->get();
-  }
+  base::MutexLock lock(&mu_);
+  posted_ = false;
+  batches->swap(inbox_);
+  if (!read_paused_ || dead_) return;
+  read_paused_ = false;
   ++read_pauses_;
-  StartRead(next);
-  EndOp();
+  ReadLocked();
 }
 
 void LinkCall::Recycle(Batches* batches) {
@@ -87,69 +66,12 @@ void LinkCall::Recycle(Batches* batches) {
   batches->clear();
 }
 
-void LinkCall::OnReadDone(bool ok) {
-  bool post = false;
-  bool remove_hold = false;
-  v1::LinkResponse* next = nullptr;
-  {
-    base::MutexLock lock(&mu_);
-    if (ok) {
-      inbox_.push_back(std::move(reading_));
-      post = !std::exchange(posted_, true);
-      read_paused_ = inbox_.size() >= backlog_;
-      if (!read_paused_ && !dead_) {
-        reading_ = NewBatchLocked();
-        next = reading_->get();
-      }
-    } else {
-      dead_ = true;
-      remove_hold = TakeHoldLocked();
-    }
-  }
-  if (next != nullptr) StartRead(next);
-  if (post) net::post(*io_, [link = link_] { link->OnBatches(); });
-  if (remove_hold) RemoveHold();
-}
-
-void LinkCall::OnWriteDone(bool ok) {
-  {
-    base::MutexLock lock(&mu_);
-    // The read will tell how the call ended; until then commands only wait.
-    if (!ok || dead_) return;
-    if (outbox_.empty()) {
-      write_in_flight_ = false;
-      return;
-    }
-    writing_ = std::move(outbox_.front());
-    outbox_.pop_front();
-  }
-  StartWrite(&writing_);
-}
-
-void LinkCall::OnDone(const grpc::Status& status) {
-  base::MutexLock lock(&mu_);
-  std::shared_ptr<LinkCall> self = std::move(self_);
-  const std::shared_ptr<DoneFlag> done = done_;
-  lock.Release();
-  // The call goes to the io thread with its context, which holds the channel: a channel that is let go of last on a
-  // thread of gRPC would wait there for that very thread.
-  net::post(*io_, [link = link_, call = std::move(self), error = base::FromGrpcStatus(status)] {
-    link->OnCallDone(call.get(), error);
-  });
-  base::MutexLock done_lock(&done->mu);
-  done->done = true;
-  done->set.NotifyAll();
-}
-
 void LinkCall::Cancel() {
   context_.TryCancel();
-  bool remove_hold = false;
-  {
-    base::MutexLock lock(&mu_);
-    dead_ = true;
-    remove_hold = TakeHoldLocked();
-  }
-  if (remove_hold) RemoveHold();
+  base::MutexLock lock(&mu_);
+  dead_ = true;
+  // Else what is in flight fails, and ends the call.
+  if (read_paused_) FinishLocked();
 }
 
 void LinkCall::WaitDone() {
@@ -157,23 +79,90 @@ void LinkCall::WaitDone() {
   while (!done_->done) done_->set.Wait(&done_->mu);
 }
 
-std::unique_ptr<LinkCall::Batch> LinkCall::NewBatchLocked() {
-  if (unused_.empty()) return std::make_unique<Batch>();
-  std::unique_ptr<Batch> batch = std::move(unused_.back());
-  unused_.pop_back();
-  return batch;
-}
+// ------------------------------------------------------------------------------------------------- of the poller
 
-bool LinkCall::TakeHoldLocked() { return dead_ && ops_ == 0 && !std::exchange(hold_taken_, true); }
-
-void LinkCall::EndOp() {
-  bool remove_hold = false;
+void LinkCall::OnStarted(bool ok) {
   {
     base::MutexLock lock(&mu_);
-    --ops_;
-    remove_hold = TakeHoldLocked();
+    if (ok && !dead_) {
+      ReadLocked();
+    } else {
+      FinishLocked();
+    }
   }
-  if (remove_hold) RemoveHold();
+  OnWritten(ok);
+}
+
+void LinkCall::OnRead(bool ok) {
+  base::MutexLock lock(&mu_);
+  if (!ok) return FinishLocked();
+  inbox_.push_back(std::move(reading_));
+  const bool post = !std::exchange(posted_, true);
+  if (dead_) {
+    FinishLocked();
+  } else if (inbox_.size() >= backlog_) {
+    read_paused_ = true;
+  } else {
+    ReadLocked();
+  }
+  lock.Release();
+  if (post) net::post(*io_, [link = link_] { link->OnBatches(); });
+}
+
+void LinkCall::OnWritten(bool ok) {
+  {
+    base::MutexLock lock(&mu_);
+    write_in_flight_ = false;
+    // The read will tell how the call ended; until then commands only wait.
+    if (ok && !dead_ && !outbox_.empty()) WriteLocked();
+  }
+  MaybeEnd();
+}
+
+void LinkCall::OnFinished(bool) {
+  {
+    base::MutexLock lock(&mu_);
+    finish_done_ = true;
+  }
+  MaybeEnd();
+}
+
+void LinkCall::MaybeEnd() {
+  base::MutexLock lock(&mu_);
+  if (!finish_done_ || write_in_flight_) return;
+  std::shared_ptr<LinkCall> self = std::move(self_);
+  const std::shared_ptr<DoneFlag> done = done_;
+  absl::Status status = base::FromGrpcStatus(status_);
+  lock.Release();
+  // The call goes to the io thread with its context, which holds the channel: the poller may not let go of that last.
+  net::post(*io_, [link = link_, call = std::move(self), error = std::move(status)] {
+    link->OnCallDone(call.get(), error);
+  });
+  base::MutexLock done_lock(&done->mu);
+  done->done = true;
+  done->set.NotifyAll();
+}
+
+void LinkCall::ReadLocked() {
+  if (unused_.empty()) {
+    reading_ = std::make_unique<Batch>();
+  } else {
+    reading_ = std::move(unused_.back());
+    unused_.pop_back();
+  }
+  stream_->Read(reading_->get(), &read_);
+}
+
+void LinkCall::WriteLocked() {
+  write_in_flight_ = true;
+  writing_ = std::move(outbox_.front());
+  outbox_.pop_front();
+  stream_->Write(writing_, &written_);
+}
+
+void LinkCall::FinishLocked() {
+  dead_ = true;
+  if (!std::exchange(finish_started_, true)) stream_->Finish(&status_, &finished_);
 }
 
 }  // namespace runnel::bridge

@@ -15,19 +15,15 @@ namespace runnel::bridge {
 
 class Link;
 
-// One Link RPC: the boxes between gRPC's threads and the io thread. At most one read and one write are in flight. It
-// keeps itself alive from Start until OnDone.
-//
-// gRPC frees a call once its reactions and its holds are over, so whatever the io thread starts must be under the hold:
-// `ops_` counts what it is just starting, and the hold goes when the call is dead and that is zero.
-class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkResponse>,
-                       public std::enable_shared_from_this<LinkCall> {
+// One Link RPC: the boxes between the poller's thread and the io thread. At most one read and one write are in flight.
+// It keeps itself alive from Start until all its operations are over.
+class LinkCall final : public std::enable_shared_from_this<LinkCall> {
  public:
   using Batch = base::ArenaMessage<v1::LinkResponse>;
   using Batches = std::vector<std::unique_ptr<Batch>>;
 
   // Posts link->OnBatches() to `io` when batches have come and no such post is under way, and link->OnCallDone() as the
-  // last of its posts. Both must live until the latter or until `io` has stopped and OnDone has come (WaitDone).
+  // last of its posts. Both must live until the latter or until `io` has stopped and WaitDone has returned.
   static std::shared_ptr<LinkCall> Start(Link* link, net::io_context* io, GrpcStub* stub, size_t backlog);
 
   // Of the io thread.
@@ -41,10 +37,20 @@ class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkR
 
   // Any thread.
   void Cancel() EXCLUDES(mu_);
-  // Returns when no thread of gRPC uses the call any more. Not on one of them.
+  // Returns when the poller uses the call no more. Not on its thread.
   void WaitDone();
 
  private:
+  // An operation of the call, by what is to be done after it.
+  class Tag final : public GrpcTag {
+   public:
+    Tag(LinkCall* call, void (LinkCall::*then)(bool ok)) : call_(call), then_(then) {}
+    void OnComplete(bool ok) override { (call_->*then_)(ok); }
+
+   private:
+    LinkCall* const call_;
+    void (LinkCall::*const then_)(bool ok);
+  };
   // Apart from the call, so that it can be set once nothing holds the call but the io thread.
   struct DoneFlag {
     base::Mutex mu;
@@ -54,37 +60,43 @@ class LinkCall final : public grpc::ClientBidiReactor<v1::LinkRequest, v1::LinkR
 
   LinkCall(Link* link, net::io_context* io, size_t backlog) : link_(link), io_(io), backlog_(backlog) {}
 
-  void OnReadDone(bool ok) override EXCLUDES(mu_);
-  void OnWriteDone(bool ok) override EXCLUDES(mu_);
-  void OnDone(const grpc::Status& status) override EXCLUDES(mu_);
+  // Of the poller's thread.
+  void OnStarted(bool ok) EXCLUDES(mu_);
+  void OnRead(bool ok) EXCLUDES(mu_);
+  void OnWritten(bool ok) EXCLUDES(mu_);
+  void OnFinished(bool ok) EXCLUDES(mu_);
+  void MaybeEnd() EXCLUDES(mu_);
 
-  std::unique_ptr<Batch> NewBatchLocked() REQUIRES(mu_);
-  // True if the caller has to RemoveHold after unlocking.
-  bool TakeHoldLocked() REQUIRES(mu_);
-  void EndOp() EXCLUDES(mu_);
+  void ReadLocked() REQUIRES(mu_);
+  void WriteLocked() REQUIRES(mu_);
+  void FinishLocked() REQUIRES(mu_);
 
   Link* const link_;
   net::io_context* const io_;
   const size_t backlog_;
   grpc::ClientContext context_;
+  Tag started_{this, &LinkCall::OnStarted};
+  Tag read_{this, &LinkCall::OnRead};
+  Tag written_{this, &LinkCall::OnWritten};
+  Tag finished_{this, &LinkCall::OnFinished};
   const std::shared_ptr<DoneFlag> done_ = std::make_shared<DoneFlag>();
   size_t read_pauses_ = 0;  // of the io thread
 
-  // Of the one read and the one write. `reading_` changes hands under mu_.
-  std::unique_ptr<Batch> reading_;
-  v1::LinkRequest writing_;
-
   base::Mutex mu_;
   std::shared_ptr<LinkCall> self_ GUARDED_BY(mu_);
+  std::unique_ptr<grpc::ClientAsyncReaderWriterInterface<v1::LinkRequest, v1::LinkResponse>> stream_ GUARDED_BY(mu_);
+  std::unique_ptr<Batch> reading_ GUARDED_BY(mu_);  // of the one read
+  v1::LinkRequest writing_ GUARDED_BY(mu_);         // of the one write
+  grpc::Status status_ GUARDED_BY(mu_);
   Batches inbox_ GUARDED_BY(mu_);
   Batches unused_ GUARDED_BY(mu_);
   std::deque<v1::LinkRequest> outbox_ GUARDED_BY(mu_);
-  int ops_ GUARDED_BY(mu_) = 0;
   bool posted_ GUARDED_BY(mu_) = false;
   bool read_paused_ GUARDED_BY(mu_) = false;
-  bool write_in_flight_ GUARDED_BY(mu_) = false;
-  bool dead_ GUARDED_BY(mu_) = false;
-  bool hold_taken_ GUARDED_BY(mu_) = false;
+  bool write_in_flight_ GUARDED_BY(mu_) = true;  // the start of the call, at first
+  bool dead_ GUARDED_BY(mu_) = false;            // starts nothing but its end
+  bool finish_started_ GUARDED_BY(mu_) = false;
+  bool finish_done_ GUARDED_BY(mu_) = false;
 };
 
 }  // namespace runnel::bridge

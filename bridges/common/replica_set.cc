@@ -60,7 +60,8 @@ absl::StatusOr<std::unique_ptr<ReplicaSet>> ReplicaSet::Create(Options options) 
   return set;
 }
 
-ReplicaSet::ReplicaSet(Options options) : options_(std::move(options)) {}
+ReplicaSet::ReplicaSet(Options options)
+    : options_(std::move(options)), poller_(std::make_shared<GrpcPoller>()) {}
 
 ReplicaSet::~ReplicaSet() { Stop(); }
 
@@ -142,7 +143,7 @@ ReplicaSet::State ReplicaSet::MakeState(uint64_t round) {
   state.round = round;
   for (const std::string& address : addresses) {
     std::shared_ptr<GrpcStub>& stub = stubs_[address];
-    if (stub == nullptr) stub = ConnectTo(address, options_.keepalive);
+    if (stub == nullptr) stub = ConnectTo(address, options_.keepalive, poller_);
     state.replicas.push_back(stub);
   }
   return state;

@@ -14,6 +14,7 @@
 
 namespace runnel::bridge {
 
+class GrpcPoller;
 struct GrpcStub;
 
 // The replicas of the inference service: who they are, as the name service says again and again, and the one
@@ -69,6 +70,7 @@ class ReplicaSet {
   State MakeState(uint64_t round);
 
   const Options options_;
+  const std::shared_ptr<GrpcPoller> poller_;  // of all replicas
   std::vector<std::string> fixed_;
   // Of the thread, once it runs.
   std::vector<Name> names_;
