@@ -38,7 +38,8 @@ namespace {
 using Stub = v1::InferenceService::Stub;
 
 template <typename Request, typename Response>
-using Method = std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> (Stub::*)(grpc::ClientContext*, const Request&,
+using Method = std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> (Stub::*)(grpc::ClientContext*,
+                                                                                    const Request&,
                                                                                     grpc::CompletionQueue*);
 
 // One call. `convert` makes the result of an OK response. From Start to OnComplete it owns itself; then it goes to the

@@ -135,9 +135,8 @@ void LinkCall::MaybeEnd() {
   absl::Status status = base::FromGrpcStatus(status_);
   lock.Release();
   // The call goes to the io thread with its context, which holds the channel: the poller may not let go of that last.
-  net::post(*io_, [link = link_, call = std::move(self), error = std::move(status)] {
-    link->OnCallDone(call.get(), error);
-  });
+  net::post(*io_,
+            [link = link_, call = std::move(self), error = std::move(status)] { link->OnCallDone(call.get(), error); });
   base::MutexLock done_lock(&done->mu);
   done->done = true;
   done->set.NotifyAll();

@@ -60,8 +60,7 @@ absl::StatusOr<std::unique_ptr<ReplicaSet>> ReplicaSet::Create(Options options) 
   return set;
 }
 
-ReplicaSet::ReplicaSet(Options options)
-    : options_(std::move(options)), poller_(std::make_shared<GrpcPoller>()) {}
+ReplicaSet::ReplicaSet(Options options) : options_(std::move(options)), poller_(std::make_shared<GrpcPoller>()) {}
 
 ReplicaSet::~ReplicaSet() { Stop(); }
 

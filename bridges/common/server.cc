@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "services/base/admin_server.h"
+#include "services/base/grpc_runtime.h"
 #include "services/base/logging.h"
 #include "services/base/mutex.h"
 #include "services/base/status_macros.h"
@@ -78,7 +79,7 @@ void Server::Drain() {
 absl::Status RunServer(std::string_view process, const BridgeOptions& options, base::ShutdownSignal* shutdown,
                        base::Metrics* metrics, BridgeMetrics* bridge_metrics, OnAccept on_accept) {
   RETURN_IF_ERROR(base::InitLogging(process, options.log_level));
-  base::RouteGrpcLog();
+  base::SetUpGrpc();
   base::RaiseDescriptorLimit();
   ASSIGN_OR_RETURN(const auto server, Server::Create(options, bridge_metrics, std::move(on_accept)));
   metrics->BeforeExpose([&] { server->threads().SetGauges(bridge_metrics); });

@@ -1,6 +1,5 @@
 #include "services/base/logging.h"
 
-#include <grpc/support/log.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -22,10 +21,6 @@ absl::Status InitLogging(std::string_view process, const std::string& level) {
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));
   return absl::OkStatus();
-}
-
-void RouteGrpcLog() {
-  gpr_set_log_function([](gpr_log_func_args* line) { spdlog::debug("grpc: {}", line->message); });
 }
 
 }  // namespace runnel::base

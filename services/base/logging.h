@@ -11,7 +11,4 @@ namespace runnel::base {
 // keys and cursors' owners are never logged; ids are. `level` is one of trace, debug, info, warn, error, off.
 absl::Status InitLogging(std::string_view process, const std::string& level);
 
-// gRPC's own log goes to spdlog at debug level: what concerns a user, our own lines say.
-void RouteGrpcLog();
-
 }  // namespace runnel::base

@@ -223,7 +223,8 @@ void LinkReactor::MaybeWrite() {
   std::vector<std::shared_ptr<Attachment>> round;
   while (TakeRound(&round)) {
     FillBatch(std::move(round));
-    if (response_->has_hello() || response_->going_away() || response_->replies_size() > 0 || response_->events_size() > 0) {
+    if (response_->has_hello() || response_->going_away() || response_->replies_size() > 0 ||
+        response_->events_size() > 0) {
       HandOver();
       StartWrite(response_.get());
       return;

@@ -100,7 +100,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   std::vector<std::shared_ptr<Attachment>> slots_ GUARDED_BY(mu_);  // by number
   // By number: its last command was answered by `detached` already, so a detach that crosses it is not answered again.
   std::vector<bool> told_detached_ GUARDED_BY(mu_);
-  std::vector<std::shared_ptr<Attachment>> news_ GUARDED_BY(mu_);   // in the order in which they are served
+  std::vector<std::shared_ptr<Attachment>> news_ GUARDED_BY(mu_);  // in the order in which they are served
   std::vector<v1::LinkReply> replies_ GUARDED_BY(mu_);
   bool hello_due_ GUARDED_BY(mu_) = true;
   bool going_away_due_ GUARDED_BY(mu_) = false;

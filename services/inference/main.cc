@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/admin_server.h"
 #include "services/base/flags.h"
+#include "services/base/grpc_runtime.h"
 #include "services/base/logging.h"
 #include "services/base/metrics.h"
 #include "services/base/shutdown.h"
@@ -62,7 +63,7 @@ absl::Status Run() {
   base::ShutdownSignal shutdown;
   ASSIGN_OR_RETURN(const Options options, OptionsFromFlags());
   RETURN_IF_ERROR(base::InitLogging(kProcess, options.log_level));
-  base::RouteGrpcLog();
+  base::SetUpGrpc();
   base::RaiseDescriptorLimit();
 
   base::Metrics metrics;
