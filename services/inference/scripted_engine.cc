@@ -236,8 +236,13 @@ void ScriptedEngine::Stop() {
 
 void ScriptedEngine::Loop() {
   base::MutexLock lock(&mu_);
+  absl::Duration next_step;  // not before
   while (!stopping_) {
     const absl::Duration now = options_.clock->Monotonic();
+    if (now < next_step && !cancel_requested_) {
+      wake_.WaitUntil(&mu_, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(next_step - now));
+      continue;
+    }
     auto due = TakeDueLocked(now);
     if (due.empty()) {
       if (schedule_.empty() || schedule_.begin()->first == absl::InfiniteDuration()) {
@@ -257,6 +262,9 @@ void ScriptedEngine::Loop() {
     for (auto& entry : due) {
       if (entry.mapped()->sink != nullptr) schedule_.insert(std::move(entry));
     }
+    // What falls due while this went on is the next step's, not one of its own; but who is behind is not held up.
+    const bool behind = !schedule_.empty() && schedule_.begin()->first <= now;
+    next_step = behind ? now : now + options_.tick;
   }
   Schedule left = std::move(schedule_);
   schedule_.clear();

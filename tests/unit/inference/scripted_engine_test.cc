@@ -5,6 +5,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <memory>
 #include <string>
@@ -14,6 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "services/base/grpc_status.h"
 #include "services/inference/generation_manager.h"
+#include "services/inference/wake_set.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/wait.h"
 
@@ -328,6 +330,53 @@ TEST(ScriptedEnginePace, FollowsTheClock) {
   EXPECT_TRUE(reaches(12));
   engine.Stop();
   manager.Stop();
+}
+
+// Counts the engine's steps, and lets time pass in the first, as if it took long.
+class SlowSink final : public EventSink, public Flushable, public std::enable_shared_from_this<SlowSink> {
+ public:
+  explicit SlowSink(testing::FakeClock* clock) : clock_(clock) {}
+
+  void Append(uint32_t, std::string_view, Tokens tokens, WakeSet* wake) override {
+    if (tokens_ == 0) clock_->Advance(absl::Milliseconds(5));
+    tokens_ += static_cast<int>(tokens.count);
+    wake->Add(shared_from_this());
+  }
+  void Flush() override { tokens_told_ = tokens_.load(); }
+  void EndChoice(uint32_t, FinishReason, WakeSet*) override {}
+  void EndAll(FinishReason, WakeSet*) override {}
+  void Fail(Failed, WakeSet*) override {}
+  bool cancelled() const override { return false; }
+  void Begin() override {}
+  void SetPromptTokens(uint32_t, uint32_t) override {}
+  void SetPrefillShare(float) override {}
+
+  int tokens_told() const { return tokens_told_; }
+
+ private:
+  testing::FakeClock* const clock_;
+  std::atomic<int> tokens_ = 0;
+  std::atomic<int> tokens_told_ = 0;  // by the flush at the end of a step
+};
+
+TEST(ScriptedEnginePace, LeavesWhatFallsDueWithinAStepToTheNext) {
+  testing::FakeClock clock;
+  ScriptedEngine::Options options;
+  options.clock = &clock;
+  options.tick = absl::Milliseconds(20);
+  options.script.tokens_per_second = 1000;
+  options.script.first_token = absl::ZeroDuration();
+  options.script.tokens = 100;
+  ScriptedEngine engine(options);
+  const auto sink = std::make_shared<SlowSink>(&clock);
+  GenerationRequest request;
+  request.max_tokens = 100;
+  engine.Start(*engine.Prepare(request), sink);
+  ASSERT_TRUE(WaitUntil([&] { return sink->tokens_told() == 1; }));
+  clock.Advance(absl::Milliseconds(15));  // with the 5 of the first step, to the next tick
+  ASSERT_TRUE(WaitUntil([&] { return sink->tokens_told() > 1; }));
+  EXPECT_EQ(sink->tokens_told(), 21);
+  engine.Stop();
 }
 
 TEST(ScriptedEnginePace, StepsGenerationsOfOnePaceTogether) {
