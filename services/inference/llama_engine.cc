@@ -24,7 +24,8 @@ namespace {
 // Exact: a row's result depends on the tokens before it and on nothing else, bit for bit (measured with llama.cpp 0.5.0
 // on x86-64). Three things would change the order in which floats are added up, and so the last bits:
 // - From 64 rows on, attention is computed in tiles.
-// - The attention of a single row is split among threads.
+// - The attention of a single row is split among threads. So it is decoded in a pair, with a second row for nothing,
+//   by all threads; where that cannot be, by one.
 // - In a pool of cells a sequence's tokens lie where there was room, after some time not in their order. Logits were
 //   seen to differ by 0.5. So each sequence has its own part.
 constexpr uint32_t kExactRows = 60;
@@ -174,6 +175,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
   memory.pooled = !options.exact;
   memory.threads = options.threads > 0 ? options.threads : std::max(1u, cores - 1);
   memory.threads_one_row = options.exact ? 1 : memory.threads;
+  memory.pair_single_rows = options.exact && memory.threads > 1;
   ASSIGN_OR_RETURN(auto context, LlamaContext::Create(model, memory));
 
   const bool exact = options.exact && IsExact(*model, context.get());

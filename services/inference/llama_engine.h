@@ -25,7 +25,7 @@ struct LlamaOptions {
   // The same request and seed give the same text, whatever else is decoded at the time and whatever was before, on one
   // kind of machine with one build. Tried at the start, and a warning logged if it does not hold: it does for
   // quantised models on CPUs. Without it texts differ now and then, where two tokens are about as likely; prompts are
-  // read faster, and a single answer is decoded by all threads. See llama_engine.cc.
+  // read faster, and so is a single answer. See llama_engine.cc.
   bool exact = true;
   // Only if not exact: KV cache in tokens, for all choices together. 0: sequences * context, so that nothing ever waits
   // for it. With less, a generation waits until there is room for its prompt and `reserve_tokens` of its answer (or

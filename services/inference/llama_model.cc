@@ -267,17 +267,18 @@ absl::StatusOr<std::unique_ptr<LlamaContext>> LlamaContext::Create(std::shared_p
     return absl::ResourceExhaustedError(
         absl::StrCat("llama.cpp cannot make a context of ", options.cells, " tokens: not enough memory?"));
   }
-  std::unique_ptr<LlamaContext> made(new LlamaContext(std::move(model), context, options.max_rows));
+  std::unique_ptr<LlamaContext> made(new LlamaContext(std::move(model), context, options));
   if (llama_get_memory(context) == nullptr) return absl::InvalidArgumentError("the model does not continue text");
   return made;
 }
 
-LlamaContext::LlamaContext(std::shared_ptr<const LlamaModel> model, llama_context* context, uint32_t max_rows)
+LlamaContext::LlamaContext(std::shared_ptr<const LlamaModel> model, llama_context* context, const Options& options)
     : model_(std::move(model)),
       context_(context),
-      batch_(std::make_unique<Batch>(max_rows)),
+      batch_(std::make_unique<Batch>(options.max_rows)),
       // The state of recurrent models has no prefixes: it can only be dropped.
-      shares_prefixes_(!llama_model_is_recurrent(model_->model_) && !llama_model_is_hybrid(model_->model_)) {}
+      shares_prefixes_(!llama_model_is_recurrent(model_->model_) && !llama_model_is_hybrid(model_->model_)),
+      pairs_single_rows_(options.pair_single_rows && shares_prefixes_ && options.max_rows > 1) {}
 
 LlamaContext::~LlamaContext() { llama_free(context_); }
 
@@ -286,6 +287,17 @@ uint32_t LlamaContext::cells() const { return llama_n_ctx(context_); }
 uint32_t LlamaContext::max_rows() const { return llama_n_batch(context_); }
 
 LlamaDecodeResult LlamaContext::Decode(std::span<const LlamaRow> rows) {
+  if (!pairs_single_rows_ || rows.size() != 1 || rows[0].position + 1 >= llama_n_ctx_seq(context_)) {
+    return DecodeRows(rows);
+  }
+  const LlamaRow& row = rows[0];
+  const LlamaRow pair[] = {row, {row.token, row.position + 1, row.sequence, false}};
+  const LlamaDecodeResult result = DecodeRows(pair);
+  Truncate(row.sequence, row.position + 1);
+  return result;
+}
+
+LlamaDecodeResult LlamaContext::DecodeRows(std::span<const LlamaRow> rows) {
   llama_batch& batch = batch_->rows;
   batch.n_tokens = static_cast<int32_t>(rows.size());
   for (size_t i = 0; i < rows.size(); ++i) {

@@ -85,6 +85,9 @@ class LlamaContext final : public LlamaDecoder {
     uint32_t max_rows = 0;
     uint32_t threads_one_row = 0;
     uint32_t threads = 0;
+    // Decode a row that comes alone together with one that is forgotten again, for it to be computed as rows are that
+    // come with others. Not of models without prefixes, nor at the very end of a sequence's cells.
+    bool pair_single_rows = false;
   };
   // ResourceExhausted if there is not enough memory.
   static absl::StatusOr<std::unique_ptr<LlamaContext>> Create(std::shared_ptr<const LlamaModel> model,
@@ -105,12 +108,14 @@ class LlamaContext final : public LlamaDecoder {
 
  private:
   struct Batch;
-  LlamaContext(std::shared_ptr<const LlamaModel> model, llama_context* context, uint32_t max_rows);
+  LlamaContext(std::shared_ptr<const LlamaModel> model, llama_context* context, const Options& options);
+  LlamaDecodeResult DecodeRows(std::span<const LlamaRow> rows);
 
   const std::shared_ptr<const LlamaModel> model_;
   llama_context* const context_;
   const std::unique_ptr<Batch> batch_;
   const bool shares_prefixes_;
+  const bool pairs_single_rows_;
 };
 
 }  // namespace runnel::inference

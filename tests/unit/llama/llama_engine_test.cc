@@ -582,15 +582,24 @@ TEST_F(LlamaEngineTest, BadOptionsAreRefused) {
 }
 
 // What the promise of exactness rests on, seen where it is made.
-TEST_F(LlamaEngineTest, LogitsDoNotDependOnWhatElseIsInMemoryOrBatch) {
+class LlamaExactnessTest : public LlamaEngineTest, public ::testing::WithParamInterface<bool> {};
+
+INSTANTIATE_TEST_SUITE_P(OneThreadOrPairs, LlamaExactnessTest, ::testing::Bool());
+
+TEST_P(LlamaExactnessTest, LogitsDoNotDependOnWhatElseIsInMemoryOrBatch) {
   UseRandom();
   const auto model = LlamaModel::Load(options_.model_path, "").value();
-  const auto tokens = model->Tokenize("The same tokens at the same positions give the same bits, always.", 500).value();
+  std::string text;
+  for (int i = 0; i < 12; ++i) text += "The same tokens at the same positions give the same bits, always. ";
+  const auto tokens = model->Tokenize(text, 1000).value();
+  ASSERT_GT(tokens.size(), 512u);  // from which on llama.cpp splits the attention of a single row
   LlamaContext::Options options;
   options.sequences = 4;
-  options.cells = 4 * 256;
+  options.cells = static_cast<uint32_t>(4 * tokens.size());  // the last row has no room for one beside it
   options.max_rows = 60;
-  options.threads = options.threads_one_row = 1;
+  options.threads_one_row = 1;
+  options.threads = GetParam() ? 2 : 1;
+  options.pair_single_rows = GetParam();
   // Decodes the tokens in pieces of `step`, with a row of another sequence in each batch.
   const auto logits_of = [&](LlamaContext* context, uint32_t sequence, uint32_t step, std::optional<uint32_t> other,
                              uint32_t other_length) {
@@ -619,10 +628,11 @@ TEST_F(LlamaEngineTest, LogitsDoNotDependOnWhatElseIsInMemoryOrBatch) {
   EXPECT_TRUE(same(logits_of(context.get(), 1, 7, 3, 0)));
   EXPECT_TRUE(same(logits_of(context.get(), 2, 9, 3, static_cast<uint32_t>((tokens.size() + 6) / 7))));
   context->Truncate(1, 0);
-  context->CopyPrefix(2, 1, 20);
+  const auto common = static_cast<uint32_t>(tokens.size() - 20);
+  context->CopyPrefix(2, 1, common);
   context->Truncate(2, 0);
   std::vector<LlamaRow> rows;
-  for (uint32_t i = 20; i < tokens.size(); ++i) rows.push_back({tokens[i], i, 1, i + 1 == tokens.size()});
+  for (uint32_t i = common; i < tokens.size(); ++i) rows.push_back({tokens[i], i, 1, i + 1 == tokens.size()});
   ASSERT_EQ(context->Decode(rows), LlamaDecodeResult::kOk);
   const auto copied = context->Logits(rows.size() - 1);
   EXPECT_TRUE(same({copied.begin(), copied.end()}));
