@@ -16,6 +16,13 @@
 #include "services/base/strings.h"
 
 namespace runnel::bridge {
+namespace {
+
+// Readers that are flushed together, while they and their bytes are in the processor's cache. Not each alone: sends
+// that follow one another at once wake a receiver on the same machine once rather than for each.
+constexpr size_t kFlushGroup = 64;
+
+}  // namespace
 
 Link::Link(LinkSet* set, net::io_context* io, std::shared_ptr<GrpcStub> stub, BridgeMetrics* metrics,
            const Options& options)
@@ -123,9 +130,9 @@ void Link::Ask(Subscription* subscription) {
 void Link::OnBatches() {
   if (call_ == nullptr) return;
   call_->TakeBatches(&batches_);
-  // Of one batch a reader's events come together, and are written at once, while they and the reader are in the
-  // processor's cache. Of several a reader may have some of each: one write for all of them is cheaper.
-  flush_each_ = batches_.size() == 1 && batches_.front()->get()->replies_size() == 0;
+  // Of one batch a reader's events come together. Of several a reader may have some of each, and one write for all of
+  // them is cheaper.
+  flush_in_groups_ = batches_.size() == 1 && batches_.front()->get()->replies_size() == 0;
   for (const auto& batch : batches_) HandleBatch(**batch);
   // Before the messages are used again: readers may still refer to what was in them.
   set_->FlushDirty();
@@ -216,7 +223,8 @@ void Link::HandleAttached(Subscription* subscription, v1::LinkAttached& attached
 void Link::HandleEvent(v1::LinkEvent& link_event) {
   const uint32_t number = link_event.attachment();
   // Before the slot is looked at, for the reader may change it.
-  if (flush_each_ && std::exchange(last_number_, number) != number) set_->FlushDirty();
+  const bool next_reader = std::exchange(last_number_, number) != number;
+  if (flush_in_groups_ && next_reader && set_->dirty() >= kFlushGroup) set_->FlushDirty();
   if (number >= slots_.size()) return;
   Subscription* subscription = slots_[number].subscription;
   if (subscription == nullptr || subscription->state_ != Subscription::State::kAttached) return;

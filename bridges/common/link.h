@@ -94,6 +94,7 @@ class Link {
   void OnCallDone(LinkCall* call, const absl::Status& status);
 
   void HandleBatch(v1::LinkResponse& batch);
+  void FetchReader(const v1::LinkResponse& batch, int event) const;
   void HandleHello(const v1::LinkHello& hello);
   void HandleReply(v1::LinkReply& reply);
   void HandleAttached(Subscription* subscription, v1::LinkAttached& attached);
@@ -114,8 +115,8 @@ class Link {
   uint32_t max_attachments_ = 0;
   std::string id_prefix_;  // with `gen_`; empty: the service does not say
   std::vector<std::unique_ptr<base::ArenaMessage<v1::LinkResponse>>> batches_;  // being handled
-  bool flush_each_ = false;   // each reader as soon as the next one's events begin
-  uint32_t last_number_ = 0;  // of the event handled last
+  bool flush_in_groups_ = false;                                                // of readers, before the batch is over
+  uint32_t last_number_ = 0;                                                    // of the event handled last
   size_t read_pauses_counted_ = 0;
   bool connected_ = false;
   bool failed_ = false;

@@ -91,6 +91,8 @@ class LinkSet {
   // Makes `status` the end of a subscription, which has no number any more. FlushDirty tells its reader.
   void End(Subscription* subscription, absl::Status status);
   void FlushDirty();
+  // As many as FlushDirty has to look at.
+  size_t dirty() const { return dirty_.size(); }
 
   // Sends it if it can be sent now.
   bool MaybeSend(Subscription* subscription);

@@ -57,7 +57,7 @@ class Subscription {
   };
 
   // Both must outlive it.
-  Subscription(LinkSet* links, Reader* reader) : links_(links), reader_(reader) {}
+  Subscription(LinkSet* links, Reader* reader) : reader_(reader), links_(links) {}
   // Detaches. The reader is not called.
   ~Subscription();
   Subscription(const Subscription&) = delete;
@@ -113,17 +113,10 @@ class Subscription {
     absl::Status refusal;
   };
 
-  LinkSet* const links_;
+  // What each event touches comes first and together: between two tokens of a stream all others go by, and each line of
+  // memory has to be fetched anew.
   Reader* const reader_;
-  Link* link_ = nullptr;  // of kOpening and kAttached
-  std::string generation_id_;
-  std::string principal_;
   uint64_t last_seq_ = 0;
-  std::unique_ptr<Start> start_;
-  // Of kWaiting and kOpening, on the monotonic clock.
-  absl::Duration deadline_ = absl::InfiniteDuration();
-  uint64_t settled_round_ = 0;  // of kWaiting: the round of the ReplicaSet from which on its replicas are all there are
-  absl::Status end_;
   uint32_t number_ = 0;
   uint32_t dirty_index_ = 0;  // place + 1 in the set's list of those to flush; 0: not in it
   State state_ = State::kIdle;
@@ -132,6 +125,15 @@ class Subscription {
   bool opened_ = false;
   bool paused_ = false;
   bool terminal_seen_ = false;
+  std::string generation_id_;
+  LinkSet* const links_;
+  Link* link_ = nullptr;  // of kOpening and kAttached
+  std::string principal_;
+  std::unique_ptr<Start> start_;
+  // Of kWaiting and kOpening, on the monotonic clock.
+  absl::Duration deadline_ = absl::InfiniteDuration();
+  uint64_t settled_round_ = 0;  // of kWaiting: the round of the ReplicaSet from which on its replicas are all there are
+  absl::Status end_;
 
  public:
   // Of the set's list of those that wait; not for anyone else.

@@ -14,6 +14,7 @@
 #include "bridges/common/cursor.h"
 #include "bridges/common/http_policy.h"
 #include "bridges/common/inference_client.h"
+#include "bridges/common/spare_buffers.h"
 #include "bridges/sse/sse_format.h"
 
 namespace runnel::sse {
@@ -28,14 +29,8 @@ constexpr std::string_view kLineEnd = "\r\n";
 constexpr std::string_view kLastChunk = "0\r\n\r\n";
 // The least that a buffer begins with: an event takes about 200 bytes.
 constexpr size_t kFirstCapacity = 1 << 10;
-// A thread keeps one empty buffer up to this size.
-constexpr size_t kMaxSpareCapacity = 64 << 10;
 // The part of the drain timeout within which streams are ended, so that the rest is for writing.
 constexpr double kDrainShare = 0.8;
-
-// The buffer for the next stream that has something to say. Most streams wait for most of their life, and a buffer that
-// was just used is in the processor's cache.
-thread_local std::string spare;
 
 std::minstd_rand& Random() {
   thread_local std::minstd_rand random{std::random_device{}()};
@@ -74,17 +69,17 @@ void SseStream::Start(bridge::IoThread* thread, const bridge::BridgeOptions* opt
 
 SseStream::SseStream(bridge::IoThread* thread, const bridge::BridgeOptions* options, Socket socket, StreamSpec spec,
                      OnReusable on_reusable, const void* context)
-    : thread_(thread),
+    : chunked_(spec.chunked),
+      keep_alive_(spec.keep_alive && spec.chunked),
+      cancel_on_disconnect_(spec.cancel_on_disconnect),
+      thread_(thread),
       options_(options),
-      on_reusable_(on_reusable),
-      context_(context),
-      socket_(std::move(socket)),
-      opening_(std::make_unique<Opening>()),
       encoder_(OrNative(std::move(spec.encoder))),
       last_write_(thread->tasks.now()),
-      chunked_(spec.chunked),
-      keep_alive_(spec.keep_alive && spec.chunked),
-      cancel_on_disconnect_(spec.cancel_on_disconnect) {
+      socket_(std::move(socket)),
+      on_reusable_(on_reusable),
+      context_(context),
+      opening_(std::make_unique<Opening>()) {
   opening_->spec = std::move(spec);
 }
 
@@ -224,7 +219,7 @@ void SseStream::EndWith(bool complete) {
 
 void SseStream::BorrowBuffer() {
   if (!out_.empty()) return;
-  if (out_.capacity() < spare.capacity()) out_.swap(spare);
+  bridge::BorrowBuffer(&out_);
   out_.reserve(kFirstCapacity);
 }
 
@@ -286,9 +281,7 @@ void SseStream::CountSent() {
 
 void SseStream::Drained() {
   sent_ = 0;
-  out_.clear();
-  if (out_.capacity() > spare.capacity() && out_.capacity() <= kMaxSpareCapacity) out_.swap(spare);
-  std::string().swap(out_);
+  bridge::ReturnBuffer(&out_);
   if (phase_ == Phase::kEnding) return keep_alive_ ? Reuse() : Close();
   if (group_ != nullptr) return group_->Continue();
   if (subscription_->paused()) subscription_->Continue();

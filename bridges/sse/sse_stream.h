@@ -115,34 +115,35 @@ class SseStream final : public bridge::Task,
   void CountSent();
   void SendHeartbeat(const v1::Progress* progress);
 
-  bridge::IoThread* const thread_;
-  const bridge::BridgeOptions* const options_;
-  const OnReusable on_reusable_;
-  const void* const context_;
-  bridge::Socket socket_;
-  std::unique_ptr<Opening> opening_;
-  const std::unique_ptr<StreamEncoder> encoder_;
-  std::optional<bridge::Subscription> subscription_;
-  std::unique_ptr<PromptGroup> group_;  // null but for several prompts
-  std::shared_ptr<SseStream> self_;
-
-  std::string out_;
-  size_t sent_ = 0;
-  size_t chunk_begin_ = 0;     // of the open chunk's size line in out_
-  uint64_t replay_until_ = 0;  // events up to this were in the log before
-  absl::Duration last_write_;  // the socket took bytes, or the stream began
-  absl::Duration leave_at_ = absl::InfiniteDuration();
-  uint32_t events_ = 0;    // made since the last count
-  uint32_t replayed_ = 0;  // of them
-  uint32_t tokens_ = 0;    // in them
+  // What each event touches comes first and together, as in Subscription.
   Phase phase_ = Phase::kOpening;
-  bridge::Heartbeat heartbeat_;
   bool chunked_;
   bool keep_alive_;
   const bool cancel_on_disconnect_;
   bool chunk_open_ = false;
   bool waiting_writable_ = false;
   bool write_failed_ = false;
+  bridge::Heartbeat heartbeat_;
+  bridge::IoThread* const thread_;
+  const bridge::BridgeOptions* const options_;
+  const std::unique_ptr<StreamEncoder> encoder_;
+  std::string out_;
+  size_t sent_ = 0;
+  size_t chunk_begin_ = 0;     // of the open chunk's size line in out_
+  uint64_t replay_until_ = 0;  // events up to this were in the log before
+  absl::Duration last_write_;  // the socket took bytes, or the stream began
+  uint32_t events_ = 0;        // made since the last count
+  uint32_t replayed_ = 0;      // of them
+  uint32_t tokens_ = 0;        // in them
+  bridge::Socket socket_;
+  std::unique_ptr<PromptGroup> group_;  // null but for several prompts
+  std::optional<bridge::Subscription> subscription_;
+
+  const OnReusable on_reusable_;
+  const void* const context_;
+  std::unique_ptr<Opening> opening_;
+  std::shared_ptr<SseStream> self_;
+  absl::Duration leave_at_ = absl::InfiniteDuration();
 };
 
 }  // namespace runnel::sse

@@ -5,19 +5,15 @@
 
 #include <array>
 
+#include "bridges/common/spare_buffers.h"
+
 namespace runnel::websocket {
 namespace {
-
-// A thread keeps one empty buffer up to this size for the next connection that writes.
-constexpr size_t kKeepCapacity = 64 * 1024;
 
 // What the kernel may hold of a connection beyond what is on its way. Its own limit is some megabytes, of memory, and
 // of time until a slow reader is known for one.
 using NotSentLimit = boost::asio::detail::socket_option::integer<IPPROTO_TCP, TCP_NOTSENT_LOWAT>;
 constexpr int kMaxNotSentBytes = 128 * 1024;
-
-// Most connections wait for most of their life, so an empty buffer belongs to the thread and not to a connection.
-thread_local std::string spare;
 
 }  // namespace
 
@@ -30,6 +26,19 @@ CoalescingStream::CoalescingStream(Socket socket) : socket_(std::move(socket)) {
 void CoalescingStream::SetOwner(std::weak_ptr<void> owner, std::function<void()> on_progress) {
   owner_ = std::move(owner);
   on_progress_ = std::move(on_progress);
+}
+
+void CoalescingStream::AppendMessage(bool text, std::string_view payload) {
+  // RFC 6455, section 5.2: one final frame of a server, which masks nothing; a length of 126 or 127 announces a longer
+  // one.
+  std::array<char, 10> head;
+  const size_t length_bytes = payload.size() < 126 ? 0 : payload.size() <= 0xffff ? 2 : 8;
+  head[0] = static_cast<char>(0x80 | (text ? 0x1 : 0x2));
+  head[1] = static_cast<char>(length_bytes == 0 ? payload.size() : length_bytes == 2 ? 126 : 127);
+  for (size_t i = 0; i < length_bytes; ++i)
+    head[2 + i] = static_cast<char>(payload.size() >> (8 * (length_bytes - 1 - i)));
+  bridge::BorrowBuffer(&out_);
+  out_.append(head.data(), 2 + length_bytes).append(payload);
 }
 
 void CoalescingStream::Flush() {
@@ -49,6 +58,7 @@ void CoalescingStream::Flush() {
 void CoalescingStream::Close() {
   error_code ec;
   socket_.close(ec);
+  goodbye_said_ = true;
   out_.clear();
   sent_ = 0;
   RunWaiters(boost::asio::error::operation_aborted);
@@ -79,13 +89,7 @@ void CoalescingStream::Discard() {
 
 void CoalescingStream::Compact() {
   out_.erase(0, std::exchange(sent_, 0));
-  if (!out_.empty()) return;
-  if (out_.capacity() > spare.capacity() && out_.capacity() <= kKeepCapacity) out_.swap(spare);
-  std::string().swap(out_);
-}
-
-void CoalescingStream::BorrowBuffer() {
-  if (out_.empty() && out_.capacity() < spare.capacity()) out_.swap(spare);
+  if (out_.empty()) bridge::ReturnBuffer(&out_);
 }
 
 void CoalescingStream::WaitWritable() {

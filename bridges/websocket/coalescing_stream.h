@@ -10,10 +10,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "bridges/common/spare_buffers.h"
 
 namespace runnel::websocket {
 
@@ -58,6 +60,12 @@ class CoalescingStream {
   void Flush();
   // Ends all operations; unsent bytes are lost. Idempotent.
   void Close();
+
+  // Appends a message of the server as one frame, past Beast: its way of a message is safe too, but touches memory all
+  // over a connection that was last used a token ago. Not after goodbye_said().
+  void AppendMessage(bool text, std::string_view payload);
+  // A close frame was written, after which no message may follow, or the socket is closed.
+  bool goodbye_said() const { return goodbye_said_; }
 
   // SyncStream, for Beast: writing appends, and there is nothing to read without waiting.
   template <class ConstBufferSequence>
@@ -123,13 +131,15 @@ class CoalescingStream {
 
   template <class ConstBufferSequence>
   size_t Append(const ConstBufferSequence& buffers) {
-    if (out_.empty()) BorrowBuffer();
+    bridge::BorrowBuffer(&out_);
     const size_t before = out_.size();
     const auto end = boost::asio::buffer_sequence_end(buffers);
     for (auto it = boost::asio::buffer_sequence_begin(buffers); it != end; ++it) {
       const boost::asio::const_buffer part = *it;
       out_.append(static_cast<const char*>(part.data()), part.size());
     }
+    // Beast also closes by itself, and what it writes begins with a frame, or with an H.
+    if (out_.size() > before && out_[before] == kCloseFrame) goodbye_said_ = true;
     return out_.size() - before;
   }
 
@@ -140,19 +150,23 @@ class CoalescingStream {
   }
 
   void Compact();
-  void BorrowBuffer();
   void WaitWritable();
   void RunWaiters(error_code ec);
   void ShutDown();
   void Discard();
 
+  static constexpr char kCloseFrame = '\x88';  // The first byte of one: final, opcode 8.
+
+  // What a message touches comes first and together, here as in WsSession and WsStream: between two tokens of a stream
+  // all others go by, and each line of memory has to be fetched anew.
   Socket socket_;
-  std::weak_ptr<void> owner_;
-  std::function<void()> on_progress_;
-  std::string read_ahead_;
   std::string out_;
   size_t sent_ = 0;  // Of out_.
   bool waiting_ = false;
+  bool goodbye_said_ = false;
+  std::weak_ptr<void> owner_;
+  std::function<void()> on_progress_;
+  std::string read_ahead_;
   std::vector<Waiter> when_room_;
   Waiter when_drained_;  // Beast has one teardown.
   Waiter when_discarded_;

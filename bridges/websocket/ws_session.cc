@@ -43,8 +43,10 @@ WsSession::WsSession(bridge::Socket socket, const WsContext* context, bridge::Io
                      const Parameters& parameters)
     : context_(*context),
       thread_(thread),
-      parameters_(parameters),
       ws_(std::make_unique<Beast>(std::move(socket))),
+      out_(ws_->next_layer()),
+      format_(parameters.negotiated.format),
+      parameters_(parameters),
       principal_(parameters.principal),
       authenticated_(parameters.authenticated || parameters.mode == Mode::kEcho),
       opened_(Now()),
@@ -58,11 +60,10 @@ WsSession::WsSession(bridge::Socket socket, const WsContext* context, bridge::Io
 WsSession::~WsSession() { thread_->tasks.Remove(this); }
 
 void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
-  ws_->next_layer().SetOwner(weak_from_this(), [this] { OnProgress(); });
-  ws_->next_layer().SetReadAhead(std::move(read_ahead));
+  out_.SetOwner(weak_from_this(), [this] { OnProgress(); });
+  out_.SetReadAhead(std::move(read_ahead));
   ws_->auto_fragment(false);
   ws_->read_message_max(parameters_.mode == Mode::kEcho ? kMaxEchoBytes : context_.options.max_message_bytes);
-  ws_->text(format() == Format::kJson);
   ws_->control_callback([this](ws::frame_type, beast::string_view) { unanswered_pings_ = 0; });
   ws_->set_option(ws::stream_base::decorator([protocol = parameters_.negotiated.protocol](ws::response_type& response) {
     response.set(beast::http::field::server, "runnel");
@@ -75,6 +76,7 @@ void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
 
 void WsSession::OnAccepted(error_code ec) {
   if (ec) return OnReadEnd(ec);
+  accepted_ = true;
   cut_at_ = absl::InfiniteDuration();
   context_.metrics->CountRequest(101);
   if (parameters_.mode == Mode::kStreams) WriteHello();
@@ -86,7 +88,7 @@ void WsSession::StartRead() {
   const size_t bytes = message_bytes_ == 0 ? kFirstReadBytes : kNextReadBytes;
   message_.resize(message_bytes_ + bytes);
   ws_->async_read_some(net::buffer(message_.data() + message_bytes_, bytes),
-                      beast::bind_front_handler(&WsSession::OnRead, shared_from_this()));
+                       beast::bind_front_handler(&WsSession::OnRead, shared_from_this()));
 }
 
 void WsSession::OnRead(error_code ec, size_t bytes) {
@@ -103,7 +105,7 @@ void WsSession::OnRead(error_code ec, size_t bytes) {
   }
   Flush();
   // A client that asks and does not read is not heard either.
-  ws_->next_layer().WaitForRoom([self = shared_from_this()](error_code) { self->StartRead(); });
+  out_.WaitForRoom([self = shared_from_this()](error_code) { self->StartRead(); });
 }
 
 // The connection is over. Beast has answered what broke the protocol, with 1002, 1007 or 1009.
@@ -111,13 +113,12 @@ void WsSession::OnReadEnd(error_code ec) {
   if (!closing_ && !streams_.empty() && ec) context_.metrics->client_disconnects_stream.Increment();
   closing_ = true;
   streams_.clear();
-  ws_->next_layer().Close();
+  out_.Close();
 }
 
 void WsSession::OnMessage(std::string_view bytes) {
   if (parameters_.mode == Mode::kStreams) return OnClientMessage(bytes);
-  ws_->text(ws_->got_text());
-  WriteFrame(bytes);
+  if (open()) out_.AppendMessage(ws_->got_text(), bytes);
 }
 
 // ------------------------------------------------------------------------------------------------------------ streams
@@ -161,9 +162,9 @@ void WsSession::WriteEvent(WsStream* stream, std::string_view req, v1::Generatio
   AppendEvent(format(), stream->generation_id(), req, event, &scratch);
   WriteFrame(scratch);
   written_events_++;
-  if (ws_->next_layer().pending() <= context_.bridge.max_pending_bytes) return;
+  if (out_.pending() <= context_.bridge.max_pending_bytes) return;
   Flush();
-  if (ws_->next_layer().pending() <= context_.bridge.max_pending_bytes) return;
+  if (out_.pending() <= context_.bridge.max_pending_bytes) return;
   context_.metrics->slow_pauses.Increment();
   stream->Pause();
 }
@@ -184,10 +185,8 @@ void WsSession::WriteError(const std::string& req, const std::string& id, const 
 
 void WsSession::WriteFrame(std::string_view bytes) {
   if (!open()) return;
-  error_code ec;
-  const size_t sent = ws_->write(net::buffer(bytes.data(), bytes.size()), ec);
-  written_bytes_ += sent;
-  if (ec) ws_->next_layer().Close();  // Which ends the pending read.
+  out_.AppendMessage(format() == Format::kJson, bytes);
+  written_bytes_ += bytes.size();
 }
 
 void WsSession::FlushSoon() {
@@ -201,20 +200,19 @@ void WsSession::FlushSoon() {
 }
 
 void WsSession::Flush() {
-  CoalescingStream& stream = ws_->next_layer();
-  if (stream.pending() == 0) return;
+  if (out_.pending() == 0) return;
   context_.metrics->events.Increment(std::exchange(written_events_, 0));
   context_.metrics->tokens.Increment(std::exchange(written_tokens_, 0));
   context_.metrics->bytes.Increment(static_cast<double>(std::exchange(written_bytes_, 0)));
-  const bool stuck = stream.waiting();
-  stream.Flush();
-  if (!stuck && stream.pending() > 0) last_progress_ = Now();
+  const bool stuck = out_.waiting();
+  out_.Flush();
+  if (!stuck && out_.pending() > 0) last_progress_ = Now();
 }
 
 // The socket has taken something of what it did not take at once.
 void WsSession::OnProgress() {
   last_progress_ = Now();
-  if (ws_->next_layer().pending() == 0) ContinueStreams();
+  if (out_.pending() == 0) ContinueStreams();
 }
 
 void WsSession::CloseWith(uint16_t code, std::string_view reason) {
@@ -223,8 +221,9 @@ void WsSession::CloseWith(uint16_t code, std::string_view reason) {
   ShortenTo(Now() + context_.options.close_timeout);
   streams_.clear();
   CountClose(code);
-  ws_->async_close(ws::close_reason(static_cast<ws::close_code>(code), beast::string_view(reason.data(), reason.size())),
-                  [self = shared_from_this()](error_code) { self->ws_->next_layer().Close(); });
+  ws_->async_close(
+      ws::close_reason(static_cast<ws::close_code>(code), beast::string_view(reason.data(), reason.size())),
+      [self = shared_from_this()](error_code) { self->out_.Close(); });
 }
 
 void WsSession::CountClose(uint16_t code) {
@@ -235,7 +234,7 @@ void WsSession::CountClose(uint16_t code) {
       .Increment();
 }
 
-bool WsSession::open() const { return !closing_ && ws_->is_open(); }
+bool WsSession::open() const { return accepted_ && !closing_ && !out_.goodbye_said(); }
 
 void WsSession::ShortenTo(absl::Duration deadline) { cut_at_ = std::min(cut_at_, deadline); }
 
@@ -243,10 +242,10 @@ void WsSession::ShortenTo(absl::Duration deadline) { cut_at_ = std::min(cut_at_,
 
 void WsSession::OnTick(absl::Duration) {
   const absl::Duration now = Now();
-  if (now >= cut_at_) return ws_->next_layer().Close();
+  if (now >= cut_at_) return out_.Close();
   // Also when it is Beast that closes, which waits for the peer without an end.
   if (!open()) return ShortenTo(now + context_.options.close_timeout);
-  const bool stuck = ws_->next_layer().pending() > 0;
+  const bool stuck = out_.pending() > 0;
   if (stuck && now - last_progress_ >= context_.bridge.write_timeout) {
     context_.metrics->slow_disconnects.Increment();
     return CloseWith(kCloseSlow, "the client does not read: resume after the last event");
@@ -264,7 +263,7 @@ void WsSession::OnTick(absl::Duration) {
 
 void WsSession::MaybePing(absl::Duration now) {
   if (now - last_ping_ < context_.options.ping_interval) return;
-  if (unanswered_pings_ >= kMaxUnansweredPings) return ws_->next_layer().Close();
+  if (unanswered_pings_ >= kMaxUnansweredPings) return out_.Close();
   last_ping_ = now;
   unanswered_pings_++;
   context_.metrics->heartbeats.Increment();
@@ -293,8 +292,8 @@ void WsSession::MaybeGoAway(absl::Duration now) {
   if (now >= close_at_ || (told_to_go_ && streams_.empty())) CloseWith(kCloseGoingAway, "drain");
 }
 
-size_t WsSession::PendingBytes() const { return ws_->next_layer().pending(); }
+size_t WsSession::PendingBytes() const { return out_.pending(); }
 
-void WsSession::OnCut() { ws_->next_layer().Close(); }
+void WsSession::OnCut() { out_.Close(); }
 
 }  // namespace runnel::websocket

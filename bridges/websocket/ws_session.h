@@ -20,6 +20,7 @@ namespace runnel::websocket {
 
 using UpgradeRequest = boost::beast::http::request<boost::beast::http::empty_body>;
 
+class CoalescingStream;
 class WsStream;
 
 // One connection of /v1/ws from the upgrade to its end.
@@ -42,8 +43,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   };
 
   // `context` and `thread` must outlive the session.
-  WsSession(bridge::Socket socket, const WsContext* context, bridge::IoThread* thread,
-            const Parameters& parameters);
+  WsSession(bridge::Socket socket, const WsContext* context, bridge::IoThread* thread, const Parameters& parameters);
   ~WsSession() override;
 
   // Answers the upgrade, which has been found good, and serves the connection. `read_ahead` are bytes that came after
@@ -56,7 +56,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void OnCut() override;
 
   // For WsStream.
-  Format format() const { return parameters_.negotiated.format; }
+  Format format() const { return format_; }
   const WsContext& context() const { return context_; }
   bridge::IoThread* thread() const { return thread_; }
   // On whose behalf.
@@ -102,23 +102,28 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void ShortenTo(absl::Duration deadline);
   bool open() const;
 
+  // What each event touches: see CoalescingStream.
   const WsContext& context_;
   bridge::IoThread* const thread_;
-  const Parameters parameters_;
   const std::unique_ptr<Beast> ws_;
-
-  std::string principal_;
-  bool authenticated_;
+  CoalescingStream& out_;  // of ws_
+  const Format format_;
+  bool accepted_ = false;
   bool closing_ = false;
   bool flush_posted_ = false;
   bool told_to_go_ = false;
+  uint32_t written_events_ = 0;  // not yet counted in the metrics, as the two below
+  uint32_t written_tokens_ = 0;
+  size_t written_bytes_ = 0;
+  std::vector<std::unique_ptr<WsStream>> streams_;
+
+  const Parameters parameters_;
+  std::string principal_;
+  bool authenticated_;
   uint8_t bad_messages_ = 0;      // in a row
   uint8_t refused_streams_ = 0;   // in a row, for want of room
   uint8_t unanswered_pings_ = 0;  // in a row
   uint32_t cancels_ = 0;          // under way
-  uint32_t written_events_ = 0;   // not yet counted in the metrics, as the two below
-  uint32_t written_tokens_ = 0;
-  size_t written_bytes_ = 0;
 
   // All on the clock of the ticks.
   const absl::Duration opened_;
@@ -131,7 +136,6 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
 
   std::string message_;  // its first message_bytes_ have been read
   size_t message_bytes_ = 0;
-  std::vector<std::unique_ptr<WsStream>> streams_;
   size_t first_to_continue_ = 0;
 };
 

@@ -8,7 +8,7 @@
 namespace runnel::websocket {
 
 WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
-    : session_(session), req_(generate.req()), resumed_(false), last_said_(session->thread()->tasks.now()) {
+    : session_(session), last_said_(session->thread()->tasks.now()), resumed_(false), req_(generate.req()) {
   session_->context().metrics->streams.Increment();
   subscription_.emplace(&session->thread()->links, this);
   generate.mutable_request()->set_principal(session->principal());
@@ -17,7 +17,7 @@ WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
 }
 
 WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
-    : session_(session), req_(resume.req()), resumed_(true), last_said_(session->thread()->tasks.now()) {
+    : session_(session), last_said_(session->thread()->tasks.now()), resumed_(true), req_(resume.req()) {
   session_->context().metrics->streams.Increment();
   subscription_.emplace(&session->thread()->links, this);
   subscription_->Attach(resume.generation_id(), resume.after_seq(), session->principal(), resume.gap_policy());

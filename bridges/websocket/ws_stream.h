@@ -46,17 +46,18 @@ class WsStream final : public bridge::Subscription::Reader {
   void CountResumed(const v1::GenerationEvent& event);
   void CountRefused(const absl::Status& status);
 
+  // What each event touches: see CoalescingStream.
   WsSession* const session_;
-  std::string req_;  // of the request, until it is answered
-  std::optional<bridge::Subscription> subscription_;
-  const bool resumed_;
-  uint64_t replay_until_ = 0;
   absl::Duration last_said_;  // when something was last written of it, on the clock of the ticks
-  bridge::Heartbeat heartbeat_;
-  bool counted_ = false;  // in the metrics of resumes
+  const bool resumed_;
   bool opened_ = false;
   bool repeating_ = false;  // the terminal event, for a reader that has it already
   bool retired_ = false;
+  std::string req_;  // of the request, until it is answered
+  std::optional<bridge::Subscription> subscription_;
+  uint64_t replay_until_ = 0;
+  bridge::Heartbeat heartbeat_;
+  bool counted_ = false;  // in the metrics of resumes
 };
 
 }  // namespace runnel::websocket

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,35 @@ TEST(Link, FlushesOnceABatch) {
   harness.service.Send(command->link, batch);
   ASSERT_TRUE(reader.WaitFor("flush"));
   EXPECT_THAT(reader.log(), ElementsAre(kOpened, "event 2", "event 3", "event 4", "flush"));
+}
+
+TEST(Link, FlushesAGroupOfReadersBeforeTheBatchIsOver) {
+  constexpr size_t kReaders = 65;  // one more than a group
+  LinkHarness harness;
+  std::vector<RecordingReader*> readers;
+  for (size_t i = 0; i < kReaders; ++i) readers.push_back(&harness.NewReader());
+  std::vector<size_t> lines_of_last;  // whenever the first was flushed
+  readers.front()->on_flush = [&] { lines_of_last.push_back(readers.back()->log().size()); };
+  v1::LinkResponse attached;
+  v1::LinkResponse events;
+  std::optional<testing::FakeInferenceService::Command> command;
+  for (RecordingReader* reader : readers) {
+    harness.Attach(reader, kGen, 1);
+    command = harness.service.NextCommand();
+    ASSERT_TRUE(command);
+    v1::LinkReply* reply = attached.add_replies();
+    reply->set_attachment(command->attachment());
+    reply->mutable_attached()->set_generation_id(kGen);
+    v1::LinkEvent* event = events.add_events();
+    event->set_attachment(command->attachment());
+    *event->mutable_event() = DeltaEvent(2, "x");
+  }
+  harness.service.Send(command->link, attached);
+  for (RecordingReader* reader : readers) ASSERT_TRUE(reader->WaitFor("flush"));
+  harness.service.Send(command->link, events);
+  ASSERT_TRUE(WaitUntil([&] { return readers.back()->log().size() == 4; }));
+  EXPECT_THAT(readers.back()->log(), ElementsAre(kOpened, "flush", "event 2", "flush"));
+  harness.Run([&] { EXPECT_THAT(lines_of_last, ElementsAre(1u, 2u)); });
 }
 
 TEST(Link, GivesAStartARequestIdUnlessItHasOne) {

@@ -75,6 +75,44 @@ TEST_F(CoalescingStreamTest, SendsNothingBeforeFlushAndAllOfItThen) {
   EXPECT_EQ(ReadFar(13), "one two three");
 }
 
+TEST_F(CoalescingStreamTest, AppendsAMessageAsOneFrame) {
+  const struct {
+    size_t bytes;
+    std::string head;
+  } rows[] = {
+      {0, std::string("\x81\x00", 2)},
+      {1, "\x81\x01"},
+      {125, "\x81\x7d"},
+      {126, std::string("\x81\x7e\x00\x7e", 4)},
+      {0xffff, "\x81\x7e\xff\xff"},
+      {0x10000, std::string("\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00", 10)},
+  };
+  for (const auto& row : rows) {
+    const std::string payload(row.bytes, 'x');
+    stream_->AppendMessage(/*text=*/true, payload);
+    EXPECT_EQ(stream_->pending(), row.head.size() + row.bytes);
+    stream_->Flush();
+    EXPECT_EQ(ReadFar(row.head.size() + row.bytes), row.head + payload) << row.bytes;
+  }
+  stream_->AppendMessage(/*text=*/false, "ab");
+  stream_->Flush();
+  EXPECT_EQ(ReadFar(4), "\x82\x02" "ab");
+}
+
+TEST_F(CoalescingStreamTest, KnowsWhenGoodbyeWasSaid) {
+  Write("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+  stream_->AppendMessage(/*text=*/true, std::string(3, '\x88'));
+  Write(std::string_view("\x8a\x00", 2));  // a pong
+  EXPECT_FALSE(stream_->goodbye_said());
+  Write(std::string_view("\x88\x02\x03\xe8", 4));
+  EXPECT_TRUE(stream_->goodbye_said());
+}
+
+TEST_F(CoalescingStreamTest, AClosedSocketHasSaidGoodbye) {
+  stream_->Close();
+  EXPECT_TRUE(stream_->goodbye_said());
+}
+
 TEST_F(CoalescingStreamTest, KeepsTheOrderAcrossASlowReader) {
   std::string want;
   for (int i = 0; i < 20'000; i++) {
