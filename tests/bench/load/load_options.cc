@@ -23,8 +23,11 @@ ABSL_FLAG(bool, idle, false, "the streams say `started` and then nothing; measur
 ABSL_FLAG(int, stalled, 0, "so many of the streams are not read until the window is over");
 ABSL_FLAG(double, stalled_pace, 2000, "tokens per second of those");
 ABSL_FLAG(absl::Duration, warmup, absl::Seconds(1), "from the last stream's opening to the window");
-ABSL_FLAG(absl::Duration, slack, absl::Milliseconds(2500), "how long streams without --tokens last beyond warm-up and window");
+ABSL_FLAG(absl::Duration, slack, absl::Milliseconds(2500),
+          "how long streams without --tokens last beyond warm-up and window");
 ABSL_FLAG(absl::Duration, window, absl::ZeroDuration(), "what is measured; 0: the whole run");
+ABSL_FLAG(absl::Duration, coalesce, absl::Microseconds(250),
+          "read at most once in this time, as a network card gathers packets before it interrupts; 0: at once");
 ABSL_FLAG(bool, cut, false, "cut the streams when the window is over; their ends are not verified");
 ABSL_FLAG(absl::Duration, timeout, absl::Seconds(60), "how long all of it may take");
 ABSL_FLAG(std::vector<std::string>, pids, {}, "processes to account for: PID or name:PID or name:PID+PID, ...");
@@ -102,6 +105,7 @@ absl::StatusOr<LoadOptions> LoadOptionsFromFlags() {
   options.stalled_pace = absl::GetFlag(FLAGS_stalled_pace);
   options.warmup = absl::GetFlag(FLAGS_warmup);
   options.window = absl::GetFlag(FLAGS_window);
+  options.coalesce = absl::GetFlag(FLAGS_coalesce);
   options.cut = absl::GetFlag(FLAGS_cut);
   options.timeout = absl::GetFlag(FLAGS_timeout);
   options.tokens = TokensOf(options);

@@ -36,6 +36,7 @@ struct LoadOptions {
   double stalled_pace = 0;
   absl::Duration warmup;      // between the last opening and the window
   absl::Duration window;      // 0: all of the run
+  absl::Duration coalesce;    // from one round of reading to the next, at least
   bool cut = false;           // at the window's end the streams are cut rather than read to their end
   absl::Duration timeout;     // of all of it
   std::vector<ProcessGroup> processes;

@@ -136,18 +136,23 @@ class Floor {
 
   void SendDue() {
     const int64_t now = NowMicros();
-    while (!due_.empty() && due_.top().first <= now) {
-      Connection* connection = due_.top().second;
-      due_.pop();
+    for (; !due_.empty() && due_.top().first <= now; due_.pop()) turn_.push_back(due_.top().second);
+    for (Connection* connection : turn_) {
       if (connection->fd < 0) {
         delete connection;
         continue;
       }
-      for (int i = 0; i < kMaxEventsPerTurn && connection->source->due_us() <= now; ++i) SendEvent(connection);
-      if (!connection->source->ended()) due_.emplace(connection->source->due_us(), connection);
+      TokenSource& source = *connection->source;
+      // What the socket does not take is not made.
+      for (int i = 0; i < kMaxEventsPerTurn && connection->out.empty() && source.due_us() <= now; ++i) {
+        SendEvent(connection);
+      }
+      if (!source.ended()) due_.emplace(connection->out.empty() ? source.due_us() : now + kTickUs, connection);
     }
+    turn_.clear();
     if (due_.empty() || armed_) return;
-    const int64_t wait = std::max(due_.top().first - now, kTickUs);
+    // At once if there was more to send than a turn may.
+    const int64_t wait = due_.top().first <= now ? 1 : std::max(due_.top().first - now, kTickUs);
     itimerspec spec{};
     spec.it_value.tv_sec = std::min<int64_t>(wait / 1'000'000, 3600);
     spec.it_value.tv_nsec = wait % 1'000'000 * 1000;
@@ -191,6 +196,7 @@ class Floor {
   bool armed_ = false;
   int ids_ = 0;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
+  std::vector<Connection*> turn_;  // of those that were due when it began
   std::string event_;
   std::string chunk_;
 };
