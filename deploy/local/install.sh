@@ -36,7 +36,7 @@ PACKAGES=(
   libgtest-dev libgmock-dev
 )
 TEST_PACKAGES=(clang-14 libclang-rt-14-dev chromium nginx-light openssl haproxy bubblewrap)
-BENCH_PACKAGES=(nginx-light libnginx-mod-nchan)
+BENCH_PACKAGES=(nginx-light libnginx-mod-nchan chromium openssl)
 # What of the above Debian would run as a service: tests and benchmarks run their own, on ports of their own.
 declare -rA SERVICES=([nginx-light]=nginx [haproxy]=haproxy)
 readonly POLICY=/usr/sbin/policy-rc.d POLICY_MARK='# of deploy/local/install.sh, for the time of an installation'

@@ -23,10 +23,14 @@ install_all() {
   if ((status == 1)); then exit 1; fi
   # shellcheck source=deploy/local/env.sh
   . "$root/deploy/local/env.sh"
-  if [[ ! $here/peers/node/package-lock.json -ot $here/peers/node/node_modules/.package-lock.json ]]; then
-    say "npm packages of the Node peer"
-    (cd "$here/peers/node" && npm ci --no-audit --no-fund --ignore-scripts </dev/null) || say "NO NODE PEER"
-  fi
+  install_npm_packages "$here/peers/node" || say "NO NODE PEER"
+  install_npm_packages "$root/tests/e2e/browser" || say "NO BROWSER"
+}
+
+install_npm_packages() {
+  if [[ $1/package-lock.json -ot $1/node_modules/.package-lock.json ]]; then return; fi
+  say "npm packages of ${1#"$root"/}"
+  (cd "$1" && npm ci --no-audit --no-fund --ignore-scripts </dev/null)
 }
 
 build() {

@@ -229,8 +229,25 @@ def measure(args, transport):
     return row
 
 
+def browser_streams(args):
+    """How many a page holds at once, by transport; empty where there is no browser or no nginx."""
+    script = peers.ROOT / "tests/e2e/browser/stream_limits.mjs"
+    done = subprocess.run(["node", script, "20" if args.quick else "300"], capture_output=True, text=True, check=False,
+                          env=os.environ | {"RUNNEL_BIN": str(args.build / "bin")})
+    if done.returncode != 0:
+        print(f"bench: article, the browser is left out: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        return {}
+    found = json.loads(done.stdout)
+    print("bench: article, browser: ok", flush=True)
+    return {"sse": {"browser_http1": found["http1"], "browser_http2": found["http2"]},
+            "ws": {"browser_http1": found["websocket"]}}
+
+
 def run(args):
-    return {transport: measure(args, transport) for transport in ("sse", "ws", "wsproto", "poll")}
+    results = {transport: measure(args, transport) for transport in ("sse", "ws", "wsproto", "poll")}
+    for transport, row in browser_streams(args).items():
+        results[transport] |= row
+    return results
 
 
 ROWS = (
@@ -244,6 +261,8 @@ ROWS = (
     ("first token on a new connection, ms", "new_ms", 2),
     ("first token on an open connection, ms", "open_ms", 2),
     ("cut to next event, ms", "recovery_ms", 2),
+    ("at once in a page of Chromium, HTTP/1.1", "browser_http1", 0),
+    ("at once in a page of Chromium, HTTP/2 (nginx)", "browser_http2", 0),
 )
 
 
