@@ -18,9 +18,9 @@ void BorrowBuffer(std::string* out) {
 
 void ReturnBuffer(std::string* out) {
   std::string buffer = std::exchange(*out, std::string());
+  const size_t capacity = buffer.capacity();
   // Not the memory that a short string has in itself.
-  if (spares.size() == kMaxSpareBuffers || buffer.capacity() > kMaxSpareBytes || buffer.capacity() < sizeof buffer)
-    return;
+  if (spares.size() == kMaxSpareBuffers || capacity > kMaxSpareBytes || capacity < sizeof buffer) return;
   buffer.clear();
   spares.push_back(std::move(buffer));
 }

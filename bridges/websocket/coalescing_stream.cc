@@ -35,8 +35,9 @@ void CoalescingStream::AppendMessage(bool text, std::string_view payload) {
   const size_t length_bytes = payload.size() < 126 ? 0 : payload.size() <= 0xffff ? 2 : 8;
   head[0] = static_cast<char>(0x80 | (text ? 0x1 : 0x2));
   head[1] = static_cast<char>(length_bytes == 0 ? payload.size() : length_bytes == 2 ? 126 : 127);
-  for (size_t i = 0; i < length_bytes; ++i)
+  for (size_t i = 0; i < length_bytes; ++i) {
     head[2 + i] = static_cast<char>(payload.size() >> (8 * (length_bytes - 1 - i)));
+  }
   bridge::BorrowBuffer(&out_);
   out_.append(head.data(), 2 + length_bytes).append(payload);
 }
