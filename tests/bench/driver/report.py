@@ -110,6 +110,9 @@ def bar_table(rows, results):
         few, many = (median(results.get((name, ours), []), *CPU) for name in ("scale-100", "scale-10000"))
         if few and many:
             add(f"{ours} CPU an event, 10,000 streams against 100 at one rate", many / few, 1.25)
+        few, many = (ratio(results, name, ours, "floor", *CPU) for name in ("scale-100", "scale-10000"))
+        if few and many:
+            add("the same as multiples of the floor", many / few, 1.25)
         calm, stalled = (median(results.get((name, ours), []), "delay_us", "p99") for name in ("W1", "W6"))
         if calm and stalled:
             add(f"{ours} p99 of the others beside a stalled reader, W6 against W1", stalled / calm, 1.05)
