@@ -32,7 +32,7 @@ ABSL_FLAG(std::string, model, "", "llama: path of the GGUF file");
 ABSL_FLAG(std::string, model_id, "", "id that clients name the model by; empty: from the file or the engine");
 ABSL_FLAG(uint32_t, llama_sequences, 8, "llama: choices decoded at once, 1 to 60");
 ABSL_FLAG(uint32_t, llama_context, 2048, "llama: prompt and answer of one choice together, in tokens");
-ABSL_FLAG(uint32_t, llama_threads, 0, "llama: threads that read prompts; 0: all cores but one, as threads that spin beside the bridges cost more than "
+ABSL_FLAG(uint32_t, llama_threads, 0, "llama: threads that decode; 0: all cores but one, as threads that spin beside the bridges cost more than "
           "they give");
 ABSL_FLAG(bool, llama_exact, true,
           "llama: the same request and seed give the same text whatever else is decoded; costs some speed");
