@@ -12,6 +12,8 @@ import (
 var hostRoot = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}
 
 // Each spoils one thing of a good pod, so that its policy has to say something.
+var unbounded = corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
+
 var breaches = map[string]func(*workload){
 	"root":                  func(w *workload) { w.pod().SecurityContext.RunAsNonRoot = ptr.To(false) },
 	"user 0":                func(w *workload) { w.pod().SecurityContext.RunAsUser = ptr.To[int64](0) },
@@ -23,7 +25,8 @@ var breaches = map[string]func(*workload){
 	"host path":             func(w *workload) { w.pod().Volumes[0].VolumeSource = hostRoot },
 	"writable root":         func(w *workload) { w.container().SecurityContext.ReadOnlyRootFilesystem = nil },
 	"writable mount":        func(w *workload) { w.container().VolumeMounts[0].ReadOnly = false },
-	"unbounded emptyDir":    func(w *workload) { w.pod().Volumes[0].EmptyDir = &corev1.EmptyDirVolumeSource{} },
+	"unbounded emptyDir":    func(w *workload) { w.pod().Volumes[0].EmptyDir = &unbounded },
+	"unbounded disk":        func(w *workload) { delete(w.container().Resources.Limits, corev1.ResourceEphemeralStorage) },
 	"token":                 func(w *workload) { w.pod().AutomountServiceAccountToken = nil },
 	"default account":       func(w *workload) { w.pod().ServiceAccountName = "default" },
 	"no memory limit":       func(w *workload) { delete(w.container().Resources.Limits, corev1.ResourceMemory) },

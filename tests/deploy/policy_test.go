@@ -57,7 +57,9 @@ func writesNowhere(w *workload) (problems []string) {
 		}
 	}
 	for _, volume := range w.pod().Volumes {
-		if volume.EmptyDir != nil && volume.EmptyDir.SizeLimit == nil {
+		// One on disk counts towards the ephemeral storage of the pod, which hasResources wants limited.
+		onDisk := volume.EmptyDir != nil && volume.EmptyDir.Medium == corev1.StorageMediumDefault
+		if volume.EmptyDir != nil && volume.EmptyDir.SizeLimit == nil && !onDisk {
 			problems = append(problems, "volume "+volume.Name+" has no limit")
 		}
 	}
