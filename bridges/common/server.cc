@@ -83,8 +83,9 @@ absl::Status RunServer(std::string_view process, const BridgeOptions& options, b
   base::RaiseDescriptorLimit();
   ASSIGN_OR_RETURN(const auto server, Server::Create(options, bridge_metrics, std::move(on_accept)));
   metrics->BeforeExpose([&] { server->threads().SetGauges(bridge_metrics); });
-  ASSIGN_OR_RETURN(auto admin,
-                   base::AdminServer::Create(options.admin_listen, metrics, [&] { return server->NotReadyReason(); }));
+  const base::AdminServer::Probes probes{.not_ready_reason = [&] { return server->NotReadyReason(); },
+                                         .not_live_reason = nullptr};
+  ASSIGN_OR_RETURN(auto admin, base::AdminServer::Create(options.admin_listen, metrics, probes));
   spdlog::info("listening on port {}, admin port {}, {} io threads", server->port(), admin->port(),
                server->threads().size());
 

@@ -11,6 +11,17 @@
 #include "services/base/status_macros.h"
 
 namespace runnel::base {
+namespace {
+
+void AddProbe(httplib::Server* server, const char* path, std::function<std::string()> fault) {
+  server->Get(path, [fault = std::move(fault)](const httplib::Request&, httplib::Response& response) {
+    const std::string why = fault ? fault() : "";
+    response.status = why.empty() ? 200 : 503;
+    response.set_content(why.empty() ? "ok\n" : why + "\n", "text/plain");
+  });
+}
+
+}  // namespace
 
 struct AdminServer::Impl {
   httplib::Server server;
@@ -25,7 +36,7 @@ AdminServer::~AdminServer() { impl_->server.stop(); }
 int AdminServer::port() const { return impl_->port; }
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Create(const std::string& address, Metrics* metrics,
-                                                                 std::function<std::string()> not_ready_reason) {
+                                                                 Probes probes) {
   ASSIGN_OR_RETURN(const HostPort host_port, ParseHostPort(address));
   auto impl = std::make_unique<Impl>();
   httplib::Server& server = impl->server;
@@ -39,14 +50,8 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Create(const std::stri
   server.set_write_timeout(5);
   server.set_keep_alive_timeout(2);
   server.set_payload_max_length(1024);
-  server.Get("/livez", [](const httplib::Request&, httplib::Response& response) {
-    response.set_content("ok\n", "text/plain");
-  });
-  server.Get("/readyz", [reason = std::move(not_ready_reason)](const httplib::Request&, httplib::Response& response) {
-    const std::string why = reason();
-    response.status = why.empty() ? 200 : 503;
-    response.set_content(why.empty() ? "ok\n" : why + "\n", "text/plain");
-  });
+  AddProbe(&server, "/livez", std::move(probes.not_live_reason));
+  AddProbe(&server, "/readyz", std::move(probes.not_ready_reason));
   server.Get("/metrics", [metrics](const httplib::Request&, httplib::Response& response) {
     response.set_content(metrics->Expose(), "text/plain; version=0.0.4; charset=utf-8");
   });

@@ -76,9 +76,9 @@ absl::Status Run() {
   GenerationManager manager(engine.get(), &metrics, options.manager);
   InferenceService service(&manager, &live, options.link);
   auto listening = Listen(options, &service);
-  auto admin = listening.ok() ? base::AdminServer::Create(options.admin_listen, &metrics,
-                                                          [&] { return ready ? "" : "starting or draining"; })
-                              : listening.status();
+  const base::AdminServer::Probes probes{.not_ready_reason = [&] { return ready ? "" : "starting or draining"; },
+                                         .not_live_reason = nullptr};
+  auto admin = listening.ok() ? base::AdminServer::Create(options.admin_listen, &metrics, probes) : listening.status();
   if (!admin.ok()) {
     engine->Stop();
     manager.Stop();
