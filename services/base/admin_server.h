@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "services/base/listen_socket.h"
 
 namespace runnel::base {
 
@@ -35,12 +36,5 @@ class AdminServer {
   explicit AdminServer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
-
-// Splits host:port (the host may be [v6]). InvalidArgument says what is wrong with `address`.
-struct HostPort {
-  std::string host;
-  int port = 0;
-};
-absl::StatusOr<HostPort> ParseHostPort(const std::string& address);
 
 }  // namespace runnel::base

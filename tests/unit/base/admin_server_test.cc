@@ -55,14 +55,5 @@ TEST(AdminServer, SaysThatThePortIsTaken) {
   EXPECT_THAT(std::string(second.status().message()), testing::HasSubstr(address));
 }
 
-TEST(AdminServer, ParsesHostAndPort) {
-  EXPECT_EQ(ParseHostPort("127.0.0.1:80")->port, 80);
-  EXPECT_EQ(ParseHostPort("[::1]:8080")->host, "::1");
-  EXPECT_EQ(ParseHostPort("localhost:0")->host, "localhost");
-  for (const char* bad : {"", ":", ":80", "host", "host:", "host:x", "host:-1", "host:65536", "host:99999999999"}) {
-    EXPECT_FALSE(ParseHostPort(bad).ok()) << bad;
-  }
-}
-
 }  // namespace
 }  // namespace runnel::base

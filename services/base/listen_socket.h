@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "services/base/unique_fd.h"
+
+namespace runnel::base {
+
+struct HostPort {
+  std::string host;  // empty: every address of this machine
+  int port = 0;
+};
+// Splits host:port, [v6]:port or :port. InvalidArgument says what is wrong with `address`.
+absl::StatusOr<HostPort> ParseHostPort(const std::string& address);
+
+struct ListenSocket {
+  UniqueFd fd;  // non-blocking, close-on-exec
+  int port = 0;
+};
+// Listens on `address`: an IP address, localhost (127.0.0.1), a name that resolves to an address of this machine, or no
+// host, which is every IPv4 and IPv6 address. Port 0 takes a free one. Without SO_REUSEPORT, so that a second process
+// sees that the port is taken. InvalidArgument if the address cannot be parsed or resolved, Unavailable if it cannot be
+// listened on.
+absl::StatusOr<ListenSocket> ListenOn(const std::string& address, int backlog);
+
+}  // namespace runnel::base
