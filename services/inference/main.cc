@@ -1,4 +1,3 @@
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <spdlog/spdlog.h>
@@ -8,7 +7,6 @@
 #include <condition_variable>
 #include <memory>
 
-#include "absl/strings/str_cat.h"
 #include "services/base/admin_server.h"
 #include "services/base/flags.h"
 #include "services/base/grpc_runtime.h"
@@ -18,6 +16,7 @@
 #include "services/base/status_macros.h"
 #include "services/inference/engine_factory.h"
 #include "services/inference/generation_manager.h"
+#include "services/inference/grpc_listener.h"
 #include "services/inference/inference_service.h"
 #include "services/inference/live_streams.h"
 #include "services/inference/options.h"
@@ -29,27 +28,6 @@ constexpr char kProcess[] = "runnel-inference";
 constexpr char kServiceName[] = "runnel.v1.InferenceService";
 // For readers to fetch the last events, after all generations have ended.
 constexpr absl::Duration kLastEvents = absl::Seconds(2);
-
-absl::StatusOr<std::unique_ptr<grpc::Server>> Listen(const Options& options, grpc::Service* service) {
-  grpc::EnableDefaultHealthCheckService(true);
-  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
-  // A second process must see that the port is taken.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // Bridges ping silent connections, at most once a second (--link_keepalive), to find dead ones; the default of 5
-  // minutes would punish them for it.
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 900);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.RegisterService(service);
-  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr || port == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen, " (is the port in use?)"));
-  }
-  spdlog::info("gRPC on port {}", port);
-  return server;
-}
 
 // Waits, but not longer than until a second signal ends the process.
 void Pause(absl::Duration duration) {
@@ -75,7 +53,7 @@ absl::Status Run() {
   ASSIGN_OR_RETURN(const auto engine, CreateEngine(options, &metrics));
   GenerationManager manager(engine.get(), &metrics, options.manager);
   InferenceService service(&manager, &live, options.link);
-  auto listening = Listen(options, &service);
+  auto listening = GrpcListener::Create(options.grpc, &service, &metrics);
   const base::AdminServer::Probes probes{.not_ready_reason = [&] { return ready ? "" : "starting or draining"; },
                                          .not_live_reason = nullptr};
   auto admin = listening.ok() ? base::AdminServer::Create(options.admin_listen, &metrics, probes) : listening.status();
@@ -84,7 +62,7 @@ absl::Status Run() {
     manager.Stop();
     return admin.status();
   }
-  grpc::Server& server = **listening;
+  grpc::Server& server = (*listening)->server();
   const auto set_serving = [&](bool serving) {
     ready = serving;
     server.GetHealthCheckService()->SetServingStatus(serving);
@@ -105,6 +83,7 @@ absl::Status Run() {
   engine->Stop();
   manager.Stop();
   live.WaitUntilNone(kLastEvents);
+  (*listening)->StopAccepting();
   server.Shutdown(std::chrono::system_clock::now());
   server.Wait();
   live.WaitUntilNone(absl::Minutes(1));

@@ -10,8 +10,11 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/status_macros.h"
 
-ABSL_FLAG(std::string, listen, "127.0.0.1:50051", "host:port for gRPC; port 0 takes a free one");
-ABSL_FLAG(std::string, admin_listen, "127.0.0.1:9090", "host:port for /livez, /readyz and /metrics");
+ABSL_FLAG(std::string, listen, "127.0.0.1:50051",
+          "host:port for gRPC, or :port for every address; port 0 takes a free one");
+ABSL_FLAG(std::string, admin_listen, "127.0.0.1:9090", "host:port for /livez, /readyz and /metrics, or :port");
+ABSL_FLAG(uint32_t, max_grpc_connections, 1024, "open gRPC connections; those above are closed at once");
+ABSL_FLAG(uint32_t, max_grpc_streams, 1000, "open streams of one gRPC connection; gRPC clients wait for a free one");
 ABSL_FLAG(bool, reflection, false, "serve gRPC reflection, for grpcurl");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
 ABSL_FLAG(std::string, replica, "", "name of this replica; empty: host name and process id");
@@ -138,9 +141,13 @@ absl::Status CheckEngineFlags(const Options& options) {
 
 absl::StatusOr<Options> OptionsFromFlags() {
   Options options;
-  options.listen = absl::GetFlag(FLAGS_listen);
+  options.grpc.address = absl::GetFlag(FLAGS_listen);
+  options.grpc.reflection = absl::GetFlag(FLAGS_reflection);
+  options.grpc.limits.max_connections = absl::GetFlag(FLAGS_max_grpc_connections);
+  RETURN_IF_ERROR(CheckFlag("max_grpc_connections", options.grpc.limits.max_connections, 1u, 100'000u));
+  options.grpc.limits.max_streams = absl::GetFlag(FLAGS_max_grpc_streams);
+  RETURN_IF_ERROR(CheckFlag("max_grpc_streams", options.grpc.limits.max_streams, 1u, 1'000'000u));
   options.admin_listen = absl::GetFlag(FLAGS_admin_listen);
-  options.reflection = absl::GetFlag(FLAGS_reflection);
   options.log_level = absl::GetFlag(FLAGS_log_level);
   options.drain_notice = absl::GetFlag(FLAGS_drain_notice);
   options.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);

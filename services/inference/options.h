@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "services/inference/generation_manager.h"
+#include "services/inference/grpc_listener.h"
 #include "services/inference/link_reactor.h"
 #include "services/inference/scripted_engine.h"
 
@@ -17,9 +18,8 @@ enum class EngineKind { kScripted, kLlama, kUpstream };
 
 // All that can be set of runnel-inference; each field is a flag of the same name (options.cc), which has its text.
 struct Options {
-  std::string listen;
+  GrpcListener::Options grpc;  // --listen, --reflection, --max_grpc_connections, --max_grpc_streams
   std::string admin_listen;
-  bool reflection = false;
   std::string log_level;
   absl::Duration drain_notice;
   absl::Duration drain_timeout;
