@@ -74,8 +74,9 @@ class Engine {
   // How many generations it can work on at once; those beyond wait in the manager. A count of choices, not of requests.
   virtual uint32_t MaxRunning() const = 0;
 
-  // Checks and tokenises, on the caller's thread: it may take milliseconds and must not block on the engine's own.
-  // InvalidArgument for what cannot be run, with the field at fault.
+  // Checks and tokenises. Called by several threads at once, none of which serves a connection: it may take its time,
+  // but must return in bounded time and must not block on the engine's own thread. InvalidArgument for what cannot be
+  // run, with the field at fault.
   virtual absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) = 0;
 
   // Begins to work on what Prepare made, and returns at once. The engine holds `sink` until it has called the last

@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
-#include "services/base/status_macros.h"
 #include "services/inference/generation_id.h"
+#include "services/inference/manager_error.h"
 
 namespace runnel::inference {
 namespace {
@@ -16,19 +16,6 @@ constexpr absl::Duration kLongestSleep = absl::Seconds(1);
 // How often a drain looks for readers that have come, read and gone, which nobody tells it.
 constexpr std::chrono::milliseconds kDrainLook{50};
 constexpr std::string_view kExpired = "GENERATION_EXPIRED";
-
-absl::Status Refuse(absl::StatusCode code, std::string_view message, std::string_view reason,
-                    absl::Duration retry_after = absl::ZeroDuration()) {
-  base::ErrorDetail detail;
-  detail.reason = std::string(reason);
-  detail.retry_after = retry_after;
-  return base::MakeError(code, message, std::move(detail));
-}
-
-// A request_id is its principal's own. No principal has a NUL.
-std::string StartKey(const GenerationRequest& request) {
-  return absl::StrCat(request.principal, absl::string_view("\0", 1), request.request_id);
-}
 
 }  // namespace
 
@@ -40,16 +27,22 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
       generation_metrics_(metrics),
       running_gauge_(metrics->Gauge("runnel_requests_running", "Generations the engine works on.")),
       waiting_gauge_(metrics->Gauge("runnel_requests_waiting", "Generations admitted that wait for the engine.")),
+      preparing_gauge_(metrics->Gauge("runnel_requests_preparing", "Starts that are not answered yet.")),
+      waiting_bytes_gauge_(metrics->Gauge("runnel_waiting_request_bytes",
+                                          "Memory held by requests that are prepared or wait for the engine.")),
       retained_bytes_gauge_(metrics->Gauge("runnel_retained_log_bytes", "Memory held by logs that have ended.")),
       retained_gauge_(metrics->Gauge("runnel_retained_logs", "Logs that have ended and can be read.")),
       tombstones_gauge_(metrics->Gauge("runnel_tombstones", "Ids remembered after their logs were purged.")),
       purged_(metrics->Counter("runnel_purged_logs_total", "Logs purged by time, by memory or on request.")),
-      rejected_(metrics->Counter("runnel_rejected_requests_total", "Generations refused for want of room.")),
+      rejected_(metrics->Counter("runnel_rejected_requests_total", "Generations rejected because a queue was full.")),
+      prepare_pool_(options.prepare_threads),
       thread_([this] { Run(); }) {
   metrics->BeforeExpose([this] {
     base::MutexLock lock(&mu_);
     running_gauge_.Set(static_cast<double>(running_.size()));
     waiting_gauge_.Set(static_cast<double>(waiting_.size()));
+    preparing_gauge_.Set(static_cast<double>(preparing_));
+    waiting_bytes_gauge_.Set(static_cast<double>(waiting_bytes_));
     retained_gauge_.Set(static_cast<double>(finished_.size()));
     retained_bytes_gauge_.Set(static_cast<double>(finished_bytes_));
     tombstones_gauge_.Set(static_cast<double>(tombstones_.size()));
@@ -58,89 +51,15 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
 
 GenerationManager::~GenerationManager() = default;
 
-absl::StatusOr<GenerationManager::Started> GenerationManager::Start(const GenerationRequest& request,
-                                                                    uint64_t fingerprint) {
-  {
-    base::MutexLock lock(&mu_);
-    ASSIGN_OR_RETURN(auto existing, FindStartedLocked(request, fingerprint));
-    if (existing != nullptr) return Started{existing, Generation::Hold(existing), true};
-    RETURN_IF_ERROR(AdmitLocked(request.choice_count));
-  }
-  // Without the lock: tokenising takes its time.
-  ASSIGN_OR_RETURN(auto prepared, engine_->Prepare(request));
-  Generation::Options generation_options;
-  generation_options.id = NewGenerationId(id_prefix_);
-  generation_options.principal = request.principal;
-  generation_options.model = request.model;
-  generation_options.choice_count = request.choice_count;
-  generation_options.prompt_tokens = prepared->prompt_tokens();
-  generation_options.fingerprint = prepared->fingerprint();
-  generation_options.detach_timeout = request.detach_timeout;
-  generation_options.linger = options_.drain_linger;
-  generation_options.annotation = request.annotation;
-  generation_options.clock = options_.clock;
-  generation_options.metrics = &generation_metrics_;
-  generation_options.observer = this;
-
+void GenerationManager::Find(const std::string& id, const std::string& principal, FindCallback done) {
   base::MutexLock lock(&mu_);
-  // Again: another thread may have done the same meanwhile.
-  ASSIGN_OR_RETURN(auto existing, FindStartedLocked(request, fingerprint));
-  if (existing != nullptr) return Started{existing, Generation::Hold(existing), true};
-  if (absl::Status admitted = AdmitLocked(request.choice_count); !admitted.ok()) {
-    rejected_.Increment();
-    return admitted;
-  }
-  auto generation = std::make_shared<Generation>(std::move(generation_options));
-  Started started{generation, Generation::Hold(generation), false};
-  generations_[generation->id()] = generation;
-  if (!request.request_id.empty()) {
-    starts_[StartKey(request)] = {fingerprint, generation->id()};
-    start_keys_[generation->id()] = StartKey(request);
-  }
-  ++live_;
-  if (waiting_.empty() && running_choices_ + request.choice_count <= max_running_) {
-    running_choices_ += request.choice_count;
-    running_.insert(generation.get());
-    lock.Release();
-    generation->Begin();
-    engine_->Start(std::move(prepared), generation);
-  } else {
-    waiting_.push_back({generation, std::move(prepared)});
-  }
-  return started;
+  absl::StatusOr<std::shared_ptr<Generation>> found = FindLocked(id, principal);
+  lock.Release();
+  done(std::move(found));
 }
 
-absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::FindStartedLocked(const GenerationRequest& request,
-                                                                                 uint64_t fingerprint) const {
-  if (request.request_id.empty()) return std::shared_ptr<Generation>();
-  const auto found = starts_.find(StartKey(request));
-  if (found == starts_.end()) return std::shared_ptr<Generation>();
-  if (found->second.fingerprint != fingerprint) {
-    return Refuse(absl::StatusCode::kInvalidArgument, "request_id was used before with another request",
-                  "IDEMPOTENCY_MISMATCH");
-  }
-  return generations_.at(found->second.generation_id);
-}
-
-absl::Status GenerationManager::AdmitLocked(uint32_t choice_count) const {
-  if (draining_) {
-    return Refuse(absl::StatusCode::kUnavailable, "the service is draining", "DRAINING", options_.retry_after);
-  }
-  if (choice_count > max_running_) {
-    return base::InvalidField("choice_count", absl::StrCat("at most ", max_running_, " with this engine"));
-  }
-  const bool runs_at_once = waiting_.empty() && running_choices_ + choice_count <= max_running_;
-  if (!runs_at_once && waiting_.size() >= options_.max_waiting) {
-    return Refuse(absl::StatusCode::kResourceExhausted,
-                  absl::StrCat(waiting_.size(), " generations are waiting already"), "QUEUE_FULL",
-                  options_.retry_after);
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::Find(const std::string& id,
-                                                                    const std::string& principal) const {
-  base::MutexLock lock(&mu_);
+absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::FindLocked(const std::string& id,
+                                                                          const std::string& principal) const {
   const auto found = generations_.find(id);
   if (found == generations_.end() || found->second->principal() != principal) return NotFoundLocked(id, principal);
   return found->second;
@@ -148,12 +67,16 @@ absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::Find(const std::s
 
 absl::Status GenerationManager::NotFoundLocked(const std::string& id, const std::string& principal) const {
   if (const auto found = tombstones_.find(id); found != tombstones_.end() && found->second == principal) {
-    return Refuse(absl::StatusCode::kNotFound, "the generation was purged", kExpired);
+    return ManagerError(absl::StatusCode::kNotFound, "the generation was purged", kExpired);
   }
-  return Refuse(absl::StatusCode::kNotFound, "no such generation", "GENERATION_NOT_FOUND");
+  return ManagerError(absl::StatusCode::kNotFound, "no such generation", "GENERATION_NOT_FOUND");
 }
 
-absl::Status GenerationManager::Delete(const std::string& id, const std::string& principal) {
+void GenerationManager::Delete(const std::string& id, const std::string& principal, DeleteCallback done) {
+  done(DeleteNow(id, principal));
+}
+
+absl::Status GenerationManager::DeleteNow(const std::string& id, const std::string& principal) {
   std::shared_ptr<Generation> generation;
   {
     base::MutexLock lock(&mu_);
@@ -197,8 +120,11 @@ absl::Time GenerationManager::ExpiresAt(const Generation& generation) const {
 }
 
 void GenerationManager::BeginDrain() {
-  base::MutexLock lock(&mu_);
-  draining_ = true;
+  {
+    base::MutexLock lock(&mu_);
+    draining_ = true;
+  }
+  RefusePending();
 }
 
 bool GenerationManager::WaitUntilIdle(absl::Duration timeout) {
@@ -234,11 +160,14 @@ void GenerationManager::Stop() {
     draining_ = stopped_ = true;
     wake_.NotifyAll();
   }
+  RefusePending();
+  prepare_pool_.Stop();
   if (thread_.joinable()) thread_.join();
   base::MutexLock lock(&mu_);
   // Those that never reached the engine have nobody else to end them.
   std::deque<Waiting> waiting = std::move(waiting_);
   waiting_.clear();
+  waiting_bytes_ = 0;
   lock.Release();
   WakeSet wake;
   for (const Waiting& each : waiting) each.generation->Fail({"draining", "the service is stopping", true}, &wake);
@@ -331,14 +260,18 @@ GenerationManager::Chores GenerationManager::CollectChoresLocked() {
 }
 
 void GenerationManager::CollectWaitingLocked(Chores* chores) {
+  size_t bytes = 0;
   std::erase_if(waiting_, [&](Waiting& each) {
     if (!each.generation->cancelled()) return false;
+    bytes += each.bytes;
     chores->end_cancelled.push_back(std::move(each.generation));
     return true;
   });
+  waiting_bytes_ -= bytes;
   while (!waiting_.empty() && running_choices_ + waiting_.front().generation->choice_count() <= max_running_) {
     running_choices_ += waiting_.front().generation->choice_count();
     running_.insert(waiting_.front().generation.get());
+    waiting_bytes_ -= waiting_.front().bytes;
     chores->start.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
   }

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -19,16 +20,20 @@
 #include "services/base/mutex.h"
 #include "services/inference/engine.h"
 #include "services/inference/generation.h"
+#include "services/inference/prepare_pool.h"
 
 namespace runnel::inference {
 
-// Admits, finds, starts, cancels and retires generations. Thread-safe; one thread of its own sees to what time brings:
-// detach timeouts, retention, and starting those that wait.
+// Admits, finds, starts, cancels and retires generations. Thread-safe. A pool of threads prepares requests; one more
+// thread acts when time has passed: on detach timeouts, on retention, and to start those that wait.
 class GenerationManager final : public GenerationObserver {
  public:
   struct Options {
     uint32_t max_running = 0;  // choices at once; 0: as many as the engine can
     uint32_t max_waiting = 1024;
+    uint32_t prepare_threads = 2;
+    size_t max_preparing = 4096;                  // starts that are not answered yet
+    size_t max_waiting_bytes = size_t{64} << 20;  // of the requests in preparation or waiting for the engine
     absl::Duration retention = absl::Minutes(10);
     size_t retention_bytes = size_t{256} << 20;  // of finished logs together; the oldest go first
     size_t max_tombstones = 100'000;             // ids remembered after their logs were purged, 150 bytes each
@@ -48,28 +53,37 @@ class GenerationManager final : public GenerationObserver {
     Generation::Hold hold;  // keeps it from being cancelled until the caller has attached its reader
     bool existing = false;  // request_id named it before
   };
-  // Starts a generation, or finds the one that the same request_id has started. `fingerprint` is a hash of the request
-  // without its id. ResourceExhausted QUEUE_FULL, Unavailable DRAINING, InvalidArgument (from the engine, or
-  // IDEMPOTENCY_MISMATCH), NotFound MODEL_NOT_FOUND.
-  absl::StatusOr<Started> Start(const GenerationRequest& request, uint64_t fingerprint) EXCLUDES(mu_);
+  // Each callback runs exactly once with no lock held: before the call returns, on another thread later, or within
+  // BeginDrain or Stop. It must not block.
+  using StartCallback = absl::AnyInvocable<void(absl::StatusOr<Started>)>;
+  using FindCallback = absl::AnyInvocable<void(absl::StatusOr<std::shared_ptr<Generation>>)>;
+  using DeleteCallback = absl::AnyInvocable<void(absl::Status)>;
+
+  // Starts a generation, or finds the one that the same request_id has started or is about to start. `fingerprint` is a
+  // hash of the request without its id. ResourceExhausted QUEUE_FULL, Unavailable DRAINING, InvalidArgument (from the
+  // engine, or IDEMPOTENCY_MISMATCH), NotFound MODEL_NOT_FOUND.
+  void Start(GenerationRequest request, uint64_t fingerprint, StartCallback done) EXCLUDES(mu_);
 
   // NotFound GENERATION_NOT_FOUND or GENERATION_EXPIRED. What belongs to another principal is not found.
-  absl::StatusOr<std::shared_ptr<Generation>> Find(const std::string& id, const std::string& principal) const
-      EXCLUDES(mu_);
+  void Find(const std::string& id, const std::string& principal, FindCallback done) EXCLUDES(mu_);
 
   // Cancels and forgets. Fails as Find, but for what was purged already.
-  absl::Status Delete(const std::string& id, const std::string& principal) EXCLUDES(mu_);
+  void Delete(const std::string& id, const std::string& principal, DeleteCallback done) EXCLUDES(mu_);
+
+  // What a reader of a generation that exists needs.
+  static Started Existing(std::shared_ptr<Generation> generation);
 
   // When a generation's log may be purged, on the wall clock. InfiniteFuture while it runs.
   absl::Time ExpiresAt(const Generation& generation) const;
 
-  // From now on Start fails with DRAINING.
+  // From now on Start fails with DRAINING, as do the starts that are not answered yet.
   void BeginDrain() EXCLUDES(mu_);
   // True once nothing runs or waits; false if `timeout` passed first.
   bool WaitUntilIdle(absl::Duration timeout) EXCLUDES(mu_);
   // The same, and no reader is expected back for what has ended (Generation::WantedUntil).
   bool WaitUntilUnwanted(absl::Duration timeout) EXCLUDES(mu_);
-  // Ends the thread. The engine must have been stopped, so that nothing runs.
+  // Ends the threads. The engine must have been stopped, so that nothing runs. Starts that are not answered yet fail
+  // with DRAINING before anything is waited for; then it waits for the calls of Engine::Prepare that are under way.
   void Stop() EXCLUDES(mu_);
 
   std::vector<ModelInfo> Models() const { return engine_->Models(); }
@@ -87,6 +101,18 @@ class GenerationManager final : public GenerationObserver {
   struct Waiting {
     std::shared_ptr<Generation> generation;
     std::unique_ptr<PreparedGeneration> prepared;
+    size_t bytes = 0;  // counted in waiting_bytes_
+  };
+  // A request on its way through the pool.
+  struct PendingStart {
+    // Constant once it is in the pool.
+    GenerationRequest request;
+    uint64_t fingerprint = 0;
+    std::string key;   // see StartKey; empty: none
+    size_t bytes = 0;  // counted in waiting_bytes_
+    // Guarded by the manager's mu_. Of the request, then of those with the same key that came meanwhile. Empty once
+    // they have been answered.
+    std::vector<StartCallback> callbacks;
   };
   struct DetachDeadline {
     absl::Duration at;
@@ -96,6 +122,7 @@ class GenerationManager final : public GenerationObserver {
   struct IdempotentStart {
     uint64_t fingerprint = 0;
     std::string generation_id;
+    std::shared_ptr<PendingStart> pending;  // not null: in preparation, and there is no id yet
   };
 
   // What the thread found to do, to be done without the lock.
@@ -113,10 +140,22 @@ class GenerationManager final : public GenerationObserver {
   bool WantedLocked() const REQUIRES(mu_);
   void ForgetLocked(const std::string& id) REQUIRES(mu_);
   absl::Status NotFoundLocked(const std::string& id, const std::string& principal) const REQUIRES(mu_);
+  absl::StatusOr<std::shared_ptr<Generation>> FindLocked(const std::string& id, const std::string& principal) const
+      REQUIRES(mu_);
+  absl::Status DeleteNow(const std::string& id, const std::string& principal) EXCLUDES(mu_);
+
+  // The steps of a start (generation_start.cc).
   absl::Status AdmitLocked(uint32_t choice_count) const REQUIRES(mu_);
-  // Null if the request has no id, or a new one.
-  absl::StatusOr<std::shared_ptr<Generation>> FindStartedLocked(const GenerationRequest& request,
-                                                                uint64_t fingerprint) const REQUIRES(mu_);
+  absl::Status AdmitPreparationLocked(size_t bytes) const REQUIRES(mu_);
+  // The answer to a second start under one key; if the first is in preparation, OK means that it may wait for it.
+  absl::StatusOr<Started> RepeatLocked(const IdempotentStart& start, uint64_t fingerprint) const REQUIRES(mu_);
+  void CountRejection(const absl::Status& status);
+  void Prepare(const std::shared_ptr<PendingStart>& pending) EXCLUDES(mu_);
+  void Commit(const std::shared_ptr<PendingStart>& pending, std::unique_ptr<PreparedGeneration> prepared)
+      EXCLUDES(mu_);
+  // Makes the caller the one that answers: the start is pending no more, and its key is free. Empty if another has.
+  std::vector<StartCallback> TakeCallbacksLocked(const std::shared_ptr<PendingStart>& pending) REQUIRES(mu_);
+  void RefusePending() EXCLUDES(mu_);
 
   Engine* const engine_;
   const Options options_;
@@ -125,6 +164,8 @@ class GenerationManager final : public GenerationObserver {
   GenerationMetrics generation_metrics_;
   prometheus::Gauge& running_gauge_;
   prometheus::Gauge& waiting_gauge_;
+  prometheus::Gauge& preparing_gauge_;
+  prometheus::Gauge& waiting_bytes_gauge_;
   prometheus::Gauge& retained_bytes_gauge_;
   prometheus::Gauge& retained_gauge_;
   prometheus::Gauge& tombstones_gauge_;
@@ -137,6 +178,9 @@ class GenerationManager final : public GenerationObserver {
   std::unordered_map<std::string, std::shared_ptr<Generation>> generations_ GUARDED_BY(mu_);
   std::unordered_map<std::string, IdempotentStart> starts_ GUARDED_BY(mu_);  // by StartKey
   std::unordered_map<std::string, std::string> start_keys_ GUARDED_BY(mu_);  // by generation id
+  std::unordered_set<std::shared_ptr<PendingStart>> pending_ GUARDED_BY(mu_);
+  size_t preparing_ GUARDED_BY(mu_) = 0;      // callbacks of pending_
+  size_t waiting_bytes_ GUARDED_BY(mu_) = 0;  // of pending_ and waiting_
   std::deque<Waiting> waiting_ GUARDED_BY(mu_);
   uint32_t running_choices_ GUARDED_BY(mu_) = 0;
   uint32_t live_ GUARDED_BY(mu_) = 0;  // running and waiting generations
@@ -154,6 +198,7 @@ class GenerationManager final : public GenerationObserver {
   bool chores_pending_ GUARDED_BY(mu_) = false;
   bool draining_ GUARDED_BY(mu_) = false;
   bool stopped_ GUARDED_BY(mu_) = false;
+  PreparePool prepare_pool_;
   std::jthread thread_;
 };
 

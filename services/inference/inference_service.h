@@ -33,9 +33,6 @@ class InferenceService final : public v1::InferenceService::CallbackService {
                                        v1::ListModelsResponse* response) override;
 
  private:
-  absl::StatusOr<GenerationManager::Started> StartGeneration(const v1::GenerateRequest& request);
-  absl::StatusOr<GenerationManager::Started> FindForResume(const v1::ResumeGenerationRequest& request);
-
   GenerationManager* const manager_;
   LiveStreams* const live_;
   const LinkOptions options_;

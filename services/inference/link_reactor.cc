@@ -78,7 +78,8 @@ void LinkReactor::OnReadDone(bool ok) {
   {
     base::MutexLock lock(&mu_);
     if (ending_) return;
-    read_paused_ = replies_.size() >= options_->max_pending_replies;
+    // What is not answered yet is followed by a write, which goes on reading.
+    read_paused_ = opening_ + replies_.size() >= options_->max_pending_replies;
     if (read_paused_) return;
   }
   StartRead(&request_);
@@ -100,28 +101,38 @@ void LinkReactor::HandleCommand() {
 }
 
 void LinkReactor::HandleGenerate(const v1::LinkGenerate& command) {
-  if (!CheckFree(command.attachment())) return;
+  const uint32_t number = command.attachment();
+  const uint64_t ticket = Take(number);
+  if (ticket == 0) return;
   auto request = RequestFromProto(command.request(), options_->defaults, manager_->Models());
-  if (!request.ok()) return Reject(command.attachment(), request.status());
-  auto started = manager_->Start(*request, RequestFingerprint(command.request()));
-  if (!started.ok()) return Reject(command.attachment(), started.status());
-  const uint64_t after = started->existing ? command.after_seq() : 0;
-  Attach(command.attachment(), *std::move(started), {after, v1::GAP_POLICY_SIGNAL, command.unmerged()});
+  if (!request.ok()) return Reject(number, ticket, request.status());
+  const Reading reading{command.after_seq(), v1::GAP_POLICY_SIGNAL, command.unmerged()};
+  manager_->Start(*std::move(request), RequestFingerprint(command.request()),
+                  [self = shared_from_this(), number, ticket, reading](auto started) {
+                    if (!started.ok()) return self->Reject(number, ticket, started.status());
+                    const uint64_t after = started->existing ? reading.after : 0;
+                    self->Attach(number, ticket, *std::move(started), {after, reading.gap_policy, reading.unmerged});
+                  });
 }
 
 void LinkReactor::HandleAttach(const v1::LinkAttach& command) {
-  if (!CheckFree(command.attachment())) return;
-  auto generation = manager_->Find(command.generation_id(), command.principal());
-  if (!generation.ok()) return Reject(command.attachment(), generation.status());
-  GenerationManager::Started started{*generation, Generation::Hold(*generation), true};
-  Attach(command.attachment(), std::move(started), {command.after_seq(), command.gap_policy(), command.unmerged()});
+  const uint32_t number = command.attachment();
+  const uint64_t ticket = Take(number);
+  if (ticket == 0) return;
+  const Reading reading{command.after_seq(), command.gap_policy(), command.unmerged()};
+  manager_->Find(command.generation_id(), command.principal(),
+                 [self = shared_from_this(), number, ticket, reading](auto generation) {
+                   if (!generation.ok()) return self->Reject(number, ticket, generation.status());
+                   self->Attach(number, ticket, GenerationManager::Existing(*std::move(generation)), reading);
+                 });
 }
 
-void LinkReactor::Attach(uint32_t number, GenerationManager::Started started, const Reading& reading) {
+void LinkReactor::Attach(uint32_t number, uint64_t ticket, GenerationManager::Started started,
+                         const Reading& reading) {
   const std::shared_ptr<Generation>& generation = started.generation;
   const EventLog::State state = generation->log().GetState();
   if (reading.after > state.last_seq && reading.gap_policy == v1::GAP_POLICY_FAIL) {
-    return Reject(number, AfterBeyondEnd(state.last_seq));
+    return Reject(number, ticket, AfterBeyondEnd(state.last_seq));
   }
   v1::LinkReply reply;
   reply.set_attachment(number);
@@ -134,13 +145,14 @@ void LinkReactor::Attach(uint32_t number, GenerationManager::Started started, co
   attached->set_annotation(generation->annotation());
   auto attachment = std::make_shared<Attachment>(this, number, generation, reading);
   base::MutexLock lock(&mu_);
+  if (!TakeTicketLocked(number, ticket)) return;
   replies_.push_back(std::move(reply));
   if (state.ended && reading.after == state.last_seq) {
     v1::LinkReply nothing_left;
     nothing_left.set_attachment(number);
     nothing_left.mutable_detached();
     replies_.push_back(std::move(nothing_left));
-    told_detached_[number] = true;
+    numbers_[number].told_detached = true;
   } else {
     slots_[number] = attachment;
     if (!std::exchange(attachment->has_news, true)) news_.push_back(std::move(attachment));
@@ -157,8 +169,10 @@ void LinkReactor::HandleDetach(uint32_t number) {
   base::MutexLock lock(&mu_);
   if (number < slots_.size()) {
     attachment = std::move(slots_[number]);
+    // What its command starts or finds later has no reader here.
+    TakeTicketLocked(number, numbers_[number].ticket);
     // A second answer would reach whoever has the number by then.
-    if (told_detached_[number]) return;
+    if (numbers_[number].told_detached) return;
   }
   replies_.push_back(std::move(reply));
   lock.Release();
@@ -178,21 +192,29 @@ void LinkReactor::HandleAsk(uint32_t number) {
   Reply(std::move(reply));
 }
 
-bool LinkReactor::CheckFree(uint32_t number) {
+uint64_t LinkReactor::Take(uint32_t number) {
   {
     base::MutexLock lock(&mu_);
     if (number < options_->max_attachments && number >= slots_.size()) {
       slots_.resize(number + 1);
-      told_detached_.resize(number + 1);
+      numbers_.resize(number + 1);
     }
-    if (number < slots_.size() && slots_[number] == nullptr) {
-      told_detached_[number] = false;
-      return true;
+    if (number < slots_.size() && slots_[number] == nullptr && numbers_[number].ticket == 0) {
+      ++opening_;
+      numbers_[number] = {++last_ticket_, false};
+      return last_ticket_;
     }
   }
   BeginEnd(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
                         absl::StrCat("attachment ", number, " is in use, or not below ", options_->max_attachments)));
-  return false;
+  return 0;
+}
+
+bool LinkReactor::TakeTicketLocked(uint32_t number, uint64_t ticket) {
+  if (ending_ || ticket == 0 || numbers_[number].ticket != ticket) return false;
+  numbers_[number].ticket = 0;
+  --opening_;
+  return true;
 }
 
 void LinkReactor::Reply(v1::LinkReply reply) {
@@ -203,11 +225,16 @@ void LinkReactor::Reply(v1::LinkReply reply) {
   MaybeWrite();
 }
 
-void LinkReactor::Reject(uint32_t number, const absl::Status& status) {
+void LinkReactor::Reject(uint32_t number, uint64_t ticket, const absl::Status& status) {
   v1::LinkReply reply;
   reply.set_attachment(number);
   *reply.mutable_rejected() = base::ToRpcStatus(status);
-  Reply(std::move(reply));
+  {
+    base::MutexLock lock(&mu_);
+    if (!TakeTicketLocked(number, ticket)) return;
+    replies_.push_back(std::move(reply));
+  }
+  MaybeWrite();
 }
 
 std::shared_ptr<Flushable> LinkReactor::MarkNews(Attachment* attachment) {

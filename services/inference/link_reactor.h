@@ -23,7 +23,7 @@ struct LinkOptions {
   size_t max_batch_bytes = 256 << 10;
   // Of one attachment in one batch, so that a replay of a long log does not hold up the others.
   size_t max_attachment_bytes = 16 << 10;
-  // Commands answered but not yet written; beyond, no more commands are read.
+  // Commands not answered, or answered and not yet written; beyond, no more commands are read.
   size_t max_pending_replies = 4096;
   RequestDefaults defaults;
 };
@@ -66,11 +66,17 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
     v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
     bool unmerged = false;
   };
-  void Attach(uint32_t number, GenerationManager::Started started, const Reading& reading) EXCLUDES(mu_);
-  // False if `number` must not be taken; then the Link is ending.
-  bool CheckFree(uint32_t number) EXCLUDES(mu_);
+  // Takes `number` for a generate or attach, whose answer may come later and on another thread. Returns its ticket, or
+  // 0 if `number` must not be taken; then the Link is ending.
+  uint64_t Take(uint32_t number) EXCLUDES(mu_);
+  // The answers to that. Each does nothing but let go of what it was given if the Link has ended or the command was
+  // overtaken by its detach: then the ticket is not the number's any more.
+  void Attach(uint32_t number, uint64_t ticket, GenerationManager::Started started, const Reading& reading)
+      EXCLUDES(mu_);
+  void Reject(uint32_t number, uint64_t ticket, const absl::Status& status) EXCLUDES(mu_);
+  // True, once, for the ticket that the number has.
+  bool TakeTicketLocked(uint32_t number, uint64_t ticket) REQUIRES(mu_);
   void Reply(v1::LinkReply reply) EXCLUDES(mu_);
-  void Reject(uint32_t number, const absl::Status& status) EXCLUDES(mu_);
 
   std::shared_ptr<Flushable> MarkNews(Attachment* attachment) EXCLUDES(mu_);
   void MaybeWrite() EXCLUDES(mu_);
@@ -98,8 +104,14 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
 
   base::Mutex mu_;
   std::vector<std::shared_ptr<Attachment>> slots_ GUARDED_BY(mu_);  // by number
-  // By number: its last command was answered by `detached` already, so a detach that crosses it is not answered again.
-  std::vector<bool> told_detached_ GUARDED_BY(mu_);
+  struct Number {
+    uint64_t ticket = 0;  // of the generate or attach that is not answered yet; 0: none
+    // Its last command was answered by `detached` already, so a detach that crosses it is not answered again.
+    bool told_detached = false;
+  };
+  std::vector<Number> numbers_ GUARDED_BY(mu_);  // as many as slots_
+  uint64_t last_ticket_ GUARDED_BY(mu_) = 0;
+  size_t opening_ GUARDED_BY(mu_) = 0;  // numbers with a ticket
   std::vector<std::shared_ptr<Attachment>> news_ GUARDED_BY(mu_);  // in the order in which they are served
   std::vector<v1::LinkReply> replies_ GUARDED_BY(mu_);
   bool hello_due_ GUARDED_BY(mu_) = true;

@@ -64,6 +64,10 @@ ABSL_FLAG(uint32_t, scripted_tokens, 120, "scripted: tokens of an answer");
 
 ABSL_FLAG(uint32_t, max_running, 0, "choices worked on at once; 0: as many as the engine can");
 ABSL_FLAG(uint32_t, max_waiting, 1024, "generations that may wait for the engine; beyond, they are refused");
+ABSL_FLAG(uint32_t, prepare_threads, 2, "threads that check and tokenise requests");
+ABSL_FLAG(uint64_t, max_preparing, 4096, "starts that may be in preparation; beyond, they are rejected");
+ABSL_FLAG(uint64_t, max_waiting_bytes, uint64_t{64} << 20,
+          "memory for requests in preparation or waiting for the engine, in bytes; beyond, further ones are rejected");
 ABSL_FLAG(uint32_t, default_max_tokens, 512, "max_tokens of a request that does not say");
 ABSL_FLAG(absl::Duration, default_detach_timeout, absl::Seconds(60),
           "how long a generation goes on with no reader, if the request does not say");
@@ -179,6 +183,12 @@ absl::StatusOr<Options> OptionsFromFlags() {
 
   options.manager.max_running = absl::GetFlag(FLAGS_max_running);
   options.manager.max_waiting = absl::GetFlag(FLAGS_max_waiting);
+  options.manager.prepare_threads = absl::GetFlag(FLAGS_prepare_threads);
+  RETURN_IF_ERROR(CheckFlag("prepare_threads", options.manager.prepare_threads, 1u, 256u));
+  options.manager.max_preparing = absl::GetFlag(FLAGS_max_preparing);
+  RETURN_IF_ERROR(CheckFlag("max_preparing", options.manager.max_preparing, size_t{1}, size_t{1'000'000}));
+  options.manager.max_waiting_bytes = absl::GetFlag(FLAGS_max_waiting_bytes);
+  RETURN_IF_ERROR(CheckFlag("max_waiting_bytes", options.manager.max_waiting_bytes, size_t{1} << 16, size_t{1} << 40));
   options.manager.retention = absl::GetFlag(FLAGS_retention);
   options.manager.drain_linger = absl::GetFlag(FLAGS_drain_linger);
   options.manager.retention_bytes = absl::GetFlag(FLAGS_retention_bytes);

@@ -13,11 +13,15 @@
 #include "services/base/grpc_status.h"
 #include "services/inference/generation_id.h"
 #include "tests/testing/fake_clock.h"
+#include "tests/testing/generation_calls.h"
 #include "tests/testing/wait.h"
 
 namespace runnel::inference {
 namespace {
 
+using testing::DeleteNow;
+using testing::FindNow;
+using testing::StartNow;
 using testing::WaitUntil;
 
 // Runs nothing by itself: a test makes it append and end.
@@ -89,7 +93,7 @@ class GenerationManagerTest : public ::testing::Test {
     return request;
   }
   std::shared_ptr<Generation> Start(const GenerationRequest& request = Request(), uint64_t fingerprint = 1) {
-    auto started = manager_->Start(request, fingerprint);
+    auto started = StartNow(manager_.get(), request, fingerprint);
     EXPECT_TRUE(started.ok()) << started.status();
     return started.ok() ? started->generation : nullptr;
   }
@@ -102,7 +106,7 @@ class GenerationManagerTest : public ::testing::Test {
     sink->EndAll(FinishReason::kStop, &wake);
   }
   std::string ReasonOfFind(const std::string& id, const std::string& principal = "") {
-    return base::DetailOf(manager_->Find(id, principal).status()).reason;
+    return base::DetailOf(FindNow(manager_.get(), id, principal).status()).reason;
   }
 
   testing::FakeClock clock_;
@@ -131,7 +135,7 @@ TEST_F(GenerationManagerTest, RunsWaitsAndRefusesAtTheLimits) {
   const auto waiting = Start();
   EXPECT_EQ(first->status(), GenerationStatus::kRunning);
   EXPECT_EQ(waiting->status(), GenerationStatus::kQueued);
-  const auto refused = manager_->Start(Request(), 1);
+  const auto refused = StartNow(manager_.get(), Request(), 1);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(base::DetailOf(refused.status()).reason, "QUEUE_FULL");
   EXPECT_GT(base::DetailOf(refused.status()).retry_after, absl::ZeroDuration());
@@ -147,7 +151,7 @@ TEST_F(GenerationManagerTest, CountsChoices) {
   Start(request);
   EXPECT_EQ(Start()->status(), GenerationStatus::kQueued);
   request.choice_count = 3;
-  EXPECT_EQ(manager_->Start(request, 1).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(StartNow(manager_.get(), request, 1).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(GenerationManagerTest, CancelsWhatWaits) {
@@ -164,11 +168,11 @@ TEST_F(GenerationManagerTest, SameRequestIdIsTheSameGeneration) {
   GenerationRequest request = Request();
   request.request_id = "once";
   const auto first = Start(request, 7);
-  const auto again = manager_->Start(request, 7);
+  const auto again = StartNow(manager_.get(), request, 7);
   ASSERT_TRUE(again.ok());
   EXPECT_TRUE(again->existing);
   EXPECT_EQ(again->generation, first);
-  EXPECT_EQ(base::DetailOf(manager_->Start(request, 8).status()).reason, "IDEMPOTENCY_MISMATCH");
+  EXPECT_EQ(base::DetailOf(StartNow(manager_.get(), request, 8).status()).reason, "IDEMPOTENCY_MISMATCH");
   EXPECT_EQ(engine_.running(), 1u);
 }
 
@@ -187,7 +191,7 @@ TEST_F(GenerationManagerTest, CancelsWhenNobodyReadsForTheDetachTimeout) {
 }
 
 TEST_F(GenerationManagerTest, DetachTimeoutOfZeroCancelsAtOnce) {
-  auto started = manager_->Start(Request(absl::ZeroDuration()), 1);
+  auto started = StartNow(manager_.get(), Request(absl::ZeroDuration()), 1);
   ASSERT_TRUE(started.ok());
   const auto generation = started->generation;
   EXPECT_FALSE(generation->cancelled());
@@ -198,9 +202,9 @@ TEST_F(GenerationManagerTest, DetachTimeoutOfZeroCancelsAtOnce) {
 TEST_F(GenerationManagerTest, PurgesByTimeAndRemembersTheId) {
   const std::string id = Start()->id();
   EndOldest();
-  EXPECT_TRUE(manager_->Find(id, "").ok());
+  EXPECT_TRUE(FindNow(manager_.get(), id, "").ok());
   clock_.Advance(absl::Minutes(11));
-  EXPECT_TRUE(WaitUntil([&] { return !manager_->Find(id, "").ok(); }));
+  EXPECT_TRUE(WaitUntil([&] { return !FindNow(manager_.get(), id, "").ok(); }));
   EXPECT_EQ(ReasonOfFind(id), "GENERATION_EXPIRED");
   EXPECT_EQ(ReasonOfFind(NewGenerationId("abcd")), "GENERATION_NOT_FOUND");
 }
@@ -216,8 +220,8 @@ TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsWhatRuns) {
     EndOldest(std::string(100'000, 'x'));
   }
   EXPECT_EQ(ReasonOfFind(ids[0]), "GENERATION_EXPIRED");
-  EXPECT_TRUE(manager_->Find(ids[3], "").ok());
-  EXPECT_TRUE(manager_->Find(running, "").ok());
+  EXPECT_TRUE(FindNow(manager_.get(), ids[3], "").ok());
+  EXPECT_TRUE(FindNow(manager_.get(), running, "").ok());
   WakeSet wake;
   running_sink->EndAll(FinishReason::kStop, &wake);
 }
@@ -227,18 +231,18 @@ TEST_F(GenerationManagerTest, ForgetsTombstonesBeyondTheirLimit) {
   Remake();
   const std::string first = Start()->id();
   const std::string second = Start()->id();
-  EXPECT_TRUE(manager_->Delete(first, "").ok());
-  EXPECT_TRUE(manager_->Delete(second, "").ok());
+  EXPECT_TRUE(DeleteNow(manager_.get(), first, "").ok());
+  EXPECT_TRUE(DeleteNow(manager_.get(), second, "").ok());
   EXPECT_EQ(ReasonOfFind(first), "GENERATION_NOT_FOUND");
   EXPECT_EQ(ReasonOfFind(second), "GENERATION_EXPIRED");
 }
 
 TEST_F(GenerationManagerTest, DeleteCancelsAndIsIdempotent) {
   const auto generation = Start();
-  EXPECT_TRUE(manager_->Delete(generation->id(), "").ok());
+  EXPECT_TRUE(DeleteNow(manager_.get(), generation->id(), "").ok());
   EXPECT_TRUE(generation->cancelled());
-  EXPECT_TRUE(manager_->Delete(generation->id(), "").ok());
-  EXPECT_EQ(manager_->Delete("gen_none", "").code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(DeleteNow(manager_.get(), generation->id(), "").ok());
+  EXPECT_EQ(DeleteNow(manager_.get(), "gen_none", "").code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(GenerationManagerTest, AnotherPrincipalIsToldThatThereIsNone) {
@@ -246,13 +250,13 @@ TEST_F(GenerationManagerTest, AnotherPrincipalIsToldThatThereIsNone) {
   request.principal = "ann";
   const std::string id = Start(request)->id();
   EXPECT_EQ(id.substr(4, 4), manager_->id_prefix());
-  EXPECT_TRUE(manager_->Find(id, "ann").ok());
+  EXPECT_TRUE(FindNow(manager_.get(), id, "ann").ok());
   for (const char* other : {"", "bob", "an", "anna"}) {
     EXPECT_EQ(ReasonOfFind(id, other), "GENERATION_NOT_FOUND") << other;
-    EXPECT_EQ(manager_->Delete(id, other).code(), absl::StatusCode::kNotFound) << other;
+    EXPECT_EQ(DeleteNow(manager_.get(), id, other).code(), absl::StatusCode::kNotFound) << other;
   }
-  EXPECT_TRUE(manager_->Find(id, "ann").ok());
-  EXPECT_TRUE(manager_->Delete(id, "ann").ok());
+  EXPECT_TRUE(FindNow(manager_.get(), id, "ann").ok());
+  EXPECT_TRUE(DeleteNow(manager_.get(), id, "ann").ok());
   EXPECT_EQ(ReasonOfFind(id, "ann"), "GENERATION_EXPIRED");
   EXPECT_EQ(ReasonOfFind(id, "bob"), "GENERATION_NOT_FOUND");
 }
@@ -290,7 +294,7 @@ TEST_F(GenerationManagerTest, TellsThePlaceInTheQueue) {
 TEST_F(GenerationManagerTest, DrainRefusesNewOnesAndWaitsForTheOld) {
   Start();
   manager_->BeginDrain();
-  EXPECT_EQ(base::DetailOf(manager_->Start(Request(), 1).status()).reason, "DRAINING");
+  EXPECT_EQ(base::DetailOf(StartNow(manager_.get(), Request(), 1).status()).reason, "DRAINING");
   EXPECT_FALSE(manager_->WaitUntilIdle(absl::ZeroDuration()));
   EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
   EndOldest();

@@ -17,6 +17,7 @@
 #include "services/inference/generation_manager.h"
 #include "services/inference/wake_set.h"
 #include "tests/testing/fake_clock.h"
+#include "tests/testing/generation_calls.h"
 #include "tests/testing/wait.h"
 
 namespace runnel::inference {
@@ -44,7 +45,7 @@ class ScriptedEngineTest : public ::testing::Test {
     return request;
   }
   std::shared_ptr<Generation> Start(const GenerationRequest& request) {
-    auto started = manager_.Start(request, 0);
+    auto started = testing::StartNow(&manager_, request, 0);
     EXPECT_TRUE(started.ok()) << started.status();
     return started->generation;
   }
@@ -99,10 +100,10 @@ TEST_F(ScriptedEngineTest, GivesLogprobsThatAreProbabilities) {
 TEST_F(ScriptedEngineTest, RefusesWhatItCannotDo) {
   GenerationRequest request = Request(5, 2);
   request.output_format.kind = OutputFormat::Kind::kJsonObject;
-  EXPECT_EQ(base::DetailOf(manager_.Start(request, 0).status()).field, "output_format");
+  EXPECT_EQ(base::DetailOf(testing::StartNow(&manager_, request, 0).status()).field, "output_format");
   request = Request(5, 2);
   request.sampling.logit_bias[3] = 1;
-  EXPECT_EQ(base::DetailOf(manager_.Start(request, 0).status()).field, "logit_bias");
+  EXPECT_EQ(base::DetailOf(testing::StartNow(&manager_, request, 0).status()).field, "logit_bias");
 }
 
 TEST_F(ScriptedEngineTest, StopsAtMaxTokensWithLength) {
@@ -316,7 +317,7 @@ TEST(ScriptedEnginePace, FollowsTheClock) {
   GenerationRequest request;
   request.max_tokens = 100;
   request.detach_timeout = absl::InfiniteDuration();
-  const auto generation = manager.Start(request, 0)->generation;
+  const auto generation = testing::StartNow(&manager, request, 0)->generation;
   const auto reaches = [&](uint64_t seq) {
     return WaitUntil([&] {
       engine.CancelRequested();  // makes it look at the clock
@@ -395,9 +396,9 @@ TEST(ScriptedEnginePace, StepsGenerationsOfOnePaceTogether) {
   request.max_tokens = 100;
   request.detach_timeout = absl::InfiniteDuration();
   clock.Advance(absl::Milliseconds(30));
-  const auto first = manager.Start(request, 0)->generation;
+  const auto first = testing::StartNow(&manager, request, 0)->generation;
   clock.Advance(absl::Milliseconds(40));
-  const auto second = manager.Start(request, 0)->generation;
+  const auto second = testing::StartNow(&manager, request, 0)->generation;
   const auto reach = [&](uint64_t seq) {
     return WaitUntil([&] {
       engine.CancelRequested();  // makes it look at the clock

@@ -14,6 +14,7 @@
 #include "services/inference/generation_manager.h"
 #include "services/inference/inference_service.h"
 #include "services/inference/scripted_engine.h"
+#include "tests/testing/generation_calls.h"
 #include "tests/testing/reader_rule.h"
 #include "tests/testing/wait.h"
 
@@ -178,7 +179,7 @@ TEST_F(ServiceTest, EndOfTheCallLeavesTheGenerationRunning) {
     context.TryCancel();
     EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
   }
-  const auto generation = manager_.Find(id, "");
+  const auto generation = testing::FindNow(&manager_, id, "");
   ASSERT_TRUE(generation.ok());
   EXPECT_TRUE(WaitUntil([&] { return (*generation)->log().GetState().ended; }));
   EXPECT_EQ((*generation)->log().Snapshot().choices[0].text, ScriptedText(6, 2000));

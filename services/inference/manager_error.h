@@ -1,0 +1,16 @@
+#pragma once
+
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace runnel::inference {
+
+// The errors of GenerationManager, with the reasons that inference.proto lists.
+absl::Status ManagerError(absl::StatusCode code, std::string_view message, std::string_view reason,
+                          absl::Duration retry_after = absl::ZeroDuration());
+absl::Status DrainingError(absl::Duration retry_after);
+absl::Status QueueFullError(std::string_view message, absl::Duration retry_after);
+
+}  // namespace runnel::inference
