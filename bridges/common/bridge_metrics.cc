@@ -26,6 +26,13 @@ BridgeMetrics::BridgeMetrics(base::Metrics* metrics, const std::string& transpor
       streams_paused(metrics->Gauge("runnel_streams_paused",
                                     "Streams whose attachment is given up until their socket has taken all.", labels)),
       pending_bytes(metrics->Gauge("runnel_pending_bytes", "Bytes made that sockets have not taken yet.", labels)),
+      unfinished_bytes(metrics->Gauge("runnel_unfinished_bytes",
+                                      "Bytes of requests and messages that are not complete yet.", labels)),
+      unfinished_rejected(metrics->Counter(
+          "runnel_unfinished_rejected_total",
+          "Requests and messages rejected because incomplete ones held --max_unfinished_bytes.", labels)),
+      connection_exceptions(metrics->Counter("runnel_connection_exceptions_total",
+                                             "Connections ended by an exception inside the bridge.", labels)),
       events(metrics->Counter("runnel_events_sent_total", "Events made into bytes.", labels)),
       tokens(metrics->Counter("runnel_tokens_sent_total", "Tokens in the events made into bytes.", labels)),
       bytes(metrics->Counter("runnel_bytes_sent_total", "Bytes of streams that sockets took.", labels)),

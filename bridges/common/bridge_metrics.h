@@ -20,6 +20,9 @@ struct BridgeMetrics {
   prometheus::Gauge& streams;
   prometheus::Gauge& streams_paused;
   prometheus::Gauge& pending_bytes;  // as of the last tick, as link_attachments
+  prometheus::Gauge& unfinished_bytes;        // as of the last look
+  prometheus::Counter& unfinished_rejected;
+  prometheus::Counter& connection_exceptions;
   prometheus::Counter& events;
   prometheus::Counter& tokens;
   prometheus::Counter& bytes;

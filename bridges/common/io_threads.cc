@@ -29,11 +29,12 @@ Link::Options LinkOptionsOf(const BridgeOptions& options) {
 }  // namespace
 
 IoThread::IoThread(size_t thread_index, InferenceClient* inference_client, BridgeMetrics* bridge_metrics,
-                   const Link::Options& link_options)
+                   ByteBudget* budget, const Link::Options& link_options)
     : index(thread_index),
       io(1),
       client(inference_client),
       metrics(bridge_metrics),
+      unfinished(budget),
       links(&io, bridge_metrics, link_options) {}
 
 struct IoThreads::Runner {
@@ -46,10 +47,10 @@ struct IoThreads::Runner {
 };
 
 IoThreads::IoThreads(const BridgeOptions& options, InferenceClient* client, BridgeMetrics* metrics)
-    : tick_(options.tick) {
+    : tick_(options.tick), unfinished_(options.max_unfinished_bytes) {
   const size_t count = options.io_threads == 0 ? 1 : options.io_threads;
   for (size_t i = 0; i < count; ++i) {
-    threads_.push_back(std::make_unique<IoThread>(i, client, metrics, LinkOptionsOf(options)));
+    threads_.push_back(std::make_unique<IoThread>(i, client, metrics, &unfinished_, LinkOptionsOf(options)));
     threads_.back()->tasks.Tick(MonotonicNow());
     runners_.push_back(std::make_unique<Runner>(threads_.back().get()));
   }
@@ -109,6 +110,7 @@ void IoThreads::SetGauges(BridgeMetrics* metrics) const {
   }
   metrics->connections.Set(static_cast<double>(connections()));
   metrics->pending_bytes.Set(static_cast<double>(pending));
+  metrics->unfinished_bytes.Set(static_cast<double>(unfinished_.used()));
   metrics->link_attachments.Set(static_cast<double>(attachments));
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "bridges/common/byte_budget.h"
 #include "bridges/common/link_set.h"
 #include "bridges/common/net.h"
 #include "bridges/common/options.h"
@@ -18,13 +19,14 @@ class InferenceClient;
 
 // One thread with all that belongs to it: its loop, its Links and its connections. A connection never changes thread.
 struct IoThread {
-  IoThread(size_t index, InferenceClient* inference_client, BridgeMetrics* bridge_metrics,
+  IoThread(size_t index, InferenceClient* inference_client, BridgeMetrics* bridge_metrics, ByteBudget* budget,
            const Link::Options& link_options);
 
   const size_t index;
   net::io_context io;
   InferenceClient* const client;
   BridgeMetrics* const metrics;
+  ByteBudget* const unfinished;  // of all threads
   LinkSet links;
   std::atomic<size_t> attachments = 0;  // of its Links, as of the last tick
   TaskGroup tasks;
@@ -60,6 +62,7 @@ class IoThreads {
   bool WaitUntilEmpty(absl::Duration timeout);
 
   const absl::Duration tick_;
+  ByteBudget unfinished_;
   std::vector<std::unique_ptr<IoThread>> threads_;
   std::vector<std::unique_ptr<Runner>> runners_;
 };

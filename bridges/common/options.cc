@@ -29,6 +29,8 @@ ABSL_FLAG(uint32_t, io_threads, 0, "threads that serve connections; 0: as many a
 ABSL_FLAG(uint64_t, max_connections, 12'000, "open connections; beyond, they are answered 503");
 ABSL_FLAG(uint64_t, max_header_bytes, 16 << 10, "bytes of a request's header");
 ABSL_FLAG(uint64_t, max_body_bytes, 1 << 20, "bytes of a request's body, or of a message");
+ABSL_FLAG(uint64_t, max_unfinished_bytes, 64 << 20,
+          "bytes of all requests and messages that are not complete yet; beyond, they are rejected with 503");
 ABSL_FLAG(absl::Duration, header_timeout, absl::Seconds(10),
           "how long a request's header may take to come, and again its body");
 ABSL_FLAG(absl::Duration, idle_timeout, absl::Seconds(75), "how long a connection may do nothing between requests");
@@ -101,6 +103,10 @@ absl::StatusOr<bool> IsLoopback(const std::string& address) {
 }
 
 constexpr size_t kMaxNameBytes = 64;
+// Beast throws for a header field above 65,533 bytes.
+constexpr uint64_t kMaxHeaderBytes = (64 << 10) - 1;
+// What a connection may have read behind its request.
+constexpr size_t kReadAheadBytes = 64 << 10;
 
 bool IsPrincipal(const std::string& name) {
   return name.size() <= kMaxNameBytes && std::all_of(name.begin(), name.end(), absl::ascii_isgraph);
@@ -146,8 +152,15 @@ absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path) {
 absl::Status CheckBridgeOptions(const BridgeOptions& options) {
   RETURN_IF_ERROR(CheckCount("io_threads", options.io_threads, 1, 256));
   RETURN_IF_ERROR(CheckCount("max_connections", options.max_connections, 1, 1'000'000));
-  RETURN_IF_ERROR(CheckCount("max_header_bytes", options.max_header_bytes, 1 << 10, 1 << 20));
+  RETURN_IF_ERROR(CheckCount("max_header_bytes", options.max_header_bytes, 1 << 10, kMaxHeaderBytes));
   RETURN_IF_ERROR(CheckCount("max_body_bytes", options.max_body_bytes, 1 << 10, 1 << 26));
+  RETURN_IF_ERROR(CheckCount("max_unfinished_bytes", options.max_unfinished_bytes, 1 << 10, uint64_t{1} << 40));
+  if (options.max_unfinished_bytes < options.max_header_bytes + options.max_body_bytes + kReadAheadBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max_unfinished_bytes is ", options.max_unfinished_bytes,
+                     ": one request of --max_header_bytes and --max_body_bytes does not fit; want at least ",
+                     options.max_header_bytes + options.max_body_bytes + kReadAheadBytes));
+  }
   RETURN_IF_ERROR(CheckCount("max_pending_bytes", options.max_pending_bytes, 1 << 10, 1 << 30));
   RETURN_IF_ERROR(CheckCount("link_backlog", options.link_backlog, 1, 1024));
   RETURN_IF_ERROR(CheckTime("header_timeout", options.header_timeout));
@@ -187,6 +200,7 @@ absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags() {
   options.max_connections = absl::GetFlag(FLAGS_max_connections);
   options.max_header_bytes = absl::GetFlag(FLAGS_max_header_bytes);
   options.max_body_bytes = absl::GetFlag(FLAGS_max_body_bytes);
+  options.max_unfinished_bytes = absl::GetFlag(FLAGS_max_unfinished_bytes);
   options.header_timeout = absl::GetFlag(FLAGS_header_timeout);
   options.idle_timeout = absl::GetFlag(FLAGS_idle_timeout);
   options.write_timeout = absl::GetFlag(FLAGS_write_timeout);

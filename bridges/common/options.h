@@ -28,6 +28,8 @@ struct BridgeOptions {
   size_t max_connections = 12'000;
   size_t max_header_bytes = 16 << 10;
   size_t max_body_bytes = 1 << 20;
+  // Of all requests and messages that are not complete yet, together.
+  size_t max_unfinished_bytes = 64 << 20;
   absl::Duration header_timeout = absl::Seconds(10);
   absl::Duration idle_timeout = absl::Seconds(75);
   absl::Duration write_timeout = absl::Seconds(30);

@@ -50,6 +50,22 @@ TEST(BridgeOptions, NamesTheFlagAtFault) {
   }
 }
 
+TEST(BridgeOptions, HeaderLimitStaysBelowWhatAFieldMayHold) {
+  BridgeOptions options = Good();
+  options.max_header_bytes = (64 << 10) - 1;
+  EXPECT_TRUE(CheckBridgeOptions(options).ok());
+  options.max_header_bytes = 64 << 10;
+  EXPECT_NE(CheckBridgeOptions(options).message().find("--max_header_bytes"), absl::string_view::npos);
+}
+
+TEST(BridgeOptions, OneRequestFitsIntoTheUnfinishedBytes) {
+  BridgeOptions options = Good();
+  options.max_body_bytes = 64 << 20;
+  EXPECT_NE(CheckBridgeOptions(options).message().find("--max_unfinished_bytes"), absl::string_view::npos);
+  options.max_unfinished_bytes = 65 << 20;
+  EXPECT_TRUE(CheckBridgeOptions(options).ok());
+}
+
 TEST(BridgeOptions, ReadsKeysOneALine) {
   const std::string path = ::testing::TempDir() + "/runnel_keys";
   std::ofstream(path) << "# comment\n\n  key-one \nkey-two\tann\r\nkey-three  ann\n";
