@@ -7,7 +7,6 @@ ABSL_FLAG(uint32_t, max_message_bytes, 1 << 20, "Longest message of a client, 10
 ABSL_FLAG(
     absl::Duration, ping_interval, absl::Seconds(20),
     "Time between pings of the server, at least 1 s. A client that answers two in a row with nothing is dropped.");
-ABSL_FLAG(bool, test_echo, false, "Serve /_test/echo, which sends every message back, for protocol tests.");
 
 namespace runnel::websocket {
 
@@ -16,7 +15,6 @@ absl::StatusOr<WsOptions> WsOptionsFromFlags() {
   options.max_streams_per_connection = absl::GetFlag(FLAGS_max_streams_per_connection);
   options.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
   options.ping_interval = absl::GetFlag(FLAGS_ping_interval);
-  options.test_echo = absl::GetFlag(FLAGS_test_echo);
   if (options.max_streams_per_connection < 1 || options.max_streams_per_connection > 1000) {
     return absl::InvalidArgumentError("--max_streams_per_connection must be 1 to 1000");
   }

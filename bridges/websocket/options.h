@@ -14,8 +14,6 @@ struct WsOptions {
   size_t max_message_bytes = 1 << 20;
   // A ping after so much time; the connection is dropped when the pongs of two in a row are missing.
   absl::Duration ping_interval = absl::Seconds(20);
-  // Serve /_test/echo, for conformance tests of the protocol.
-  bool test_echo = false;
 
   // Not flags.
   absl::Duration auth_timeout = absl::Seconds(5);   // from the upgrade to the message `auth`

@@ -25,8 +25,6 @@ constexpr int kMaxUnansweredPings = 2;
 // Most messages of clients are short, and a buffer that waits for one is most of what a connection costs.
 constexpr size_t kFirstReadBytes = 512;
 constexpr size_t kNextReadBytes = 16 * 1024;
-// What the cases of Autobahn need.
-constexpr size_t kMaxEchoBytes = 32 << 20;
 
 // Where a frame's payload is made before it is copied behind its header.
 thread_local std::string scratch;
@@ -48,7 +46,7 @@ WsSession::WsSession(bridge::Socket socket, const WsContext* context, bridge::Io
       format_(parameters.negotiated.format),
       parameters_(parameters),
       principal_(parameters.principal),
-      authenticated_(parameters.authenticated || parameters.mode == Mode::kEcho),
+      authenticated_(parameters.authenticated),
       opened_(Now()),
       last_message_(opened_),
       last_ping_(opened_),
@@ -63,7 +61,7 @@ void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
   out_.SetOwner(weak_from_this(), [this] { OnProgress(); });
   out_.SetReadAhead(std::move(read_ahead));
   ws_->auto_fragment(false);
-  ws_->read_message_max(parameters_.mode == Mode::kEcho ? kMaxEchoBytes : context_.options.max_message_bytes);
+  ws_->read_message_max(context_.options.max_message_bytes);
   ws_->control_callback([this](ws::frame_type, beast::string_view) { unanswered_pings_ = 0; });
   ws_->set_option(ws::stream_base::decorator([protocol = parameters_.negotiated.protocol](ws::response_type& response) {
     response.set(beast::http::field::server, "runnel");
@@ -79,7 +77,7 @@ void WsSession::OnAccepted(error_code ec) {
   accepted_ = true;
   cut_at_ = absl::InfiniteDuration();
   context_.metrics->CountRequest(101);
-  if (parameters_.mode == Mode::kStreams) WriteHello();
+  WriteHello();
   Flush();
   StartRead();
 }
@@ -95,10 +93,10 @@ void WsSession::OnRead(error_code ec, size_t bytes) {
   if (ec) return OnReadEnd(ec);
   unanswered_pings_ = 0;
   message_bytes_ += bytes;
-  if (open() && parameters_.mode == Mode::kStreams && ws_->got_text() != (format() == Format::kJson)) {
+  if (open() && ws_->got_text() != (format() == Format::kJson)) {
     CloseWith(kCloseUnsupported, "the subprotocol has another kind of frame");
   }
-  if (open() && ws_->is_message_done()) OnMessage({message_.data(), message_bytes_});
+  if (open() && ws_->is_message_done()) OnClientMessage({message_.data(), message_bytes_});
   if (!open() || ws_->is_message_done()) {
     message_bytes_ = 0;
     if (message_.capacity() > 2 * kFirstReadBytes) std::string().swap(message_);
@@ -114,11 +112,6 @@ void WsSession::OnReadEnd(error_code ec) {
   closing_ = true;
   streams_.clear();
   out_.Close();
-}
-
-void WsSession::OnMessage(std::string_view bytes) {
-  if (parameters_.mode == Mode::kStreams) return OnClientMessage(bytes);
-  if (open()) out_.AppendMessage(ws_->got_text(), bytes);
 }
 
 // ------------------------------------------------------------------------------------------------------------ streams
@@ -252,7 +245,7 @@ void WsSession::OnTick(absl::Duration) {
   }
   if (!authenticated_ && now - opened_ >= context_.options.auth_timeout) return CloseWith(kCloseIdle, "no auth came");
   MaybeGoAway(now);
-  if (parameters_.mode == Mode::kEcho || !open()) return;
+  if (!open()) return;
   if (!streams_.empty()) last_message_ = now;
   if (now - last_message_ >= context_.bridge.idle_timeout)
     return CloseWith(kCloseIdle, "nothing came, nothing is open");
@@ -282,7 +275,7 @@ void WsSession::OnDrain() {
 }
 
 void WsSession::MaybeGoAway(absl::Duration now) {
-  if (now >= go_away_at_ && !std::exchange(told_to_go_, true) && parameters_.mode == Mode::kStreams) {
+  if (now >= go_away_at_ && !std::exchange(told_to_go_, true)) {
     v1::WebSocketServerMessage message;
     message.mutable_goaway()->set_reason("drain");
     message.mutable_goaway()->set_deadline_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(close_at_ - now)));

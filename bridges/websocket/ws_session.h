@@ -31,12 +31,7 @@ class WsStream;
 // slow socket stops its own streams, and nothing else.
 class WsSession final : public bridge::Task, public std::enable_shared_from_this<WsSession> {
  public:
-  enum class Mode {
-    kStreams,
-    kEcho,  // /_test/echo: sends each message back; without greeting, pings and idle timeout
-  };
   struct Parameters {
-    Mode mode = Mode::kStreams;
     Negotiated negotiated;
     bool authenticated = false;  // no message `auth` is needed
     std::string principal;       // of the upgrade's key
@@ -78,7 +73,6 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void StartRead();
   void OnRead(error_code ec, size_t bytes);
   void OnReadEnd(error_code ec);
-  void OnMessage(std::string_view bytes);
   void OnClientMessage(std::string_view bytes);
   void OnBadMessage(const std::string& req, const absl::Status& status);
   void OnAuth(const v1::WebSocketAuth& auth);

@@ -183,16 +183,11 @@ bool CheckUpgrade(const UpgradeRequest& request, const WsContext& context, WsSes
                   bridge::HttpError* error) {
   const std::string_view target = View(request.target());
   const std::string_view path = target.substr(0, target.find('?'));
-  const bool echo = context.options.test_echo && path == "/_test/echo";
-  if (path != "/v1/ws" && !echo) {
+  if (path != "/v1/ws") {
     *error = bridge::InvalidRequest(404, "there is only /v1/ws here", "not_found");
     return false;
   }
   if (!CheckForm(request, error)) return false;
-  if (echo) {
-    parameters->mode = WsSession::Mode::kEcho;
-    return true;
-  }
   absl::Status status = CheckAccess(request, context, parameters);
   if (status.ok()) {
     status = NegotiateProtocol(HeaderList(request, http::field::sec_websocket_protocol), &parameters->negotiated);

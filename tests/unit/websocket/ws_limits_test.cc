@@ -68,6 +68,18 @@ TEST_F(WsLimitsTest, AMessageOfTheLimitIsReadAndOneByteMoreEndsTheConnection) {
   EXPECT_EQ(client->ReadUntilClosed(), 1009);
 }
 
+TEST_F(WsLimitsTest, MessagesAreReadWhateverFormOfLengthTheirFrameHas) {
+  ws_options.max_message_bytes = 4 << 20;
+  Start();
+  const auto client = Connect();
+  for (const size_t bytes : {125, 126, 65'535, 65'536, 4 << 20}) {
+    std::string message = Json{{"type", "ping"}, {"t", bytes}}.dump();
+    message.resize(bytes, ' ');
+    ASSERT_TRUE(client->SendText(message).ok());
+    EXPECT_EQ(Read(client.get())["t"], bytes);
+  }
+}
+
 TEST_F(WsLimitsTest, ADeclaredLengthBeyondTheLimitEndsTheConnectionBeforeItsBytesCome) {
   Start();
   const auto client = Connect();

@@ -1,4 +1,4 @@
-// The binary subprotocol says the same as the JSON one, and echo.
+// The binary subprotocol says the same as the JSON one.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -106,28 +106,6 @@ TEST_F(WsProtoTest, AnswersPingAndErrors) {
     EXPECT_EQ(ReadProto(client.get()).error().code(), "bad_frame");
   }
   EXPECT_EQ(client->ReadUntilClosed(), 1008);
-}
-
-TEST_F(WsProtoTest, EchoSendsEveryMessageBackAsItCame) {
-  ws_options.test_echo = true;
-  Start();
-  WsClient::Options options = ClientOptions();
-  options.target = "/_test/echo";
-  const auto client = WsClient::Connect(options);
-  ASSERT_TRUE(client.ok());
-  for (const size_t size :
-       {size_t{0}, size_t{1}, size_t{125}, size_t{126}, size_t{65535}, size_t{65536}, size_t{4} << 20}) {
-    for (const bool binary : {false, true}) {
-      const std::string bytes(size, binary ? '\xff' : 'x');
-      ASSERT_TRUE((binary ? (*client)->SendBinary(bytes) : (*client)->SendText(bytes)).ok());
-      const auto message = (*client)->Read();
-      ASSERT_TRUE(message.ok()) << message.status() << " at " << size;
-      EXPECT_EQ(message->bytes == bytes, true) << size;
-      EXPECT_EQ(message->binary, binary);
-    }
-  }
-  EXPECT_TRUE((*client)->Close(3000).ok());
-  EXPECT_EQ((*client)->close_code(), 3000);
 }
 
 }  // namespace

@@ -34,11 +34,10 @@ struct Checked {
   bridge::HttpError error;
 };
 
-Checked Check(const UpgradeRequest& request, const bridge::BridgeOptions& options = {}, bool test_echo = false) {
+Checked Check(const UpgradeRequest& request, const bridge::BridgeOptions& options = {}) {
   const bridge::HttpPolicy policy(options);
   WsContext context;
   context.bridge = options;
-  context.options.test_echo = test_echo;
   context.policy = &policy;
   Checked checked;
   if (!CheckUpgrade(request, context, &checked.parameters, &checked.error)) checked.status = checked.error.status;
@@ -57,7 +56,7 @@ TEST(CheckUpgrade, RefusesWhatIsNoUpgrade) {
       {"upgrade in capitals", 101, [](UpgradeRequest& r) { r.set(http::field::upgrade, "WebSocket"); }},
       {"another path", 404, [](UpgradeRequest& r) { r.target("/"); }},
       {"a longer path", 404, [](UpgradeRequest& r) { r.target("/v1/ws/"); }},
-      {"echo is off", 404, [](UpgradeRequest& r) { r.target("/_test/echo"); }},
+      {"no echo", 404, [](UpgradeRequest& r) { r.target("/_test/echo"); }},
       {"post", 405, [](UpgradeRequest& r) { r.method(http::verb::post); }},
       {"no upgrade", 426, [](UpgradeRequest& r) { r.erase(http::field::upgrade); }},
       {"another upgrade", 426, [](UpgradeRequest& r) { r.set(http::field::upgrade, "h2c"); }},
@@ -139,14 +138,6 @@ TEST(CheckUpgrade, AKeyMayComeInTheHeaderOrLater) {
     request.set(http::field::authorization, bad);
     EXPECT_EQ(Check(request, options).status, 401) << bad;
   }
-}
-
-TEST(CheckUpgrade, EchoIsServedOnlyWhenAskedFor) {
-  UpgradeRequest request = GoodRequest();
-  request.target("/_test/echo");
-  const Checked checked = Check(request, {}, true);
-  EXPECT_EQ(checked.status, 101);
-  EXPECT_EQ(checked.parameters.mode, WsSession::Mode::kEcho);
 }
 
 class WsUpgradeTest : public BridgeFixture {
