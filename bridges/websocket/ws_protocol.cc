@@ -1,8 +1,11 @@
 #include "bridges/websocket/ws_protocol.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -92,37 +95,84 @@ absl::Status ReadPing(const json& object, v1::WebSocketPing* ping) {
   return absl::OkStatus();
 }
 
-absl::Status ParseJson(std::string_view bytes, v1::WebSocketClientMessage* message) {
+// The keys of each type of message.
+struct MessageKeys {
+  std::string_view type;
+  std::vector<std::string_view> keys;
+};
+const std::vector<MessageKeys>& AllMessageKeys() {
+  static const auto* const rows = new std::vector<MessageKeys>{
+      {"auth", {"token"}},
+      {"generate", {"req", "body", "idempotency_key", "traceparent", "tracestate"}},
+      {"resume", {"req", "gen", "after", "on_gap"}},
+      {"cancel", {"gen"}},
+      {"detach", {"gen"}},
+      {"ping", {"t"}},
+  };
+  return *rows;
+}
+
+// Refuses an unknown type and unknown keys: a misspelt `after` would repeat the whole answer unseen.
+absl::Status CheckKeys(const json& object, std::string_view type) {
+  const auto& rows = AllMessageKeys();
+  const auto row =
+      std::find_if(rows.begin(), rows.end(), [type](const MessageKeys& candidate) { return candidate.type == type; });
+  if (row == rows.end()) return BadFrame("unknown type; expected auth, generate, resume, cancel, detach or ping");
+  for (const auto& [key, unused] : object.items()) {
+    if (key == "type" || std::find(row->keys.begin(), row->keys.end(), key) != row->keys.end()) continue;
+    return base::InvalidField(key.substr(0, kMaxReqBytes), absl::StrCat("is not a key of ", base::ToAbsl(type)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<json> ParseObject(std::string_view bytes) {
   // The parser takes a NUL for the end of its input, whatever follows.
-  if (bytes.find('\0') != std::string_view::npos) return BadFrame("a message must not hold a NUL");
-  const absl::StatusOr<json> parsed = bridge::ParseJsonObject(bytes);
-  if (!parsed.ok()) return BadFrame("a message must be one JSON object, without a key twice and not too deep");
-  const json& object = *parsed;
+  if (bytes.find('\0') != std::string_view::npos) return BadFrame("a message must not contain a NUL");
+  absl::StatusOr<json> object = bridge::ParseJsonObject(bytes);
+  if (!object.ok()) return BadFrame("a message must be one JSON object, without a key twice and not too deep");
+  return object;
+}
+
+absl::Status ParseJson(std::string_view bytes, v1::WebSocketClientMessage* message, std::string* req) {
+  ASSIGN_OR_RETURN(const json object, ParseObject(bytes));
+  // First, so that whatever else is wrong is answered under its name.
+  RETURN_IF_ERROR(ReadString(object, "req", kMaxReqBytes, req));
   std::string type;
   RETURN_IF_ERROR(ReadString(object, "type", 16, &type));
+  RETURN_IF_ERROR(CheckKeys(object, type));
   if (type == "generate") {
-    RETURN_IF_ERROR(ReadString(object, "req", kMaxReqBytes, message->mutable_generate()->mutable_req()));
+    message->mutable_generate()->set_req(*req);
     return ReadGenerate(object, message->mutable_generate());
   }
   if (type == "resume") {
-    RETURN_IF_ERROR(ReadString(object, "req", kMaxReqBytes, message->mutable_resume()->mutable_req()));
+    message->mutable_resume()->set_req(*req);
     return ReadResume(object, message->mutable_resume());
   }
   if (type == "cancel") return ReadGen(object, message->mutable_cancel()->mutable_generation_id());
   if (type == "detach") return ReadGen(object, message->mutable_detach()->mutable_generation_id());
   if (type == "ping") return ReadPing(object, message->mutable_ping());
-  if (type == "auth") return ReadString(object, "token", kMaxTokenBytes, message->mutable_auth()->mutable_token());
-  return BadFrame("type must be auth, generate, resume, cancel, detach or ping");
+  return ReadString(object, "token", kMaxTokenBytes, message->mutable_auth()->mutable_token());
 }
 
-// Clears a req that is too long to be echoed.
-absl::Status CheckReq(std::string* req) {
-  if (req->size() <= kMaxReqBytes) return absl::OkStatus();
-  req->clear();
-  return BadFrame(absl::StrCat("req is longer than ", kMaxReqBytes, " bytes"));
+absl::Status ParseJsonAuth(std::string_view bytes, v1::WebSocketAuth* auth) {
+  ASSIGN_OR_RETURN(const json object, ParseObject(bytes));
+  const auto type = object.find("type");
+  if (type == object.end() || *type != "auth") return BadFrame("auth must come first");
+  RETURN_IF_ERROR(CheckKeys(object, "auth"));
+  return ReadString(object, "token", kMaxTokenBytes, auth->mutable_token());
 }
 
-absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* message) {
+// Takes the req out of `message`, or clears it if it is too long to be echoed.
+absl::Status ReadReq(std::string* in_message, std::string* req) {
+  if (in_message->size() > kMaxReqBytes) {
+    in_message->clear();
+    return BadFrame(absl::StrCat("req is longer than ", kMaxReqBytes, " bytes"));
+  }
+  *req = *in_message;
+  return absl::OkStatus();
+}
+
+absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* message, std::string* req) {
   using Case = v1::WebSocketClientMessage;
   if (!message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     message->Clear();
@@ -131,7 +181,7 @@ absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* mess
   switch (message->message_case()) {
     case Case::kGenerate: {
       auto* generate = message->mutable_generate();
-      RETURN_IF_ERROR(CheckReq(generate->mutable_req()));
+      RETURN_IF_ERROR(ReadReq(generate->mutable_req(), req));
       if (generate->traceparent().size() > kMaxTraceBytes || generate->tracestate().size() > kMaxTraceBytes) {
         return BadFrame("traceparent or tracestate is too long");
       }
@@ -140,7 +190,7 @@ absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* mess
       return bridge::CheckIdempotencyKey(generate->request().request_id());
     }
     case Case::kResume:
-      RETURN_IF_ERROR(CheckReq(message->mutable_resume()->mutable_req()));
+      RETURN_IF_ERROR(ReadReq(message->mutable_resume()->mutable_req(), req));
       return CheckGenerationId(message->resume().generation_id());
     case Case::kCancel:
       return CheckGenerationId(message->cancel().generation_id());
@@ -152,7 +202,19 @@ absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* mess
     case Case::MESSAGE_NOT_SET:
       break;
   }
-  return BadFrame("the message is none of auth, generate, resume, cancel, detach, ping");
+  return BadFrame("unknown message type; expected auth, generate, resume, cancel, detach or ping");
+}
+
+absl::Status ParseProtoAuth(std::string_view bytes, v1::WebSocketAuth* auth) {
+  // The first byte says which message it is, before anything is built from the rest.
+  constexpr char kAuthTag = v1::WebSocketClientMessage::kAuthFieldNumber << 3 | 2;
+  v1::WebSocketClientMessage message;
+  if (bytes.empty() || bytes.front() != kAuthTag ||
+      !message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) || !message.has_auth()) {
+    return BadFrame("auth must come first");
+  }
+  *auth = std::move(*message.mutable_auth());
+  return absl::OkStatus();
 }
 
 // As the client wrote it: a whole number without a point.
@@ -270,16 +332,19 @@ absl::Status NegotiateProtocol(std::string_view offered, Negotiated* negotiated)
                  "offer runnel.v1 or runnel.v1.proto, or no subprotocol");
 }
 
-absl::Status ParseClientMessage(Format format, std::string_view bytes, v1::WebSocketClientMessage* message) {
+absl::Status ParseClientMessage(Format format, std::string_view bytes, v1::WebSocketClientMessage* message,
+                                std::string* req) {
   message->Clear();
-  return format == Format::kJson ? ParseJson(bytes, message) : ParseProto(bytes, message);
+  req->clear();
+  return format == Format::kJson ? ParseJson(bytes, message, req) : ParseProto(bytes, message, req);
+}
+
+absl::Status ParseAuth(Format format, std::string_view bytes, v1::WebSocketAuth* auth) {
+  auth->Clear();
+  return format == Format::kJson ? ParseJsonAuth(bytes, auth) : ParseProtoAuth(bytes, auth);
 }
 
 bool IsBadFrame(const absl::Status& status) { return base::DetailOf(status).reason == kBadFrame; }
-
-const std::string& RequestName(const v1::WebSocketClientMessage& message) {
-  return message.has_generate() ? message.generate().req() : message.resume().req();
-}
 
 void AppendMessage(Format format, const v1::WebSocketServerMessage& message, std::string* out) {
   if (format == Format::kProto) {

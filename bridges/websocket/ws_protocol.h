@@ -30,16 +30,18 @@ struct Negotiated {
 // The first of ours that the client named. InvalidArgument if it named some and none is ours.
 absl::Status NegotiateProtocol(std::string_view offered, Negotiated* negotiated);
 
-// Reads one message of a client. On an error `message` holds what was understood, so that the reply can name its req
-// (RequestName). InvalidArgument with reason BAD_FRAME: these bytes are no message; with another reason: the message
-// asks for something impossible.
-absl::Status ParseClientMessage(Format format, std::string_view bytes, v1::WebSocketClientMessage* message);
+// Parses one message of a client. `req` becomes the req of the message, also on an error if it could be read, so that
+// the reply can name it. InvalidArgument with reason BAD_FRAME: these bytes are not a message; with another reason: the
+// message asks for something impossible, or has a key that is not known.
+absl::Status ParseClientMessage(Format format, std::string_view bytes, v1::WebSocketClientMessage* message,
+                                std::string* req);
+
+// Parses the first message of a client that has not given its key yet. InvalidArgument if it is not `auth`; of any
+// other message no more is parsed than it takes to see that.
+absl::Status ParseAuth(Format format, std::string_view bytes, v1::WebSocketAuth* auth);
 
 // Whether `status` is a BAD_FRAME of ParseClientMessage.
 bool IsBadFrame(const absl::Status& status);
-
-// The `req` of a message, or empty.
-const std::string& RequestName(const v1::WebSocketClientMessage& message);
 
 // Appends one message that is no event.
 void AppendMessage(Format format, const v1::WebSocketServerMessage& message, std::string* out);

@@ -79,8 +79,10 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void OnGenerate(v1::WebSocketGenerate generate);
   void OnResume(const v1::WebSocketResume& resume);
   void OnCancel(const std::string& id);
+  void OnDetach(const std::string& id);
 
-  bool MayOpenStream(const std::string& req);
+  // Whether there is room for one stream more, but for `replaced`, which may be null; else `req` is refused.
+  bool MayOpenStream(const std::string& req, const WsStream* replaced);
   WsStream* FindStream(std::string_view id);
   void ContinueStreams();
 

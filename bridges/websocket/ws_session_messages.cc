@@ -21,10 +21,15 @@ constexpr int kMaxStrikes = 3;
 
 void WsSession::OnClientMessage(std::string_view bytes) {
   last_message_ = base::Clock::System().Monotonic();
+  if (!authenticated_) {
+    v1::WebSocketAuth auth;
+    if (ParseAuth(format(), bytes, &auth).ok()) return OnAuth(auth);
+    return CloseWith(kCloseUnauthenticated, "auth must come first");
+  }
   v1::WebSocketClientMessage message;
-  const absl::Status status = ParseClientMessage(format(), bytes, &message);
-  if (!authenticated_ && !message.has_auth()) return CloseWith(kCloseUnauthenticated, "auth must come first");
-  if (!status.ok()) return OnBadMessage(RequestName(message), status);
+  std::string req;
+  const absl::Status status = ParseClientMessage(format(), bytes, &message, &req);
+  if (!status.ok()) return OnBadMessage(req, status);
   bad_messages_ = 0;
   switch (message.message_case()) {
     case v1::WebSocketClientMessage::kAuth:
@@ -36,8 +41,7 @@ void WsSession::OnClientMessage(std::string_view bytes) {
     case v1::WebSocketClientMessage::kCancel:
       return OnCancel(message.cancel().generation_id());
     case v1::WebSocketClientMessage::kDetach:
-      if (WsStream* stream = FindStream(message.detach().generation_id())) RemoveStream(stream);
-      return;
+      return OnDetach(message.detach().generation_id());
     case v1::WebSocketClientMessage::kPing: {
       v1::WebSocketServerMessage reply;
       reply.mutable_pong()->set_t(message.ping().t());
@@ -68,15 +72,27 @@ void WsSession::OnAuth(const v1::WebSocketAuth& auth) {
 }
 
 void WsSession::OnGenerate(v1::WebSocketGenerate generate) {
-  if (!MayOpenStream(generate.req())) return;
+  if (!MayOpenStream(generate.req(), nullptr)) return;
   streams_.push_back(std::make_unique<WsStream>(this, std::move(generate)));
 }
 
 void WsSession::OnResume(const v1::WebSocketResume& resume) {
-  // The same generation anew: the client has found a gap, and reads on from where it says.
-  if (WsStream* old = FindStream(resume.generation_id())) RemoveStream(old);
-  if (!MayOpenStream(resume.req())) return;
+  // A second stream of the same generation replaces the first: the client has found a gap, and reads on from where it
+  // says.
+  WsStream* const old = FindStream(resume.generation_id());
+  if (!MayOpenStream(resume.req(), old)) return;
+  if (old != nullptr) {
+    old->Retire();
+    RemoveStream(old);
+  }
   streams_.push_back(std::make_unique<WsStream>(this, resume));
+}
+
+void WsSession::OnDetach(const std::string& id) {
+  WsStream* const stream = FindStream(id);
+  if (stream == nullptr) return;
+  stream->Refuse("DETACHED", "the stream was detached before it began");
+  RemoveStream(stream);
 }
 
 void WsSession::OnCancel(const std::string& id) {
@@ -97,14 +113,15 @@ void WsSession::OnCancel(const std::string& id) {
       });
 }
 
-bool WsSession::MayOpenStream(const std::string& req) {
+bool WsSession::MayOpenStream(const std::string& req, const WsStream* replaced) {
   if (told_to_go_) {
     WriteError(req, "",
                Refusal(absl::StatusCode::kUnavailable, "DRAINING", "this bridge goes away: connect again",
                        absl::Milliseconds(500)));
     return false;
   }
-  if (streams_.size() < context_.options.max_streams_per_connection) {
+  const size_t others = streams_.size() - (replaced == nullptr ? 0 : 1);
+  if (others < context_.options.max_streams_per_connection) {
     refused_streams_ = 0;
     return true;
   }

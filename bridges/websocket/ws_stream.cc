@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "bridges/websocket/ws_error.h"
 #include "bridges/websocket/ws_session.h"
 
 namespace runnel::websocket {
@@ -24,6 +25,17 @@ WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
 }
 
 WsStream::~WsStream() { session_->context().metrics->streams.Decrement(); }
+
+void WsStream::Retire() {
+  Refuse("SUPERSEDED", "a later request on this connection reads the same generation");
+  retired_ = true;
+}
+
+void WsStream::Refuse(std::string_view reason, std::string_view message) {
+  if (req_.empty()) return;
+  session_->WriteError(std::exchange(req_, std::string()), "",
+                       Refusal(absl::StatusCode::kFailedPrecondition, reason, message));
+}
 
 void WsStream::OnOpened(bridge::Subscription*, const bridge::Subscription::Opened& opened) {
   session_->OnIdKnown(this);

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/time/time.h"
 #include "bridges/common/heartbeat.h"
@@ -31,8 +32,11 @@ class WsStream final : public bridge::Subscription::Reader {
   // Sees to its heartbeats. Not while the socket takes nothing.
   void OnTick(absl::Duration now);
 
-  // Says nothing more and is removed at the end of the batch: another stream reads the same generation.
-  void Retire() { retired_ = true; }
+  // Writes nothing more and is removed at the end of the batch: another stream reads the same generation.
+  void Retire();
+  // Ends the wait for its first reply, if that has not been written, with an error. To be called before the stream is
+  // removed early: each req is answered once.
+  void Refuse(std::string_view reason, std::string_view message);
 
   void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) override;
   void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;

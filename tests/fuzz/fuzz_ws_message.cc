@@ -36,10 +36,14 @@ void CheckMessage(const v1::WebSocketClientMessage& message) {
 
 void RunOne(Format format, std::string_view bytes) {
   v1::WebSocketClientMessage message;
-  const absl::Status status = ParseClientMessage(format, bytes, &message);
-  FUZZ_CHECK(RequestName(message).size() <= kMaxReqBytes);
+  std::string req;
+  const absl::Status status = ParseClientMessage(format, bytes, &message, &req);
+  FUZZ_CHECK(req.size() <= kMaxReqBytes);
+  v1::WebSocketAuth auth;
+  const bool is_auth = ParseAuth(format, bytes, &auth).ok();
+  FUZZ_CHECK(!is_auth || (status.ok() && message.auth().token() == auth.token()));
   v1::WebSocketServerMessage reply;
-  reply.set_req(RequestName(message));
+  reply.set_req(req);
   if (status.ok()) {
     CheckMessage(message);
     reply.mutable_pong()->set_t(message.ping().t());

@@ -23,8 +23,10 @@ struct BridgeFixture::Processes {
     server.reset();
     engine.Stop();
     manager.Stop();
-    grpc_server->Shutdown(std::chrono::system_clock::now());
-    grpc_server->Wait();
+    if (grpc_server != nullptr) {
+      grpc_server->Shutdown(std::chrono::system_clock::now());
+      grpc_server->Wait();
+    }
     EXPECT_TRUE(live.WaitUntilNone(absl::Seconds(10)));
   }
 
@@ -57,7 +59,13 @@ void BridgeFixture::Start() {
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&p.service);
   p.grpc_server = builder.BuildAndStart();
-  bridge_options.inference = "127.0.0.1:" + std::to_string(port);
+  StartBridge("127.0.0.1:" + std::to_string(port));
+}
+
+void BridgeFixture::StartBridge(const std::string& target) {
+  if (processes_ == nullptr) processes_ = std::make_unique<Processes>();
+  Processes& p = *processes_;
+  bridge_options.inference = target;
   p.policy = std::make_unique<bridge::HttpPolicy>(bridge_options);
   p.context = {bridge_options, ws_options, p.policy.get(), &p.bridge_metrics};
   auto server =

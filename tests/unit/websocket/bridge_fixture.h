@@ -22,6 +22,8 @@ class BridgeFixture : public ::testing::Test {
 
   // Starts both with `bridge_options` and `ws_options`, as the test has set them before.
   void Start();
+  // The same, but with the inference service at `target` instead of one with the scripted engine.
+  void StartBridge(const std::string& target);
   // SIGTERM's part of main; returns when the bridge has stopped.
   void Drain();
 

@@ -16,7 +16,8 @@ constexpr char kGen[] = "gen_abcdefghijklmnopqrstuvwxyz";
 
 v1::WebSocketClientMessage Parse(const std::string& json) {
   v1::WebSocketClientMessage message;
-  const absl::Status status = ParseClientMessage(Format::kJson, json, &message);
+  std::string req;
+  const absl::Status status = ParseClientMessage(Format::kJson, json, &message, &req);
   EXPECT_TRUE(status.ok()) << json << ": " << status;
   return message;
 }
@@ -65,7 +66,7 @@ TEST(ParseClientMessage, ReadsEveryMessage) {
   EXPECT_EQ(generate.generate().traceparent(), "00-a");
 
   const auto resume = Parse(
-      R"({"type":"resume","req":"c2","gen":"gen_abcdefghijklmnopqrstuvwxyz","after":17,"on_gap":"fail","new_key":[]})");
+      R"({"type":"resume","req":"c2","gen":"gen_abcdefghijklmnopqrstuvwxyz","after":17,"on_gap":"fail"})");
   EXPECT_EQ(resume.resume().req(), "c2");
   EXPECT_EQ(resume.resume().generation_id(), kGen);
   EXPECT_EQ(resume.resume().after_seq(), 17u);
@@ -140,7 +141,8 @@ TEST(ParseClientMessage, RefusesWhatIsNoMessage) {
   };
   for (const std::string& row : rows) {
     v1::WebSocketClientMessage message;
-    const absl::Status status = ParseClientMessage(Format::kJson, row, &message);
+    std::string req;
+    const absl::Status status = ParseClientMessage(Format::kJson, row, &message, &req);
     EXPECT_TRUE(IsBadFrame(status)) << row.substr(0, 100) << " gave " << status;
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << row.substr(0, 100);
   }
@@ -156,17 +158,80 @@ TEST(ParseClientMessage, TellsABadRequestFromABadFrameAndKeepsItsReq) {
   };
   for (const std::string& row : rows) {
     v1::WebSocketClientMessage message;
-    const absl::Status status = ParseClientMessage(Format::kJson, row, &message);
+    std::string req;
+    const absl::Status status = ParseClientMessage(Format::kJson, row, &message, &req);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << row;
     EXPECT_FALSE(IsBadFrame(status)) << row;
-    EXPECT_EQ(RequestName(message), "c9") << row;
+    EXPECT_EQ(req, "c9") << row;
   }
 }
 
 TEST(ParseClientMessage, ABadFrameKeepsItsReqWhereOneCanBeRead) {
-  v1::WebSocketClientMessage message;
-  EXPECT_FALSE(ParseClientMessage(Format::kJson, R"({"type":"resume","req":"c3","gen":"x"})", &message).ok());
-  EXPECT_EQ(RequestName(message), "c3");
+  const std::string rows[] = {
+      R"({"type":"resume","req":"c3","gen":"x"})",
+      R"({"type":"subscribe","req":"c3"})",
+      R"({"req":"c3"})",
+      R"({"type":7,"req":"c3"})",
+      R"({"type":"generate","req":"c3"})",
+      R"({"type":"generate","req":"c3","body":{"prompt":"x"},"traceparent":{}})",
+  };
+  for (const std::string& row : rows) {
+    v1::WebSocketClientMessage message;
+    std::string req;
+    EXPECT_TRUE(IsBadFrame(ParseClientMessage(Format::kJson, row, &message, &req))) << row;
+    EXPECT_EQ(req, "c3") << row;
+  }
+}
+
+TEST(ParseClientMessage, RefusesAnUnknownKeyByName) {
+  struct Row {
+    std::string json;
+    const char* key;
+    const char* req;
+  };
+  const std::string gen = R"("gen":"gen_abcdefghijklmnopqrstuvwxyz")";
+  const Row rows[] = {
+      {R"({"type":"resume","req":"c4",)" + gen + R"(,"aftr":17})", "aftr", "c4"},
+      {R"({"type":"resume","req":"c4",)" + gen + R"(,"after_seq":17})", "after_seq", "c4"},
+      {R"({"type":"generate","req":"c4","prompt":"x","body":{"prompt":"x"}})", "prompt", "c4"},
+      {R"({"type":"generate","req":"c4","request_id":"k","body":{"prompt":"x"}})", "request_id", "c4"},
+      {R"({"type":"cancel",)" + gen + R"(,"req":"c4"})", "req", "c4"},
+      {R"({"type":"detach",)" + gen + R"(,"after":1})", "after", ""},
+      {R"({"type":"ping","t":1,"T":1})", "T", ""},
+      {R"({"type":"auth","token":"k","key":"k"})", "key", ""},
+      {R"({"type":"ping","":null})", "", ""},
+  };
+  for (const Row& row : rows) {
+    v1::WebSocketClientMessage message;
+    std::string req;
+    const absl::Status status = ParseClientMessage(Format::kJson, row.json, &message, &req);
+    EXPECT_EQ(base::DetailOf(status).reason, "INVALID_FIELD") << row.json;
+    EXPECT_EQ(base::DetailOf(status).field, row.key) << row.json;
+    EXPECT_EQ(req, row.req) << row.json;
+  }
+}
+
+TEST(ParseAuth, TakesAuthAndNothingElse) {
+  v1::WebSocketClientMessage proto;
+  proto.mutable_auth()->set_token("secret");
+  v1::WebSocketAuth auth;
+  EXPECT_TRUE(ParseAuth(Format::kJson, R"({"type":"auth","token":"secret"})", &auth).ok());
+  EXPECT_EQ(auth.token(), "secret");
+  EXPECT_TRUE(ParseAuth(Format::kProto, proto.SerializeAsString(), &auth).ok());
+  EXPECT_EQ(auth.token(), "secret");
+  EXPECT_TRUE(ParseAuth(Format::kJson, R"({"type":"auth"})", &auth).ok());
+  EXPECT_EQ(auth.token(), "");
+
+  for (const std::string row : {"", "{", "[]", "null", R"("auth")", R"({"token":"secret"})",
+                                R"({"type":"ping","t":1})", R"({"type":["auth"],"token":"secret"})",
+                                R"({"type":"auth","token":7})", R"({"type":"auth","token":"a","gen":"b"})"}) {
+    EXPECT_FALSE(ParseAuth(Format::kJson, row, &auth).ok()) << row;
+  }
+  proto.mutable_ping()->set_t(1);
+  for (const std::string& row : {std::string(), std::string("\x0a"), std::string("\x0a\x05\x0a\x7f"), std::string("\xff"),
+                                 proto.SerializeAsString(), std::string("\x0a\x00", 2) + proto.SerializeAsString()}) {
+    EXPECT_FALSE(ParseAuth(Format::kProto, row, &auth).ok()) << row;
+  }
 }
 
 TEST(ParseClientMessage, ProtoSaysTheSame) {
@@ -175,7 +240,9 @@ TEST(ParseClientMessage, ProtoSaysTheSame) {
   sent.mutable_resume()->set_generation_id(kGen);
   sent.mutable_resume()->set_after_seq(17);
   v1::WebSocketClientMessage read;
-  ASSERT_TRUE(ParseClientMessage(Format::kProto, sent.SerializeAsString(), &read).ok());
+  std::string req;
+  ASSERT_TRUE(ParseClientMessage(Format::kProto, sent.SerializeAsString(), &read, &req).ok());
+  EXPECT_EQ(req, "c2");
   EXPECT_EQ(read.SerializeAsString(), sent.SerializeAsString());
 }
 
@@ -201,8 +268,9 @@ TEST(ParseClientMessage, ProtoRefusesWhatIsNoMessage) {
   };
   for (const std::string& row : rows) {
     v1::WebSocketClientMessage message;
-    EXPECT_TRUE(IsBadFrame(ParseClientMessage(Format::kProto, row, &message))) << message.ShortDebugString();
-    EXPECT_LE(RequestName(message).size(), kMaxReqBytes);
+    std::string req;
+    EXPECT_TRUE(IsBadFrame(ParseClientMessage(Format::kProto, row, &message, &req))) << message.ShortDebugString();
+    EXPECT_LE(req.size(), kMaxReqBytes);
   }
 }
 
