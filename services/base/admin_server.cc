@@ -1,71 +1,191 @@
 #include "services/base/admin_server.h"
 
-#include <httplib.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
 
+#include <boost/asio/basic_socket_acceptor.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <exception>
 #include <thread>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/admin_connection.h"
+#include "services/base/exposition.h"
+#include "services/base/host_name.h"
 #include "services/base/metrics.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::base {
 namespace {
 
-void AddProbe(httplib::Server* server, const char* path, std::function<std::string()> fault) {
-  server->Get(path, [fault = std::move(fault)](const httplib::Request&, httplib::Response& response) {
-    const std::string why = fault ? fault() : "";
-    response.status = why.empty() ? 200 : 503;
-    response.set_content(why.empty() ? "ok\n" : why + "\n", "text/plain");
-  });
+namespace net = boost::asio;
+using Tcp = net::ip::tcp;
+using ErrorCode = boost::system::error_code;
+
+constexpr int kBacklog = 1024;
+constexpr std::chrono::milliseconds kPauseAfterError(100);
+constexpr char kMetricsType[] = "text/plain; version=0.0.4; charset=utf-8";
+
+std::shared_ptr<const std::string> Line(absl::string_view text) {
+  return std::make_shared<const std::string>(absl::StrCat(text, "\n"));
 }
 
 }  // namespace
 
-struct AdminServer::Impl {
-  httplib::Server server;
-  int port = 0;
-  std::jthread thread;
+// Everything but the constructor, Start and the destructor runs on the io thread.
+class AdminServer::Impl {
+ public:
+  Impl(Metrics* metrics, Probes probes, const AdminLimits& limits)
+      : limits_(limits),
+        probes_(std::move(probes)),
+        open_(metrics->Gauge("runnel_admin_connections", "Open connections of the admin port.")),
+        evicted_(metrics->Counter("runnel_admin_connections_evicted_total",
+                                  "Connections of the admin port closed to make room for a new one.")),
+        errors_(metrics->Counter("runnel_admin_errors_total", "Faults of the admin port that ended a connection.")),
+        io_(1),
+        acceptor_(io_.get_executor()),
+        pause_(io_),
+        exposition_(metrics) {}
+
+  ~Impl() {
+    io_.stop();
+    if (thread_.joinable()) thread_.join();
+    // The connections hold themselves in the list and in what waits in the loop.
+    while (!connections_.empty()) connections_.front()->Close();
+  }
+
+  absl::Status Start(const std::string& address) {
+    ASSIGN_OR_RETURN(ListenSocket socket, ListenOn(address, kBacklog));
+    port_ = socket.port;
+    sockaddr_storage bound{};
+    socklen_t size = sizeof bound;
+    getsockname(socket.fd.get(), reinterpret_cast<sockaddr*>(&bound), &size);
+    ErrorCode ec;
+    acceptor_.assign(bound.ss_family == AF_INET6 ? Tcp::v6() : Tcp::v4(), socket.fd.get(), ec);
+    if (ec) return absl::InternalError(absl::StrCat("admin port: ", ec.message()));
+    (void)socket.fd.release();
+    on_loopback_ = acceptor_.local_endpoint(ec).address().is_loopback();
+    Accept();
+    thread_ = std::jthread([this] { Run(); });
+    return absl::OkStatus();
+  }
+
+  int port() const { return port_; }
+
+ private:
+  // A fault of one connection ends that one only: its deadline closes it.
+  void Run() {
+    while (!io_.stopped()) {
+      try {
+        io_.run();
+      } catch (const std::exception& fault) {
+        errors_.Increment();
+        spdlog::error("admin port: {}", fault.what());
+      }
+    }
+  }
+
+  void Accept() {
+    acceptor_.async_accept([this](ErrorCode ec, AdminConnection::Socket socket) {
+      if (ec == net::error::operation_aborted) return;
+      if (ec) return PauseAccepting(ec);
+      // First, so that a fault of this connection cannot end the accepting.
+      Accept();
+      Admit(std::move(socket));
+    });
+  }
+
+  // Mostly that descriptors have run out: a connection of ours that is given up may make room for a probe.
+  void PauseAccepting(ErrorCode reason) {
+    spdlog::warn("admin port: accept: {}", reason.message());
+    if (!connections_.empty()) Evict();
+    pause_.expires_after(kPauseAfterError);
+    pause_.async_wait([this](ErrorCode ec) {
+      if (!ec) Accept();
+    });
+  }
+
+  void Admit(AdminConnection::Socket socket) {
+    ErrorCode ec;
+    socket.non_blocking(true, ec);
+    if (!ec) socket.set_option(Tcp::no_delay(true), ec);
+    if (ec) return;  // it is gone already
+    if (connections_.size() >= limits_.max_connections) Evict();
+    std::make_shared<AdminConnection>(std::move(socket), &limits_, &on_request_, &connections_)->Start();
+  }
+
+  void Evict() {
+    evicted_.Increment();
+    connections_.front()->Close();
+  }
+
+  void Answer(const HttpHead& head, std::shared_ptr<AdminConnection> connection) {
+    const std::string path = head.target.substr(0, head.target.find_first_of("?#"));
+    if (!HostIsServed(head.Header("host"))) {
+      return connection->Respond({.status = 421, .body = Line("the Host must be an address or localhost")});
+    }
+    const bool probe = path == "/livez" || path == "/readyz";
+    if (!probe && path != "/metrics") return connection->Respond({.status = 404, .body = Line("no such path")});
+    if (head.method != "GET" && head.method != "HEAD") {
+      return connection->Respond({.status = 405,
+                                  .headers = "allow: GET, HEAD\r\n",
+                                  .body = Line("the path does not have this method")});
+    }
+    if (!probe) return AnswerMetrics(std::move(connection));
+    const auto& reason = path == "/livez" ? probes_.not_live_reason : probes_.not_ready_reason;
+    const std::string why = reason ? reason() : "";
+    connection->Respond({.status = why.empty() ? 200 : 503, .body = Line(why.empty() ? "ok" : why)});
+  }
+
+  void AnswerMetrics(std::shared_ptr<AdminConnection> connection) {
+    open_.Set(static_cast<double>(connections_.size()));
+    exposition_.Make([this, connection = std::move(connection)](const Exposition::Text& text) mutable {
+      net::post(io_, [connection = std::move(connection), text] {
+        connection->Respond({.content_type = kMetricsType, .body = text});
+      });
+    });
+  }
+
+  // HTTP/1.0 may have none, and no browser speaks it.
+  bool HostIsServed(std::string_view host) const {
+    return !on_loopback_ || host.empty() || IsLocalHostName(HostOf(host));
+  }
+
+  const AdminLimits limits_;
+  const Probes probes_;
+  prometheus::Gauge& open_;
+  prometheus::Counter& evicted_;
+  prometheus::Counter& errors_;
+  const AdminConnection::OnRequest on_request_ = [this](const HttpHead& head, std::shared_ptr<AdminConnection> from) {
+    Answer(head, std::move(from));
+  };
+  int port_ = 0;
+  bool on_loopback_ = false;
+
+  net::io_context io_;
+  AdminConnections connections_;
+  net::basic_socket_acceptor<Tcp, AdminConnection::Executor> acceptor_;
+  net::steady_timer pause_;
+  Exposition exposition_;
+  std::jthread thread_;
 };
 
 AdminServer::AdminServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-AdminServer::~AdminServer() { impl_->server.stop(); }
+AdminServer::~AdminServer() = default;
 
-int AdminServer::port() const { return impl_->port; }
+int AdminServer::port() const { return impl_->port(); }
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Create(const std::string& address, Metrics* metrics,
-                                                                 Probes probes) {
-  ASSIGN_OR_RETURN(const HostPort host_port, ParseHostPort(address));
-  auto impl = std::make_unique<Impl>();
-  httplib::Server& server = impl->server;
-  server.new_task_queue = [] { return new httplib::ThreadPool(2); };
-  // Without SO_REUSEPORT, which cpp-httplib sets by default: a second process must see that the port is taken.
-  server.set_socket_options([](socket_t socket) {
-    const int on = 1;
-    setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  });
-  server.set_read_timeout(5);
-  server.set_write_timeout(5);
-  server.set_keep_alive_timeout(2);
-  server.set_payload_max_length(1024);
-  AddProbe(&server, "/livez", std::move(probes.not_live_reason));
-  AddProbe(&server, "/readyz", std::move(probes.not_ready_reason));
-  server.Get("/metrics", [metrics](const httplib::Request&, httplib::Response& response) {
-    response.set_content(metrics->Expose(), "text/plain; version=0.0.4; charset=utf-8");
-  });
-  if (host_port.port == 0) {
-    impl->port = server.bind_to_any_port(host_port.host.c_str());
-  } else {
-    impl->port = server.bind_to_port(host_port.host.c_str(), host_port.port) ? host_port.port : -1;
-  }
-  if (impl->port < 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on admin address ", address, " (is the port in use?)"));
-  }
-  impl->thread = std::jthread([&server] { server.listen_after_bind(); });
-  // stop() before the listening has begun would be lost.
-  while (!server.is_running()) std::this_thread::yield();
+                                                                 Probes probes, AdminLimits limits) {
+  auto impl = std::make_unique<Impl>(metrics, std::move(probes), limits);
+  RETURN_IF_ERROR(impl->Start(address));
   return std::unique_ptr<AdminServer>(new AdminServer(std::move(impl)));
 }
 

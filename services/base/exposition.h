@@ -1,0 +1,49 @@
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "services/base/mutex.h"
+
+namespace runnel::base {
+
+class Metrics;
+
+// Makes the text of the metrics on a thread of its own, so that nothing waits for it but scrapers. Those that ask while
+// a text is being made share the next one. Every text was made after the scraper asked, with one exception: if slow
+// readers hold kMaxTexts of them, the newest is given once more.
+class Exposition {
+ public:
+  using Text = std::shared_ptr<const std::string>;
+  static constexpr size_t kMaxTexts = 4;
+
+  // `metrics` must outlive it.
+  explicit Exposition(Metrics* metrics);
+  // Joins the thread. What was asked for and is not made yet is dropped.
+  ~Exposition();
+
+  // `done` is called on the thread of the exposition and must not block. Thread-safe.
+  void Make(std::function<void(Text)> done) EXCLUDES(mu_);
+
+ private:
+  void Run() EXCLUDES(mu_);
+  Text NewText();
+
+  Metrics* const metrics_;
+  // Confined to the thread.
+  std::array<std::weak_ptr<const std::string>, kMaxTexts> texts_;  // those that are still held somewhere
+  std::weak_ptr<const std::string> newest_;
+
+  Mutex mu_;
+  CondVar wake_;
+  bool stopped_ GUARDED_BY(mu_) = false;
+  std::vector<std::function<void(Text)>> waiting_ GUARDED_BY(mu_);
+
+  std::jthread thread_;
+};
+
+}  // namespace runnel::base
