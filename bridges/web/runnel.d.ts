@@ -240,7 +240,8 @@ export class GenerationStream implements AsyncIterable<GenerationEvent> {
  * Codes of this module: network, stream_cut, idle_timeout, bad_content_type (the third in a row is final), bad_event,
  * bad_body, bad_subprotocol, bad_url, wrong_generation, gap, goaway, already_ended, ws_<close code>, http_<status>,
  * digest_mismatch, gave_up (its cause is the last error), aborted, closed, invalid_argument, internal. Others are the
- * server's, or those of `failed`.
+ * server's, or those of `failed`. generation_lost is either, or stands for the server's generation_not_found about a
+ * generation that this reader had read from.
  */
 export class RunnelError extends Error {
   constructor(code: string, message?: string, more?: {
@@ -248,7 +249,10 @@ export class RunnelError extends Error {
   });
   readonly code: string;
   readonly status?: number;
-  /** Whether making the same request again may succeed; of a `failed` event, whether asking again may. */
+  /**
+   * Whether making the same request again may succeed; of a `failed` event, and of generation_lost, whether starting
+   * again may.
+   */
   readonly retryable: boolean;
   readonly retryAfterMs?: number;
   readonly generationId?: string;

@@ -17,6 +17,18 @@ export class RunnelError extends Error {
 
 export const broken = (code, message, more) => new RunnelError(code, message, { retryable: true, ...more });
 
+/** The replica that kept the generation is gone. Starting it again may succeed; attaching to it again may not. */
+export const GENERATION_LOST = 'generation_lost';
+
+/** The same from a server that does not remember the generation: `seen` says that this reader has read from it. */
+export function lostIfSeen(error, seen) {
+  if (error.code !== 'generation_not_found' || !seen) return error;
+  const { status } = error;
+  return new RunnelError(GENERATION_LOST, 'the generation was lost with the replica that kept it', {
+    status, retryable: true, cause: error,
+  });
+}
+
 // 500 is among them because a start carries an idempotency key and everything else only reads.
 const RETRYABLE_STATUS = new Set([408, 425, 429, 500, 502, 503, 504]);
 
@@ -26,7 +38,7 @@ export function refusal(error, status, { shouldRetry, retryAfterMs } = {}) {
   const message = typeof error?.message === 'string' ? error.message : `refused with status ${status}`;
   return new RunnelError(code, message, {
     status,
-    retryable: shouldRetry ?? RETRYABLE_STATUS.has(status),
+    retryable: shouldRetry ?? (code === GENERATION_LOST || RETRYABLE_STATUS.has(status)),
     retryAfterMs,
   });
 }

@@ -2,7 +2,7 @@
 
 import { Attempt } from './attempt.js';
 import { pause } from './clock.js';
-import { broken, RunnelError } from './errors.js';
+import { broken, GENERATION_LOST, lostIfSeen, RunnelError } from './errors.js';
 import { EventFeed } from './event_feed.js';
 import { HttpConnection } from './http_connection.js';
 import { Meter } from './meter.js';
@@ -35,6 +35,7 @@ export class GenerationStream {
   #lookAgain = false;
   #cancelWanted = false;
   #ended = false;
+  #seen;
   #model = null;
   #feed = new EventFeed();
   #startedCalls;
@@ -56,6 +57,8 @@ export class GenerationStream {
     this.#id = id;
     this.#transport = new TransportChoice(this.#options, (notice) => this.#notice(notice));
     this.#transcript = new Transcript(options);
+    // Of a cursor, somebody has read up to it.
+    this.#seen = this.#transcript.last > 0;
     this.#meter = new Meter(this.#options.clock, this.#options.startedAt);
     this.started = new Promise((resolve, reject) => (this.#startedCalls = { resolve, reject }));
     this.result = new Promise((resolve, reject) => (this.#resultCalls = { resolve, reject }));
@@ -120,7 +123,7 @@ export class GenerationStream {
       try {
         return await new HttpConnection({ ...this.#options, signal }).cancel(id);
       } catch (error) {
-        if (!error.retryable || tries + 1 >= CANCEL_TRIES) throw error;
+        if (!error.retryable || error.code === GENERATION_LOST || tries + 1 >= CANCEL_TRIES) throw error;
         await pause(this.#options.clock, this.#retry.delay(tries, error), signal);
       }
     }
@@ -189,7 +192,7 @@ export class GenerationStream {
     while (!this.#ended) {
       const before = this.#transcript.last;
       const attempt = (this.#attempt = new Attempt(this.transport, this.#options, this.#reader()));
-      const error = await attempt.read((event) => this.#apply(event));
+      const error = lostIfSeen(await attempt.read((event) => this.#apply(event)), this.#seen);
       this.#attempt = null;
       if (this.#ended) return;
       this.lastError = error;
@@ -218,7 +221,7 @@ export class GenerationStream {
       get cancelWanted() { return stream.#cancelWanted; },
       learnId: (id) => this.#learnId(id),
       setRetryMs: (ms) => (this.#retry.retryMs = ms),
-      onOpened: () => this.#setStatus('streaming'),
+      onOpened: () => this.#onOpened(),
       onReceived: (bytes) => (this.#meter.bytesReceived += bytes),
       onProgress: (progress) => this.#setProgress(progress),
       onHeld: (heldMs) => this.#switch(this.#transport.held('bursts', heldMs), true),
@@ -231,8 +234,15 @@ export class GenerationStream {
     return this.#lookAgain ? Math.max(0, last - 1) : last;
   }
 
+  #onOpened() {
+    this.#seen = true;
+    this.#setStatus('streaming');
+  }
+
   #learnId(id) {
     checkId(id, this.#id);
+    // The server has named what this reader started, or reads.
+    this.#seen = true;
     this.#id = id;
     this.#startedCalls.resolve(id);
   }

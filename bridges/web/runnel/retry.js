@@ -1,7 +1,7 @@
 // When to try again.
 
 import { pause } from './clock.js';
-import { broken, RunnelError } from './errors.js';
+import { broken, GENERATION_LOST, RunnelError } from './errors.js';
 
 // Waits made on purpose: they need no delay and count as no failure.
 const ON_PURPOSE = new Set(['dropped', 'switched', 'stored']);
@@ -37,7 +37,7 @@ export class Retry {
   /** Notes why a connection ended; `progress` if it brought anything. Returns the error if it is final, else null. */
   note(error, progress) {
     this.#wrongTypes = error.code === 'bad_content_type' ? this.#wrongTypes + 1 : 0;
-    if (!error.retryable) return error;
+    if (!error.retryable || error.code === GENERATION_LOST) return error;
     if (progress) this.#failures = 0;
     const { code, message, status } = error;
     if (this.#wrongTypes >= WRONG_TYPES) return new RunnelError(code, message, { status });
