@@ -18,10 +18,15 @@ class ByteBudget {
   // The bytes of one request or message. Returns them when it is destroyed. Confined to the thread of its owner.
   class Reservation {
    public:
+    // Of nothing: the only way to use it is to assign another to it.
+    Reservation() = default;
     explicit Reservation(ByteBudget* budget) : budget_(budget) {}
-    Reservation(Reservation&& other) noexcept
-        : budget_(other.budget_), bytes_(std::exchange(other.bytes_, 0)) {}
-    Reservation& operator=(Reservation&&) = delete;
+    Reservation(Reservation&& other) noexcept : budget_(other.budget_), bytes_(std::exchange(other.bytes_, 0)) {}
+    Reservation& operator=(Reservation&& other) noexcept {
+      std::swap(budget_, other.budget_);
+      std::swap(bytes_, other.bytes_);
+      return *this;
+    }
     ~Reservation() { Release(); }
 
     // Makes it `bytes` altogether. False, with nothing changed, if the budget does not have the difference: the owner
@@ -39,7 +44,7 @@ class ByteBudget {
     size_t bytes() const { return bytes_; }
 
    private:
-    ByteBudget* const budget_;
+    ByteBudget* budget_ = nullptr;
     size_t bytes_ = 0;
   };
 

@@ -8,6 +8,7 @@
 #include <chrono>
 
 #include "bridges/common/bridge_metrics.h"
+#include "bridges/common/contain.h"
 #include "bridges/common/inference_client.h"
 #include "services/base/mutex.h"
 
@@ -35,7 +36,8 @@ IoThread::IoThread(size_t thread_index, InferenceClient* inference_client, Bridg
       client(inference_client),
       metrics(bridge_metrics),
       unfinished(budget),
-      links(&io, bridge_metrics, link_options) {}
+      links(&io, bridge_metrics, link_options),
+      tasks(bridge_metrics) {}
 
 struct IoThreads::Runner {
   explicit Runner(IoThread* io_thread) : thread(io_thread), work(io_thread->io.get_executor()), timer(io_thread->io) {}
@@ -68,7 +70,13 @@ IoThreads::~IoThreads() {
 void IoThreads::Start() {
   for (auto& runner : runners_) {
     net::post(runner->thread->io, [this, raw = runner.get()] { Tick(raw); });
-    runner->jthread = std::jthread([thread = runner->thread] { thread->io.run(); });
+    runner->jthread = std::jthread([thread = runner->thread] { Run(thread); });
+  }
+}
+
+// The last resort: a handler that throws has lost what it owned, usually its connection, and the loop goes on.
+void IoThreads::Run(IoThread* thread) {
+  while (!Contain(thread->metrics, [thread] { thread->io.run(); })) {
   }
 }
 
@@ -76,10 +84,11 @@ void IoThreads::Tick(Runner* runner) {
   runner->timer.expires_after(absl::ToChronoNanoseconds(tick_));
   runner->timer.async_wait([this, runner](ErrorCode ec) {
     if (ec) return;
+    // First, so that whatever happens below the next one comes.
+    Tick(runner);
     runner->thread->tasks.Tick(MonotonicNow());
     runner->thread->links.OnTick();
     runner->thread->attachments = runner->thread->links.attachments();
-    Tick(runner);
   });
 }
 

@@ -58,6 +58,7 @@ class IoThreads {
 
  private:
   struct Runner;
+  static void Run(IoThread* thread);
   void Tick(Runner* runner);
   bool WaitUntilEmpty(absl::Duration timeout);
 

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridges/common/bridge_metrics.h"
+#include "bridges/common/contain.h"
 #include "bridges/common/http_policy.h"
 #include "services/base/admin_server.h"
 #include "services/base/status_macros.h"
@@ -86,7 +87,7 @@ struct Listener::Acceptor : std::enable_shared_from_this<Acceptor> {
     acceptor.async_accept([self = shared_from_this()](ErrorCode ec, Socket socket) {
       if (ec == net::error::operation_aborted || !self->acceptor.is_open()) return;
       if (!ec) {
-        self->Admit(std::move(socket));
+        (void)Contain(self->thread->metrics, [&] { self->Admit(std::move(socket)); });
         return self->Accept();
       }
       // Mostly that descriptors have run out. The connection stays in the kernel's queue until one is free.

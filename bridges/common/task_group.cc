@@ -1,11 +1,13 @@
 #include "bridges/common/task_group.h"
 
+#include "bridges/common/contain.h"
+
 namespace runnel::bridge {
 
 void TaskGroup::Add(Task* task) {
   tasks_.push_back(*task);
   size_.fetch_add(1, std::memory_order_relaxed);
-  if (draining_) task->OnDrain();
+  if (draining_ && !Contain(metrics_, [task] { task->OnDrain(); })) task->OnCut();
 }
 
 void TaskGroup::Remove(Task* task) {
@@ -19,7 +21,7 @@ void TaskGroup::ForEach(Call call) {
   for (auto it = tasks_.begin(); it != tasks_.end();) {
     Task* task = &*it;
     ++it;  // before the call, which may remove the task; it removes no other
-    call(task);
+    if (!Contain(metrics_, [&call, task] { call(task); })) (void)Contain(metrics_, [task] { task->OnCut(); });
   }
 }
 

@@ -7,6 +7,8 @@
 
 namespace runnel::bridge {
 
+struct BridgeMetrics;
+
 // What a connection is to its io thread: something that is told of the time and of the end. Confined to that thread.
 class Task : public boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
  public:
@@ -27,6 +29,8 @@ class Task : public boost::intrusive::list_base_hook<boost::intrusive::link_mode
 // thread, but for size().
 class TaskGroup {
  public:
+  explicit TaskGroup(BridgeMetrics* metrics) : metrics_(metrics) {}
+
   // Until Remove or the task's destruction; the latter must also be counted, so Remove it in the destructor. A task that
   // comes while the group drains is told at once.
   void Add(Task* task);
@@ -45,8 +49,11 @@ class TaskGroup {
   size_t size() const { return size_.load(std::memory_order_relaxed); }
 
  private:
+  // A task that throws is cut; the others are called all the same.
   template <typename Call>
   void ForEach(Call call);
+
+  BridgeMetrics* const metrics_;
 
   boost::intrusive::list<Task, boost::intrusive::constant_time_size<false>> tasks_;
   std::atomic<size_t> size_ = 0;
