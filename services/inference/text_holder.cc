@@ -66,12 +66,8 @@ std::string TextHolder::Push(std::string_view bytes) {
 
 std::string TextHolder::Finish() {
   if (stopped_) return {};
-  if (!torn_.empty()) held_ += kReplacement;
   torn_.clear();
-  // The replacement may complete a stop string.
-  std::string text = TakeSure();
-  if (!stopped_) text += std::exchange(held_, {});
-  return text;
+  return std::exchange(held_, {});
 }
 
 std::string TextHolder::TakeSure() {

@@ -8,7 +8,8 @@ namespace runnel::inference {
 
 // Turns a model's bytes, token by token, into text that may be shown: whole UTF-8 characters, and nothing of a stop
 // string. What may still become a part of one, or of a character, is held until it is known. Whatever is not UTF-8
-// becomes U+FFFD, one for each maximal part (Unicode 15, section 3.9, "U+FFFD Substitution of Maximal Subparts").
+// becomes U+FFFD, one for each maximal part (Unicode 15, section 3.9, "U+FFFD Substitution of Maximal Subparts"), but a
+// character that the end has cut is left out.
 //
 // The text is a function of the bytes alone, however they are cut into tokens. It ends before the stop string that is
 // complete first; of two that end at the same byte, before the longer one. Not thread-safe.
@@ -20,8 +21,8 @@ class TextHolder {
   // Returns the text that has become sure, which may be none. None at all once stopped() is true.
   std::string Push(std::string_view bytes);
 
-  // Returns what was held, a torn character as U+FFFD. To be called at the end, whatever ended it; the stop string and
-  // what followed it are not returned.
+  // Returns what was held, without the beginning of a character that never became whole: the text can be continued
+  // after it. To be called at the end, whatever ended it; the stop string and what followed it are not returned.
   std::string Finish();
 
   // A stop string came.

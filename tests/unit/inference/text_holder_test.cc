@@ -24,8 +24,9 @@ std::vector<Row> Rows() {
       {"plain", "hello", {}, "hello", false},
       {"nothing", "", {"x"}, "", false},
       {"two, three and four bytes", "é€😀!", {}, "é€😀!", false},
-      {"torn at the end", "a\xE2\x82", {}, "a" BAD, false},
-      {"torn four bytes", "\xF0\x9F\x98", {}, BAD, false},
+      {"torn at the end", "a\xE2\x82", {}, "a", false},
+      {"torn four bytes", "\xF0\x9F\x98", {}, "", false},
+      {"torn behind what may be a stop", "ab\xE2\x82", {"bc"}, "ab", false},
       {"torn in the middle", "a\xE2\x82z", {}, "a" BAD "z", false},
       {"a continuation alone", "\x80z\xBF", {}, BAD "z" BAD, false},
       {"never in UTF-8", "\xC0\xAF\xF5\xFF", {}, BAD BAD BAD BAD, false},
@@ -47,7 +48,7 @@ std::vector<Row> Rows() {
       {"stop of characters of many bytes", "a😀b😁c", {"😁"}, "a😀b", true},
       {"stop whose first bytes are another character's", "😀😂", {"😁"}, "😀😂", false},
       {"stop is the replacement", "a\xFF""b", {BAD}, "a", true},
-      {"stop completed by a torn tail", "a\xE2\x82", {BAD}, "a", true},
+      {"a torn tail completes no stop", "a\xE2\x82", {BAD}, "a", false},
       {"newlines", "a\n\nb", {"\n\n"}, "a", true},
   };
 }
