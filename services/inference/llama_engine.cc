@@ -121,6 +121,7 @@ class LlamaEngine final : public Engine {
     if (!grammar.empty()) {
       ASSIGN_OR_RETURN(job.filter, CreateGrammarFilter(model_, grammar));
     }
+    job.principal = request.principal;
     job.top_logprobs = request.top_logprobs;
     job.seed = request.seed;
     job.max_tokens = request.max_tokens;
@@ -156,6 +157,22 @@ absl::Status CheckOptions(const LlamaOptions& options) {
   return absl::OkStatus();
 }
 
+// As it stands, and as a system message: the caller's words are in neither.
+absl::StatusOr<std::vector<std::vector<int32_t>>> PreamblesFor(const LlamaModel& model, const std::string& text,
+                                                               uint32_t context) {
+  std::vector<std::vector<int32_t>> preambles;
+  if (text.empty()) return preambles;
+  auto tokens = model.Tokenize(text, context);
+  if (!tokens.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("llama shared preamble: ", tokens.status().message()));
+  }
+  preambles.push_back(*std::move(tokens));
+  // A model without a chat template has no system messages.
+  auto system = model.TokenizeChat({{ChatRole::kSystem, text}}, context);
+  if (system.ok()) preambles.push_back(*std::move(system));
+  return preambles;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& options, base::Metrics* metrics) {
@@ -167,6 +184,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
   scheduling.context = std::min(options.context, std::max(2u, model->trained_context()));
   scheduling.prefill_rows = options.prefill_rows;
   scheduling.reserve_tokens = options.reserve_tokens;
+  ASSIGN_OR_RETURN(scheduling.preambles, PreamblesFor(*model, options.shared_preamble, scheduling.context));
 
   LlamaContext::Options memory;
   memory.sequences = options.sequences;

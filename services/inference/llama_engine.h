@@ -36,6 +36,9 @@ struct LlamaOptions {
   // Empty: the model's own chat template, and chat is refused if it has none that llama.cpp knows. Otherwise the name
   // of one of llama.cpp's, such as chatml.
   std::string chat_template;
+
+  // The beginning of a prompt, or a system message, whose KV cache principals share. Nobody may put a secret there.
+  std::string shared_preamble;
 };
 
 inline constexpr uint32_t kMaxLlamaSequences = 60;

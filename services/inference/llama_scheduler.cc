@@ -67,7 +67,7 @@ LlamaScheduler::LlamaScheduler(LlamaDecoder* decoder, base::Metrics* metrics, co
     : decoder_(decoder),
       options_(options),
       metrics_(metrics),
-      slots_(decoder),
+      slots_(decoder, options.preambles),
       thread_([this] { Loop(); }) {}
 
 LlamaScheduler::~LlamaScheduler() { Stop(); }
@@ -171,7 +171,7 @@ void LlamaScheduler::Admit() {
       const bool prompt_ready = choice.get() == &first || first.ended || first.drawn > 0;
       full = full || (promised > 0 && promised + CellsFor(*choice) > decoder_->cells());
       if (full || !prompt_ready) continue;
-      choice->slot = slots_.Acquire(choice->tokens);
+      choice->slot = slots_.Acquire(choice->tokens, generation->job.principal);
       full = !choice->slot.has_value();
       if (full) continue;
       --waiting;

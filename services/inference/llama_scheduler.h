@@ -20,6 +20,7 @@ namespace runnel::inference {
 // A request as the scheduler takes it.
 struct LlamaJob {
   std::vector<int32_t> prompt;  // not empty, shorter than the context
+  std::string principal;        // whose it is: see LlamaSlots
   SamplerOptions sampler;
   uint64_t seed = 0;
   uint32_t max_tokens = 1;
@@ -56,6 +57,8 @@ class LlamaScheduler {
     // A choice begins only if the cells it may need, its prompt and so many tokens of its answer (or max_tokens if that
     // is less), are not promised to others.
     uint32_t reserve_tokens = UINT32_MAX;
+    // Beginnings of prompts that principals may share: see LlamaSlots.
+    std::vector<std::vector<int32_t>> preambles;
   };
 
   // `decoder` and `metrics` must outlive the scheduler.

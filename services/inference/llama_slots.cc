@@ -12,12 +12,16 @@ namespace {
 // copied.
 constexpr uint32_t kMinCopied = 16;
 
+uint32_t CommonTokens(std::span<const int32_t> a, std::span<const int32_t> b) {
+  return static_cast<uint32_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+}
+
 }  // namespace
 
-std::optional<uint32_t> LlamaSlots::Acquire(std::span<const int32_t> tokens) {
+std::optional<uint32_t> LlamaSlots::Acquire(std::span<const int32_t> tokens, std::string_view principal) {
   const std::optional<uint32_t> spare = FindSpare();
   if (!spare.has_value()) return std::nullopt;
-  const auto [source, common] = FindPrefix(tokens);
+  const auto [source, common] = FindPrefix(tokens, principal);
   uint32_t slot = *spare;
   // To go on in the found slot cuts off what it holds beyond; to copy from it costs some time and the spare slot. So a
   // conversation goes on in place, and a preamble that many have in common stays for the next.
@@ -33,6 +37,7 @@ std::optional<uint32_t> LlamaSlots::Acquire(std::span<const int32_t> tokens) {
       slots_[slot].tokens.assign(tokens.begin(), tokens.begin() + common);
     }
   }
+  slots_[slot].principal = principal;
   slots_[slot].taken = true;
   return slot;
 }
@@ -70,18 +75,25 @@ void LlamaSlots::Empty(uint32_t slot) {
   slots_[slot].tokens.clear();
 }
 
-std::pair<uint32_t, uint32_t> LlamaSlots::FindPrefix(std::span<const int32_t> tokens) const {
+std::pair<uint32_t, uint32_t> LlamaSlots::FindPrefix(std::span<const int32_t> tokens,
+                                                     std::string_view principal) const {
   std::pair<uint32_t, uint32_t> best{0, 0};
   if (!decoder_->shares_prefixes() || tokens.empty()) return best;
   // The last token has to be decoded in any case: what comes after it is not kept.
   tokens = tokens.first(tokens.size() - 1);
+  const uint32_t shared = PublicTokens(tokens);
   for (uint32_t i = 0; i < slots_.size(); ++i) {
-    const auto& held = slots_[i].tokens;
-    const auto parting = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end()).first;
-    const auto common = static_cast<uint32_t>(parting - tokens.begin());
+    const uint32_t found = CommonTokens(tokens, slots_[i].tokens);
+    const uint32_t common = slots_[i].principal == principal ? found : std::min(found, shared);
     if (common > best.second) best = {i, common};
   }
   return best;
+}
+
+uint32_t LlamaSlots::PublicTokens(std::span<const int32_t> tokens) const {
+  uint32_t most = 0;
+  for (const auto& preamble : preambles_) most = std::max(most, CommonTokens(tokens, preamble));
+  return most;
 }
 
 std::optional<uint32_t> LlamaSlots::FindSpare() const {

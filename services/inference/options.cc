@@ -4,6 +4,7 @@
 
 #include <array>
 #include <fstream>
+#include <iterator>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/ascii.h"
@@ -41,6 +42,9 @@ ABSL_FLAG(bool, llama_exact, true,
           "llama: the same request and seed give the same text whatever else is decoded; costs some speed");
 ABSL_FLAG(std::string, llama_chat_template, "",
           "llama: name of a chat template of llama.cpp, such as chatml; empty: the model's own");
+ABSL_FLAG(std::string, llama_shared_preamble_file, "",
+          "llama: file with the beginning of many prompts, such as the system message of an application, whose KV cache "
+          "principals share; empty: each principal's prompts are its own");
 ABSL_FLAG(std::vector<std::string>, upstream_url, {},
           "upstream: base URL of the server, such as http://127.0.0.1:8000/v1; several servers: with commas between");
 ABSL_FLAG(std::string, upstream_model, "", "upstream: model to ask for; empty: the first that the server lists");
@@ -120,6 +124,19 @@ absl::StatusOr<std::string> ReadKeyFile(const std::string& path) {
   return key;
 }
 
+absl::StatusOr<std::string> ReadPreamble(const std::string& path) {
+  if (path.empty()) return std::string();
+  std::ifstream file(path, std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  // An editor adds it.
+  if (text.ends_with('\n')) text.pop_back();
+  if (!file || text.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("--llama_shared_preamble_file: '", path, "' cannot be read, or is empty"));
+  }
+  return text;
+}
+
 template <typename T>
 absl::Status CheckFlag(const char* name, T value, T least, T most) {
   if (value >= least && value <= most) return absl::OkStatus();
@@ -164,6 +181,7 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.llama_threads = absl::GetFlag(FLAGS_llama_threads);
   options.llama_exact = absl::GetFlag(FLAGS_llama_exact);
   options.llama_chat_template = absl::GetFlag(FLAGS_llama_chat_template);
+  ASSIGN_OR_RETURN(options.llama_shared_preamble, ReadPreamble(absl::GetFlag(FLAGS_llama_shared_preamble_file)));
   options.upstream_urls = absl::GetFlag(FLAGS_upstream_url);
   options.upstream_model = absl::GetFlag(FLAGS_upstream_model);
   ASSIGN_OR_RETURN(options.upstream_models, ParseModels(absl::GetFlag(FLAGS_upstream_models)));

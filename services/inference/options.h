@@ -32,6 +32,7 @@ struct Options {
   uint32_t llama_threads = 0;
   bool llama_exact = true;
   std::string llama_chat_template;
+  std::string llama_shared_preamble;  // read from --llama_shared_preamble_file
   std::vector<std::string> upstream_urls;
   std::string upstream_model;
   std::vector<std::pair<std::string, std::string>> upstream_models;  // our clients' name, the upstream's name

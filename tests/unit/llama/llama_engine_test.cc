@@ -381,6 +381,44 @@ TEST_F(LlamaEngineTest, ContinuedConversationIsAsFromTheStart) {
   EXPECT_NE(metrics_.Expose().find("runnel_prompt_tokens_reused_total"), std::string::npos);
 }
 
+TEST_F(LlamaEngineTest, AnothersPromptIsNotToBeGuessed) {
+  UseRandom();
+  const std::string secret = "Patient 4711 has been diagnosed with a rare illness. What now?";
+  const auto ask = [&](const std::string& prompt, const std::string& principal) {
+    GenerationRequest request = Unbounded(prompt, 3);
+    request.principal = principal;
+    return Start(request)->WaitForEnd().cached_prompt_tokens;
+  };
+  const auto rows = [&] {
+    const std::string text = metrics_.Expose();
+    const std::string name = "\nrunnel_batch_rows_sum ";
+    return std::stod(text.substr(text.find(name) + name.size()));
+  };
+  EXPECT_EQ(ask(secret, "alice"), 0u);
+  const double first = rows();
+  EXPECT_EQ(ask(secret, "bob"), 0u);
+  const double right = rows();
+  std::string wrong = secret;
+  std::reverse(wrong.begin(), wrong.end());
+  EXPECT_EQ(ask(wrong, "carol"), 0u);
+  EXPECT_EQ(rows() - right, right - first);
+  EXPECT_GT(ask(secret, "alice"), 50u);
+}
+
+TEST_F(LlamaEngineTest, ASharedPreambleIsSharedAndNothingBeyond) {
+  UseRandom();
+  options_.shared_preamble = "You are a helpful assistant of this company.";
+  const auto ask = [&](const std::string& prompt, const std::string& principal) {
+    GenerationRequest request = Unbounded(prompt, 3);
+    request.principal = principal;
+    return Start(request)->WaitForEnd().cached_prompt_tokens;
+  };
+  ask(options_.shared_preamble + " My secret is 4711.", "alice");
+  const uint32_t right = ask(options_.shared_preamble + " My secret is 4711.", "bob");
+  EXPECT_EQ(ask(options_.shared_preamble + " A question of mine.", "carol"), right);
+  EXPECT_GE(right, options_.shared_preamble.size());
+}
+
 TEST_F(LlamaEngineTest, ChoicesAreAsWithOneChoiceFirst) {
   UseRandom();
   GenerationRequest request = Unbounded("a prompt of more than a few characters", 40);

@@ -295,6 +295,25 @@ TEST_F(LlamaSchedulerTest, CountsThePromptTokensThatWereThere) {
   EXPECT_EQ(Start(job)->WaitForEnd().cached_prompt_tokens, 39u);
 }
 
+// A right guess at another's prompt, and a wrong one, cost the same.
+TEST_F(LlamaSchedulerTest, PrincipalsDoNotSeeEachOthersPrompts) {
+  LlamaJob alice = Job(1, 60, 4);
+  alice.principal = "alice";
+  EXPECT_EQ(Start(alice)->WaitForEnd().cached_prompt_tokens, 0u);
+  LlamaJob right = alice;
+  LlamaJob wrong = Job(2, 60, 4);
+  right.principal = wrong.principal = "bob";
+  right.choice_count = wrong.choice_count = 2;
+  uint32_t rows[2];
+  for (const LlamaJob* guess : {&right, &wrong}) {
+    const uint32_t before = decoder().decoded_rows;
+    EXPECT_EQ(Start(*guess)->WaitForEnd().cached_prompt_tokens, 0u);
+    rows[guess == &wrong ? 1 : 0] = decoder().decoded_rows - before;
+  }
+  EXPECT_EQ(rows[0], rows[1]);
+  EXPECT_EQ(Start(alice)->WaitForEnd().cached_prompt_tokens, 59u);
+}
+
 TEST_F(LlamaSchedulerTest, FailedBatchIsDoneAgain) {
   decoder().result = [](uint32_t batch) {
     return batch % 7 == 0 ? LlamaDecodeResult::kFailed : LlamaDecodeResult::kOk;
