@@ -13,6 +13,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
+#include "services/base/strings.h"
+#include "services/inference/schema_pattern.h"
 #if RUNNEL_HAVE_JSON_SCHEMA
 #include <llama_json_schema.h>
 #endif
@@ -58,15 +60,26 @@ bool RepeatsTooOften(std::string_view grammar) {
   return false;
 }
 
+// What the converter says, without what it says of itself.
+std::string_view WhyNot(std::string_view message) {
+  for (const std::string_view prefix :
+       {"WARNING: ", "JSON schema conversion was incomplete: ", "JSON schema conversion failed:\n"}) {
+    if (message.substr(0, prefix.size()) == prefix) message.remove_prefix(prefix.size());
+  }
+  constexpr std::string_view kInstead = ", accepting any";
+  message = message.substr(0, message.find(kInstead));
+  return message.substr(0, message.find('\n'));
+}
+
 absl::StatusOr<std::string> GrammarForSchema(const std::string& schema) {
   try {
-    std::string grammar = llama_json_schema_to_grammar(schema);
+    std::string grammar = llama_json_schema_to_grammar(WithPlainPatterns(schema));
     if (grammar.size() <= kMaxGrammarBytes && !RepeatsTooOften(grammar)) return grammar;
     return base::InvalidField(kSchemaField, absl::StrCat("asks for too much: its grammar has more than ",
                                                          kMaxGrammarBytes, " bytes, or some number is above ",
                                                          kMaxRepetitions));
   } catch (const std::exception& e) {
-    return base::InvalidField(kSchemaField, absl::StrCat("cannot be held to: ", e.what()));
+    return base::InvalidField(kSchemaField, absl::StrCat("is not supported: ", base::ToAbsl(WhyNot(e.what()))));
   }
 }
 #else

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -280,6 +281,35 @@ TEST_F(LlamaEngineTest, SchemasThatNoGrammarHoldsAreRefused) {
     const absl::Status status = engine().Prepare(request).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << schema;
     EXPECT_EQ(base::DetailOf(status).field, "output_format.json_schema") << schema;
+    EXPECT_EQ(status.message().find("WARNING"), absl::string_view::npos) << status;
+    EXPECT_EQ(status.message().find("accepting any"), absl::string_view::npos) << status;
+    EXPECT_EQ(status.message().find('\n'), absl::string_view::npos) << status;
+  }
+}
+
+TEST_F(LlamaEngineTest, PatternsOfCommonSchemasAreKept) {
+  UseRandom();
+  const std::pair<const char*, const char*> rows[] = {
+      {R"(^\d{3}-\d{2}$)", "[0-9]{3}-[0-9]{2}"},
+      {R"(^[\w.]{4}$)", "[A-Za-z0-9_.]{4}"},
+      {R"(^[^a-zA-Z\W][ \t]\/$)", "[0-9_][ \t]/"},
+      {R"(^["\\\n]{5}$)", "[\"\\\\\n]{5}"},
+  };
+  for (const auto& [pattern, regex] : rows) {
+    GenerationRequest request = Unbounded("Say it in JSON: ", 200);
+    const nlohmann::json schema = {{"type", "object"},
+                                   {"properties", {{"x", {{"type", "string"}, {"pattern", pattern}}}}},
+                                   {"required", {"x"}},
+                                   {"additionalProperties", false}};
+    request.output_format = {OutputFormat::Kind::kJsonSchema, schema.dump()};
+    for (uint64_t seed = 0; seed < 4; ++seed) {
+      request.seed = seed;
+      const auto answer = Answer(request);
+      EXPECT_EQ(answer.reason, FinishReason::kStop);
+      const auto json = nlohmann::json::parse(answer.text, nullptr, false);
+      ASSERT_TRUE(json.is_object() && json["x"].is_string()) << answer.text;
+      EXPECT_TRUE(std::regex_match(json["x"].get<std::string>(), std::regex(regex))) << pattern << ": " << json["x"];
+    }
   }
 }
 
