@@ -56,12 +56,15 @@ const char* RoleName(ChatRole role) {
   return "user";
 }
 
+// The answer has at least one token beside the `max` of the prompt. Clients such as LiteLLM look for the phrase
+// "maximum context length is".
 absl::Status ContextLengthExceeded(size_t requested, uint32_t max) {
   base::ErrorDetail detail;
   detail.reason = "CONTEXT_LENGTH_EXCEEDED";
   detail.metadata = {{"max", absl::StrCat(max)}, {"requested", absl::StrCat(requested)}};
   return base::MakeError(absl::StatusCode::kInvalidArgument,
-                         absl::StrCat("the prompt has at least ", requested, " tokens, room is for ", max),
+                         absl::StrCat("this model's maximum context length is ", max + 1, " tokens, but the prompt has at "
+                                      "least ", requested, " and the answer needs one: shorten the prompt"),
                          std::move(detail));
 }
 

@@ -522,6 +522,7 @@ TEST_F(LlamaEngineTest, PromptTooLongIsRefusedWithNumbers) {
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
   const auto detail = base::DetailOf(refused);
   EXPECT_EQ(detail.reason, "CONTEXT_LENGTH_EXCEEDED");
+  EXPECT_NE(refused.message().find("maximum context length is 64 tokens"), absl::string_view::npos) << refused;
   EXPECT_EQ(detail.metadata.at("max"), "63");
   EXPECT_EQ(detail.metadata.at("requested"), "64");
   // Not tokenised at all.
