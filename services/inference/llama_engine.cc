@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
+#include "services/inference/extra_fields.h"
 #include "services/inference/llama_grammar.h"
 #include "services/inference/llama_model.h"
 #include "services/inference/llama_scheduler.h"
@@ -104,6 +105,7 @@ class LlamaEngine final : public Engine {
   uint32_t MaxRunning() const override { return context_->sequences(); }
 
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override {
+    RETURN_IF_ERROR(RefuseExtraFields(request));
     if (request.choice_count > MaxRunning()) {
       return base::InvalidField("choice_count", absl::StrCat("at most ", MaxRunning(), " with this engine"));
     }

@@ -29,6 +29,9 @@ constexpr size_t kMaxAnnotationBytes = 16 << 10;
 constexpr size_t kMaxMetadataPairs = 16;
 constexpr size_t kMaxMetadataKeyBytes = 64;
 constexpr size_t kMaxMetadataValueBytes = 512;
+constexpr size_t kMaxExtraFields = 32;
+constexpr size_t kMaxExtraNameBytes = 64;
+constexpr size_t kMaxExtraBytes = 64 << 10;
 constexpr uint32_t kMaxTopLogprobs = 20;
 constexpr size_t kMaxLogitBiases = 1024;
 constexpr float kMaxLogitBias = 100;
@@ -117,6 +120,8 @@ absl::Status CheckSchema(const std::string& schema) {
   if (schema.empty() || schema.size() > kMaxSchemaBytes) {
     return InvalidField(field, absl::StrCat("has 1 to ", kMaxSchemaBytes, " bytes"));
   }
+  // The parser takes a NUL for the end of its input, whatever follows.
+  if (schema.find('\0') != std::string::npos) return InvalidField(field, "must not hold a NUL");
   int deepest = 0;
   const auto see_depth = [&deepest](int depth, Json::parse_event_t, Json&) {
     deepest = std::max(deepest, depth);
@@ -154,7 +159,10 @@ absl::Status ReadOutput(const v1::GenerateRequest& proto, GenerationRequest* req
 absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults& defaults,
                         GenerationRequest* request) {
   request->max_tokens = proto.has_max_tokens() ? proto.max_tokens() : defaults.max_tokens;
-  RETURN_IF_ERROR(CheckRange("max_tokens", request->max_tokens, uint32_t{1}, defaults.max_max_tokens));
+  if (request->max_tokens < 1) return InvalidField("max_tokens", "must be a whole number of at least 1");
+  if (request->max_tokens > defaults.max_max_tokens) {
+    return InvalidField("max_tokens", absl::StrCat("must be at most ", defaults.max_max_tokens));
+  }
   request->choice_count = proto.has_choice_count() ? proto.choice_count() : 1;
   RETURN_IF_ERROR(CheckRange("choice_count", request->choice_count, uint32_t{1}, kMaxChoices));
   if (proto.stop_size() > kMaxStops) return InvalidField("stop", absl::StrCat("at most ", kMaxStops, " strings"));
@@ -201,6 +209,21 @@ absl::Status ReadClientData(const v1::GenerateRequest& proto, GenerationRequest*
                                                    kMaxMetadataValueBytes));
     }
     request->metadata[key] = value;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadExtraFields(const v1::GenerateRequest& proto, GenerationRequest* request) {
+  size_t bytes = 0;
+  for (const auto& [name, value] : proto.extra_fields()) {
+    bytes += value.size();
+    if (name.empty() || name.size() > kMaxExtraNameBytes || bytes > kMaxExtraBytes ||
+        request->extra_fields.size() == kMaxExtraFields) {
+      return InvalidField("extra_fields", absl::StrCat("must have at most ", kMaxExtraFields, " names of 1 to ",
+                                                       kMaxExtraNameBytes, " bytes, and ", kMaxExtraBytes,
+                                                       " bytes of values"));
+    }
+    request->extra_fields[name] = value;
   }
   return absl::OkStatus();
 }
@@ -308,6 +331,7 @@ absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& pr
   RETURN_IF_ERROR(ReadLimits(proto, defaults, &request));
   RETURN_IF_ERROR(ReadOutput(proto, &request));
   RETURN_IF_ERROR(ReadClientData(proto, &request));
+  RETURN_IF_ERROR(ReadExtraFields(proto, &request));
   return request;
 }
 

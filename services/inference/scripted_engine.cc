@@ -14,6 +14,7 @@
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
+#include "services/inference/extra_fields.h"
 #include "services/inference/text_holder.h"
 #include "services/inference/wake_set.h"
 
@@ -186,6 +187,7 @@ std::vector<ModelInfo> ScriptedEngine::Models() const {
 }
 
 absl::StatusOr<std::unique_ptr<PreparedGeneration>> ScriptedEngine::Prepare(const GenerationRequest& request) {
+  RETURN_IF_ERROR(RefuseExtraFields(request));
   if (request.output_format.kind != OutputFormat::Kind::kText) {
     return base::InvalidField("output_format", "the scripted engine has no formats");
   }

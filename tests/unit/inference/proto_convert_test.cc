@@ -79,6 +79,24 @@ TEST(ProtoConvert, KeepsWhatTheOutputShallBe) {
   EXPECT_EQ(Convert(proto)->output_format.kind, OutputFormat::Kind::kJsonObject);
 }
 
+TEST(ProtoConvert, KeepsExtraFieldsUpToTheirLimits) {
+  v1::GenerateRequest proto = Valid();
+  (*proto.mutable_extra_fields())[std::string(64, 'n')] = std::string(65'505, 'v');
+  for (int i = 0; i < 31; ++i) (*proto.mutable_extra_fields())[std::to_string(i)] = "1";
+  const auto request = Convert(proto);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->extra_fields.size(), 32u);
+  EXPECT_EQ(request->extra_fields.at("7"), "1");
+}
+
+TEST(ProtoConvert, NamesTheMostTokensThereMayBe) {
+  v1::GenerateRequest proto = Valid();
+  proto.set_max_tokens(1'000'000'000);
+  EXPECT_EQ(Convert(proto).status().message(), "max_tokens: must be at most 1000000");
+  proto.set_max_tokens(0);
+  EXPECT_EQ(Convert(proto).status().message(), "max_tokens: must be a whole number of at least 1");
+}
+
 struct HostileRow {
   const char* field;
   std::function<void(v1::GenerateRequest*)> spoil;
@@ -99,6 +117,14 @@ TEST(ProtoConvert, RefusesWhatIsOutOfRangeAndNamesTheField) {
       {"presence_penalty", [](auto* r) { r->mutable_sampling()->set_presence_penalty(3); }},
       {"frequency_penalty", [](auto* r) { r->mutable_sampling()->set_frequency_penalty(-3); }},
       {"max_tokens", [](auto* r) { r->set_max_tokens(0); }},
+      {"max_tokens", [](auto* r) { r->set_max_tokens(1'000'000'000); }},
+      {"output_format.json_schema",
+       [](auto* r) { r->mutable_output_format()->set_json_schema(std::string("{}\0junk", 7)); }},
+      {"extra_fields", [](auto* r) { (*r->mutable_extra_fields())[""] = "1"; }},
+      {"extra_fields", [](auto* r) { (*r->mutable_extra_fields())[std::string(65, 'n')] = "1"; }},
+      {"extra_fields", [](auto* r) { (*r->mutable_extra_fields())["n"] = std::string(65'537, 'v'); }},
+      {"extra_fields",
+       [](auto* r) { for (int i = 0; i < 33; ++i) (*r->mutable_extra_fields())[std::to_string(i)] = "1"; }},
       {"choice_count", [](auto* r) { r->set_choice_count(0); }},
       {"choice_count", [](auto* r) { r->set_choice_count(9); }},
       {"stop", [](auto* r) { r->add_stop(""); }},

@@ -104,6 +104,12 @@ TEST_F(ScriptedEngineTest, RefusesWhatItCannotDo) {
   request = Request(5, 2);
   request.sampling.logit_bias[3] = 1;
   EXPECT_EQ(base::DetailOf(testing::StartNow(&manager_, request, 0).status()).field, "logit_bias");
+  request = Request(5, 2);
+  request.extra_fields = {{"reasoning_effort", "\"low\""}, {"ignore_eos", "true"}};
+  const absl::Status status = testing::StartNow(&manager_, request, 0).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(base::DetailOf(status).reason, "UNSUPPORTED_PARAMETER");
+  EXPECT_EQ(base::DetailOf(status).field, "ignore_eos");
 }
 
 TEST_F(ScriptedEngineTest, StopsAtMaxTokensWithLength) {

@@ -313,6 +313,15 @@ TEST_F(LlamaEngineTest, PatternsOfCommonSchemasAreKept) {
   }
 }
 
+TEST_F(LlamaEngineTest, RefusesFieldsThatItDoesNotKnow) {
+  Use(BigramModel());
+  GenerationRequest request = Ask("a", 5);
+  request.extra_fields = {{"repetition_penalty", "1.1"}};
+  const absl::Status status = engine().Prepare(request).status();
+  EXPECT_EQ(base::DetailOf(status).reason, "UNSUPPORTED_PARAMETER");
+  EXPECT_EQ(base::DetailOf(status).field, "repetition_penalty");
+}
+
 TEST_F(LlamaEngineTest, FingerprintIsOfModelAndOptions) {
   UseRandom();
   const auto fingerprint = [&] {
