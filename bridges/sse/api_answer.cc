@@ -2,8 +2,7 @@
 
 #include <utility>
 
-#include "absl/strings/match.h"
-#include "services/base/strings.h"
+#include "bridges/common/media_type.h"
 
 namespace runnel::sse {
 namespace {
@@ -35,12 +34,21 @@ bridge::HttpResponse JsonResponse(int status, std::string body) {
   return response;
 }
 
-bool IsJson(const HttpRequest& request) {
-  return absl::StartsWithIgnoreCase(base::ToAbsl(request.Header("content-type")), "application/json");
-}
+bool IsJson(const HttpRequest& request) { return bridge::IsJsonContentType(HeaderList(request, "content-type")); }
 
 ApiAnswer AnswerNotJson() {
-  return AnswerWith(bridge::InvalidRequest(415, "the content-type must be application/json"));
+  return AnswerWith(
+      bridge::InvalidRequest(415, "the content-type must be application/json, in UTF-8", "unsupported_media_type"));
+}
+
+std::string HeaderList(const HttpRequest& request, std::string_view lower_case_name) {
+  std::string list;
+  for (const auto& [name, value] : request.headers) {
+    if (name != lower_case_name) continue;
+    if (!list.empty()) list += ", ";
+    list += value;
+  }
+  return list;
 }
 
 std::string_view QueryValue(const Route& route, const std::string& key) {

@@ -25,7 +25,11 @@ ApiAnswer AnswerWith(const bridge::HttpError& error);
 // `body` as JSON that nobody may keep.
 bridge::HttpResponse JsonResponse(int status, std::string body);
 
-// Whether the body says that it is JSON.
+// All lines of a header that is a list, joined by commas; empty if there is none.
+std::string HeaderList(const HttpRequest& request, std::string_view lower_case_name);
+
+// Whether the request says that its body is JSON in UTF-8. One that says nothing does not: it may come from a form of
+// another site, which a browser sends without asking.
 bool IsJson(const HttpRequest& request);
 // 415
 ApiAnswer AnswerNotJson();

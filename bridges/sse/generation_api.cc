@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridges/common/cursor.h"
 #include "bridges/common/event_json.h"
 #include "bridges/common/inference_client.h"
+#include "bridges/common/media_type.h"
 #include "bridges/common/stream_request.h"
 #include "bridges/sse/completion_api.h"
 #include "bridges/sse/generation_reader.h"
@@ -35,9 +35,7 @@ absl::Status CheckId(const std::string& id) {
   return base::MakeError(absl::StatusCode::kNotFound, "no generation has an id of this form", std::move(detail));
 }
 
-bool WantsStream(const HttpRequest& request) {
-  return absl::StrContains(base::ToAbsl(request.Header("accept")), "text/event-stream");
-}
+bool WantsStream(const HttpRequest& request) { return bridge::PrefersEventStream(HeaderList(request, "accept")); }
 
 absl::Status ReadGapPolicy(const Route& route, v1::GapPolicy* policy) {
   const std::string_view on_gap = QueryValue(route, "on_gap");
