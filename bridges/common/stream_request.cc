@@ -191,6 +191,8 @@ class DuplicateFinder {
 }  // namespace
 
 absl::StatusOr<json> ParseJsonObject(std::string_view bytes) {
+  // The parser takes a NUL for the end of its input, whatever follows.
+  if (bytes.find('\0') != std::string_view::npos) return InvalidJson("the body holds a NUL, which is not JSON");
   DuplicateFinder finder;
   json parsed = json::parse(bytes, std::ref(finder), /*allow_exceptions=*/false);
   if (finder.too_deep) return InvalidJson(absl::StrCat("the JSON is nested deeper than ", kMaxDepth));

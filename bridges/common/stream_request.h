@@ -9,8 +9,9 @@
 
 namespace runnel::bridge {
 
-// Reads one JSON object from bytes of a stranger. InvalidArgument (reason INVALID_JSON) for what is not JSON in valid
-// UTF-8, is nested deeper than 32, has a key twice in one object, or is no object.
+// Parses one JSON object from untrusted bytes. InvalidArgument (reason INVALID_JSON) for what is not JSON in valid
+// UTF-8, has anything after it (a NUL too), is nested deeper than 32, has a key twice in one object, or is not an
+// object.
 absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view bytes);
 
 // The native create body: {"model","messages"|"prompt","max_tokens","temperature","top_p","top_k","min_p",

@@ -149,6 +149,10 @@ TEST(StreamRequest, RefusesWhatIsNoJsonObject) {
       // Surrogates that have no partner.
       "{\"prompt\":\"\\ud800\"}", "{\"prompt\":\"\\ud800x\"}", "{\"prompt\":\"\\udc00\"}", "{\"prompt\":\"\\ud800\\ud800\"}",
       "{\"prompt\":\"\\u12\"}", "{\"prompt\":\"\\x\"}", "{\"prompt\":\"a\nb\"}", std::string("{\"prompt\":\"a\0b\"}", 16),
+      // A NUL is not an end.
+      std::string("{\"prompt\":\"p\"}\0", 15), std::string("{\"prompt\":\"p\"}\0junk", 19),
+      std::string("\0{\"prompt\":\"p\"}", 15), std::string("{\"prompt\":\"p\"}\0\0{}", 18), "{\"prompt\":\"p\"} x",
+      "{\"prompt\":\"p\"}]", "{\"prompt\":\"p\"}//",
       // Which of the two counts is a matter of the reader.
       R"({"prompt":"p","prompt":"q"})", R"({"prompt":"p","metadata":{"k":"1","k":"2"}})",
       R"({"prompt":"p","\u0070rompt":"q"})",
