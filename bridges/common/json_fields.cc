@@ -1,11 +1,15 @@
 #include "bridges/common/json_fields.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
+#include "services/base/strings.h"
 
 namespace runnel::bridge {
 namespace {
@@ -13,6 +17,7 @@ namespace {
 using base::InvalidField;
 using nlohmann::json;
 
+constexpr size_t kMaxShownKeyBytes = 64;
 constexpr size_t kMaxStops = 4;
 constexpr size_t kMaxStopBytes = 128;
 constexpr size_t kMaxMetadataPairs = 16;
@@ -20,6 +25,22 @@ constexpr size_t kMaxMetadataKeyBytes = 64;
 constexpr size_t kMaxMetadataValueBytes = 512;
 
 }  // namespace
+
+absl::Status Unsupported(std::string_view field, std::string_view message) {
+  base::ErrorDetail detail;
+  detail.reason = "UNSUPPORTED_PARAMETER";
+  detail.field = std::string(field);
+  return base::MakeError(absl::StatusCode::kInvalidArgument,
+                         absl::StrCat(base::ToAbsl(field), ": ", base::ToAbsl(message)), std::move(detail));
+}
+
+std::string ShownKey(std::string_view key) {
+  std::string shown(key.substr(0, kMaxShownKeyBytes));
+  for (char& c : shown) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  return shown;
+}
 
 absl::Status ReadText(const std::string& field, const json& value, size_t least, size_t most, std::string* out) {
   if (!value.is_string()) return InvalidField(field, "must be a string");
@@ -50,6 +71,15 @@ absl::StatusOr<float> ReadNumber(const std::string& field, const json& value, do
 absl::Status ReadFlag(const std::string& field, const json& value, bool* out) {
   if (!value.is_boolean()) return InvalidField(field, "must be true or false");
   *out = value.get<bool>();
+  return absl::OkStatus();
+}
+
+absl::Status ReadMaxTokens(const std::string& field, const json& value, v1::GenerateRequest* request) {
+  if (!value.is_number_unsigned() || value.get<uint64_t>() == 0) {
+    return InvalidField(field, "must be a whole number of at least 1");
+  }
+  constexpr uint64_t kMost = std::numeric_limits<uint32_t>::max();
+  request->set_max_tokens(static_cast<uint32_t>(std::min(value.get<uint64_t>(), kMost)));
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -12,6 +13,12 @@
 // Values of a JSON object of a stranger's, each with its type and its range. Every refusal is InvalidArgument (reason
 // INVALID_FIELD) that names `field`, the path of the value in the body. Pure functions.
 namespace runnel::bridge {
+
+// InvalidArgument (reason UNSUPPORTED_PARAMETER) about `field`: asked for in good form, but nothing here does it.
+absl::Status Unsupported(std::string_view field, std::string_view message);
+
+// A key of the client's as a message may show it: its first 64 bytes, printable.
+std::string ShownKey(std::string_view key);
 
 // A string of `least` to `most` bytes.
 absl::Status ReadText(const std::string& field, const nlohmann::json& value, size_t least, size_t most,
@@ -25,6 +32,9 @@ absl::StatusOr<float> ReadNumber(const std::string& field, const nlohmann::json&
 
 // true or false.
 absl::Status ReadFlag(const std::string& field, const nlohmann::json& value, bool* out);
+
+// A whole number of at least 1; one that has no room is the largest, so that the service names its own limit.
+absl::Status ReadMaxTokens(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 
 // A string, or an array of at most 4, of 1 to 128 bytes each.
 absl::Status ReadStop(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);

@@ -34,6 +34,10 @@ absl::Status InvalidJson(std::string_view message) {
   return base::MakeError(absl::StatusCode::kInvalidArgument, message, std::move(detail));
 }
 
+absl::Status NotKnown(const std::string& prefix, std::string_view key) {
+  return Unsupported(prefix + ShownKey(key), "is not supported: leave it out");
+}
+
 absl::Status ReadRole(const std::string& field, const json& message, v1::ChatMessage* out) {
   const auto role = message.find("role");
   const std::string name = role != message.end() && role->is_string() ? role->get<std::string>() : "";
@@ -58,7 +62,7 @@ absl::Status ReadMessages(const std::string& field, const json& value, v1::Gener
     const json& message = value[i];
     if (!message.is_object()) return InvalidField(path, "must be an object");
     for (const auto& [key, unused] : message.items()) {
-      if (key != "role" && key != "content") return InvalidField(absl::StrCat(path, ".", key), "is not known");
+      if (key != "role" && key != "content") return NotKnown(absl::StrCat(path, "."), key);
     }
     v1::ChatMessage* out = request->add_messages();
     RETURN_IF_ERROR(ReadRole(path + ".role", message, out));
@@ -73,8 +77,8 @@ absl::Status ReadMessages(const std::string& field, const json& value, v1::Gener
 absl::Status ReadDetach(const std::string& field, const json& value, v1::GenerateRequest* request) {
   if (!value.is_object()) return InvalidField(field, "must be an object");
   for (const auto& [key, after] : value.items()) {
+    if (key != "cancel_after_ms") return NotKnown(field + ".", key);
     const std::string path = absl::StrCat(field, ".", key);
-    if (key != "cancel_after_ms") return InvalidField(path, "is not known");
     if (after.is_null()) {
       request->set_keep_when_detached(true);
       continue;
@@ -103,12 +107,7 @@ const Field kFields[] = {
      [](const std::string& field, const json& value, v1::GenerateRequest* request) {
        return ReadText(field, value, 1, std::numeric_limits<int32_t>::max(), request->mutable_prompt());
      }},
-    {"max_tokens",
-     [](const std::string& field, const json& value, v1::GenerateRequest* request) -> absl::Status {
-       ASSIGN_OR_RETURN(const uint64_t n, ReadWhole(field, value, 1, std::numeric_limits<uint32_t>::max()));
-       request->set_max_tokens(static_cast<uint32_t>(n));
-       return absl::OkStatus();
-     }},
+    {"max_tokens", ReadMaxTokens},
     {"n",
      [](const std::string& field, const json& value, v1::GenerateRequest* request) -> absl::Status {
        ASSIGN_OR_RETURN(const uint64_t n, ReadWhole(field, value, 1, 8));
@@ -190,6 +189,12 @@ class DuplicateFinder {
 
 }  // namespace
 
+std::vector<std::string_view> NativeFieldNames() {
+  std::vector<std::string_view> names;
+  for (const Field& field : kFields) names.push_back(field.name);
+  return names;
+}
+
 absl::StatusOr<json> ParseJsonObject(std::string_view bytes) {
   // The parser takes a NUL for the end of its input, whatever follows.
   if (bytes.find('\0') != std::string_view::npos) return InvalidJson("the body holds a NUL, which is not JSON");
@@ -207,7 +212,7 @@ absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const json& body) {
   for (const auto& [key, value] : body.items()) {
     const auto* field = std::find_if(std::begin(kFields), std::end(kFields),
                                      [&name = key](const Field& row) { return row.name == name; });
-    if (field == std::end(kFields)) return InvalidField(key.substr(0, 64), "is not known");
+    if (field == std::end(kFields)) return NotKnown("", key);
     if (value.is_null()) continue;
     RETURN_IF_ERROR(field->read(key, value, &request));
   }

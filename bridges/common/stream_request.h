@@ -2,6 +2,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,8 +19,11 @@ absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view bytes);
 // "presence_penalty","frequency_penalty","seed","stop","n","detach":{"cancel_after_ms"},"metadata","stream"}. Null is
 // the same as absent, but in `detach.cancel_after_ms`, where it means never. The one validator of both bridges: what it
 // lets through has the ranges of inference.proto. InvalidArgument with the path of the field at fault, such as
-// `messages[2].role`; a field that is not known is one.
+// `messages[2].role`; for a field that is not known the reason is UNSUPPORTED_PARAMETER.
 absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const nlohmann::json& body);
+
+// The fields at the top level of that body.
+std::vector<std::string_view> NativeFieldNames();
 
 // The same from bytes, with `stream`, which is for the HTTP API only.
 struct StreamRequest {

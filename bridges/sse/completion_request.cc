@@ -1,8 +1,11 @@
 #include "bridges/sse/completion_request.h"
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -10,6 +13,7 @@
 #include "bridges/common/json_fields.h"
 #include "bridges/common/stream_request.h"
 #include "bridges/sse/openai_fields.h"
+#include "bridges/sse/other_fields.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 
@@ -17,6 +21,7 @@ namespace runnel::sse {
 namespace {
 
 using base::InvalidField;
+using bridge::Unsupported;
 using nlohmann::json;
 
 constexpr size_t kMaxMessages = 4096;
@@ -40,6 +45,32 @@ struct Draft {
 
 const TextPart kChatParts[] = {{"text", "text"}, {"refusal", "refusal"}};
 
+absl::Status ReadMessage(const std::string& path, const json& value, v1::ChatMessage* message) {
+  RETURN_IF_ERROR(ReadRole(path + ".role", value, message));
+  for (const char* key : {"tool_calls", "function_call"}) {
+    const json* calls = FindField(value, key);
+    if (calls == nullptr || IsNothing(*calls)) continue;
+    return Unsupported(absl::StrCat(path, ".", key), "calls of tools are not supported");
+  }
+  // No template has a place for a name, nor for what an annotation says of a text.
+  RETURN_IF_ERROR(
+      CheckKeys(path, value, {"role", "content", "refusal", "name", "annotations", "tool_calls", "function_call"}));
+  const json* content = FindField(value, "content");
+  const json* refusal = FindField(value, "refusal");
+  if (content == nullptr && refusal == nullptr && !value.contains("content") &&
+      message->role() != v1::CHAT_ROLE_ASSISTANT) {
+    return InvalidField(path + ".content", "is missing");
+  }
+  if (content != nullptr) {
+    RETURN_IF_ERROR(
+        ReadContent(path + ".content", *content, kChatParts, std::size(kChatParts), message->mutable_content()));
+  }
+  if (refusal == nullptr) return absl::OkStatus();
+  if (!refusal->is_string()) return InvalidField(path + ".refusal", "must be a string");
+  message->mutable_content()->append(refusal->get_ref<const std::string&>());
+  return absl::OkStatus();
+}
+
 absl::Status ReadMessages(const std::string& field, const json& value, Draft* draft) {
   if (!value.is_array() || value.empty() || value.size() > kMaxMessages) {
     return InvalidField(field, absl::StrCat("must be an array of 1 to ", kMaxMessages, " messages"));
@@ -47,15 +78,7 @@ absl::Status ReadMessages(const std::string& field, const json& value, Draft* dr
   for (size_t i = 0; i < value.size(); ++i) {
     const std::string path = absl::StrCat("messages[", i, "]");
     if (!value[i].is_object()) return InvalidField(path, "must be an object");
-    v1::ChatMessage* message = draft->request()->add_messages();
-    RETURN_IF_ERROR(ReadRole(path + ".role", value[i], message));
-    const json* content = FindField(value[i], "content");
-    if (content != nullptr) {
-      RETURN_IF_ERROR(
-          ReadContent(path + ".content", *content, kChatParts, std::size(kChatParts), message->mutable_content()));
-    } else if (!value[i].contains("content") && message->role() != v1::CHAT_ROLE_ASSISTANT) {
-      return InvalidField(path + ".content", "is missing");
-    }
+    RETURN_IF_ERROR(ReadMessage(path, value[i], draft->request()->add_messages()));
   }
   return absl::OkStatus();
 }
@@ -63,7 +86,7 @@ absl::Status ReadMessages(const std::string& field, const json& value, Draft* dr
 absl::Status ReadPrompt(const std::string& field, const json& value, Draft* draft) {
   if (!value.is_array()) return bridge::ReadText(field, value, 1, kMaxPromptBytes, draft->request()->mutable_prompt());
   if (value.empty()) return InvalidField(field, "must not be empty");
-  if (!value[0].is_string()) return Unsupported(field, "must be text: prompts of token ids cannot be read here");
+  if (!value[0].is_string()) return Unsupported(field, "must be text: prompts of token ids are not supported");
   if (value.size() > kMaxPrompts) return InvalidField(field, absl::StrCat("must have at most ", kMaxPrompts, " texts"));
   draft->result.more_prompts.resize(value.size() - 1);
   for (size_t i = 0; i < value.size(); ++i) {
@@ -76,6 +99,8 @@ absl::Status ReadPrompt(const std::string& field, const json& value, Draft* draf
 absl::Status ReadStreamOptions(const std::string& field, const json& value, Draft* draft) {
   if (!value.is_object()) return InvalidField(field, "must be an object");
   draft->stream_options = true;
+  // The padding that the other one asks for is not part of the text.
+  RETURN_IF_ERROR(CheckKeys(field, value, {"include_usage", "include_obfuscation"}));
   const json* usage = FindField(value, "include_usage");
   if (usage == nullptr) return absl::OkStatus();
   return bridge::ReadFlag("stream_options.include_usage", *usage, &draft->result.shape.include_usage);
@@ -84,12 +109,6 @@ absl::Status ReadStreamOptions(const std::string& field, const json& value, Draf
 absl::Status ReadChoices(const std::string& field, const json& value, Draft* draft) {
   ASSIGN_OR_RETURN(const uint64_t n, bridge::ReadWhole(field, value, 1, kMaxChoices));
   draft->request()->set_choice_count(static_cast<uint32_t>(n));
-  return absl::OkStatus();
-}
-
-absl::Status ReadSeed(const std::string& field, const json& value, Draft* draft) {
-  if (!value.is_number_integer()) return InvalidField(field, "must be a whole number of 64 bits");
-  draft->request()->mutable_sampling()->set_seed(value.get<uint64_t>());
   return absl::OkStatus();
 }
 
@@ -124,6 +143,7 @@ absl::Status ReadLegacyLogprobs(const std::string& field, const json& value, Dra
 absl::Status ReadResponseFormat(const std::string& field, const json& value, Draft* draft) {
   const json* type = value.is_object() ? FindField(value, "type") : nullptr;
   if (type == nullptr || !type->is_string()) return InvalidField(field, "must be an object with a type");
+  RETURN_IF_ERROR(CheckKeys(field, value, {"type", *type == "json_schema" ? "json_schema" : "type"}));
   if (*type == "text") return absl::OkStatus();
   if (*type == "json_object") {
     draft->request()->mutable_output_format()->set_json_object(true);
@@ -135,6 +155,8 @@ absl::Status ReadResponseFormat(const std::string& field, const json& value, Dra
   if (schema == nullptr || !schema->is_object()) {
     return InvalidField("response_format.json_schema", "must be an object that has the schema as an object");
   }
+  // Every schema is held to strictly; its name and description are not shown to the model.
+  RETURN_IF_ERROR(CheckKeys("response_format.json_schema", *outer, {"schema", "name", "strict", "description"}));
   std::string text = schema->dump();
   if (text.size() > kMaxSchemaBytes) {
     return InvalidField("response_format.json_schema", absl::StrCat("must have at most ", kMaxSchemaBytes, " bytes"));
@@ -143,24 +165,7 @@ absl::Status ReadResponseFormat(const std::string& field, const json& value, Dra
   return absl::OkStatus();
 }
 
-absl::Status RefuseIfAsked(const std::string& field, const json& value, Draft*) {
-  return IsNothing(value) ? absl::OkStatus() : Unsupported(field, "is not to be had here");
-}
-
-// Asked for by clients that say the default aloud.
-absl::Status ReadBestOf(const std::string& field, const json& value, Draft*) {
-  return IsNothing(value) || value == 1 ? absl::OkStatus() : Unsupported(field, "is not to be had here");
-}
-
-absl::Status ReadModalities(const std::string& field, const json& value, Draft*) {
-  return value == json::array({"text"}) ? absl::OkStatus() : Unsupported(field, "only text can be had here");
-}
-
-absl::Status ReadFunctionCall(const std::string& field, const json& value, Draft*) {
-  return value == "none" || value == "auto" ? absl::OkStatus() : Unsupported(field, "functions cannot be called here");
-}
-
-// For tests with the scripted engine. Whatever has not the native form is ignored, as other clients' metadata are.
+// For tests with the scripted engine. Metadata that does not match the native format is ignored.
 absl::Status ReadEngineMetadata(const std::string& field, const json& value, Draft* draft) {
   v1::GenerateRequest read;
   if (bridge::ReadMetadata(field, value, &read).ok())
@@ -176,11 +181,6 @@ absl::Status OfRequest(const std::string& field, const json& value, Draft* draft
   return kRead(field, value, draft->request());
 }
 
-template <auto kSetter>
-absl::Status ReadPenalty(const std::string& field, const json& value, Draft* draft) {
-  return bridge::ReadSampling<kSetter>(field, value, draft->request(), -2, 2);
-}
-
 // One row a field, in the order in which they are looked at: of two limits the later one wins.
 struct Field {
   const char* name;
@@ -192,41 +192,56 @@ const Field kCommonFields[] = {
     {"stream", [](const std::string& field, const json& value,
                   Draft* draft) { return bridge::ReadFlag(field, value, &draft->result.shape.stream); }},
     {"stream_options", ReadStreamOptions},
-    {"max_tokens", OfRequest<ReadMaxTokens>},
+    {"max_tokens", OfRequest<bridge::ReadMaxTokens>},
     {"n", ReadChoices},
     {"stop", OfRequest<bridge::ReadStop>},
     {"temperature", OfRequest<ReadTemperature>},
     {"top_p", OfRequest<ReadTopP>},
-    {"seed", ReadSeed},
-    {"presence_penalty", ReadPenalty<&v1::Sampling::set_presence_penalty>},
-    {"frequency_penalty", ReadPenalty<&v1::Sampling::set_frequency_penalty>},
+    {"top_k", OfRequest<ReadTopK>},
+    {"min_p", OfRequest<ReadMinP>},
+    {"seed", OfRequest<ReadSeed>},
+    {"presence_penalty", OfRequest<ReadPresencePenalty>},
+    {"frequency_penalty", OfRequest<ReadFrequencyPenalty>},
     {"logit_bias", ReadLogitBias},
+    {"response_format", ReadResponseFormat},
     {"metadata", ReadEngineMetadata},
 };
 
 const Field kChatFields[] = {
     {"messages", ReadMessages},
-    {"max_completion_tokens", OfRequest<ReadMaxTokens>},
+    {"max_completion_tokens", OfRequest<bridge::ReadMaxTokens>},
     {"logprobs", [](const std::string& field, const json& value,
                     Draft* draft) { return bridge::ReadFlag(field, value, &draft->logprobs); }},
     {"top_logprobs", ReadTopLogprobs},
-    {"response_format", ReadResponseFormat},
-    {"modalities", ReadModalities},
-    {"functions", RefuseIfAsked},
-    {"function_call", ReadFunctionCall},
 };
 
 const Field kLegacyFields[] = {
-    {"prompt", ReadPrompt},    {"logprobs", ReadLegacyLogprobs}, {"echo", RefuseIfAsked},
-    {"suffix", RefuseIfAsked}, {"best_of", ReadBestOf},
+    {"prompt", ReadPrompt},
+    {"logprobs", ReadLegacyLogprobs},
 };
 
-template <size_t kCount>
-absl::Status ReadFields(const Field (&fields)[kCount], const json& body, Draft* draft) {
-  for (const Field& field : fields) {
-    if (const json* value = FindField(body, field.name); value != nullptr) {
-      RETURN_IF_ERROR(field.read(field.name, *value, draft));
+// Looked at by CheckTools.
+constexpr std::string_view kToolFields[] = {"tools", "tool_choice"};
+
+std::vector<std::string_view> NamesWith(std::span<const Field> own) {
+  std::vector<std::string_view> names(std::begin(kToolFields), std::end(kToolFields));
+  for (const Field& field : kCommonFields) names.push_back(field.name);
+  for (const Field& field : own) names.push_back(field.name);
+  return names;
+}
+
+absl::Status ReadFields(std::span<const Field> own, const json& body, Draft* draft) {
+  for (const std::span<const Field> fields : {std::span<const Field>(kCommonFields), own}) {
+    for (const Field& field : fields) {
+      const json* value = FindField(body, field.name);
+      if (value != nullptr) RETURN_IF_ERROR(field.read(field.name, *value, draft));
     }
+  }
+  RETURN_IF_ERROR(CheckTools(body));
+  const std::vector<std::string_view> read = NamesWith(own);
+  for (const auto& [name, value] : body.items()) {
+    if (value.is_null() || std::find(read.begin(), read.end(), name) != read.end()) continue;
+    RETURN_IF_ERROR(ReadOtherField(name, value, draft->request()));
   }
   return absl::OkStatus();
 }
@@ -252,9 +267,7 @@ void KeepSchemaOrder(std::string_view body, v1::GenerateRequest* request) {
 absl::StatusOr<CompletionRequest> ParseChatRequest(std::string_view body) {
   ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
   Draft draft;
-  RETURN_IF_ERROR(ReadFields(kCommonFields, parsed, &draft));
   RETURN_IF_ERROR(ReadFields(kChatFields, parsed, &draft));
-  RETURN_IF_ERROR(CheckTools(parsed));
   RETURN_IF_ERROR(CheckCommon(&draft));
   if (draft.request()->messages().empty()) return InvalidField("messages", "is missing");
   if (draft.top_logprobs.has_value() && !draft.logprobs) {
@@ -270,11 +283,14 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body) 
   Draft draft;
   draft.result.shape.chat = false;
   draft.request()->set_max_tokens(kLegacyMaxTokens);
-  RETURN_IF_ERROR(ReadFields(kCommonFields, parsed, &draft));
   RETURN_IF_ERROR(ReadFields(kLegacyFields, parsed, &draft));
   RETURN_IF_ERROR(CheckCommon(&draft));
   if (draft.request()->prompt().empty()) return InvalidField("prompt", "is missing");
+  KeepSchemaOrder(body, draft.request());
   return std::move(draft.result);
 }
+
+std::vector<std::string_view> ChatFieldNames() { return NamesWith(kChatFields); }
+std::vector<std::string_view> CompletionFieldNames() { return NamesWith(kLegacyFields); }
 
 }  // namespace runnel::sse

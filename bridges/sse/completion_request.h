@@ -23,11 +23,15 @@ struct CompletionRequest {
   CompletionShape shape;
 };
 
-// The bodies of the two, as OpenAI's clients send them. Null is the same as absent, and a field that is not known, or
-// cannot change the text, is ignored: clients gain fields every month. InvalidArgument with the path of the field at
-// fault; reason UNSUPPORTED_PARAMETER for what is asked in good form but not to be had here, INVALID_JSON for what is
-// no JSON object. `metadata` goes to the engine as far as it has the native form.
+// The bodies of the two, as OpenAI's clients send them. Null is the same as absent. Every field is read, or treated as
+// ReadOtherField says; within an object, a key that is not known is refused. InvalidArgument with the path of the field
+// at fault; reason UNSUPPORTED_PARAMETER for what is asked in good form but not supported, INVALID_JSON for what is not
+// a JSON object. `metadata` goes to the engine as far as it has the native form.
 absl::StatusOr<CompletionRequest> ParseChatRequest(std::string_view body);
 absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body);
+
+// The fields at the top level of each that are read.
+std::vector<std::string_view> ChatFieldNames();
+std::vector<std::string_view> CompletionFieldNames();
 
 }  // namespace runnel::sse

@@ -111,10 +111,14 @@ std::string ResponseJson(const ResponseState& state) {
   absl::StrAppend(&json, ",\"instructions\":", state.echo.instructions, ",\"metadata\":", state.echo.metadata,
                   ",\"model\":", Quoted(state.model), ",\"output\":[",
                   state.item_status.empty() ? std::string() : Item(state, true),
-                  "],\"parallel_tool_calls\":true,\"temperature\":", state.echo.temperature,
+                  "],\"parallel_tool_calls\":", state.echo.parallel_tool_calls ? "true" : "false",
+                  ",\"temperature\":", state.echo.temperature,
                   ",\"top_p\":", state.echo.top_p, state.echo.top_logprobs.empty() ? "" : ",\"top_logprobs\":",
                   state.echo.top_logprobs,
-                  ",\"tool_choice\":\"auto\",\"tools\":[],\"max_output_tokens\":", state.echo.max_output_tokens,
+                  ",\"tool_choice\":", state.echo.tool_choice, ",\"tools\":[],\"max_output_tokens\":",
+                  state.echo.max_output_tokens, ",\"text\":", state.echo.text, ",\"truncation\":\"disabled\"",
+                  ",\"reasoning\":", state.echo.reasoning, ",\"service_tier\":", state.echo.service_tier,
+                  ",\"store\":", state.echo.store ? "true" : "false",
                   ",\"previous_response_id\":null,\"background\":", state.echo.background ? "true" : "false",
                   ",\"usage\":", state.usage.has_value() ? UsageJson(*state.usage) : "null", "}");
   return json;

@@ -1,6 +1,7 @@
 #include "bridges/sse/responses_request.h"
 
 #include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "bridges/common/stream_request.h"
 #include "bridges/sse/api_answer.h"
 #include "bridges/sse/openai_fields.h"
+#include "bridges/sse/other_fields.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -19,16 +21,16 @@ namespace runnel::sse {
 namespace {
 
 using base::InvalidField;
+using bridge::Unsupported;
 using nlohmann::json;
 
-constexpr char kApi[] = "responses/1";
-constexpr size_t kMaxAnnotationBytes = 16 << 10;
 constexpr size_t kMaxItems = 4096;
 constexpr size_t kMaxInstructionBytes = size_t{1} << 30;  // the body's limit is lower
 constexpr size_t kMaxSchemaBytes = 32 << 10;
 constexpr std::string_view kPrefix = "resp_";
 constexpr uint64_t kMaxTopLogprobs = 20;
-constexpr char kLogprobs[] = "message.output_text.logprobs";
+constexpr size_t kMaxTierBytes = 64;
+constexpr std::string_view kLogprobs = "message.output_text.logprobs";
 
 struct Draft {
   ResponsesRequest result;
@@ -44,8 +46,10 @@ const TextPart kInputParts[] = {
 absl::Status ReadItem(const std::string& path, const json& item, v1::ChatMessage* message) {
   if (!item.is_object()) return InvalidField(path, "must be an object");
   if (const json* type = FindField(item, "type"); type != nullptr && *type != "message") {
-    return Unsupported(path + ".type", "only messages can be read here");
+    return Unsupported(path + ".type", "only messages are supported");
   }
+  // What a client repeats from an answer: of no meaning to the model.
+  RETURN_IF_ERROR(CheckKeys(path, item, {"type", "role", "content", "id", "status"}));
   RETURN_IF_ERROR(ReadRole(path + ".role", item, message));
   const json* content = FindField(item, "content");
   if (content == nullptr) return InvalidField(path + ".content", "is missing");
@@ -82,10 +86,19 @@ absl::Status ReadMetadata(const std::string& field, const json& value, Draft* dr
 
 absl::Status ReadText(const std::string& field, const json& value, Draft* draft) {
   if (!value.is_object()) return InvalidField(field, "must be an object");
+  RETURN_IF_ERROR(CheckKeys(field, value, {"format", "verbosity"}));
+  draft->result.echo.text = value.dump();
+  if (const json* verbosity = FindField(value, "verbosity"); verbosity != nullptr) {
+    RETURN_IF_ERROR(ReadOtherField("text.verbosity", *verbosity, draft->request()));
+  }
   const json* format = FindField(value, "format");
   if (format == nullptr) return absl::OkStatus();
   const json* type = format->is_object() ? FindField(*format, "type") : nullptr;
   if (type == nullptr || !type->is_string()) return InvalidField("text.format", "must be an object with a type");
+  // Every schema is held to strictly; its name and description are not shown to the model.
+  RETURN_IF_ERROR(*type == "json_schema"
+                      ? CheckKeys("text.format", *format, {"type", "schema", "name", "strict", "description"})
+                      : CheckKeys("text.format", *format, {"type"}));
   if (*type == "text") return absl::OkStatus();
   if (*type == "json_object") {
     draft->request()->mutable_output_format()->set_json_object(true);
@@ -97,7 +110,7 @@ absl::Status ReadText(const std::string& field, const json& value, Draft* draft)
   }
   std::string text = schema->dump();
   if (text.size() > kMaxSchemaBytes) {
-    return InvalidField("text.format", absl::StrCat("must have at most ", kMaxSchemaBytes, " bytes"));
+    return InvalidField("text.format.schema", absl::StrCat("must have at most ", kMaxSchemaBytes, " bytes"));
   }
   draft->request()->mutable_output_format()->set_json_schema(std::move(text));
   return absl::OkStatus();
@@ -105,7 +118,7 @@ absl::Status ReadText(const std::string& field, const json& value, Draft* draft)
 
 absl::Status ReadMaxOutputTokens(const std::string& field, const json& value, Draft* draft) {
   draft->result.echo.max_output_tokens = value.dump();
-  return ReadMaxTokens(field, value, draft->request());
+  return bridge::ReadMaxTokens(field, value, draft->request());
 }
 
 absl::Status EchoTemperature(const std::string& field, const json& value, Draft* draft) {
@@ -118,13 +131,50 @@ absl::Status EchoTopP(const std::string& field, const json& value, Draft* draft)
   return ReadTopP(field, value, draft->request());
 }
 
-absl::Status RefuseIfAsked(const std::string& field, const json& value, Draft*) {
-  return IsNothing(value) ? absl::OkStatus() : Unsupported(field, "is not to be had here");
-}
+// All but the log-probabilities belong to kinds of output that no answer has.
+constexpr std::string_view kInclude[] = {
+    kLogprobs,
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+};
 
 absl::Status ReadInclude(const std::string& field, const json& value, Draft* draft) {
   if (!value.is_array()) return InvalidField(field, "must be an array");
-  draft->logprobs = std::find(value.begin(), value.end(), kLogprobs) != value.end();
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (std::find(std::begin(kInclude), std::end(kInclude), value[i]) == std::end(kInclude)) {
+      return Unsupported(absl::StrCat(field, "[", i, "]"), "is not supported: leave it out");
+    }
+    draft->logprobs |= value[i] == kLogprobs;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadStreamOptions(const std::string& field, const json& value, Draft*) {
+  if (!value.is_object()) return InvalidField(field, "must be an object");
+  // The padding that it asks for is not part of the text.
+  return CheckKeys(field, value, {"include_obfuscation"});
+}
+
+absl::Status EchoReasoning(const std::string& field, const json& value, Draft* draft) {
+  draft->result.echo.reasoning = value.dump();
+  return ReadOtherField(field, value, draft->request());
+}
+
+absl::Status EchoServiceTier(const std::string& field, const json& value, Draft* draft) {
+  std::string tier;
+  RETURN_IF_ERROR(bridge::ReadText(field, value, 1, kMaxTierBytes, &tier));
+  draft->result.echo.service_tier = value.dump();
+  return absl::OkStatus();
+}
+
+// Of no meaning without tools: see CheckTools.
+absl::Status EchoToolChoice(const std::string&, const json& value, Draft* draft) {
+  draft->result.echo.tool_choice = value.dump();
   return absl::OkStatus();
 }
 
@@ -136,7 +186,7 @@ absl::Status ReadTopLogprobs(const std::string& field, const json& value, Draft*
 
 absl::Status ApplyLogprobs(Draft* draft) {
   if (draft->top_logprobs.value_or(0) > 0 && !draft->logprobs) {
-    return InvalidField("top_logprobs", absl::StrCat("needs include to have ", kLogprobs));
+    return InvalidField("top_logprobs", absl::StrCat("needs include to have ", base::ToAbsl(kLogprobs)));
   }
   if (!draft->logprobs) return absl::OkStatus();
   draft->request()->set_top_logprobs(draft->top_logprobs.value_or(0));
@@ -149,14 +199,19 @@ absl::Status ReadEchoFlag(const std::string& field, const json& value, Draft* dr
   return bridge::ReadFlag(field, value, &(draft->result.echo.*kFlag));
 }
 
+// A reader of bridges/common/json_fields.h or openai_fields.h as one of ours.
+template <auto kRead>
+absl::Status OfRequest(const std::string& field, const json& value, Draft* draft) {
+  return kRead(field, value, draft->request());
+}
+
 // One row a field, in the order in which they are looked at.
 struct Field {
   const char* name;
   absl::Status (*read)(const std::string& field, const json& value, Draft* draft);
 };
 const Field kFields[] = {
-    {"model", [](const std::string& field, const json& value,
-                 Draft* draft) { return ReadModel(field, value, draft->request()); }},
+    {"model", OfRequest<ReadModel>},
     {"instructions", ReadInstructions},
     {"input", ReadInput},
     {"stream", [](const std::string& field, const json& value,
@@ -170,10 +225,33 @@ const Field kFields[] = {
     {"text", ReadText},
     {"include", ReadInclude},
     {"top_logprobs", ReadTopLogprobs},
-    {"previous_response_id", RefuseIfAsked},
-    {"conversation", RefuseIfAsked},
-    {"prompt", RefuseIfAsked},
+    {"stream_options", ReadStreamOptions},
+    {"parallel_tool_calls", ReadEchoFlag<&ResponseEcho::parallel_tool_calls>},
+    {"tool_choice", EchoToolChoice},
+    {"reasoning", EchoReasoning},
+    {"service_tier", EchoServiceTier},
+    // Not of OpenAI's API, but of other servers'.
+    {"stop", OfRequest<bridge::ReadStop>},
+    {"top_k", OfRequest<ReadTopK>},
+    {"min_p", OfRequest<ReadMinP>},
+    {"seed", OfRequest<ReadSeed>},
+    {"presence_penalty", OfRequest<ReadPresencePenalty>},
+    {"frequency_penalty", OfRequest<ReadFrequencyPenalty>},
 };
+
+absl::Status ReadFields(const json& body, Draft* draft) {
+  for (const Field& field : kFields) {
+    const json* value = FindField(body, field.name);
+    if (value != nullptr) RETURN_IF_ERROR(field.read(field.name, *value, draft));
+  }
+  RETURN_IF_ERROR(CheckTools(body));
+  const std::vector<std::string_view> read = ResponsesFieldNames();
+  for (const auto& [name, value] : body.items()) {
+    if (value.is_null() || std::find(read.begin(), read.end(), name) != read.end()) continue;
+    RETURN_IF_ERROR(ReadOtherField(name, value, draft->request()));
+  }
+  return absl::OkStatus();
+}
 
 // The order of a schema's properties is that of the answer's, which the parsed body has lost.
 void KeepSchemaOrder(std::string_view body, v1::GenerateRequest* request) {
@@ -189,54 +267,12 @@ absl::Status NotFound(std::string_view message) {
   return base::MakeError(absl::StatusCode::kNotFound, message, std::move(detail));
 }
 
-std::string DumpOr(const json& object, const char* key, const char* otherwise) {
-  const json* value = FindField(object, key);
-  return value == nullptr ? otherwise : value->dump();
-}
-
 }  // namespace
-
-absl::StatusOr<std::string> ResponseEcho::ToAnnotation() const {
-  const auto make = [this](const std::string& kept_instructions) {
-    return absl::StrCat("{\"api\":\"", kApi, "\",\"background\":", background ? "true" : "false",
-                        ",\"store\":", store ? "true" : "false", ",\"instructions\":", kept_instructions,
-                        ",\"metadata\":", metadata, ",\"temperature\":", temperature, ",\"top_p\":", top_p,
-                        ",\"max_output_tokens\":", max_output_tokens,
-                        top_logprobs.empty() ? "" : ",\"top_logprobs\":", top_logprobs, "}");
-  };
-  std::string annotation = make(instructions);
-  if (annotation.size() > kMaxAnnotationBytes) annotation = make("null");
-  if (annotation.size() <= kMaxAnnotationBytes) return annotation;
-  return InvalidField("metadata", absl::StrCat("must have less than ", kMaxAnnotationBytes, " bytes in all"));
-}
-
-absl::StatusOr<ResponseEcho> ResponseEcho::FromAnnotation(std::string_view annotation) {
-  const json parsed = json::parse(annotation, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_object() || parsed.value("api", json()) != kApi) return NotFound("the generation is no response");
-  ResponseEcho echo;
-  echo.background = parsed.value("background", json()) == true;
-  echo.store = parsed.value("store", json()) == true;
-  echo.instructions = DumpOr(parsed, "instructions", "null");
-  echo.metadata = DumpOr(parsed, "metadata", "{}");
-  echo.temperature = DumpOr(parsed, "temperature", "1");
-  echo.top_p = DumpOr(parsed, "top_p", "1");
-  echo.max_output_tokens = DumpOr(parsed, "max_output_tokens", "null");
-  echo.top_logprobs = DumpOr(parsed, "top_logprobs", "");
-  return echo;
-}
 
 absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
   ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
   Draft draft;
-  draft.result.echo.instructions = draft.result.echo.max_output_tokens = "null";
-  draft.result.echo.temperature = draft.result.echo.top_p = "1";
-  draft.result.echo.metadata = "{}";
-  for (const Field& field : kFields) {
-    if (const json* value = FindField(parsed, field.name); value != nullptr) {
-      RETURN_IF_ERROR(field.read(field.name, *value, &draft));
-    }
-  }
-  RETURN_IF_ERROR(CheckTools(parsed));
+  RETURN_IF_ERROR(ReadFields(parsed, &draft));
   if (draft.request()->model().empty()) return InvalidField("model", "is missing");
   if (FindField(parsed, "input") == nullptr) return InvalidField("input", "is missing");
   if (draft.result.echo.background && !draft.result.echo.store) {
@@ -249,6 +285,12 @@ absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
   return std::move(draft.result);
 }
 
+std::vector<std::string_view> ResponsesFieldNames() {
+  std::vector<std::string_view> names = {"tools"};
+  for (const Field& field : kFields) names.push_back(field.name);
+  return names;
+}
+
 absl::StatusOr<ResponseQuery> ParseResponseQuery(const Route& route) {
   ResponseQuery query;
   const std::string_view stream = QueryValue(route, "stream");
@@ -258,7 +300,7 @@ absl::StatusOr<ResponseQuery> ParseResponseQuery(const Route& route) {
   query.stream = stream == "true";
   for (const char* key : {"include", "include[]"}) {
     for (const absl::string_view each : absl::StrSplit(base::ToAbsl(QueryValue(route, key)), ',')) {
-      query.logprobs |= each == kLogprobs;
+      query.logprobs |= each == base::ToAbsl(kLogprobs);
     }
   }
   if (route.query.count("starting_after") == 0) return query;

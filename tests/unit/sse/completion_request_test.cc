@@ -33,14 +33,14 @@ TEST(ChatRequest, ReadsEveryField) {
   const auto result = ParseChatRequest(R"({"model":"m","messages":[
       {"role":"developer","content":"be brief"},{"role":"system","content":null},
       {"role":"user","content":[{"type":"text","text":"né"},{"type":"text","text":"\ud83c\udf0a"}],"name":"x"},
-      {"role":"assistant","tool_calls":[{}]},{"role":"assistant","content":[{"type":"refusal","refusal":"no"}]},
-      {"role":"tool","content":"42","tool_call_id":"1"}],
+      {"role":"assistant","content":null,"tool_calls":[],"function_call":null,"refusal":null,"annotations":[]},
+      {"role":"assistant","content":[{"type":"refusal","refusal":"no"}]},{"role":"assistant","refusal":"never"}],
       "stream":true,"stream_options":{"include_usage":true,"include_obfuscation":true},"max_tokens":5,
-      "max_completion_tokens":7,"n":3,"stop":["a","b"],"temperature":0,"top_p":0,"seed":-3,"presence_penalty":-1.5,
+      "max_completion_tokens":7,"n":3,"stop":["a","b"],"temperature":0,"top_p":0,"top_k":40,"min_p":0.25,"seed":-3,"presence_penalty":-1.5,
       "frequency_penalty":2,"logit_bias":{"17":-100,"4294967295":100},"logprobs":true,"top_logprobs":20,
       "response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"b":1,"a":2}}},
       "tools":[{"type":"function"}],"tool_choice":"none","functions":[],"modalities":["text"],
-      "metadata":{"scripted.tokens":"3"},"user":"u","store":true,"reasoning_effort":"high","made_up":[{}]})");
+      "metadata":{"scripted.tokens":"3"},"user":"u","store":true,"reasoning_effort":"high"})");
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_TRUE(result->shape.chat && result->shape.stream && result->shape.include_usage);
   const v1::GenerateRequest& request = result->request;
@@ -49,12 +49,15 @@ TEST(ChatRequest, ReadsEveryField) {
   EXPECT_EQ(request.messages(1).content(), "");
   EXPECT_EQ(request.messages(2).content(), "né🌊");
   EXPECT_EQ(request.messages(4).content(), "no");
-  EXPECT_EQ(request.messages(5).role(), v1::CHAT_ROLE_USER);
+  EXPECT_EQ(request.messages(5).content(), "never");
   EXPECT_EQ(request.max_tokens(), 7u);
   EXPECT_EQ(request.choice_count(), 3u);
   EXPECT_EQ(request.stop_size(), 2);
   EXPECT_TRUE(request.sampling().has_temperature());
   EXPECT_GT(request.sampling().top_p(), 0);
+  EXPECT_EQ(request.sampling().top_k(), 40u);
+  EXPECT_EQ(request.sampling().min_p(), 0.25f);
+  EXPECT_EQ(request.extra_fields().at("reasoning_effort"), "\"high\"");
   EXPECT_EQ(request.sampling().seed(), 0xFFFFFFFFFFFFFFFDu);
   EXPECT_EQ(request.sampling().logit_bias().at(4294967295u), 100);
   EXPECT_EQ(request.top_logprobs(), 20u);
@@ -102,9 +105,24 @@ TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
       {R"("messages":[{"role":"user","content":[{"text":"x"}]}])", "messages[0].content"},
       {R"("messages":[{"role":"user","content":[{"type":"text"}]}])", "messages[0].content"},
       {R"("messages":[{"role":"user","content":[{"type":"text","text":1}]}])", "messages[0].content"},
-      {R"("messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}])", "messages[0].content"},
-      {R"("messages":[{"role":"user","content":[{"type":"input_audio"}]}])", "messages[0].content"},
-      {R"("messages":[{"role":"user","content":[{"type":"file"}]}])", "messages[0].content"},
+      {R"("messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}])", "messages[0].content",
+       "unsupported_parameter"},
+      {R"("messages":[{"role":"user","content":[{"type":"input_audio"}]}])", "messages[0].content",
+       "unsupported_parameter"},
+      {R"("messages":[{"role":"user","content":[{"type":"file"}]}])", "messages[0].content",
+       "unsupported_parameter"},
+      {R"("messages":[{"role":"user","content":[{"type":"text","text":"x","lang":"y"}]}])",
+       "messages[0].content[0].lang", "unsupported_parameter"},
+      {R"("messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"id":"c"}]}])",
+       "messages[1].tool_calls", "unsupported_parameter"},
+      {R"("messages":[{"role":"assistant","function_call":{"name":"f","arguments":""}}])", "messages[0].function_call",
+       "unsupported_parameter"},
+      {R"("messages":[{"role":"tool","tool_call_id":"c","content":"42"}])", "messages[0].role",
+       "unsupported_parameter"},
+      {R"("messages":[{"role":"function","name":"f","content":"42"}])", "messages[0].role", "unsupported_parameter"},
+      {R"("messages":[{"role":"assistant","refusal":5}])", "messages[0].refusal"},
+      {R"("messages":[{"role":"user","content":"x","tool_call_id":"c"}])", "messages[0].tool_call_id",
+       "unsupported_parameter"},
       {R"("stream":"yes")", "stream"},
       {R"("stream":1)", "stream"},
       {R"("stream_options":{"include_usage":true})", "stream_options"},
@@ -114,7 +132,6 @@ TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
       {R"("max_tokens":-1)", "max_tokens"},
       {R"("max_tokens":1.5)", "max_tokens"},
       {R"("max_tokens":"5")", "max_tokens"},
-      {R"("max_tokens":4294967296)", "max_tokens"},
       {R"("max_tokens":1e400)", "", ""},
       {R"("max_completion_tokens":0)", "max_completion_tokens"},
       {R"("max_completion_tokens":99999999999999999999999)", "max_completion_tokens"},
@@ -132,6 +149,10 @@ TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
       {R"("top_p":1.01)", "top_p"},
       {R"("top_p":-1)", "top_p"},
       {R"("top_p":true)", "top_p"},
+      {R"("top_k":-2)", "top_k"},
+      {R"("top_k":1000001)", "top_k"},
+      {R"("top_k":"5")", "top_k"},
+      {R"("min_p":1.5)", "min_p"},
       {R"("seed":1.5)", "seed"},
       {R"("seed":"1")", "seed"},
       {R"("seed":99999999999999999999)", "seed"},
@@ -154,6 +175,9 @@ TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
       {R"("response_format":"json")", "response_format"},
       {R"("response_format":{})", "response_format"},
       {R"("response_format":{"type":"xml"})", "response_format.type"},
+      {R"("response_format":{"type":"json_object","schema":{}})", "response_format.schema", "unsupported_parameter"},
+      {R"("response_format":{"type":"json_schema","json_schema":{"schema":{},"regex":"x"}})",
+       "response_format.json_schema.regex", "unsupported_parameter"},
       {R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
       {R"("response_format":{"type":"json_schema","json_schema":{"schema":[]}})", "response_format.json_schema"},
       {R"("response_format":{"type":"json_schema","json_schema":{"schema":{"x":")" + std::string(33000, 'x') + "\"}}}",
@@ -182,12 +206,28 @@ TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
   }
 }
 
+TEST(ChatRequest, LeavesTheMostTokensToTheService) {
+  EXPECT_EQ(ParseChatRequest("{" + kChat + R"(,"max_tokens":1000000000})")->request.max_tokens(), 1'000'000'000u);
+  EXPECT_EQ(ParseChatRequest("{" + kChat + R"(,"max_tokens":4294967296})")->request.max_tokens(), 4'294'967'295u);
+  EXPECT_EQ(ChatError("{" + kChat + R"(,"max_tokens":-1})").message,
+            "max_tokens: must be a whole number of at least 1");
+}
+
+TEST(ChatRequest, TakesTopKOfOtherServersForAllTokens) {
+  for (const char* all : {"0", "-1"}) {
+    const auto result = ParseChatRequest("{" + kChat + ",\"top_k\":" + all + "}");
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->request.sampling().top_k(), 1'000'000u);
+  }
+}
+
 TEST(ChatRequest, RefusesWhatIsNoJsonObject) {
   const std::string deep = "{" + kChat + ",\"x\":" + std::string(40, '[') + std::string(40, ']') + "}";
   for (const std::string& body :
        {std::string(), std::string("{"), std::string("[]"), std::string("null"), "{" + kChat + ",\"n\":1,\"n\":2}",
         deep, "{" + kChat + ",\"user\":\"\xff\"}", "{" + kChat + ",\"user\":\"\xed\xa0\x80\"}", "{" + kChat + "}}",
-        "{" + kChat + ",\"n\":NaN}"}) {
+        "{" + kChat + ",\"n\":NaN}", "{" + kChat + "}" + std::string("\0junk", 5),
+        "{" + kChat + "}" + std::string(1, '\0')}) {
     const bridge::HttpError error = ChatError(body);
     EXPECT_EQ(error.status, 400) << body;
     EXPECT_EQ(error.param, "");

@@ -17,8 +17,10 @@ TEST(ResponsesRequest, ReadsItsFields) {
   const auto result = ParseResponsesRequest(
       R"({"model":"m","instructions":"i","input":[{"role":"user","content":"a"},
           {"type":"message","role":"assistant","content":[{"type":"output_text","text":"b"},{"type":"output_text","text":"c"}]}],
-          "text":{"format":{"type":"json_schema","name":"n","schema":{"z":1,"a":2}}},"include":["x"],"tools":[],
-          "previous_response_id":null,"truncation":"auto","reasoning":{},"made_up":1})");
+          "text":{"format":{"type":"json_schema","name":"n","schema":{"z":1,"a":2}}},"tools":[],
+          "include":["file_search_call.results"],"previous_response_id":null,"truncation":"disabled",
+          "reasoning":{"effort":null},"parallel_tool_calls":false,"tool_choice":"none","service_tier":"flex",
+          "top_k":3,"seed":7,"stop":"x","made_up":1})");
   ASSERT_TRUE(result.ok()) << result.status();
   ASSERT_EQ(result->request.messages_size(), 3);
   EXPECT_EQ(result->request.messages(0).role(), v1::CHAT_ROLE_SYSTEM);
@@ -28,6 +30,16 @@ TEST(ResponsesRequest, ReadsItsFields) {
   ASSERT_TRUE(echo.ok()) << echo.status();
   EXPECT_EQ(echo->instructions, "\"i\"");
   EXPECT_EQ(echo->top_logprobs, "");
+  EXPECT_EQ(echo->tool_choice, "\"none\"");
+  EXPECT_EQ(echo->service_tier, "\"flex\"");
+  EXPECT_EQ(echo->reasoning, R"({"effort":null})");
+  EXPECT_EQ(echo->text, R"({"format":{"name":"n","schema":{"a":2,"z":1},"type":"json_schema"}})");
+  EXPECT_FALSE(echo->parallel_tool_calls);
+  EXPECT_EQ(result->request.sampling().top_k(), 3u);
+  EXPECT_EQ(result->request.sampling().seed(), 7u);
+  EXPECT_EQ(result->request.stop(0), "x");
+  EXPECT_EQ(result->request.extra_fields().at("made_up"), "1");
+  EXPECT_EQ(result->request.extra_fields_size(), 1);
   EXPECT_FALSE(result->request.has_top_logprobs());
   EXPECT_TRUE(echo->store && !echo->background);
 }
@@ -45,6 +57,26 @@ TEST(ResponsesRequest, ReadsWhichLogprobsAreWanted) {
   const auto without = ParseResponsesRequest("{" + kBody + R"(,"top_logprobs":0})");
   ASSERT_TRUE(without.ok()) << without.status();
   EXPECT_FALSE(without->request.has_top_logprobs());
+}
+
+TEST(ResponsesRequest, ReadsTheAnnotationsOfOlderBridges) {
+  const auto echo = ResponseEcho::FromAnnotation(
+      R"({"api":"responses/1","background":true,"store":true,"instructions":null,"metadata":{},"temperature":1,
+          "top_p":1,"max_output_tokens":null})");
+  ASSERT_TRUE(echo.ok()) << echo.status();
+  EXPECT_TRUE(echo->parallel_tool_calls && echo->background);
+  EXPECT_EQ(echo->tool_choice, "\"auto\"");
+  EXPECT_EQ(echo->text, R"({"format":{"type":"text"}})");
+  EXPECT_EQ(echo->service_tier, "\"auto\"");
+}
+
+TEST(ResponsesRequest, LeavesLongSchemasOutOfTheEcho) {
+  const auto result = ParseResponsesRequest(R"({"model":"m","input":"x","instructions":"i","text":{"format":
+      {"type":"json_schema","name":"n","schema":{"x":")" + std::string(20'000, 's') + "\"}}}}");
+  ASSERT_TRUE(result.ok()) << result.status();
+  const auto echo = ResponseEcho::FromAnnotation(result->request.annotation());
+  ASSERT_TRUE(echo.ok()) << echo.status();
+  EXPECT_EQ(echo->text, ResponseEcho().text);
 }
 
 TEST(ResponsesRequest, LeavesLongInstructionsOutOfTheEcho) {
@@ -76,7 +108,12 @@ TEST(ResponsesRequest, RefusesBadFieldsInOpenAisShape) {
       {R"("input":[])", "input"},
       {R"("input":[1])", "input[0]"},
       {R"("input":[{"role":"user"}])", "input[0].content"},
-      {R"("input":[{"role":"user","content":[{"type":"input_image"}]}])", "input[0].content"},
+      {R"("input":[{"role":"user","content":[{"type":"input_image"}]}])", "input[0].content", "unsupported_parameter"},
+      {R"("input":[{"role":"tool","content":"x"}])", "input[0].role", "unsupported_parameter"},
+      {R"("input":[{"type":"function_call","name":"f"}])", "input[0].type", "unsupported_parameter"},
+      {R"("include":["message.output_text.logprobs",7])", "include[1]", "unsupported_parameter"},
+      {R"("service_tier":5)", "service_tier"},
+      {R"("stream_options":{"include_usage":true})", "stream_options.include_usage", "unsupported_parameter"},
       {R"("input":[{"role":"x","content":"a"}])", "input[0].role"},
       {R"("input":[{"type":"function_call_output","output":"x"}])", "input[0].type", "unsupported_parameter"},
       {R"("instructions":5)", "instructions"},

@@ -45,7 +45,7 @@ std::string Response(const R& r) {
   return R"({"id":"resp_)" + kRandom + R"(","object":"response","created_at":1795410000,"status":")" + r.status +
          R"(","error":)" + r.error + R"(,"incomplete_details":)" + r.incomplete +
          R"(,"instructions":"be brief","metadata":{"k":"v"},"model":"fake","output":[)" + r.output +
-         R"(],"parallel_tool_calls":true,"temperature":0.5,"top_p":1,"tool_choice":"auto","tools":[],"max_output_tokens":7,"previous_response_id":null,"background":)" +
+         R"(],"parallel_tool_calls":true,"temperature":0.5,"top_p":1,"tool_choice":"auto","tools":[],"max_output_tokens":7,"text":{"format":{"type":"text"}},"truncation":"disabled","reasoning":{"effort":null,"summary":null},"service_tier":"auto","store":true,"previous_response_id":null,"background":)" +
          r.background + R"(,"usage":)" + r.usage + "}";
 }
 std::string Usage(int output) {
