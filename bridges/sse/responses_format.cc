@@ -1,5 +1,6 @@
 #include "bridges/sse/responses_format.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,8 @@ using bridge::AppendJsonString;
 constexpr size_t kIdPrefixBytes = 4;  // `gen_`
 // Of the first delta, which has seq 2.
 constexpr uint64_t kNumberOfSeq = 2;
+// Between the number of `done` and that of the terminal event.
+constexpr uint64_t kEventsOfEnd = 3;
 
 absl::string_view Random(const ResponseState& state) {
   return ToAbsl(std::string_view(state.generation_id).substr(kIdPrefixBytes));
@@ -134,6 +137,20 @@ absl::Status ResponsesEncoder::Open(std::string_view gen, const bridge::Subscrip
   }
   state_.generation_id = std::string(gen);
   state_.echo = *std::move(echo);
+  return opened.existing ? CheckStart(opened) : absl::OkStatus();
+}
+
+absl::Status ResponsesEncoder::CheckStart(const bridge::Subscription::Opened& opened) {
+  if (!starting_after_.has_value()) return absl::OkStatus();
+  const bool done = opened.status == v1::GENERATION_STATUS_DONE;
+  const bool ended = done || opened.status == v1::GENERATION_STATUS_FAILED;
+  // `started` comes at once.
+  const uint64_t last = std::max<uint64_t>(opened.last_seq, 1) + kNumberOfSeq + (done ? kEventsOfEnd : 0);
+  if (*starting_after_ > last) {
+    return base::InvalidField("starting_after", absl::StrCat("must be at most ", last, ", the last event there is"));
+  }
+  // An end without an event would look like a success that says nothing.
+  if (ended && *starting_after_ == last) starting_after_ = last - 1;
   return absl::OkStatus();
 }
 
@@ -154,7 +171,7 @@ void ResponsesEncoder::Encode(std::string_view, v1::GenerationEvent& event, std:
       state_.ApplyDone(event.done());
       EncodeEndOfText(number, out);
       const std::string_view type = state_.status == "completed" ? "response.completed" : "response.incomplete";
-      return Emit(type, number + 3, absl::StrCat(",\"response\":", ResponseJson(state_)), out);
+      return Emit(type, number + kEventsOfEnd, absl::StrCat(",\"response\":", ResponseJson(state_)), out);
     }
     case v1::GenerationEvent::kFailed:
       state_.ApplyFailed(event.failed());

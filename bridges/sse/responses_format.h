@@ -41,16 +41,18 @@ std::string ResponseJson(const ResponseState& state);
 class ResponsesEncoder final : public StreamEncoder {
  public:
   enum class Of { kNew, kStored };
-  // Events up to `starting_after` are not sent.
+  // Events up to `starting_after` are not sent, but for the last one of a response that has ended.
   explicit ResponsesEncoder(Of of, std::optional<uint64_t> starting_after = std::nullopt)
       : of_(of), starting_after_(starting_after) {}
 
-  // NotFound if the generation is no response, or a stored one is wanted and it is not to be had again.
+  // NotFound if the generation is not a response, or a stored one is wanted and this one is not stored. InvalidArgument
+  // if `starting_after` lies beyond the last event that there is.
   absl::Status Open(std::string_view gen, const bridge::Subscription::Opened& opened) override;
   void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) override;
   bridge::HttpError ErrorOf(const absl::Status& status, bool repeatable) const override;
 
  private:
+  absl::Status CheckStart(const bridge::Subscription::Opened& opened);
   void EncodeStarted(std::string* out);
   void EncodeDelta(const v1::Delta& delta, uint64_t number, std::string* out);
   void EncodeEndOfText(uint64_t number, std::string* out);
@@ -59,7 +61,7 @@ class ResponsesEncoder final : public StreamEncoder {
   std::string Place() const;
 
   const Of of_;
-  const std::optional<uint64_t> starting_after_;
+  std::optional<uint64_t> starting_after_;
   ResponseState state_;
   bool too_many_logprobs_ = false;
 };

@@ -88,13 +88,13 @@ std::string From(size_t first) {
 }
 
 void Attach(SseHarness* harness, const testing::FakeInferenceService::Command& command, const std::string& annotation,
-            bool existing, uint64_t last_seq = 0) {
+            bool existing, uint64_t last_seq = 0, v1::GenerationStatus status = v1::GENERATION_STATUS_RUNNING) {
   v1::LinkResponse response;
   auto* reply = response.add_replies();
   reply->set_attachment(command.attachment());
   reply->mutable_attached()->set_generation_id(kGen);
   reply->mutable_attached()->set_model("fake");
-  reply->mutable_attached()->set_status(v1::GENERATION_STATUS_RUNNING);
+  reply->mutable_attached()->set_status(status);
   reply->mutable_attached()->set_existing(existing);
   reply->mutable_attached()->set_last_seq(last_seq);
   reply->mutable_attached()->set_annotation(annotation);
@@ -110,7 +110,13 @@ testing::HttpStreamClient::Response Ask(SseHarness* harness, const std::string& 
   if (!command.has_value()) return {};
   EXPECT_TRUE(command->request.generate().unmerged() || command->request.attach().unmerged() ||
               body.find("\"stream\":true") == std::string::npos);
-  Attach(harness, *command, annotation, command->request.has_attach());
+  // What is there already, if it is one that was.
+  const bool existing = command->request.has_attach();
+  const v1::GenerationEvent& last = events.back();
+  const auto status = !existing || last.has_delta() ? v1::GENERATION_STATUS_RUNNING
+                      : last.has_done()             ? v1::GENERATION_STATUS_DONE
+                                                    : v1::GENERATION_STATUS_FAILED;
+  Attach(harness, *command, annotation, existing, existing ? last.seq() : 0, status);
   harness->service.SendEvents(*command, std::move(events));
   auto response = client->ReadResponse();
   return response.ok() ? *std::move(response) : testing::HttpStreamClient::Response{};
@@ -137,13 +143,48 @@ TEST(ResponsesStream, IsExactlyWhatClientsParse) {
 TEST(ResponsesStream, HasTheSameNumbersFromEveryPlace) {
   SseHarness harness;
   EXPECT_EQ(Ask(&harness, "GET", kOne + "?stream=true", "", Annotation(), Hello()).body, From(0));
-  for (size_t after = 0; after < 10; ++after) {
+  for (size_t after = 0; after < 9; ++after) {
     const auto response =
         Ask(&harness, "GET", kOne + "?stream=true&starting_after=" + std::to_string(after), "", Annotation(), Hello());
     EXPECT_EQ(response.head.status, 200);
     EXPECT_EQ(response.body, From(after + 1)) << after;
     EXPECT_TRUE(response.complete);
   }
+}
+
+TEST(ResponsesStream, RepeatsTheLastEventAtTheEndAndRefusesWhatIsBeyond) {
+  const auto get = [&](uint64_t after, std::vector<v1::GenerationEvent> events) {
+    SseHarness harness;
+    return Ask(&harness, "GET", kOne + "?stream=true&starting_after=" + std::to_string(after), "", Annotation(),
+               std::move(events));
+  };
+  EXPECT_EQ(get(9, Hello()).body, From(9));
+  const std::vector<v1::GenerationEvent> failed = {StartedEvent(), FailedEvent(2, "engine_failed")};
+  EXPECT_EQ(get(4, failed).body.find("event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":4,"),
+            0u);
+  for (const auto& [after, events] : std::vector<std::pair<uint64_t, std::vector<v1::GenerationEvent>>>{
+           {10, Hello()},
+           {999, Hello()},
+           {18'446'744'073'709'551'615u, Hello()},
+           {5, failed},
+           // One that runs: what it has not made, nobody has seen.
+           {5, {StartedEvent(), DeltaEvent(2, "Hel")}}}) {
+    const auto response = get(after, events);
+    EXPECT_EQ(response.head.status, 400) << after;
+    EXPECT_NE(response.body.find(R"("param":"starting_after")"), std::string::npos) << response.body;
+  }
+}
+
+TEST(ResponsesStream, WaitsAtTheEndOfWhatThereIs) {
+  SseHarness harness;
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("GET", kOne + "?stream=true&starting_after=4").ok());
+  const auto command = harness.service.NextCommand();
+  ASSERT_TRUE(command.has_value());
+  Attach(&harness, *command, Annotation(), true, 2);
+  harness.service.SendEvents(*command, {StartedEvent(), DeltaEvent(2, "Hel")});
+  harness.service.SendEvents(*command, {DeltaEvent(3, "lo"), DoneEvent(4, "Hello")});
+  EXPECT_EQ(client->ReadResponse()->body, From(5));
 }
 
 // "Hel" and "lo" again, each with the log-probability of its one token.
@@ -202,7 +243,7 @@ TEST(ResponsesStream, HasLogprobsAndTheSameNumbersFromEveryPlace) {
   const std::string body = Body(kWithLogprobs + R"(,"stream":true)");
   EXPECT_EQ(Ask(&harness, "POST", kPath, body, annotation, HelloWithLogprobs()).body, from(0));
   EXPECT_EQ(Ask(&harness, "GET", kOne + "?stream=true", "", annotation, HelloWithLogprobs()).body, from(0));
-  for (size_t after = 0; after < 10; ++after) {
+  for (size_t after = 0; after < 9; ++after) {
     const std::string target = kOne + "?stream=true&starting_after=" + std::to_string(after);
     EXPECT_EQ(Ask(&harness, "GET", target, "", annotation, HelloWithLogprobs()).body, from(after + 1)) << after;
   }
