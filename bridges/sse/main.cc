@@ -7,6 +7,7 @@
 #include "services/base/flags.h"
 #include "services/base/metrics.h"
 #include "services/base/shutdown.h"
+#include "services/base/standard_streams.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::sse {
@@ -30,6 +31,7 @@ absl::Status Run() {
 }  // namespace runnel::sse
 
 int main(int argc, char** argv) {
+  runnel::base::OpenStandardStreams();
   runnel::bridge::SetListenDefaults("127.0.0.1:8080", "127.0.0.1:9091");
   runnel::base::ParseFlags(argc, argv,
                            "The SSE bridge of Runnel: carries generations to browsers as text/event-stream, and "

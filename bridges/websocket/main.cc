@@ -11,6 +11,7 @@
 #include "services/base/flags.h"
 #include "services/base/metrics.h"
 #include "services/base/shutdown.h"
+#include "services/base/standard_streams.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::websocket {
@@ -37,6 +38,7 @@ absl::Status Run(base::ShutdownSignal* shutdown) {
 }  // namespace runnel::websocket
 
 int main(int argc, char** argv) {
+  runnel::base::OpenStandardStreams();
   runnel::base::ShutdownSignal shutdown;
   runnel::bridge::SetListenDefaults("127.0.0.1:8081", "127.0.0.1:9092");
   runnel::base::ParseFlags(argc, argv,

@@ -18,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "runnel/v1/inference.grpc.pb.h"
 #include "services/base/grpc_status.h"
+#include "services/base/standard_streams.h"
 
 ABSL_FLAG(std::string, target, "127.0.0.1:50051", "host:port of the inference service");
 ABSL_FLAG(std::string, resume, "", "read this generation instead of starting one");
@@ -136,6 +137,7 @@ int Run(const std::string& prompt) {
 }  // namespace runnel
 
 int main(int argc, char** argv) {
+  runnel::base::OpenStandardStreams();
   absl::SetProgramUsageMessage("Streams one generation over gRPC: runnel-client [flags] PROMPT...");
   std::vector<char*> words = absl::ParseCommandLine(argc, argv);
   words.erase(words.begin());

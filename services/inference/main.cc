@@ -13,6 +13,7 @@
 #include "services/base/logging.h"
 #include "services/base/metrics.h"
 #include "services/base/shutdown.h"
+#include "services/base/standard_streams.h"
 #include "services/base/status_macros.h"
 #include "services/inference/engine_factory.h"
 #include "services/inference/generation_manager.h"
@@ -95,6 +96,7 @@ absl::Status Run() {
 }  // namespace runnel::inference
 
 int main(int argc, char** argv) {
+  runnel::base::OpenStandardStreams();
   runnel::base::ParseFlags(argc, argv,
                            "The inference service of Runnel: runs a model and streams its generations over gRPC.");
   const absl::Status status = runnel::inference::Run();

@@ -1,0 +1,27 @@
+#include "services/base/standard_streams.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+
+namespace runnel::base {
+namespace {
+
+void RunBeforeInitializers(int, char**, char**) { OpenStandardStreams(); }
+
+// The only functions of a program that run before those of its shared libraries.
+[[gnu::section(".preinit_array"), gnu::used]] void (*const run_before_initializers)(int, char**,
+                                                                                   char**) = &RunBeforeInitializers;
+
+}  // namespace
+
+void OpenStandardStreams() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    // The lowest free number is given, which is `fd`, as those below it are open.
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd) std::abort();
+  }
+}
+
+}  // namespace runnel::base
