@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <boost/asio/ip/address.hpp>
 #include <cmath>
 #include <random>
 #include <utility>
@@ -16,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/common/event_json.h"
 #include "services/base/grpc_status.h"
+#include "services/base/host_name.h"
 #include "services/base/strings.h"
 
 namespace runnel::bridge {
@@ -42,6 +42,7 @@ constexpr Row kReasons[] = {
     {"IDEMPOTENCY_MISMATCH", 422, kInvalid, "idempotency_mismatch"},
     {"INVALID_API_KEY", 401, kInvalid, "invalid_api_key"},
     {"ORIGIN_NOT_ALLOWED", 403, "permission_error", "origin_not_allowed"},
+    {"HOST_NOT_ALLOWED", 403, "permission_error", "host_not_allowed"},
     {"MODEL_NOT_FOUND", 404, kInvalid, "model_not_found"},
     {"GENERATION_NOT_FOUND", 404, kInvalid, "generation_not_found"},
     {"GENERATION_EXPIRED", 410, kInvalid, "generation_expired"},
@@ -100,16 +101,26 @@ std::string_view ReasonPhrase(int status) {
       return "Gone";
     case 413:
       return "Content Too Large";
+    case 414:
+      return "URI Too Long";
     case 415:
       return "Unsupported Media Type";
+    case 417:
+      return "Expectation Failed";
     case 422:
       return "Unprocessable Content";
     case 426:
       return "Upgrade Required";
     case 429:
       return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 499:
+      return "Client Closed Request";
     case 500:
       return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
     case 502:
       return "Bad Gateway";
     case 503:
@@ -147,22 +158,25 @@ Digest Sha256(std::string_view text) {
   return digest;
 }
 
-// Host or host:port; [v6] loses its brackets.
-std::string_view WithoutPort(std::string_view host) {
-  if (!host.empty() && host.front() == '[') return host.substr(1, host.find(']') - 1);
-  return host.substr(0, host.rfind(':'));
-}
-
-std::string_view HostOfOrigin(std::string_view origin) {
+// What stands behind the scheme of an origin; empty if it is malformed.
+std::string_view AuthorityOf(std::string_view origin) {
   const size_t begin = origin.find("://");
-  return begin == std::string_view::npos ? std::string_view() : WithoutPort(origin.substr(begin + 3));
+  const std::string_view authority = begin == std::string_view::npos ? std::string_view() : origin.substr(begin + 3);
+  return base::IsWellFormedAuthority(authority) ? authority : std::string_view();
 }
 
-bool IsAddressOrLocalhost(std::string_view host) {
-  if (host == "localhost") return true;
-  boost::system::error_code ec;
-  boost::asio::ip::make_address(host, ec);
-  return !ec;
+std::string_view PortOr(std::string_view authority, std::string_view default_port) {
+  const std::string_view port = base::PortOf(authority);
+  return port.empty() ? default_port : port;
+}
+
+// Whether a page of `origin` comes from where the request was sent to. The scheme is not compared, as TLS may end
+// before the bridge; but it decides what a missing port means.
+bool IsSameHostAndPort(std::string_view origin, std::string_view host) {
+  const std::string_view authority = AuthorityOf(origin);
+  const std::string_view default_port = absl::StartsWithIgnoreCase(ToAbsl(origin), "https:") ? "443" : "80";
+  return !authority.empty() && absl::EqualsIgnoreCase(ToAbsl(base::HostOf(authority)), ToAbsl(base::HostOf(host))) &&
+         PortOr(authority, default_port) == PortOr(host, default_port);
 }
 
 bool IsHeaderList(std::string_view text) {
@@ -240,7 +254,11 @@ std::string Serialize(const HttpResponse& response) {
   if (response.status != 204 && response.status != 304) {
     absl::StrAppend(&bytes, "content-length: ", response.body.size(), "\r\n");
   }
-  absl::StrAppend(&bytes, response.headers, response.keep_alive ? "" : "connection: close\r\n", "\r\n");
+  absl::StrAppend(&bytes, response.headers,
+                  !response.keep_alive ? "connection: close\r\n"
+                  : response.http_1_0  ? "connection: keep-alive\r\n"
+                                       : "",
+                  "\r\n");
   if (!response.head) bytes += response.body;
   return bytes;
 }
@@ -258,6 +276,7 @@ std::string NewRequestId() {
 
 HttpPolicy::HttpPolicy(const BridgeOptions& options) : keys_(options.api_keys), origins_(options.allowed_origins) {
   any_origin_ = std::find(origins_.begin(), origins_.end(), "*") != origins_.end();
+  local_hosts_only_ = !needs_key() && !any_origin_ && IsLoopback(options.listen).value_or(false);
 }
 
 absl::StatusOr<std::string> HttpPolicy::AuthorizeKey(std::string_view key) const {
@@ -285,15 +304,30 @@ absl::StatusOr<std::string> HttpPolicy::Authorize(std::string_view authorization
 absl::Status HttpPolicy::CheckOrigin(std::string_view origin, std::string_view host) const {
   if (origin.empty() || any_origin_) return absl::OkStatus();
   if (origins_.empty()) {
-    const std::string_view name = HostOfOrigin(origin);
-    const bool same = !name.empty() && absl::EqualsIgnoreCase(ToAbsl(name), ToAbsl(WithoutPort(host)));
-    if (same && (needs_key() || IsAddressOrLocalhost(name))) return absl::OkStatus();
+    if (IsSameHostAndPort(origin, host) && (needs_key() || base::IsLocalHostName(base::HostOf(host)))) {
+      return absl::OkStatus();
+    }
   } else if (std::find(origins_.begin(), origins_.end(), origin) != origins_.end()) {
     return absl::OkStatus();
   }
   base::ErrorDetail detail;
   detail.reason = "ORIGIN_NOT_ALLOWED";
   return base::MakeError(absl::StatusCode::kPermissionDenied, "pages of this origin may not use the service",
+                         std::move(detail));
+}
+
+absl::Status HttpPolicy::CheckHost(std::string_view host) const {
+  if (!local_hosts_only_ || host.empty()) return absl::OkStatus();
+  const std::string_view name = base::HostOf(host);
+  if (base::IsLocalHostName(name)) return absl::OkStatus();
+  for (const std::string& origin : origins_) {
+    if (absl::EqualsIgnoreCase(ToAbsl(base::HostOf(AuthorityOf(origin))), ToAbsl(name))) return absl::OkStatus();
+  }
+  base::ErrorDetail detail;
+  detail.reason = "HOST_NOT_ALLOWED";
+  return base::MakeError(absl::StatusCode::kPermissionDenied,
+                         "the Host of the request is not this machine: use its address or localhost, or list the "
+                         "origin in --allowed_origins",
                          std::move(detail));
 }
 
@@ -304,13 +338,14 @@ std::string HttpPolicy::CorsHeaders(std::string_view origin) {
       "\r\naccess-control-expose-headers: x-request-id, x-generation-id, retry-after\r\nvary: origin\r\n");
 }
 
-std::string HttpPolicy::PreflightHeaders(std::string_view origin, std::string_view requested) {
+std::string HttpPolicy::PreflightHeaders(std::string_view origin, std::string_view methods,
+                                         std::string_view requested) {
   constexpr std::string_view kUsual =
       "authorization, content-type, last-event-id, idempotency-key, traceparent, tracestate";
   const std::string_view allowed = !requested.empty() && IsHeaderList(requested) ? requested : kUsual;
-  return absl::StrCat("allow: GET, HEAD, POST, DELETE, OPTIONS\r\n", CorsHeaders(origin),
-                      "access-control-allow-methods: GET, HEAD, POST, DELETE, OPTIONS\r\n",
-                      "access-control-allow-headers: ", ToAbsl(allowed), "\r\naccess-control-max-age: 600\r\n");
+  return absl::StrCat("allow: ", ToAbsl(methods), "\r\n", CorsHeaders(origin),
+                      "access-control-allow-methods: ", ToAbsl(methods), "\r\naccess-control-allow-headers: ",
+                      ToAbsl(allowed), "\r\naccess-control-max-age: 600\r\n");
 }
 
 }  // namespace runnel::bridge

@@ -41,6 +41,7 @@ struct HttpResponse {
   std::string headers;  // further header lines, each ended by \r\n
   bool keep_alive = true;
   bool head = false;  // the answer to HEAD: all headers, no body
+  bool http_1_0 = false;  // of the request: such a client does not expect that its connection is kept
 };
 HttpResponse ErrorResponse(const HttpError& error);
 std::string Serialize(const HttpResponse& response);
@@ -61,21 +62,29 @@ class HttpPolicy {
   absl::StatusOr<std::string> Authorize(std::string_view authorization) const;
   absl::StatusOr<std::string> AuthorizeKey(std::string_view key) const;
 
-  // `origin` and `host` are the headers' values; an empty origin (no browser) is fine. PermissionDenied (reason
-  // ORIGIN_NOT_ALLOWED) otherwise. Without a list: the origin's host must be the one of the request's Host; and, as
-  // long as no key is asked for, that host must be an address or localhost, so that a name which was made to point here
-  // (DNS rebinding) is none.
+  // `origin` and `host` are the headers' values; an empty origin (not a browser) is fine. PermissionDenied (reason
+  // ORIGIN_NOT_ALLOWED) otherwise. Without a list: host and port of the origin must be those of the request's Host;
+  // and, as long as no key is asked for, that host must be an address or localhost, so that a name which was made to
+  // point here (DNS rebinding) is rejected.
   absl::Status CheckOrigin(std::string_view origin, std::string_view host) const;
+
+  // Whether a request may name this host at all: a page whose name was made to point to this machine sends no Origin
+  // with a GET of its own, and could read the answer. PermissionDenied (reason HOST_NOT_ALLOWED) for anything but an
+  // address, localhost or the host of an allowed origin, if the bridge listens on loopback only and asks for no key.
+  // Elsewhere others can reach it anyway, by names that are not known here. An empty host (HTTP/1.0) is not a browser.
+  absl::Status CheckHost(std::string_view host) const;
 
   // Header lines for an allowed origin; none for an empty one.
   static std::string CorsHeaders(std::string_view origin);
-  // Header lines of the answer to a preflight. `requested` is Access-Control-Request-Headers.
-  static std::string PreflightHeaders(std::string_view origin, std::string_view requested);
+  // Header lines of the answer to a preflight. `methods` are those of the route, `requested` is
+  // Access-Control-Request-Headers.
+  static std::string PreflightHeaders(std::string_view origin, std::string_view methods, std::string_view requested);
 
  private:
   std::vector<ApiKey> keys_;
   std::vector<std::string> origins_;
   bool any_origin_ = false;
+  bool local_hosts_only_ = false;
 };
 
 }  // namespace runnel::bridge

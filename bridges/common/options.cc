@@ -54,7 +54,7 @@ ABSL_FLAG(absl::Duration, max_reconnect_backoff, absl::Seconds(2), "the most tha
 
 ABSL_FLAG(std::vector<std::string>, allowed_origins, {},
           "origins of pages that may use the bridge, comma-separated, such as https://chat.example.com; * allows all; "
-          "empty: those from the same host");
+          "empty: those from the same host and port");
 ABSL_FLAG(std::string, api_keys_file, "",
           "file of the bearer keys that clients may use, one a line, each with a name behind it: who it is for; empty: "
           "no key "
@@ -94,15 +94,9 @@ absl::Status CheckOriginList(const std::vector<std::string>& origins) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> IsLoopback(const std::string& address) {
-  ASSIGN_OR_RETURN(const base::HostPort parsed, base::ParseHostPort(address));
-  if (parsed.host == "localhost") return true;
-  boost::system::error_code ec;
-  const auto ip = boost::asio::ip::make_address(parsed.host, ec);
-  return !ec && ip.is_loopback();
-}
-
 constexpr size_t kMaxNameBytes = 64;
+// Of a key: fewer than 96 bits even of random base64.
+constexpr size_t kGuessableKeyBytes = 16;
 // Beast throws for a header field above 65,533 bytes.
 constexpr uint64_t kMaxHeaderBytes = (64 << 10) - 1;
 // What a connection may have read behind its request.
@@ -112,7 +106,9 @@ bool IsPrincipal(const std::string& name) {
   return name.size() <= kMaxNameBytes && std::all_of(name.begin(), name.end(), absl::ascii_isgraph);
 }
 
-// The same in every bridge, and nothing can be told of the key from it.
+// The same in every bridge and after a restart, so that a client finds its generations again; so it depends on the key
+// alone, and a key that can be guessed can be guessed from it. CountGuessableKeys is the remedy: a derivation that is
+// slower or longer would part the bridges of two versions, which have to agree while one replaces the other.
 std::string PrincipalOfKey(const std::string& key) {
   std::array<unsigned char, SHA256_DIGEST_LENGTH> digest;
   SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), digest.data());
@@ -122,6 +118,20 @@ std::string PrincipalOfKey(const std::string& key) {
 }
 
 }  // namespace
+
+absl::StatusOr<bool> IsLoopback(const std::string& address) {
+  ASSIGN_OR_RETURN(const base::HostPort parsed, base::ParseHostPort(address));
+  if (parsed.host == "localhost") return true;
+  boost::system::error_code ec;
+  const auto ip = boost::asio::ip::make_address(parsed.host, ec);
+  return !ec && ip.is_loopback();
+}
+
+size_t CountGuessableKeys(const std::vector<ApiKey>& keys) {
+  return static_cast<size_t>(std::count_if(keys.begin(), keys.end(), [](const ApiKey& key) {
+    return !key.named && key.key.size() < kGuessableKeyBytes;
+  }));
+}
 
 void SetListenDefaults(const std::string& listen, const std::string& admin_listen) {
   absl::SetFlag(&FLAGS_listen, listen);
@@ -143,7 +153,8 @@ absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path) {
                                                      "': want a key and at most a name of up to ", kMaxNameBytes,
                                                      " printable ASCII characters"));
     }
-    keys.push_back({parts[0], parts.size() == 2 ? parts[1] : PrincipalOfKey(parts[0])});
+    const bool named = parts.size() == 2;
+    keys.push_back({parts[0], named ? parts[1] : PrincipalOfKey(parts[0]), named});
   }
   if (keys.empty()) return absl::InvalidArgumentError(absl::StrCat("--api_keys_file: no key in '", path, "'"));
   return keys;

@@ -13,6 +13,7 @@ namespace runnel::bridge {
 struct ApiKey {
   std::string key;
   std::string principal;
+  bool named = true;  // the principal stands in the file
 };
 
 // What can be set of both bridges. Each field is a flag of the same name (options.cc), which has its text; the values
@@ -64,6 +65,13 @@ void SetListenDefaults(const std::string& listen, const std::string& admin_liste
 // From the flags of the process. InvalidArgument or NotFound name the flag at fault; among the faults is to listen
 // beyond loopback without a key and without --allow_anonymous.
 absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags();
+
+// Whether host:port is this machine only.
+absl::StatusOr<bool> IsLoopback(const std::string& address);
+
+// How many keys have no name and are short enough to be guessed by whoever sees their principal, such as in a log of
+// the service.
+size_t CountGuessableKeys(const std::vector<ApiKey>& keys);
 
 // The checks of the above on options that come from elsewhere.
 absl::Status CheckBridgeOptions(const BridgeOptions& options);

@@ -79,6 +79,11 @@ void Server::Drain() {
 absl::Status RunServer(std::string_view process, const BridgeOptions& options, base::ShutdownSignal* shutdown,
                        base::Metrics* metrics, BridgeMetrics* bridge_metrics, OnAccept on_accept) {
   RETURN_IF_ERROR(base::InitLogging(process, options.log_level));
+  if (const size_t guessable = CountGuessableKeys(options.api_keys); guessable > 0) {
+    spdlog::warn("--api_keys_file: {} keys without a name are shorter than 16 characters and can be guessed from their "
+                 "principal: give them names, or use longer random keys",
+                 guessable);
+  }
   base::SetUpGrpc();
   base::RaiseDescriptorLimit();
   ASSIGN_OR_RETURN(const auto server, Server::Create(options, bridge_metrics, std::move(on_accept)));

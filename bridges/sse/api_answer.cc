@@ -59,7 +59,8 @@ std::string_view QueryValue(const Route& route, const std::string& key) {
 StreamSpec BaseSpec(const HttpRequest& request, const Route& route) {
   StreamSpec spec;
   spec.chunked = !request.http_1_0;
-  spec.keep_alive = request.keep_alive;
+  // The end of a stream of HTTP/1.0 is the connection's.
+  spec.keep_alive = request.keep_alive && !request.http_1_0;
   spec.principal = request.principal;
   spec.traceparent = TraceHeader(request, route, "traceparent");
   spec.tracestate = TraceHeader(request, route, "tracestate");

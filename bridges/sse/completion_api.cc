@@ -44,7 +44,7 @@ Awaitable<ApiAnswer> AnswerInOnePiece(bridge::IoThread* thread, HttpConnection* 
   WholeAnswer whole;
   for (uint32_t i = 0; i < readers.size(); ++i) {
     AnswerReader& reader = readers[i];
-    answer.client_gone = !co_await ReadToEnd(thread, connection, &reader);
+    answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGiveUp);
     std::optional<bridge::HttpError> error =
         ErrorOfReading(reader, shape.chat ? OpenAiApi::kChat : OpenAiApi::kCompletions);
     if (!error.has_value() && WasCancelled(*reader.answer().done)) error = ErrorOfCancelled();
@@ -72,10 +72,12 @@ void EndWithClient(const bridge::BridgeOptions& options, v1::GenerateRequest* re
   request->mutable_detach_timeout()->set_seconds(std::min<int64_t>(absl::ToInt64Seconds(timeout), 86'400));
 }
 
-Awaitable<bool> ReadToEnd(bridge::IoThread* thread, HttpConnection* connection, AnswerReader* reader) {
+Awaitable<bool> ReadToEnd(bridge::IoThread* thread, HttpConnection* connection, AnswerReader* reader,
+                          OnHalfClose on_half_close) {
   bool here = true;
   while (here && !reader->ended() && !reader->too_large()) {
     here = co_await reader->WaitFor(connection, absl::InfiniteDuration());
+    if (connection->half_closed() && on_half_close == OnHalfClose::kGiveUp && !reader->ended()) here = false;
   }
   if (here) connection->StopWatching();
   if (!reader->ended() && reader->opened()) {

@@ -25,9 +25,15 @@ inline constexpr size_t kMaxAnswerBytes = 16 << 20;
 // and so does a Link that is lost.
 void EndWithClient(const bridge::BridgeOptions& options, v1::GenerateRequest* request);
 
+// What a FIN of the client means while it waits for an answer in one piece. Nothing can be sent to it before, so one
+// that called close() cannot be told from one that called shutdown(SHUT_WR). The libraries of OpenAI abort a call by
+// close(), and the generation must not run on then; so for their calls it means that the client has gone.
+enum class OnHalfClose { kGiveUp, kGoOn };
+
 // Reads what `reader` has begun to its end. False if the client has gone; the generation is cancelled then, as when it
 // has become too large.
-bridge::Awaitable<bool> ReadToEnd(bridge::IoThread* thread, HttpConnection* connection, AnswerReader* reader);
+bridge::Awaitable<bool> ReadToEnd(bridge::IoThread* thread, HttpConnection* connection, AnswerReader* reader,
+                                  OnHalfClose on_half_close);
 
 // The error to answer with, if the reading did not end with a whole answer.
 std::optional<bridge::HttpError> ErrorOfReading(const AnswerReader& reader, OpenAiApi api);

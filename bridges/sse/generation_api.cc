@@ -190,7 +190,8 @@ Awaitable<ApiAnswer> Poll(bridge::IoThread* thread, const SseOptions* options, H
     const absl::Duration left = reader.opened() ? deadline - thread->tasks.now() : absl::InfiniteDuration();
     answer.client_gone = !co_await reader.WaitFor(connection, left);
     if (answer.client_gone) co_return answer;
-    if (reader.opened() && (connection->timed_out() || thread->tasks.draining())) break;
+    // A client that closed its side gets what there is: it may wait for that, or may have gone.
+    if (reader.opened() && (connection->timed_out() || connection->half_closed() || thread->tasks.draining())) break;
   }
   connection->StopWatching();
   if (!reader.opened() || (reader.ended() && !reader.status().ok() && reader.events().empty())) {

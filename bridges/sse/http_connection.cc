@@ -1,74 +1,36 @@
 #include "bridges/sse/http_connection.h"
 
-#include <sys/socket.h>
-
 #include <array>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/read.hpp>
-#include <boost/beast/http/string_body.hpp>
-#include <cerrno>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "bridges/common/bridge_metrics.h"
-#include "services/base/strings.h"
+#include "bridges/common/peer.h"
 
 namespace runnel::sse {
 namespace {
 
 namespace net = boost::asio;
-namespace http = boost::beast::http;
 using bridge::Awaitable;
 using bridge::ErrorCode;
-using bridge::HttpError;
-using bridge::InvalidRequest;
 using bridge::kAwait;
+using State = base::HttpParser::State;
 
 constexpr absl::Duration kLingerTimeout = absl::Seconds(2);
 constexpr size_t kMaxLingerBytes = 4 << 20;
-constexpr size_t kMaxHeaders = 128;
 
-using Parser = http::request_parser<http::string_body>;
+// Where a connection reads to. One a thread: nothing is kept in it beyond a turn, and an idle connection has no buffer.
+thread_local std::array<char, 16 << 10> scratch;
 
-HttpError ErrorOf(const ErrorCode& ec) {
-  if (ec == http::error::body_limit) return InvalidRequest(413, "the body of the request is too large");
-  if (ec == http::error::header_limit) return InvalidRequest(400, "the header of the request is too large");
-  return InvalidRequest(400, "the request is not HTTP/1.1");
-}
-
-HttpRequest ToRequest(Parser* parser) {
-  http::request<http::string_body> message = parser->release();
-  HttpRequest request;
-  request.method = std::string(message.method_string());
-  request.target = std::string(message.target());
-  request.http_1_0 = message.version() < 11;
-  request.keep_alive = message.keep_alive();
-  for (const auto& field : message) {
-    std::string name(field.name_string());
-    absl::AsciiStrToLower(&name);
-    request.headers.emplace_back(std::move(name), std::string(field.value()));
-  }
-  request.body = std::move(message.body());
-  return request;
-}
-
-// True if the peer has closed its side.
-bool PeerHasClosed(int fd) {
-  char byte;
-  const ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+base::HttpLimits LimitsOf(const bridge::BridgeOptions& options) {
+  base::HttpLimits limits;
+  limits.max_header_bytes = options.max_header_bytes;
+  limits.max_target_bytes = options.max_header_bytes;
+  limits.max_body_bytes = options.max_body_bytes;
+  return limits;
 }
 
 }  // namespace
-
-std::string_view HttpRequest::Header(std::string_view lower_case_name) const {
-  for (const auto& [name, value] : headers) {
-    if (name == lower_case_name) return value;
-  }
-  return {};
-}
 
 // Outlives the connection in a handler that is still to run.
 struct HttpConnection::DisconnectWatch {
@@ -76,14 +38,9 @@ struct HttpConnection::DisconnectWatch {
 };
 
 HttpConnection::HttpConnection(bridge::IoThread* thread, const bridge::BridgeOptions* options, bridge::Socket socket,
-                               std::string read_ahead)
-    : thread_(thread),
-      options_(options),
-      socket_(std::move(socket)),
-      buffer_(options->max_header_bytes + options->max_body_bytes) {
-  if (!read_ahead.empty()) {
-    buffer_.commit(net::buffer_copy(buffer_.prepare(read_ahead.size()), net::buffer(read_ahead)));
-  }
+                               ReadAhead read_ahead)
+    : thread_(thread), options_(options), socket_(std::move(socket)), read_ahead_(std::move(read_ahead)) {
+  if (read_ahead_.bytes.empty()) read_ahead_.reservation = bridge::ByteBudget::Reservation(thread->unfinished);
   thread_->tasks.Add(this);
 }
 
@@ -92,63 +49,122 @@ HttpConnection::~HttpConnection() {
   thread_->tasks.Remove(this);
 }
 
-std::string HttpConnection::TakeReadAhead() {
-  const auto data = buffer_.cdata();
-  std::string bytes(static_cast<const char*>(data.data()), data.size());
-  buffer_.clear();
-  return bytes;
-}
-
 void HttpConnection::SetDeadline(absl::Duration timeout) { deadline_ = thread_->tasks.now() + timeout; }
 
-// Between requests the buffer is empty and its memory given back: most connections are idle most of the time.
-Awaitable<bool> HttpConnection::WaitForBytes() {
-  if (buffer_.size() > 0) co_return true;
-  buffer_.shrink_to_fit();
-  idle_ = true;
-  SetDeadline(std::exchange(first_, false) ? options_->header_timeout : options_->idle_timeout);
-  if (thread_->tasks.draining()) co_return false;
-  const auto [ec] = co_await socket_.async_wait(bridge::Socket::wait_read, kAwait);
-  idle_ = false;
-  co_return !ec && !timed_out_;
-}
-
-Awaitable<ReadResult> HttpConnection::ReadRequest() {
+Awaitable<ReadResult> HttpConnection::ReadHead() {
   ReadResult result;
   // That of a watch, such as a long poll's, says nothing about the next request.
   timed_out_ = false;
-  const bool any = co_await WaitForBytes();
-  if (!any) co_return result;
-  SetDeadline(options_->header_timeout);
-  Parser parser;
-  parser.header_limit(static_cast<uint32_t>(options_->max_header_bytes));
-  parser.body_limit(options_->max_body_bytes);
-  auto [ec, header_bytes] = co_await http::async_read_header(socket_, buffer_, parser, kAwait);
-  if (!ec) {
-    SetDeadline(options_->header_timeout);
-    if (absl::EqualsIgnoreCase(base::ToAbsl(std::string(parser.get()[http::field::expect])), "100-continue")) {
-      static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
-      const auto [write_ec, written] = co_await net::async_write(socket_, net::buffer(kContinue), kAwait);
-      if (write_ec) co_return result;
-    }
-    const auto [body_ec, body_bytes] = co_await http::async_read(socket_, buffer_, parser, kAwait);
-    ec = body_ec;
+  look_on_tick_ = half_closed_;
+  parser_.emplace(LimitsOf(*options_));
+  SetDeadline(std::exchange(first_, false) ? options_->header_timeout : options_->idle_timeout);
+  idle_ = read_ahead_.bytes.empty();
+  if (idle_ && thread_->tasks.draining()) co_return result;
+  while (parser_->state() == State::kHead) {
+    const bool fed = co_await FeedSome();
+    if (!fed) break;
+    // One deadline for the whole head, from its first byte on. Empty lines are not a part of it.
+    if (idle_ && parser_->started()) SetDeadline(options_->header_timeout);
+    idle_ = !parser_->started();
   }
-  deadline_ = absl::InfiniteDuration();
-  const bool parse_error = ec && ec.category() == http::make_error_code(http::error::body_limit).category() &&
-                           ec != http::error::end_of_stream && ec != http::error::partial_message;
-  if (parse_error) {
-    result.kind = ReadResult::Kind::kBad;
-    result.error = ErrorOf(ec);
-  } else if (!ec && !timed_out_) {
-    result.request = ToRequest(&parser);
-    result.kind = ReadResult::Kind::kRequest;
-    if (result.request.headers.size() > kMaxHeaders) {
-      result.kind = ReadResult::Kind::kBad;
-      result.error = InvalidRequest(400, "the request has too many headers");
-    }
-  }
+  idle_ = false;
+  Conclude(&result);
   co_return result;
+}
+
+Awaitable<void> HttpConnection::ReadBody(ReadResult* read) {
+  if (!read->request.has_body) co_return;
+  SetDeadline(options_->header_timeout);
+  if (read->request.expects_continue && read_ahead_.bytes.empty()) {
+    static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+    const auto [ec, written] = co_await net::async_write(socket_, net::buffer(kContinue), kAwait);
+    if (ec) {
+      read->kind = ReadResult::Kind::kClosed;
+      co_return;
+    }
+  }
+  while (parser_->state() == State::kBody) {
+    const bool fed = co_await FeedSome();
+    if (!fed) break;
+  }
+  Conclude(read);
+  if (read->kind == ReadResult::Kind::kRequest && parser_->state() != State::kDone) {
+    read->kind = ReadResult::Kind::kClosed;
+  }
+  if (read->kind == ReadResult::Kind::kRequest) read->request.body = parser_->TakeBody();
+  parser_.reset();
+}
+
+bool HttpConnection::SkipBody() {
+  if (!parser_.has_value()) return true;
+  while (parser_->state() == State::kBody && !read_ahead_.bytes.empty()) {
+    const size_t used = parser_->Feed(read_ahead_.bytes);
+    read_ahead_.bytes.erase(0, used);
+  }
+  const bool whole = parser_->state() == State::kDone;
+  parser_.reset();
+  return Reserve() && whole;
+}
+
+// Feeds the parser with what is there, or with what comes next. False if nothing comes any more, or must not.
+Awaitable<bool> HttpConnection::FeedSome() {
+  if (!read_ahead_.bytes.empty()) {
+    const size_t used = parser_->Feed(read_ahead_.bytes);
+    read_ahead_.bytes.erase(0, used);
+    co_return Reserve();
+  }
+  read_ahead_.bytes = std::string();
+  const std::string_view bytes = co_await ReadSome();
+  if (bytes.empty()) co_return false;
+  const size_t used = parser_->Feed(bytes);
+  if (used < bytes.size()) read_ahead_.bytes = bytes.substr(used);
+  co_return Reserve();
+}
+
+// At least one byte, in `scratch`: to be used before the next wait. Empty: the client has gone, or the time is over.
+Awaitable<std::string_view> HttpConnection::ReadSome() {
+  for (;;) {
+    ErrorCode ec;
+    const size_t n = socket_.read_some(net::buffer(scratch), ec);
+    if (!ec) co_return std::string_view(scratch.data(), n);
+    if (ec != net::error::would_block && ec != net::error::try_again) co_return std::string_view();
+    const auto [wait_ec] = co_await socket_.async_wait(bridge::Socket::wait_read, kAwait);
+    if (wait_ec || timed_out_) co_return std::string_view();
+  }
+}
+
+// A request that is complete is not counted; what came behind it is.
+bool HttpConnection::Reserve() {
+  const bool unfinished =
+      parser_.has_value() && (parser_->state() == State::kHead || parser_->state() == State::kBody);
+  const size_t bytes = (unfinished ? parser_->buffered() : 0) + read_ahead_.bytes.size();
+  if (read_ahead_.reservation.Resize(bytes)) return true;
+  thread_->metrics->unfinished_rejected.Increment();
+  over_budget_ = true;
+  parser_.reset();
+  read_ahead_.bytes = std::string();
+  read_ahead_.reservation.Release();
+  return false;
+}
+
+void HttpConnection::Conclude(ReadResult* read) {
+  deadline_ = absl::InfiniteDuration();
+  read->kind = ReadResult::Kind::kClosed;
+  if (over_budget_) {
+    read->kind = ReadResult::Kind::kBad;
+    read->error = bridge::HttpErrorOf(absl::UnavailableError("too many unfinished requests are open: try again"));
+    return;
+  }
+  if (timed_out_ || parser_->state() == State::kHead) return;
+  // Of a request that failed behind its head, too: its origin decides whether a page may read the error.
+  if (read->request.method.empty()) static_cast<base::HttpHead&>(read->request) = parser_->TakeHead();
+  if (parser_->state() == State::kFailed) {
+    read->kind = ReadResult::Kind::kBad;
+    read->error = bridge::InvalidRequest(parser_->error().status, parser_->error().message);
+    if (read->error.status == 415) read->error.headers = "accept-encoding: identity\r\n";
+  } else {
+    read->kind = ReadResult::Kind::kRequest;
+  }
 }
 
 Awaitable<bool> HttpConnection::Write(std::string bytes) {
@@ -162,12 +178,12 @@ Awaitable<bool> HttpConnection::Write(std::string bytes) {
 Awaitable<void> HttpConnection::Linger() {
   ErrorCode ignored;
   socket_.shutdown(net::ip::tcp::socket::shutdown_send, ignored);
+  timed_out_ = false;
   SetDeadline(kLingerTimeout);
-  std::array<char, 4096> scratch;
   for (size_t total = 0; total < kMaxLingerBytes;) {
-    const auto [ec, n] = co_await socket_.async_read_some(net::buffer(scratch), kAwait);
-    if (ec) break;
-    total += n;
+    const std::string_view bytes = co_await ReadSome();
+    if (bytes.empty()) break;
+    total += bytes.size();
   }
 }
 
@@ -177,14 +193,21 @@ void HttpConnection::Watch(absl::Duration timeout, std::function<void()> wake) {
   SetDeadline(timeout);
   if (watch_ != nullptr) return;
   watch_ = std::make_shared<DisconnectWatch>(DisconnectWatch{this});
+  if (look_on_tick_) return;
   socket_.async_wait(bridge::Socket::wait_read, [watch = watch_](ErrorCode ec) {
-    HttpConnection* self = watch->connection;
-    if (self == nullptr || ec) return;
-    // The next request of a client that does not wait for answers is no reason to stop.
-    if (!PeerHasClosed(self->socket_.native_handle())) return;
-    self->client_gone_ = true;
-    self->Wake();
+    if (watch->connection == nullptr || ec) return;
+    watch->connection->look_on_tick_ = true;
+    watch->connection->LookAtClient();
   });
+}
+
+// A socket that has bytes to read, such as those of a next request, or a FIN stays readable: waiting for it again would
+// return at once. So whether the client is still there is asked at each tick from then on.
+void HttpConnection::LookAtClient() {
+  const bridge::Peer peer = bridge::LookAtPeer(socket_.native_handle());
+  if (peer == bridge::Peer::kThere || (peer == bridge::Peer::kHalfClosed && half_closed_)) return;
+  (peer == bridge::Peer::kGone ? client_gone_ : half_closed_) = true;
+  Wake();
 }
 
 void HttpConnection::StopWatching() {
@@ -207,6 +230,7 @@ void HttpConnection::Wake() {
 }
 
 void HttpConnection::OnTick(absl::Duration now) {
+  if (look_on_tick_ && wake_ != nullptr) LookAtClient();
   if (now < deadline_) return;
   deadline_ = absl::InfiniteDuration();
   timed_out_ = true;

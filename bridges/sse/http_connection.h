@@ -1,12 +1,11 @@
 #pragma once
 
-#include <boost/beast/core/flat_buffer.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "absl/time/time.h"
 #include "bridges/common/http_policy.h"
@@ -14,27 +13,21 @@
 #include "bridges/common/net.h"
 #include "bridges/common/options.h"
 #include "bridges/common/task_group.h"
+#include "bridges/sse/read_ahead.h"
+#include "services/base/http_parser.h"
 
 namespace runnel::sse {
 
-struct HttpRequest {
-  std::string method;
-  std::string target;
-  bool http_1_0 = false;
-  bool keep_alive = true;
-  std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
+struct HttpRequest : base::HttpHead {
   std::string body;
   std::string principal;  // who asks, once that has been checked
-
-  // The first of that name, or empty.
-  std::string_view Header(std::string_view lower_case_name) const;
 };
 
 // What came of waiting for a request.
 struct ReadResult {
   enum class Kind { kRequest, kBad, kClosed };
   Kind kind = Kind::kClosed;
-  HttpRequest request;
+  HttpRequest request;      // of kBad: as far as it was understood
   bridge::HttpError error;  // of kBad: to be answered, and the connection closed
 };
 
@@ -44,27 +37,37 @@ class HttpConnection final : public bridge::Task {
  public:
   // `read_ahead` came before and belongs to the first request. The pointers must outlive it.
   HttpConnection(bridge::IoThread* thread, const bridge::BridgeOptions* options, bridge::Socket socket,
-                 std::string read_ahead);
+                 ReadAhead read_ahead);
   ~HttpConnection() override;
 
-  // kClosed also when it stayed idle for too long, or when the process stops.
-  bridge::Awaitable<ReadResult> ReadRequest();
+  // Reads as far as the end of a request's head, so that a request which is not allowed to have a body read never has.
+  // kClosed also when the connection stayed idle for too long, or when the process stops.
+  bridge::Awaitable<ReadResult> ReadHead();
+  // Completes the request of the last ReadHead with its body, if it has one. `read` becomes kBad or kClosed otherwise.
+  bridge::Awaitable<void> ReadBody(ReadResult* read);
+  // Instead of ReadBody: drops the body as far as it has come. False if there is more of it, so that the connection
+  // must not be used again.
+  bool SkipBody();
+
   // False if it could not be written within the write timeout.
   bridge::Awaitable<bool> Write(std::string bytes);
   // Ends the connection so that the client gets what was written last: a socket that is closed with bytes unread takes
   // back what it sent.
   bridge::Awaitable<void> Linger();
 
-  // Calls `wake`, once and at a later turn, when `timeout` has passed (infinite: never), the client has gone, or the
-  // process stops. StopWatching ends it.
+  // Calls `wake`, once and at a later turn, when `timeout` has passed (infinite: never), the client has gone or closed
+  // its side, or the process stops. StopWatching ends it.
   void Watch(absl::Duration timeout, std::function<void()> wake);
   void StopWatching();
+  // The connection was reset or cut.
   bool client_gone() const { return client_gone_; }
+  // The client sends no more bytes. It may have gone, or wait for its answer: see bridge::Peer.
+  bool half_closed() const { return half_closed_; }
   bool timed_out() const { return timed_out_; }
 
   // Nothing else may be called afterwards.
   bridge::Socket TakeSocket() { return std::move(socket_); }
-  std::string TakeReadAhead();
+  ReadAhead TakeReadAhead() { return std::move(read_ahead_); }
 
   void OnTick(absl::Duration now) override;
   void OnDrain() override;
@@ -73,20 +76,29 @@ class HttpConnection final : public bridge::Task {
  private:
   struct DisconnectWatch;
 
-  bridge::Awaitable<bool> WaitForBytes();
+  bridge::Awaitable<bool> FeedSome();
+  bridge::Awaitable<std::string_view> ReadSome();
+  bool Reserve();
+  // Sets what came of reading, as `read`.
+  void Conclude(ReadResult* read);
+  void LookAtClient();
   void SetDeadline(absl::Duration timeout);
   void Wake();
 
   bridge::IoThread* const thread_;
   const bridge::BridgeOptions* const options_;
   bridge::Socket socket_;
-  boost::beast::flat_buffer buffer_;
+  ReadAhead read_ahead_;  // the reservation is for the parser's bytes too
+  std::optional<base::HttpParser> parser_;
   absl::Duration deadline_ = absl::InfiniteDuration();
   std::function<void()> wake_;
   std::shared_ptr<DisconnectWatch> watch_;
   bool first_ = true;
   bool idle_ = false;
+  bool over_budget_ = false;
+  bool look_on_tick_ = false;  // at the client, because its bytes or its FIN hide what follows from a wait
   bool client_gone_ = false;
+  bool half_closed_ = false;
   bool timed_out_ = false;
 };
 

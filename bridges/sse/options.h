@@ -14,6 +14,9 @@ struct SseOptions {
   std::string websocket_url;
 };
 
+// `wss://host:port` of a URL of a WebSocket; empty if it is malformed.
+std::string OriginOfUrl(const std::string& url);
+
 // From the flags of the process. InvalidArgument or NotFound name the flag at fault.
 absl::StatusOr<SseOptions> SseOptionsFromFlags();
 

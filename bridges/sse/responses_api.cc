@@ -97,7 +97,7 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options,
   if (background) {
     answer.client_gone = !co_await ReadToStart(connection, &reader);
   } else {
-    answer.client_gone = !co_await ReadToEnd(thread, connection, &reader);
+    answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGiveUp);
   }
   if (answer.client_gone) co_return answer;
   std::optional<bridge::HttpError> error = ErrorOfReading(reader, OpenAiApi::kResponses);
@@ -139,7 +139,7 @@ Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, HttpConnection* connection
   AnswerReader reader(&thread->io, &thread->links, kMaxAnswerBytes);
   reader.subscription().Attach(generation_id, cancelled->last_seq(), principal);
   ApiAnswer answer;
-  answer.client_gone = !co_await ReadToEnd(thread, connection, &reader);
+  answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGoOn);
   if (answer.client_gone) co_return answer;
   const absl::StatusOr<ResponseState> ended = co_await Find(thread, generation_id, principal);
   co_return ended.ok() ? AnswerWithState(*ended) : Refusal(ended.status());

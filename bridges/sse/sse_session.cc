@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridges/common/bridge_metrics.h"
+#include "bridges/common/contain.h"
 #include "bridges/common/cursor.h"
 #include "bridges/common/event_json.h"
 #include "bridges/common/inference_client.h"
@@ -20,6 +21,7 @@
 #include "bridges/sse/sse_stream.h"
 #include "bridges/sse/static_files.h"
 #include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
 namespace runnel::sse {
@@ -31,25 +33,51 @@ using bridge::HttpErrorOf;
 using bridge::HttpResponse;
 using bridge::InvalidRequest;
 
-void Reopen(bridge::IoThread* thread, const void* context, bridge::Socket socket, std::string read_ahead) {
+void Reopen(bridge::IoThread* thread, const void* context, bridge::Socket socket, ReadAhead read_ahead) {
   StartSession(thread, static_cast<const SseContext*>(context), std::move(socket), std::move(read_ahead));
 }
 
-// What can be refused, or answered, without asking the service. Sets `principal` for what cannot.
-std::optional<HttpResponse> AnswerAtOnce(const SseContext& context, const HttpRequest& request,
-                                         const absl::StatusOr<Route>& route, std::string* principal) {
+bool TakesJson(Endpoint endpoint, std::string_view method) {
+  return method == "POST" && (endpoint == Endpoint::kGenerations || endpoint == Endpoint::kChatCompletions ||
+                              endpoint == Endpoint::kCompletions || endpoint == Endpoint::kResponses);
+}
+
+HttpResponse PreflightResponse(const SseContext& context, const HttpRequest& request, Endpoint endpoint) {
   const std::string_view origin = request.Header("origin");
+  const absl::Status allowed = context.policy.CheckOrigin(origin, request.Header("host"));
+  if (!allowed.ok()) return ErrorResponse(HttpErrorOf(allowed));
+  HttpResponse response;
+  response.status = 204;
+  response.headers = bridge::HttpPolicy::PreflightHeaders(origin, AllowedMethods(endpoint),
+                                                          request.Header("access-control-request-headers"));
+  return response;
+}
+
+HttpResponse ConfigResponse(const SseContext& context) {
+  HttpResponse response = JsonResponse(200, "{\"ws_url\":");
+  const std::string& url = context.options.websocket_url;
+  url.empty() ? void(response.body += "null") : bridge::AppendJsonString(url, &response.body);
+  response.body += "}";
+  return response;
+}
+
+// Who asks, and from which page.
+absl::Status CheckAccess(const SseContext& context, HttpRequest* request) {
+  RETURN_IF_ERROR(context.policy.CheckOrigin(request->Header("origin"), request->Header("host")));
+  ASSIGN_OR_RETURN(request->principal, context.policy.Authorize(request->Header("authorization")));
+  return absl::OkStatus();
+}
+
+// What can be refused, or answered, by the head of a request alone: its body, which anyone can send, is read only if
+// this is nothing. Sets the request's principal then.
+std::optional<HttpResponse> AnswerAtOnce(const SseContext& context, const absl::StatusOr<Route>& route,
+                                         HttpRequest* request) {
+  const absl::Status reached = context.policy.CheckHost(request->Header("host"));
+  if (!reached.ok()) return ErrorResponse(HttpErrorOf(reached));
   if (!route.ok()) return ErrorResponse(HttpErrorOf(route.status()));
-  if (request.method == "OPTIONS") {
-    const absl::Status allowed = context.policy.CheckOrigin(origin, request.Header("host"));
-    if (!allowed.ok()) return ErrorResponse(HttpErrorOf(allowed));
-    HttpResponse response;
-    response.status = 204;
-    response.headers = bridge::HttpPolicy::PreflightHeaders(origin, request.Header("access-control-request-headers"));
-    return response;
-  }
+  if (request->method == "OPTIONS") return PreflightResponse(context, *request, route->endpoint);
   if (route->endpoint == Endpoint::kNone) return ErrorResponse(InvalidRequest(404, "no such path", "not_found"));
-  if (!IsAllowed(route->endpoint, request.method)) {
+  if (!IsAllowed(route->endpoint, request->method)) {
     bridge::HttpError error = InvalidRequest(405, "the path does not have this method", "method_not_allowed");
     error.headers = absl::StrCat("allow: ", base::ToAbsl(AllowedMethods(route->endpoint)), "\r\n");
     return ErrorResponse(error);
@@ -57,26 +85,20 @@ std::optional<HttpResponse> AnswerAtOnce(const SseContext& context, const HttpRe
   if (route->endpoint == Endpoint::kPage) {
     const StaticFile* file = FindStaticFile(route->path);
     if (file == nullptr) return ErrorResponse(InvalidRequest(404, "no such file", "not_found"));
-    return StaticResponse(*file, request.Header("if-none-match"));
+    return StaticResponse(*file, request->Header("if-none-match"), context.page_headers);
   }
-  if (route->endpoint == Endpoint::kConfig) {
-    HttpResponse response = JsonResponse(200, "{\"ws_url\":");
-    const std::string& url = context.options.websocket_url;
-    url.empty() ? void(response.body += "null") : bridge::AppendJsonString(url, &response.body);
-    response.body += "}";
-    return response;
+  if (route->endpoint == Endpoint::kConfig) return ConfigResponse(context);
+  if (const absl::Status status = CheckAccess(context, request); !status.ok()) {
+    return ErrorResponse(HttpErrorOf(status));
   }
-  const absl::Status allowed = context.policy.CheckOrigin(origin, request.Header("host"));
-  if (!allowed.ok()) return ErrorResponse(HttpErrorOf(allowed));
-  absl::StatusOr<std::string> authorized = context.policy.Authorize(request.Header("authorization"));
-  if (!authorized.ok()) return ErrorResponse(HttpErrorOf(authorized.status()));
-  *principal = *std::move(authorized);
+  if (TakesJson(route->endpoint, request->method) && !IsJson(*request)) return AnswerNotJson().response;
   return std::nullopt;
 }
 
 // The headers that every answer has.
 std::string CommonHeaders(const SseContext& context, const HttpRequest& request) {
-  std::string headers = absl::StrCat("x-request-id: ", bridge::NewRequestId(), "\r\n");
+  std::string headers = absl::StrCat("x-request-id: ", bridge::NewRequestId(),
+                                     "\r\ncross-origin-resource-policy: same-origin\r\n");
   const std::string_view origin = request.Header("origin");
   // A preflight has its own.
   if (request.method != "OPTIONS" && context.policy.CheckOrigin(origin, request.Header("host")).ok()) {
@@ -85,40 +107,74 @@ std::string CommonHeaders(const SseContext& context, const HttpRequest& request)
   return headers;
 }
 
+// A client that closed its side may still read, and is not left without a word.
+HttpResponse HalfClosedResponse() {
+  return ErrorResponse(InvalidRequest(
+      499, "the client closed its side of the connection before the answer: the generation is cancelled",
+      "client_closed_request"));
+}
+
+// What comes of one request: an answer to write, or neither and the connection is somebody else's or over.
+struct Served {
+  std::optional<HttpResponse> response;
+  bool reusable = false;  // by what was read of the request
+};
+
+Awaitable<Served> ServeApi(bridge::IoThread* thread, const SseContext* context, HttpConnection* connection,
+                           HttpRequest* request, const Route* route, const std::string* common_headers) {
+  ApiAnswer answer = co_await AnswerApi(thread, &context->options, connection, request, route);
+  Served served;
+  if (answer.stream.has_value()) {
+    answer.stream->common_headers = *common_headers;
+    answer.stream->read_ahead = connection->TakeReadAhead();
+    SseStream::Start(thread, &context->options.bridge, connection->TakeSocket(), *std::move(answer.stream), &Reopen,
+                     context);
+  } else if (!answer.client_gone) {
+    served.response = std::move(answer.response);
+    served.reusable = true;
+  } else if (!connection->client_gone()) {
+    served.response = HalfClosedResponse();
+  }
+  co_return served;
+}
+
+Awaitable<Served> Serve(bridge::IoThread* thread, const SseContext* context, HttpConnection* connection,
+                        ReadResult* read, const std::string* common_headers) {
+  Served served;
+  absl::StatusOr<Route> route = ParseTarget(read->request.target);
+  if (read->kind == ReadResult::Kind::kRequest) {
+    served.response = AnswerAtOnce(*context, route, &read->request);
+    if (served.response.has_value()) {
+      served.reusable = connection->SkipBody();
+      co_return served;
+    }
+    co_await connection->ReadBody(read);
+  }
+  if (read->kind == ReadResult::Kind::kClosed) co_return served;
+  if (read->kind == ReadResult::Kind::kBad) {
+    served.response = ErrorResponse(read->error);
+    co_return served;
+  }
+  co_return co_await ServeApi(thread, context, connection, &read->request, &*route, common_headers);
+}
+
 // The whole life of a connection between its streams. It ends with the connection, or hands the socket to a stream,
 // which gives it back to a new one of these.
 Awaitable<void> RunSession(bridge::IoThread* thread, const SseContext* context, bridge::Socket socket,
-                           std::string read_ahead) {
+                           ReadAhead read_ahead) {
   HttpConnection connection(thread, &context->options.bridge, std::move(socket), std::move(read_ahead));
   for (bool keep_alive = true; keep_alive;) {
-    ReadResult read = co_await connection.ReadRequest();
+    ReadResult read = co_await connection.ReadHead();
     if (read.kind == ReadResult::Kind::kClosed) co_return;
-    HttpRequest& request = read.request;
-    std::string common_headers = CommonHeaders(*context, request);
-    HttpResponse response;
-    if (read.kind == ReadResult::Kind::kBad) {
-      response = ErrorResponse(read.error);
-    } else {
-      const absl::StatusOr<Route> route = ParseTarget(request.target);
-      std::optional<HttpResponse> at_once = AnswerAtOnce(*context, request, route, &request.principal);
-      if (at_once.has_value()) {
-        response = *std::move(at_once);
-      } else {
-        ApiAnswer answer = co_await AnswerApi(thread, &context->options, &connection, &request, &*route);
-        if (answer.client_gone) co_return;
-        if (answer.stream.has_value()) {
-          answer.stream->common_headers = std::move(common_headers);
-          answer.stream->read_ahead = connection.TakeReadAhead();
-          SseStream::Start(thread, &context->options.bridge, connection.TakeSocket(), *std::move(answer.stream),
-                           &Reopen, context);
-          co_return;
-        }
-        response = std::move(answer.response);
-      }
-    }
+    const HttpRequest& request = read.request;
+    const std::string common_headers = CommonHeaders(*context, request);
+    Served served = co_await Serve(thread, context, &connection, &read, &common_headers);
+    if (!served.response.has_value()) co_return;
+    HttpResponse response = *std::move(served.response);
     response.headers += common_headers;
     response.head = request.method == "HEAD";
-    keep_alive = read.kind == ReadResult::Kind::kRequest && request.keep_alive && !thread->tasks.draining();
+    response.http_1_0 = request.http_1_0;
+    keep_alive = served.reusable && request.keep_alive && !thread->tasks.draining();
     response.keep_alive = keep_alive;
     thread->metrics->CountRequest(response.status);
     spdlog::debug("{} {}: {}", request.method, request.target.substr(0, request.target.find('?')), response.status);
@@ -129,20 +185,15 @@ Awaitable<void> RunSession(bridge::IoThread* thread, const SseContext* context, 
   co_await connection.Linger();
 }
 
-void LogUnexpected(std::exception_ptr exception) {
-  if (exception == nullptr) return;
-  try {
-    std::rethrow_exception(exception);
-  } catch (const std::exception& error) {
-    spdlog::error("a connection failed: {}", error.what());
-  }
-}
-
 }  // namespace
 
-void StartSession(bridge::IoThread* thread, const SseContext* context, bridge::Socket socket, std::string read_ahead) {
+void StartSession(bridge::IoThread* thread, const SseContext* context, bridge::Socket socket, ReadAhead read_ahead) {
+  // The frame and with it the connection are gone by then.
+  const auto report = [metrics = thread->metrics](std::exception_ptr exception) {
+    if (exception != nullptr) (void)bridge::Contain(metrics, [&] { std::rethrow_exception(exception); });
+  };
   boost::asio::co_spawn(thread->io.get_executor(),
-                        RunSession(thread, context, std::move(socket), std::move(read_ahead)), &LogUnexpected);
+                        RunSession(thread, context, std::move(socket), std::move(read_ahead)), report);
 }
 
 }  // namespace runnel::sse

@@ -6,20 +6,26 @@
 #include "bridges/common/io_threads.h"
 #include "bridges/common/net.h"
 #include "bridges/sse/options.h"
+#include "bridges/sse/read_ahead.h"
+#include "bridges/sse/static_files.h"
 
 namespace runnel::sse {
 
 // What all connections of the SSE bridge share. Constant; must outlive the io threads' run.
 struct SseContext {
-  explicit SseContext(const SseOptions& sse_options) : options(sse_options), policy(sse_options.bridge) {}
+  explicit SseContext(const SseOptions& sse_options)
+      : options(sse_options),
+        policy(sse_options.bridge),
+        page_headers(PageHeaders(sse_options.websocket_url)) {}
 
   const SseOptions options;
   const bridge::HttpPolicy policy;
+  const std::string page_headers;
 };
 
 // Serves an accepted connection until its end, on the thread it was accepted by. `read_ahead` came before and belongs
 // to the first request.
 void StartSession(bridge::IoThread* thread, const SseContext* context, bridge::Socket socket,
-                  std::string read_ahead = "");
+                  ReadAhead read_ahead = {});
 
 }  // namespace runnel::sse

@@ -1,16 +1,14 @@
 #include "bridges/sse/sse_stream.h"
 
-#include <sys/socket.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
 #include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridges/common/bridge_metrics.h"
+#include "bridges/common/contain.h"
 #include "bridges/common/cursor.h"
 #include "bridges/common/http_policy.h"
 #include "bridges/common/inference_client.h"
@@ -20,7 +18,6 @@
 namespace runnel::sse {
 namespace {
 
-using bridge::ErrorCode;
 using bridge::Socket;
 
 // Room for the size of a chunk in hexadecimal and its line end, filled in when the chunk is closed.
@@ -51,13 +48,6 @@ void CancelUnlessEnded(bridge::IoThread* thread, const bridge::Subscription& sub
   thread->client->CancelGeneration(thread, subscription.generation_id(), subscription.principal(),
                                    [](const absl::StatusOr<v1::CancelGenerationResponse>&) {});
 }
-
-struct SseStream::Opening {
-  StreamSpec spec;
-  bool opened = false;
-  absl::Status refusal;       // whose reason is found here rather than in the service
-  bool nothing_left = false;  // the log had ended at the cursor
-};
 
 void SseStream::Start(bridge::IoThread* thread, const bridge::BridgeOptions* options, Socket socket, StreamSpec spec,
                       OnReusable on_reusable, const void* context) {
@@ -123,6 +113,11 @@ void SseStream::OnOpened(bridge::Subscription* subscription, const bridge::Subsc
 }
 
 void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) {
+  // OnFlush follows and closes the connection if it is broken, which must not be done from here.
+  if (!bridge::Contain(thread_->metrics, [&] { Append(subscription, event); })) write_failed_ = true;
+}
+
+void SseStream::Append(bridge::Subscription* subscription, v1::GenerationEvent& event) {
   if (phase_ == Phase::kOpening && opening_->refusal.ok()) WriteHeader();
   if (phase_ != Phase::kStreaming || write_failed_) return;
   OpenChunk();
@@ -132,7 +127,6 @@ void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent&
   if (event.seq() <= replay_until_) ++replayed_;
   if (event.has_gap()) thread_->metrics->resumes_gap.Increment();
   if (pending() <= options_->max_pending_bytes) return;
-  // OnFlush follows and closes the connection if it is broken, which must not be done from here.
   write_failed_ = !Send();
   if (pending() <= options_->max_pending_bytes) return;
   thread_->metrics->slow_pauses.Increment();
@@ -140,12 +134,20 @@ void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent&
 }
 
 void SseStream::OnFlush(bridge::Subscription*) {
+  if (!bridge::Contain(thread_->metrics, [this] { Flush(); })) Close();
+}
+
+void SseStream::Flush() {
   if (phase_ == Phase::kOpening && !opening_->refusal.ok()) return Refuse(opening_->refusal);
   if (phase_ == Phase::kOpening && opening_->opened && !opening_->nothing_left) WriteHeader();
   if (phase_ == Phase::kStreaming) SendOrClose();
 }
 
 void SseStream::OnEnd(bridge::Subscription* subscription, const absl::Status& status) {
+  if (!bridge::Contain(thread_->metrics, [&] { End(subscription, status); })) Close();
+}
+
+void SseStream::End(bridge::Subscription* subscription, const absl::Status& status) {
   if (phase_ == Phase::kOpening && !opening_->refusal.ok()) return Refuse(opening_->refusal);
   if (phase_ == Phase::kOpening) return status.ok() ? AnswerNothingLeft() : Refuse(status);
   if (phase_ != Phase::kStreaming) return;
@@ -171,10 +173,10 @@ void SseStream::WriteHeader() {
   thread_->metrics->streams.Increment();
   // The header is no part of a chunk.
   chunk_open_ = false;
-  if (opening_->spec.read_ahead.empty()) {
+  if (opening_->spec.read_ahead.bytes.empty()) {
     opening_.reset();
   } else {
-    std::string read_ahead = std::move(opening_->spec.read_ahead);
+    ReadAhead read_ahead = std::move(opening_->spec.read_ahead);
     opening_ = std::make_unique<Opening>();
     opening_->spec.read_ahead = std::move(read_ahead);
   }
@@ -243,109 +245,10 @@ void SseStream::CloseChunk() {
   out_ += kLineEnd;
 }
 
-// --------------------------------------------------------------------------------------------------- the socket
-
-bool SseStream::Send() {
-  if (waiting_writable_) return true;
-  CloseChunk();
-  while (pending() > 0) {
-    ErrorCode ec;
-    const size_t n = socket_.write_some(boost::asio::buffer(out_.data() + sent_, pending()), ec);
-    if (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again) {
-      out_.erase(0, std::exchange(sent_, 0));
-      WaitWritable();
-      return true;
-    }
-    if (ec) return false;
-    sent_ += n;
-    last_write_ = thread_->tasks.now();
-    thread_->metrics->bytes.Increment(static_cast<double>(n));
-  }
-  CountSent();
-  return true;
-}
-
-void SseStream::SendOrClose() {
-  if (write_failed_ || !Send()) {
-    if (phase_ == Phase::kStreaming) thread_->metrics->client_disconnects_stream.Increment();
-    return Close();
-  }
-  if (pending() == 0) Drained();
-}
-
-void SseStream::CountSent() {
-  if (events_ > 0) thread_->metrics->events.Increment(std::exchange(events_, 0));
-  if (tokens_ > 0) thread_->metrics->tokens.Increment(std::exchange(tokens_, 0));
-  if (replayed_ > 0) thread_->metrics->replayed_events.Increment(std::exchange(replayed_, 0));
-}
-
-void SseStream::Drained() {
-  sent_ = 0;
-  bridge::ReturnBuffer(&out_);
-  if (phase_ == Phase::kEnding) return keep_alive_ ? Reuse() : Close();
-  if (group_ != nullptr) return group_->Continue();
-  if (subscription_->paused()) subscription_->Continue();
-}
-
-void SseStream::WaitReadable() {
-  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](ErrorCode ec) {
-    if (ec || self->phase_ == Phase::kClosed) return;
-    char byte;
-    const ssize_t n = recv(self->socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return self->WaitReadable();
-    // A next request already: it waits for its turn, and that the client goes is seen by writing.
-    if (n > 0) return;
-    auto& metrics = *self->thread_->metrics;
-    (self->phase_ == Phase::kOpening ? metrics.client_disconnects_request : metrics.client_disconnects_stream)
-        .Increment();
-    self->Close();
-  });
-}
-
-void SseStream::WaitWritable() {
-  waiting_writable_ = true;
-  last_write_ = thread_->tasks.now();
-  socket_.async_wait(Socket::wait_write, [self = shared_from_this()](ErrorCode ec) {
-    self->waiting_writable_ = false;
-    if (self->phase_ == Phase::kClosed) return;
-    if (ec) return self->Close();
-    self->SendOrClose();
-  });
-}
-
-void SseStream::Reuse() {
-  ErrorCode ignored;
-  socket_.cancel(ignored);
-  std::string read_ahead = opening_ != nullptr ? std::move(opening_->spec.read_ahead) : std::string();
-  on_reusable_(thread_, context_, std::move(socket_), std::move(read_ahead));
-  Close();
-}
-
-void SseStream::Close() {
-  if (phase_ == Phase::kClosed) return;
-  if (phase_ == Phase::kStreaming) thread_->metrics->streams.Decrement();
-  CancelIfAbandoned();
-  phase_ = Phase::kClosed;
-  CountSent();
-  group_.reset();
-  subscription_.reset();
-  thread_->tasks.Remove(this);
-  ErrorCode ignored;
-  if (socket_.is_open()) socket_.close(ignored);
-  // May be the end of this object.
-  const std::shared_ptr<SseStream> self = std::move(self_);
-}
-
-void SseStream::CancelIfAbandoned() {
-  if (!cancel_on_disconnect_) return;
-  CancelUnlessEnded(thread_, *subscription_);
-  if (group_ == nullptr) return;
-  for (const bridge::Subscription& other : group_->others()) CancelUnlessEnded(thread_, other);
-}
-
 // ----------------------------------------------------------------------------------------------- from the thread
 
 void SseStream::OnTick(absl::Duration now) {
+  if (look_on_tick_ && !LookAtClient()) return;
   if (phase_ != Phase::kOpening && pending() > 0) {
     if (now - last_write_ < options_->write_timeout) return;
     thread_->metrics->slow_disconnects.Increment();

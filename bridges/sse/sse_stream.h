@@ -15,6 +15,7 @@
 #include "bridges/common/subscription.h"
 #include "bridges/common/task_group.h"
 #include "bridges/sse/prompt_group.h"
+#include "bridges/sse/read_ahead.h"
 #include "bridges/sse/stream_encoder.h"
 #include "runnel/v1/inference.pb.h"
 
@@ -41,7 +42,7 @@ struct StreamSpec {
   std::string common_headers;
   bool chunked = true;     // HTTP/1.1
   bool keep_alive = true;  // as the client wants
-  std::string read_ahead;  // bytes of a next request
+  ReadAhead read_ahead;    // bytes of a next request
 };
 
 // Cancels what `subscription` reads, if it has been told its id and has not seen its end.
@@ -61,7 +62,7 @@ class SseStream final : public bridge::Task,
  public:
   // Takes over a connection whose answer has been written and which is to be kept.
   using OnReusable = void (*)(bridge::IoThread* thread, const void* context, bridge::Socket socket,
-                              std::string read_ahead);
+                              ReadAhead read_ahead);
 
   // The pointers must outlive the io threads' run.
   static void Start(bridge::IoThread* thread, const bridge::BridgeOptions* options, bridge::Socket socket,
@@ -92,6 +93,9 @@ class SseStream final : public bridge::Task,
             OnReusable on_reusable, const void* context);
 
   void Begin();
+  void Append(bridge::Subscription* subscription, v1::GenerationEvent& event);
+  void Flush();
+  void End(bridge::Subscription* subscription, const absl::Status& status);
   void WriteHeader();
   void Refuse(const absl::Status& status);
   void AnswerNothingLeft();
@@ -108,6 +112,7 @@ class SseStream final : public bridge::Task,
   void SendOrClose();
   void Drained();
   void WaitReadable();
+  bool LookAtClient();
   void WaitWritable();
   void Reuse();
   void Close();
@@ -123,6 +128,8 @@ class SseStream final : public bridge::Task,
   bool chunk_open_ = false;
   bool waiting_writable_ = false;
   bool write_failed_ = false;
+  bool look_on_tick_ = false;
+  bool half_closed_ = false;
   bridge::Heartbeat heartbeat_;
   bridge::IoThread* const thread_;
   const bridge::BridgeOptions* const options_;
@@ -144,6 +151,13 @@ class SseStream final : public bridge::Task,
   std::unique_ptr<Opening> opening_;
   std::shared_ptr<SseStream> self_;
   absl::Duration leave_at_ = absl::InfiniteDuration();
+};
+
+struct SseStream::Opening {
+  StreamSpec spec;
+  bool opened = false;
+  absl::Status refusal;       // whose reason is found here rather than in the service
+  bool nothing_left = false;  // the log had ended at the cursor
 };
 
 }  // namespace runnel::sse

@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kNone = std::string::npos;
 
 std::string PostRequest(const std::string& body, const char* accept) {
-  return absl::StrCat("POST /v1/generations HTTP/1.1\r\nhost: load\r\naccept: ", accept,
+  return absl::StrCat("POST /v1/generations HTTP/1.1\r\nhost: localhost\r\naccept: ", accept,
                       "\r\ncontent-type: application/json\r\ncontent-length: ", body.size(), "\r\n\r\n", body);
 }
 
@@ -114,7 +114,7 @@ class WsCodec final : public Codec {
     const bool proto = options_.transport == Transport::kWsProto;
     const bool get = options_.transport == Transport::kWsGet;
     return absl::StrCat("GET ", get ? absl::StrCat(options_.path, index_) : "/v1/ws",
-                        " HTTP/1.1\r\nhost: load\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+                        " HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
                         "sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
                         get ? "" : absl::StrCat("sec-websocket-protocol: runnel.v1", proto ? ".proto" : "", "\r\n"),
                         "\r\n");
@@ -226,7 +226,7 @@ class PollCodec final : public Codec {
       if (!HasStatus(head, id_.empty() ? "201" : "200")) return FirstLine(head);
       if (!OnBody(body, sink)) return "a bad answer";
       if (sink->ended()) return "";
-      *out += absl::StrCat("GET /v1/generations/", id_, "?after=", sink->last(), "&wait=20 HTTP/1.1\r\nhost: load\r\n\r\n");
+      *out += absl::StrCat("GET /v1/generations/", id_, "?after=", sink->last(), "&wait=20 HTTP/1.1\r\nhost: localhost\r\n\r\n");
     }
   }
 
@@ -260,7 +260,7 @@ std::unique_ptr<Codec> MakeCodec(const LoadOptions* options, int index) {
   switch (options->transport) {
     case Transport::kSseGet:
       return std::make_unique<SseCodec>(absl::StrCat("GET ", options->path, index,
-                                                     " HTTP/1.1\r\nhost: load\r\naccept: text/event-stream\r\n\r\n"),
+                                                     " HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n"),
                                         /*opened_by_head=*/true);
     case Transport::kPoll:
       return std::make_unique<PollCodec>(RequestBody(*options, index));

@@ -90,6 +90,10 @@ TEST(HttpPolicy, SerializesAResponse) {
   response.keep_alive = false;
   EXPECT_EQ(Serialize(response), head + "connection: close\r\n\r\n");
   HttpResponse empty;
+  response = ErrorResponse(InvalidRequest(431, "x"));
+  response.http_1_0 = true;
+  EXPECT_NE(Serialize(response).find("HTTP/1.1 431 Request Header Fields Too Large\r\n"), std::string::npos);
+  EXPECT_NE(Serialize(response).find("\r\nconnection: keep-alive\r\n\r\n"), std::string::npos);
   empty.status = 204;
   EXPECT_EQ(Serialize(empty), "HTTP/1.1 204 No Content\r\n\r\n");
 }
@@ -125,14 +129,24 @@ struct OriginRow {
   bool allowed;
 };
 
-TEST(HttpPolicy, AllowsTheSameHostByDefault) {
+TEST(HttpPolicy, AllowsTheSameHostAndPortByDefault) {
   const HttpPolicy policy{BridgeOptions()};
   const std::vector<OriginRow> rows = {
       {"", "127.0.0.1:8080", true},
-      {"http://127.0.0.1:8080", "127.0.0.1:8081", true},
-      {"http://localhost:3000", "localhost:8080", true},
-      {"http://[::1]:8080", "[::1]:8081", true},
-      {"http://192.168.0.7", "192.168.0.7:8080", true},
+      {"http://127.0.0.1:8080", "127.0.0.1:8080", true},
+      {"http://localhost:8080", "localhost:8080", true},
+      {"http://[::1]:8080", "[::1]:8080", true},
+      {"http://192.168.0.7", "192.168.0.7", true},
+      {"http://192.168.0.7", "192.168.0.7:80", true},
+      {"https://192.168.0.7", "192.168.0.7:443", true},
+      {"https://localhost:443", "localhost", true},
+      // Whatever else this machine serves is another origin.
+      {"http://127.0.0.1:8080", "127.0.0.1:8081", false},
+      {"http://localhost:3000", "localhost:8080", false},
+      {"http://192.168.0.7", "192.168.0.7:8080", false},
+      {"https://localhost", "localhost:80", false},
+      {"http://127.0.0.1:8080/x", "127.0.0.1:8080", false},
+      {"http://u@127.0.0.1:8080", "127.0.0.1:8080", false},
       {"http://localhost", "127.0.0.1:8080", false},
       {"null", "127.0.0.1:8080", false},
       {"null", "", false},
@@ -156,6 +170,26 @@ TEST(HttpPolicy, AllowsTheSameNameIfAKeyIsNeeded) {
   EXPECT_FALSE(HttpPolicy(options).CheckOrigin("https://chat.example.evil", "chat.example").ok());
 }
 
+TEST(HttpPolicy, ChecksTheHostWhereItIsTheOnlyDefence) {
+  BridgeOptions options;
+  const auto good = [&options](const char* host) { return HttpPolicy(options).CheckHost(host).ok(); };
+  for (const char* host : {"", "localhost", "127.0.0.1:8080", "[::1]", "192.168.0.7"}) EXPECT_TRUE(good(host)) << host;
+  for (const char* host : {"evil.example", "127.0.0.1.nip.io:8080", "chat.example"}) EXPECT_FALSE(good(host)) << host;
+  options.allowed_origins = {"https://chat.example:8443"};
+  EXPECT_TRUE(good("Chat.example"));
+  EXPECT_FALSE(good("evil.example"));
+  options.allowed_origins = {"*"};
+  EXPECT_TRUE(good("evil.example"));
+  options.allowed_origins = {};
+  options.api_keys = {{"k", "p"}};
+  EXPECT_TRUE(good("evil.example"));
+  // Whoever can reach it by its address may ask as well.
+  options.api_keys = {};
+  options.listen = "0.0.0.0:8080";
+  options.allow_anonymous = true;
+  EXPECT_TRUE(good("runnel-sse.chat.svc"));
+}
+
 TEST(HttpPolicy, KeepsToTheList) {
   BridgeOptions options;
   options.allowed_origins = {"https://a.example", "https://b.example:444"};
@@ -171,12 +205,13 @@ TEST(HttpPolicy, KeepsToTheList) {
 }
 
 TEST(HttpPolicy, EchoesTheHeadersThatAPreflightAsksFor) {
-  const std::string headers = HttpPolicy::PreflightHeaders("https://a.example", "last-event-id, x-stainless-os");
+  const std::string headers = HttpPolicy::PreflightHeaders("https://a.example", "GET, OPTIONS", "last-event-id, x-stainless-os");
   EXPECT_NE(headers.find("access-control-allow-headers: last-event-id, x-stainless-os\r\n"), std::string::npos);
   EXPECT_NE(headers.find("access-control-max-age: 600\r\n"), std::string::npos);
   EXPECT_NE(headers.find("access-control-allow-origin: https://a.example\r\n"), std::string::npos);
+  EXPECT_NE(headers.find("access-control-allow-methods: GET, OPTIONS\r\n"), std::string::npos);
   // Nothing that could be another header.
-  const std::string strange = HttpPolicy::PreflightHeaders("https://a.example", "a;b\x01");
+  const std::string strange = HttpPolicy::PreflightHeaders("https://a.example", "GET, OPTIONS", "a;b\x01");
   EXPECT_EQ(strange.find("a;b"), std::string::npos);
   EXPECT_NE(strange.find("authorization, content-type"), std::string::npos);
 }

@@ -66,6 +66,10 @@ TEST(BridgeOptions, OneRequestFitsIntoTheUnfinishedBytes) {
   EXPECT_TRUE(CheckBridgeOptions(options).ok());
 }
 
+TEST(BridgeOptions, CountsKeysThatTheirPrincipalGivesAway) {
+  EXPECT_EQ(CountGuessableKeys({{"short", "ann"}, {"short2", "k1", false}, {std::string(16, 'x'), "k2", false}}), 1u);
+}
+
 TEST(BridgeOptions, ReadsKeysOneALine) {
   const std::string path = ::testing::TempDir() + "/runnel_keys";
   std::ofstream(path) << "# comment\n\n  key-one \nkey-two\tann\r\nkey-three  ann\n";

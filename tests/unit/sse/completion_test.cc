@@ -88,7 +88,9 @@ TEST(ChatStream, IsExactlyWhatClientsParse) {
   const std::regex head(
       "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache, no-transform\r\n"
       "x-accel-buffering: no\r\nx-content-type-options: nosniff\r\nx-generation-id: " +
-      kGen + "\r\nx-request-id: req_[a-z2-7]{24}\r\ntransfer-encoding: chunked\r\n\r\n");
+      kGen +
+      "\r\nx-request-id: req_[a-z2-7]{24}\r\ncross-origin-resource-policy: same-origin\r\n"
+      "transfer-encoding: chunked\r\n\r\n");
   EXPECT_TRUE(std::regex_match(response.head.bytes, head)) << response.head.bytes;
   EXPECT_EQ(response.body, Role(0) + Text(0, "Hel") + Text(0, R"(lo \\\"\n)") + Finish(0, "stop") + kDone);
   EXPECT_TRUE(response.complete);

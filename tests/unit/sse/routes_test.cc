@@ -98,13 +98,13 @@ TEST(StaticFiles, HoldThePage) {
 
 TEST(StaticFiles, AnswerWithTheFileOrThatItIsTheSame) {
   const StaticFile& file = *FindStaticFile("/page.css");
-  const bridge::HttpResponse fresh = StaticResponse(file, "");
+  const bridge::HttpResponse fresh = StaticResponse(file, "", PageHeaders("wss://chat.example:8443/v1/ws"));
   EXPECT_EQ(fresh.status, 200);
   EXPECT_EQ(fresh.body, file.bytes);
-  EXPECT_NE(fresh.headers.find("content-security-policy: default-src 'self'; connect-src *;"), std::string::npos);
+  EXPECT_NE(fresh.headers.find("content-security-policy: default-src 'self'; connect-src 'self' wss://chat.example:8443;"), std::string::npos);
   EXPECT_NE(fresh.headers.find("x-content-type-options: nosniff\r\n"), std::string::npos);
-  EXPECT_EQ(StaticResponse(file, "\"other\", " + std::string(file.etag)).status, 304);
-  EXPECT_EQ(StaticResponse(file, "\"other\"").status, 200);
+  EXPECT_EQ(StaticResponse(file, "\"other\", " + std::string(file.etag), "").status, 304);
+  EXPECT_EQ(StaticResponse(file, "\"other\"", "").status, 200);
 }
 
 }  // namespace

@@ -59,7 +59,7 @@ TEST(SseStream, StartsAGenerationAndStreamsItToItsEnd) {
       "x-generation-id: " +
       kGen +
       "\r\n"
-      "x-request-id: req_[a-z2-7]{24}\r\n"
+      "x-request-id: req_[a-z2-7]{24}\r\ncross-origin-resource-policy: same-origin\r\n"
       "transfer-encoding: chunked\r\n\r\n");
   EXPECT_TRUE(std::regex_match(response->head.bytes, expected_head)) << response->head.bytes;
   EXPECT_EQ(WithoutRetry(response->body),
