@@ -1,17 +1,16 @@
 #include "bridges/websocket/ws_upgrade.h"
 
 #include <algorithm>
+#include <array>
 #include <boost/asio/write.hpp>
-#include <boost/beast/core/bind_handler.hpp>
-#include <boost/beast/core/buffers_to_string.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/read.hpp>
 #include <boost/beast/http/rfc7230.hpp>
 #include <memory>
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "bridges/common/bridge_metrics.h"
+#include "bridges/common/byte_budget.h"
+#include "bridges/common/contain.h"
 #include "bridges/websocket/ws_error.h"
 #include "services/base/clock.h"
 #include "services/base/status_macros.h"
@@ -95,6 +94,22 @@ absl::Status CheckAccess(const UpgradeRequest& request, const WsContext& context
   return absl::OkStatus();
 }
 
+base::HttpLimits LimitsOf(const bridge::BridgeOptions& options) {
+  base::HttpLimits limits;
+  limits.max_header_bytes = options.max_header_bytes;
+  limits.max_target_bytes = options.max_header_bytes;
+  // An upgrade has none, and whatever has one is answered by its head.
+  limits.max_body_bytes = options.max_body_bytes;
+  return limits;
+}
+
+bridge::HttpError ErrorOf(const base::HttpParseError& error) {
+  return bridge::InvalidRequest(error.status, error.message, error.status == 431 ? "headers_too_large" : "bad_request");
+}
+
+// Where a handshake reads to. One a thread: nothing is kept in it beyond a turn.
+thread_local std::array<char, 4 << 10> scratch;
+
 // The time from accept to upgrade.
 class Handshake final : public bridge::Task, public std::enable_shared_from_this<Handshake> {
  public:
@@ -102,15 +117,18 @@ class Handshake final : public bridge::Task, public std::enable_shared_from_this
       : context_(*context),
         thread_(thread),
         socket_(std::move(socket)),
-        deadline_(base::Clock::System().Monotonic() + context->bridge.header_timeout) {
-    parser_.header_limit(static_cast<uint32_t>(context->bridge.max_header_bytes));
+        deadline_(base::Clock::System().Monotonic() + context->bridge.header_timeout),
+        parser_(LimitsOf(context->bridge)),
+        reservation_(thread->unfinished) {
     thread_->tasks.Add(this);
   }
   ~Handshake() override { thread_->tasks.Remove(this); }
 
-  void Start() {
-    http::async_read_header(socket_, buffer_, parser_,
-                            beast::bind_front_handler(&Handshake::OnHeader, shared_from_this()));
+  void Wait() {
+    socket_.async_wait(bridge::Socket::wait_read, [self = shared_from_this()](error_code ec) {
+      if (ec) return;
+      if (!bridge::Contain(self->context_.metrics, [&self] { self->Read(); })) self->Close();
+    });
   }
 
   void OnTick(absl::Duration) override {
@@ -122,30 +140,39 @@ class Handshake final : public bridge::Task, public std::enable_shared_from_this
 
  private:
   using error_code = boost::system::error_code;
+  using State = base::HttpParser::State;
 
-  void OnHeader(error_code ec, size_t) {
+  void Read() {
+    error_code ec;
+    const size_t n = socket_.read_some(net::buffer(scratch), ec);
+    if (ec == net::error::would_block || ec == net::error::try_again) return Wait();
+    if (ec) return context_.metrics->client_disconnects_request.Increment();
+    const std::string_view bytes(scratch.data(), n);
+    const size_t used = parser_.Feed(bytes);
+    if (parser_.state() == State::kFailed) return Refuse(ErrorOf(parser_.error()));
+    if (parser_.state() != State::kHead) return OnHead(bytes.substr(used));
+    if (reservation_.Resize(parser_.buffered())) return Wait();
+    context_.metrics->unfinished_rejected.Increment();
+    Refuse(bridge::HttpErrorOf(absl::UnavailableError("too many unfinished requests are open: try again")));
+  }
+
+  // `rest` are frames that came with the request.
+  void OnHead(std::string_view rest) {
     WsSession::Parameters parameters;
     bridge::HttpError error;
-    if (ec == http::error::header_limit) {
-      Refuse(bridge::InvalidRequest(431, "the headers are too large", "headers_too_large"));
-    } else if (ec.category() == error_code(http::error::bad_method).category() && ec != http::error::end_of_stream &&
-               ec != http::error::partial_message) {
-      Refuse(bridge::InvalidRequest(400, "this is no HTTP/1.1 request", "bad_request"));
-    } else if (ec) {
-      context_.metrics->client_disconnects_request.Increment();
-    } else if (!CheckUpgrade(parser_.get(), context_, &parameters, &error)) {
-      Refuse(error);
-    } else {
-      const auto session = std::make_shared<WsSession>(std::move(socket_), &context_, thread_, parameters);
-      session->Start(parser_.get(), beast::buffers_to_string(buffer_.data()));
-    }
+    const UpgradeRequest request = ToUpgradeRequest(parser_.head());
+    if (!CheckUpgrade(request, context_, &parameters, &error)) return Refuse(error);
+    reservation_.Release();
+    const auto session = std::make_shared<WsSession>(std::move(socket_), &context_, thread_, parameters);
+    session->Start(request, std::string(rest));
   }
 
   void Refuse(const bridge::HttpError& error) {
     context_.metrics->CountRequest(error.status);
     bridge::HttpResponse response = bridge::ErrorResponse(error);
     response.keep_alive = false;
-    response.head = parser_.get().method() == http::verb::head;
+    response.head = parser_.head().method == "HEAD";
+    reservation_.Release();
     response_ = bridge::Serialize(response);
     net::async_write(socket_, net::buffer(response_), [self = shared_from_this()](error_code ec, size_t) {
       // Closing with bytes unread would reset the connection, and the answer with it.
@@ -157,9 +184,9 @@ class Handshake final : public bridge::Task, public std::enable_shared_from_this
 
   // Reads until the client closes, or the deadline.
   void Discard() {
-    buffer_.clear();
-    socket_.async_read_some(buffer_.prepare(1024), [self = shared_from_this()](error_code ec, size_t) {
-      if (!ec) self->Discard();
+    socket_.async_wait(bridge::Socket::wait_read, [self = shared_from_this()](error_code ec) {
+      if (!ec) self->socket_.read_some(net::buffer(scratch), ec);
+      if (!ec || ec == net::error::would_block) self->Discard();
     });
   }
 
@@ -172,15 +199,29 @@ class Handshake final : public bridge::Task, public std::enable_shared_from_this
   bridge::IoThread* const thread_;
   bridge::Socket socket_;
   absl::Duration deadline_;
-  beast::flat_buffer buffer_;
-  http::request_parser<http::empty_body> parser_;
+  base::HttpParser parser_;
+  bridge::ByteBudget::Reservation reservation_;
   std::string response_;
 };
 
 }  // namespace
 
+UpgradeRequest ToUpgradeRequest(const base::HttpHead& head) {
+  UpgradeRequest request;
+  request.method_string(head.method);
+  request.target(head.target);
+  request.version(head.http_1_0 ? 10 : 11);
+  for (const auto& [name, value] : head.headers) request.insert(name, value);
+  return request;
+}
+
 bool CheckUpgrade(const UpgradeRequest& request, const WsContext& context, WsSession::Parameters* parameters,
                   bridge::HttpError* error) {
+  const absl::Status reached = context.policy->CheckHost(Header(request, http::field::host));
+  if (!reached.ok()) {
+    *error = bridge::HttpErrorOf(reached);
+    return false;
+  }
   const std::string_view target = View(request.target());
   const std::string_view path = target.substr(0, target.find('?'));
   if (path != "/v1/ws") {
@@ -197,7 +238,7 @@ bool CheckUpgrade(const UpgradeRequest& request, const WsContext& context, WsSes
 }
 
 void AcceptConnection(const WsContext* context, bridge::IoThread* thread, bridge::Socket socket) {
-  std::make_shared<Handshake>(context, thread, std::move(socket))->Start();
+  std::make_shared<Handshake>(context, thread, std::move(socket))->Wait();
 }
 
 }  // namespace runnel::websocket

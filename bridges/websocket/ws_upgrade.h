@@ -8,11 +8,15 @@
 #include "bridges/common/net.h"
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_session.h"
+#include "services/base/http_parser.h"
 
 namespace runnel::websocket {
 
+// The request as Beast answers it.
+UpgradeRequest ToUpgradeRequest(const base::HttpHead& head);
+
 // Whether a request may become a WebSocket, and what that is to be. Otherwise `error` is the answer to it: 404 for
-// another path, 405, 426, 400 (broken upgrade, or no subprotocol of ours), 403 (origin), 401. Pure.
+// another path, 405, 426, 400 (broken upgrade, or no subprotocol of ours), 403 (origin or host), 401. Pure.
 bool CheckUpgrade(const UpgradeRequest& request, const WsContext& context, WsSession::Parameters* parameters,
                   bridge::HttpError* error);
 

@@ -100,9 +100,10 @@ TEST(CheckUpgrade, ComparesTheOrigin) {
   const Row rows[] = {
       {"", "", "", 101},
       {"", "", "session=1", 403},
-      {"", "http://127.0.0.1:3000", "", 101},
-      {"", "http://127.0.0.1:3000", "session=1", 101},
+      {"", "http://127.0.0.1:8081", "", 101},
+      {"", "http://127.0.0.1:8081", "session=1", 101},
       {"", "https://evil.example", "", 403},
+      {"", "http://127.0.0.1:8080", "", 403},
       {"", "null", "", 403},
       {"https://good.example", "https://good.example", "", 101},
       {"https://good.example", "https://good.example.evil.example", "", 403},
@@ -178,13 +179,13 @@ TEST_F(WsUpgradeTest, EchoesTheSubprotocolAndNoneThatWasNotOffered) {
 TEST_F(WsUpgradeTest, AnswersOtherRequestsWithTheErrorBodyAndCloses) {
   Start();
   EXPECT_EQ(
-      Talk("GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"),
+      Talk("GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
       "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 112\r\nconnection: close\r\n\r\n"
       R"({"error":{"message":"there is only /v1/ws here","type":"invalid_request_error","param":null,)"
       R"("code":"not_found"}})");
-  EXPECT_EQ(Talk("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n").find("{"), std::string::npos);
+  EXPECT_EQ(Talk("HEAD / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").find("{"), std::string::npos);
   EXPECT_EQ(Talk("nonsense\r\n\r\n").substr(0, 12), "HTTP/1.1 400");
-  EXPECT_EQ(Talk("GET / HTTP/1.1\r\nX: " + std::string(20'000, 'x') + "\r\n\r\n").substr(0, 12), "HTTP/1.1 431");
+  EXPECT_EQ(Talk("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + std::string(20'000, 'x') + "\r\n\r\n").substr(0, 12), "HTTP/1.1 431");
 }
 
 TEST_F(WsUpgradeTest, AConnectionThatAsksForNothingEndsAfterTheHeaderTimeout) {
