@@ -8,8 +8,9 @@ namespace runnel::websocket {
 inline constexpr uint16_t kCloseGoingAway = 1001;
 inline constexpr uint16_t kCloseUnsupported = 1003;
 inline constexpr uint16_t kClosePolicy = 1008;
+inline constexpr uint16_t kCloseBusy = 1013;
 inline constexpr uint16_t kCloseUnauthenticated = 4401;
-inline constexpr uint16_t kCloseIdle = 4408;
+inline constexpr uint16_t kCloseTooLate = 4408;
 inline constexpr uint16_t kCloseTooManyStreams = 4429;
 inline constexpr uint16_t kCloseSlow = 4499;
 

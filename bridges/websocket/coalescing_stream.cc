@@ -39,6 +39,7 @@ void CoalescingStream::AppendMessage(bool text, std::string_view payload) {
     head[2 + i] = static_cast<char>(payload.size() >> (8 * (length_bytes - 1 - i)));
   }
   bridge::BorrowBuffer(&out_);
+  out_.reserve(out_.size() + 2 + length_bytes + payload.size());  // So that it fails before it writes half a frame.
   out_.append(head.data(), 2 + length_bytes).append(payload);
 }
 
@@ -100,7 +101,7 @@ void CoalescingStream::WaitWritable() {
     if (ec) return;  // Closed.
     const size_t before = pending();
     Flush();
-    if (pending() <= kMaxPending) RunWaiters(error_code());
+    if (pending() <= max_pending_) RunWaiters(error_code());
     if (pending() < before && on_progress_) on_progress_();
   });
 }

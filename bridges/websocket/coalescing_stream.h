@@ -1,16 +1,19 @@
 #pragma once
 
+#include <algorithm>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/beast/core/async_base.hpp>
 #include <boost/beast/core/bind_handler.hpp>
 #include <boost/beast/core/role.hpp>
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -27,7 +30,7 @@ namespace runnel::websocket {
 // Beast's reader writes by itself (pongs, close frames, the answer to the upgrade) is flushed at once.
 //
 // Bounded by who writes: the session adds events only while pending() is low, and Beast's own writes, and with them its
-// reading, wait while it is above kMaxPending. A send that fails closes the socket, which ends the pending read.
+// reading, wait while it is above max_pending. A send that fails closes the socket, which ends the pending read.
 // Confined to the io_context's thread.
 class CoalescingStream {
  public:
@@ -37,9 +40,10 @@ class CoalescingStream {
   using lowest_layer_type = Socket::lowest_layer_type;
   using error_code = boost::system::error_code;
 
-  static constexpr size_t kMaxPending = 256 * 1024;
+  static constexpr size_t kMaxPending = 256 * 1024;  // unless it is set
 
   explicit CoalescingStream(Socket socket);
+  void SetMaxPending(size_t bytes) { max_pending_ = bytes; }
 
   executor_type get_executor() { return socket_.get_executor(); }
   next_layer_type& next_layer() { return socket_; }
@@ -49,6 +53,8 @@ class CoalescingStream {
   // `owner` is kept alive while the socket is waited for. `on_progress` runs whenever the socket took bytes after a
   // wait; it may write and flush.
   void SetOwner(std::weak_ptr<void> owner, std::function<void()> on_progress);
+  // `on_bytes` is called with the bytes of each read, before Beast sees them. It may write and flush.
+  void SetOnBytes(std::function<void(std::string_view)> on_bytes) { on_bytes_ = std::move(on_bytes); }
   // Bytes that came with the HTTP request and belong to the frames.
   void SetReadAhead(std::string bytes) { read_ahead_ = std::move(bytes); }
 
@@ -90,10 +96,11 @@ class CoalescingStream {
   // AsyncStream, for Beast, which calls it with handlers only, never with completion tokens.
   template <class MutableBufferSequence, class Handler>
   void async_read_some(const MutableBufferSequence& buffers, Handler&& handler) {
-    if (read_ahead_.empty()) return socket_.async_read_some(buffers, std::forward<Handler>(handler));
+    ReportedRead<MutableBufferSequence, std::decay_t<Handler>> reported(this, buffers, std::forward<Handler>(handler));
+    if (read_ahead_.empty()) return socket_.async_read_some(buffers, std::move(reported));
     const size_t bytes = boost::asio::buffer_copy(buffers, boost::asio::buffer(read_ahead_));
     read_ahead_.erase(0, bytes);
-    Post(std::forward<Handler>(handler), error_code(), bytes);
+    Post(std::move(reported), error_code(), bytes);
   }
   // Takes all of `buffers` at once, so that frames stay whole, and completes when there is room again.
   template <class ConstBufferSequence, class Handler>
@@ -101,14 +108,14 @@ class CoalescingStream {
     error_code ec;
     const size_t bytes = write_some(buffers, ec);
     Flush();
-    if (ec || pending() <= kMaxPending) return Post(std::forward<Handler>(handler), ec, bytes);
+    if (ec || pending() <= max_pending_) return Post(std::forward<Handler>(handler), ec, bytes);
     when_room_.push_back([this, bytes, h = std::forward<Handler>(handler)](error_code result) mutable {
       Post(std::move(h), result, bytes);
     });
   }
   // Calls `waiter` once there is room: in this call, after a send, or with an error when the socket is closed.
   void WaitForRoom(absl::AnyInvocable<void(error_code)> waiter) {
-    if (pending() <= kMaxPending) return waiter(error_code());
+    if (pending() <= max_pending_) return waiter(error_code());
     when_room_.push_back(std::move(waiter));
   }
 
@@ -129,10 +136,44 @@ class CoalescingStream {
  private:
   using Waiter = absl::AnyInvocable<void(error_code)>;
 
+  // Beast's handler of a read, called after on_bytes_.
+  template <class MutableBufferSequence, class Handler>
+  class ReportedRead : public boost::beast::async_base<Handler, executor_type> {
+   public:
+    template <class DeducedHandler>
+    ReportedRead(CoalescingStream* stream, const MutableBufferSequence& buffers, DeducedHandler&& handler)
+        : boost::beast::async_base<Handler, executor_type>(std::forward<DeducedHandler>(handler),
+                                                           stream->get_executor()),
+          stream_(stream),
+          buffers_(buffers) {}
+
+    void operator()(error_code ec, size_t bytes) {
+      stream_->Report(buffers_, bytes);
+      this->complete_now(ec, bytes);
+    }
+
+   private:
+    CoalescingStream* stream_;
+    MutableBufferSequence buffers_;
+  };
+
+  template <class MutableBufferSequence>
+  void Report(const MutableBufferSequence& buffers, size_t bytes) {
+    if (!on_bytes_) return;
+    const auto end = boost::asio::buffer_sequence_end(buffers);
+    for (auto it = boost::asio::buffer_sequence_begin(buffers); it != end && bytes > 0; ++it) {
+      const boost::asio::mutable_buffer part = *it;
+      const size_t in_part = std::min(bytes, part.size());
+      on_bytes_({static_cast<const char*>(part.data()), in_part});
+      bytes -= in_part;
+    }
+  }
+
   template <class ConstBufferSequence>
   size_t Append(const ConstBufferSequence& buffers) {
     bridge::BorrowBuffer(&out_);
     const size_t before = out_.size();
+    out_.reserve(before + boost::asio::buffer_size(buffers));  // So that it fails before it writes half a frame.
     const auto end = boost::asio::buffer_sequence_end(buffers);
     for (auto it = boost::asio::buffer_sequence_begin(buffers); it != end; ++it) {
       const boost::asio::const_buffer part = *it;
@@ -164,8 +205,10 @@ class CoalescingStream {
   size_t sent_ = 0;  // Of out_.
   bool waiting_ = false;
   bool goodbye_said_ = false;
+  size_t max_pending_ = kMaxPending;
   std::weak_ptr<void> owner_;
   std::function<void()> on_progress_;
+  std::function<void(std::string_view)> on_bytes_;
   std::string read_ahead_;
   std::vector<Waiter> when_room_;
   Waiter when_drained_;  // Beast has one teardown.

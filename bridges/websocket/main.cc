@@ -20,7 +20,7 @@ namespace {
 absl::Status Run(base::ShutdownSignal* shutdown) {
   WsContext context;
   ASSIGN_OR_RETURN(context.bridge, bridge::BridgeOptionsFromFlags());
-  ASSIGN_OR_RETURN(context.options, WsOptionsFromFlags());
+  ASSIGN_OR_RETURN(context.options, WsOptionsFromFlags(context.bridge));
   // Bytes of strangers that are no message are answered, not logged.
   google::protobuf::SetLogHandler(nullptr);
   const bridge::HttpPolicy policy(context.bridge);

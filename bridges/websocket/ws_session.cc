@@ -4,9 +4,9 @@
 #include <boost/asio/post.hpp>
 #include <boost/beast/core/bind_handler.hpp>
 #include <boost/beast/websocket/stream.hpp>
-#include <random>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "bridges/websocket/close_codes.h"
 #include "bridges/websocket/coalescing_stream.h"
 #include "bridges/websocket/ws_error.h"
@@ -20,11 +20,14 @@ namespace net = boost::asio;
 namespace beast = boost::beast;
 namespace ws = boost::beast::websocket;
 
-// Pings in a row without a sign of life after which a peer is taken for dead.
-constexpr int kMaxUnansweredPings = 2;
 // Most messages of clients are short, and a buffer that waits for one is most of what a connection costs.
 constexpr size_t kFirstReadBytes = 512;
-constexpr size_t kNextReadBytes = 16 * 1024;
+constexpr size_t kMaxReadBytes = 16 * 1024;
+// What may wait for the socket beyond max_pending_bytes, so that a client that does not keep up with its streams can
+// still cancel them; then it is not read any more.
+constexpr size_t kReplyBytes = 16 * 1024;
+// What a thread keeps for its next payload.
+constexpr size_t kMaxScratchBytes = 64 << 10;
 
 // Where a frame's payload is made before it is copied behind its header.
 thread_local std::string scratch;
@@ -51,17 +54,20 @@ WsSession::WsSession(bridge::Socket socket, const WsContext* context, bridge::Io
       last_message_(opened_),
       last_ping_(opened_),
       last_progress_(opened_),
-      cut_at_(opened_ + context->options.close_timeout) {
+      cut_at_(opened_ + context->options.close_timeout),
+      unfinished_(thread->unfinished) {
   thread_->tasks.Add(this);
 }
 
 WsSession::~WsSession() { thread_->tasks.Remove(this); }
 
 void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
+  out_.SetMaxPending(context_.bridge.max_pending_bytes + kReplyBytes);
   out_.SetOwner(weak_from_this(), [this] { OnProgress(); });
+  out_.SetOnBytes([this](std::string_view bytes) { OnBytes(bytes); });
   out_.SetReadAhead(std::move(read_ahead));
   ws_->auto_fragment(false);
-  ws_->read_message_max(context_.options.max_message_bytes);
+  LimitMessages();
   ws_->control_callback([this](ws::frame_type, beast::string_view) { unanswered_pings_ = 0; });
   ws_->set_option(ws::stream_base::decorator([protocol = parameters_.negotiated.protocol](ws::response_type& response) {
     response.set(beast::http::field::server, "runnel");
@@ -82,11 +88,46 @@ void WsSession::OnAccepted(error_code ec) {
   StartRead();
 }
 
+void WsSession::LimitMessages() {
+  const WsOptions& options = context_.options;
+  ws_->read_message_max(authenticated_ ? options.max_message_bytes : options.max_bytes_before_auth);
+}
+
+void WsSession::OnBytes(std::string_view bytes) {
+  if (frames_.Feed(bytes)) unfinished_since_ = Now();
+  if (!authenticated_ && frames_.bytes_of_first_message() > context_.options.max_bytes_before_auth) {
+    CloseWith(kCloseUnauthenticated,
+              absl::StrCat("auth must come within ", context_.options.max_bytes_before_auth, " bytes"));
+  }
+}
+
 void WsSession::StartRead() {
-  const size_t bytes = message_bytes_ == 0 ? kFirstReadBytes : kNextReadBytes;
+  // As much again as has come: who begins many messages and sends little of each gets little of the budget.
+  const size_t bytes = std::clamp(message_bytes_, kFirstReadBytes, kMaxReadBytes);
+  if (!ReserveMessage(message_bytes_ + bytes)) {
+    context_.metrics->unfinished_rejected.Increment();
+    message_bytes_ = 0;
+    ReleaseMessage();
+    return CloseWith(kCloseBusy, "too many unfinished messages: try again later");
+  }
   message_.resize(message_bytes_ + bytes);
   ws_->async_read_some(net::buffer(message_.data() + message_bytes_, bytes),
                        beast::bind_front_handler(&WsSession::OnRead, shared_from_this()));
+}
+
+bool WsSession::ReserveMessage(size_t bytes) {
+  if (message_.capacity() >= bytes) return true;
+  const size_t most = context_.options.max_message_bytes + kMaxReadBytes;
+  const size_t capacity = std::max(bytes, std::min(2 * message_.capacity(), most));
+  // The room of a short message is part of what a connection costs, the rest comes from the budget.
+  if (capacity > kFirstReadBytes && !unfinished_.Resize(capacity)) return false;
+  message_.reserve(capacity);
+  return true;
+}
+
+void WsSession::ReleaseMessage() {
+  if (message_.capacity() > kFirstReadBytes) std::string().swap(message_);
+  unfinished_.Release();
 }
 
 void WsSession::OnRead(error_code ec, size_t bytes) {
@@ -99,7 +140,7 @@ void WsSession::OnRead(error_code ec, size_t bytes) {
   if (open() && ws_->is_message_done()) OnClientMessage({message_.data(), message_bytes_});
   if (!open() || ws_->is_message_done()) {
     message_bytes_ = 0;
-    if (message_.capacity() > 2 * kFirstReadBytes) std::string().swap(message_);
+    ReleaseMessage();
   }
   Flush();
   // A client that asks and does not read is not heard either.
@@ -180,6 +221,7 @@ void WsSession::WriteFrame(std::string_view bytes) {
   if (!open()) return;
   out_.AppendMessage(format() == Format::kJson, bytes);
   written_bytes_ += bytes.size();
+  if (scratch.capacity() > kMaxScratchBytes) std::string().swap(scratch);
 }
 
 void WsSession::FlushSoon() {
@@ -231,58 +273,10 @@ bool WsSession::open() const { return accepted_ && !closing_ && !out_.goodbye_sa
 
 void WsSession::ShortenTo(absl::Duration deadline) { cut_at_ = std::min(cut_at_, deadline); }
 
-// ----------------------------------------------------------------------------------------------------------- the time
-
-void WsSession::OnTick(absl::Duration) {
-  const absl::Duration now = Now();
-  if (now >= cut_at_) return out_.Close();
-  // Also when it is Beast that closes, which waits for the peer without an end.
-  if (!open()) return ShortenTo(now + context_.options.close_timeout);
-  const bool stuck = out_.pending() > 0;
-  if (stuck && now - last_progress_ >= context_.bridge.write_timeout) {
-    context_.metrics->slow_disconnects.Increment();
-    return CloseWith(kCloseSlow, "the client does not read: resume after the last event");
-  }
-  if (!authenticated_ && now - opened_ >= context_.options.auth_timeout) return CloseWith(kCloseIdle, "no auth came");
-  MaybeGoAway(now);
-  if (!open()) return;
-  if (!streams_.empty()) last_message_ = now;
-  if (now - last_message_ >= context_.bridge.idle_timeout)
-    return CloseWith(kCloseIdle, "nothing came, nothing is open");
-  if (stuck) return;
-  for (const auto& stream : streams_) stream->OnTick(thread_->tasks.now());
-  MaybePing(now);
-}
-
-void WsSession::MaybePing(absl::Duration now) {
-  if (now - last_ping_ < context_.options.ping_interval) return;
-  if (unanswered_pings_ >= kMaxUnansweredPings) return out_.Close();
-  last_ping_ = now;
-  unanswered_pings_++;
-  context_.metrics->heartbeats.Increment();
+void WsSession::Ping() {
   error_code ec;
   ws_->ping({}, ec);
   Flush();
-}
-
-void WsSession::OnDrain() {
-  // At a random moment of the first half, lest all clients come back at once; closed while there is time to say so.
-  thread_local std::minstd_rand random{std::random_device()()};
-  const double wait = std::uniform_real_distribution<double>(0, 0.5)(random);
-  const absl::Duration now = Now();
-  go_away_at_ = now + wait * context_.bridge.drain_timeout;
-  close_at_ = now + 0.8 * context_.bridge.drain_timeout;
-}
-
-void WsSession::MaybeGoAway(absl::Duration now) {
-  if (now >= go_away_at_ && !std::exchange(told_to_go_, true)) {
-    v1::WebSocketServerMessage message;
-    message.mutable_goaway()->set_reason("drain");
-    message.mutable_goaway()->set_deadline_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(close_at_ - now)));
-    WriteMessage(message);
-    Flush();
-  }
-  if (now >= close_at_ || (told_to_go_ && streams_.empty())) CloseWith(kCloseGoingAway, "drain");
 }
 
 size_t WsSession::PendingBytes() const { return out_.pending(); }

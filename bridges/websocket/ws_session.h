@@ -6,13 +6,16 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "bridges/common/byte_budget.h"
 #include "bridges/common/io_threads.h"
 #include "bridges/common/net.h"
 #include "bridges/common/task_group.h"
+#include "bridges/websocket/frame_tracker.h"
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_protocol.h"
 
@@ -70,7 +73,14 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   using error_code = boost::system::error_code;
 
   void OnAccepted(error_code ec);
+  // The next bytes of the client's frames have come, which Beast has not seen yet.
+  void OnBytes(std::string_view bytes);
+  // Sets the longest message that is read, by whether the client has given its key.
+  void LimitMessages();
   void StartRead();
+  // Makes room for `bytes` of a message. False if the budget of all unfinished messages has no more.
+  bool ReserveMessage(size_t bytes);
+  void ReleaseMessage();
   void OnRead(error_code ec, size_t bytes);
   void OnReadEnd(error_code ec);
   void OnClientMessage(std::string_view bytes);
@@ -90,7 +100,9 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void WriteFrame(std::string_view bytes);
   void Flush();
   void OnProgress();
+  void OnTime(absl::Duration now);
   void MaybePing(absl::Duration now);
+  void Ping();
   void MaybeGoAway(absl::Duration now);
   // Says goodbye with `code`; what is pending is sent before, all within the close timeout. Idempotent.
   void CloseWith(uint16_t code, std::string_view reason);
@@ -124,13 +136,16 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   // All on the clock of the ticks.
   const absl::Duration opened_;
   absl::Duration last_message_;
+  absl::Duration unfinished_since_;  // of what frames_ says is unfinished
   absl::Duration last_ping_;
   absl::Duration last_progress_;  // when the socket last took bytes, or had none to take
   absl::Duration go_away_at_ = absl::InfiniteDuration();
   absl::Duration close_at_ = absl::InfiniteDuration();  // with 1001
   absl::Duration cut_at_;                               // of the answer to the upgrade, then of the closing handshake
 
+  FrameTracker frames_;  // of the client
   std::string message_;  // its first message_bytes_ have been read
+  bridge::ByteBudget::Reservation unfinished_;  // of message_, but for the room of a short message
   size_t message_bytes_ = 0;
   size_t first_to_continue_ = 0;
 };

@@ -69,6 +69,7 @@ void WsSession::OnAuth(const v1::WebSocketAuth& auth) {
     principal_ = *std::move(principal);
   }
   authenticated_ = true;
+  LimitMessages();
 }
 
 void WsSession::OnGenerate(v1::WebSocketGenerate generate) {

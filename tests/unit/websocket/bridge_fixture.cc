@@ -186,4 +186,6 @@ double BridgeFixture::Metric(const std::string& name) {
              : -1;
 }
 
+size_t BridgeFixture::UnfinishedBytes() { return processes_->server->threads()[0].unfinished->used(); }
+
 }  // namespace runnel::websocket

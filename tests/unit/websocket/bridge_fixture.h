@@ -50,6 +50,8 @@ class BridgeFixture : public ::testing::Test {
   // The state of a generation as the service has it, by its JSON status name; empty if it knows none.
   std::string StatusOf(const std::string& gen);
   double Metric(const std::string& name);
+  // Of all messages that are not complete, beyond what an idle connection has.
+  size_t UnfinishedBytes();
 
   bridge::BridgeOptions bridge_options;
   WsOptions ws_options;

@@ -118,7 +118,8 @@ TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
       {"resume, detached and resumed", {Resume("a", kGen, 0), Detach(kGen), Resume("b", kGen, 2)}, attach_after(2),
        {{"a", "detached"}, {"b", "attached"}}},
       {"resume, refused", {Resume("a", kGen, 0)},
-       [](WsAnswersTest* test) { test->Reject(test->Next(), "GENERATION_NOT_FOUND"); }, {{"a", "generation_not_found"}}},
+       [](WsAnswersTest* test) { test->Reject(test->Next(), "GENERATION_NOT_FOUND"); },
+       {{"a", "generation_not_found"}}},
       {"resume, two of two", {Resume("a", kGen, 0), Resume("b", kOther, 0)},
        [](WsAnswersTest* test) {
          test->service.Attach(test->Next(), kGen);

@@ -228,8 +228,8 @@ TEST(ParseAuth, TakesAuthAndNothingElse) {
     EXPECT_FALSE(ParseAuth(Format::kJson, row, &auth).ok()) << row;
   }
   proto.mutable_ping()->set_t(1);
-  for (const std::string& row : {std::string(), std::string("\x0a"), std::string("\x0a\x05\x0a\x7f"), std::string("\xff"),
-                                 proto.SerializeAsString(), std::string("\x0a\x00", 2) + proto.SerializeAsString()}) {
+  for (const std::string& row : {std::string(), std::string("\x0a"), std::string("\x0a\x05\x0a\x7f"),
+                                 std::string("\xff"), proto.SerializeAsString(), std::string("\x0a\x00", 2) + proto.SerializeAsString()}) {
     EXPECT_FALSE(ParseAuth(Format::kProto, row, &auth).ok()) << row;
   }
 }

@@ -1,0 +1,78 @@
+// What a session does as time goes by: deadlines, pings, heartbeats, and the drain.
+#include <cstdint>
+#include <random>
+#include <utility>
+
+#include "bridges/websocket/close_codes.h"
+#include "bridges/websocket/coalescing_stream.h"
+#include "bridges/websocket/ws_session.h"
+#include "bridges/websocket/ws_stream.h"
+#include "services/base/clock.h"
+
+namespace runnel::websocket {
+namespace {
+
+// Pings in a row without a sign of life after which a peer is taken for dead.
+constexpr int kMaxUnansweredPings = 2;
+
+}  // namespace
+
+void WsSession::OnTick(absl::Duration) {
+  OnTime(base::Clock::System().Monotonic());
+}
+
+void WsSession::OnTime(absl::Duration now) {
+  if (now >= cut_at_) return out_.Close();
+  // Also when it is Beast that closes, which waits for the peer without an end.
+  if (!open()) return ShortenTo(now + context_.options.close_timeout);
+  const bool stuck = out_.pending() > 0;
+  if (stuck && now - last_progress_ >= context_.bridge.write_timeout) {
+    context_.metrics->slow_disconnects.Increment();
+    return CloseWith(kCloseSlow, "the client does not read: resume after the last event");
+  }
+  if (!authenticated_ && now - opened_ >= context_.options.auth_timeout) {
+    return CloseWith(kCloseTooLate, "no auth came");
+  }
+  if (frames_.unfinished() && now - unfinished_since_ >= context_.options.message_timeout) {
+    return CloseWith(kCloseTooLate, "a message took too long");
+  }
+  MaybeGoAway(now);
+  if (!open()) return;
+  if (!streams_.empty()) last_message_ = now;
+  if (now - last_message_ >= context_.bridge.idle_timeout)
+    return CloseWith(kCloseTooLate, "nothing came, nothing is open");
+  if (stuck) return;
+  for (const auto& stream : streams_) stream->OnTick(thread_->tasks.now());
+  MaybePing(now);
+}
+
+void WsSession::MaybePing(absl::Duration now) {
+  if (now - last_ping_ < context_.options.ping_interval) return;
+  if (unanswered_pings_ >= kMaxUnansweredPings) return out_.Close();
+  last_ping_ = now;
+  unanswered_pings_++;
+  context_.metrics->heartbeats.Increment();
+  Ping();
+}
+
+void WsSession::OnDrain() {
+  // At a random moment of the first half, lest all clients come back at once; closed while there is time to say so.
+  thread_local std::minstd_rand random{std::random_device()()};
+  const double wait = std::uniform_real_distribution<double>(0, 0.5)(random);
+  const absl::Duration now = base::Clock::System().Monotonic();
+  go_away_at_ = now + wait * context_.bridge.drain_timeout;
+  close_at_ = now + 0.8 * context_.bridge.drain_timeout;
+}
+
+void WsSession::MaybeGoAway(absl::Duration now) {
+  if (now >= go_away_at_ && !std::exchange(told_to_go_, true)) {
+    v1::WebSocketServerMessage message;
+    message.mutable_goaway()->set_reason("drain");
+    message.mutable_goaway()->set_deadline_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(close_at_ - now)));
+    WriteMessage(message);
+    Flush();
+  }
+  if (now >= close_at_ || (told_to_go_ && streams_.empty())) CloseWith(kCloseGoingAway, "drain");
+}
+
+}  // namespace runnel::websocket
