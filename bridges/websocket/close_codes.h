@@ -8,6 +8,7 @@ namespace runnel::websocket {
 inline constexpr uint16_t kCloseGoingAway = 1001;
 inline constexpr uint16_t kCloseUnsupported = 1003;
 inline constexpr uint16_t kClosePolicy = 1008;
+inline constexpr uint16_t kCloseFault = 1011;
 inline constexpr uint16_t kCloseBusy = 1013;
 inline constexpr uint16_t kCloseUnauthenticated = 4401;
 inline constexpr uint16_t kCloseTooLate = 4408;

@@ -63,8 +63,8 @@ WsSession::~WsSession() { thread_->tasks.Remove(this); }
 
 void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
   out_.SetMaxPending(context_.bridge.max_pending_bytes + kReplyBytes);
-  out_.SetOwner(weak_from_this(), [this] { OnProgress(); });
-  out_.SetOnBytes([this](std::string_view bytes) { OnBytes(bytes); });
+  out_.SetOwner(weak_from_this(), [this] { Guard([this] { OnProgress(); }); });
+  out_.SetOnBytes([this](std::string_view bytes) { Guard([&] { OnBytes(bytes); }); });
   out_.SetReadAhead(std::move(read_ahead));
   ws_->auto_fragment(false);
   LimitMessages();
@@ -73,7 +73,9 @@ void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
     response.set(beast::http::field::server, "runnel");
     if (!protocol.empty()) response.set("Sec-WebSocket-Protocol", beast::string_view(protocol.data(), protocol.size()));
   }));
-  ws_->async_accept(request, beast::bind_front_handler(&WsSession::OnAccepted, shared_from_this()));
+  ws_->async_accept(request, [self = shared_from_this()](error_code ec) {
+    self->Guard([&] { self->OnAccepted(ec); });
+  });
 }
 
 // ------------------------------------------------------------------------------------------------------------ reading
@@ -112,7 +114,9 @@ void WsSession::StartRead() {
   }
   message_.resize(message_bytes_ + bytes);
   ws_->async_read_some(net::buffer(message_.data() + message_bytes_, bytes),
-                       beast::bind_front_handler(&WsSession::OnRead, shared_from_this()));
+                       [self = shared_from_this()](error_code ec, size_t read) {
+                         self->Guard([&] { self->OnRead(ec, read); });
+                       });
 }
 
 bool WsSession::ReserveMessage(size_t bytes) {
@@ -144,7 +148,7 @@ void WsSession::OnRead(error_code ec, size_t bytes) {
   }
   Flush();
   // A client that asks and does not read is not heard either.
-  out_.WaitForRoom([self = shared_from_this()](error_code) { self->StartRead(); });
+  out_.WaitForRoom([self = shared_from_this()](error_code) { self->Guard([&] { self->StartRead(); }); });
 }
 
 // The connection is over. Beast has answered what broke the protocol, with 1002, 1007 or 1009.
@@ -153,6 +157,20 @@ void WsSession::OnReadEnd(error_code ec) {
   closing_ = true;
   streams_.clear();
   out_.Close();
+}
+
+// An exception has been reported.
+void WsSession::OnFault() noexcept {
+  try {
+    if (std::exchange(faulted_, true)) return out_.Close();
+    // Not here: the caller may be a stream of the session.
+    net::post(ws_->get_executor(), [self = shared_from_this()] {
+      self->Guard([&] { self->open() ? self->CloseWith(kCloseFault, "internal error") : self->OnReadEnd({}); });
+    });
+  } catch (...) {
+    error_code ignored;
+    out_.next_layer().close(ignored);  // What waits for the socket ends, and the session with it.
+  }
 }
 
 // ------------------------------------------------------------------------------------------------------------ streams
@@ -218,7 +236,7 @@ void WsSession::WriteError(const std::string& req, const std::string& id, const 
 }
 
 void WsSession::WriteFrame(std::string_view bytes) {
-  if (!open()) return;
+  if (!open() || faulted_) return;  // Nothing behind what an exception has lost.
   out_.AppendMessage(format() == Format::kJson, bytes);
   written_bytes_ += bytes.size();
   if (scratch.capacity() > kMaxScratchBytes) std::string().swap(scratch);
@@ -230,7 +248,7 @@ void WsSession::FlushSoon() {
   if (std::exchange(flush_posted_, true)) return;
   net::post(ws_->get_executor(), [self = shared_from_this()] {
     self->flush_posted_ = false;
-    self->Flush();
+    self->Guard([&] { self->Flush(); });
   });
 }
 

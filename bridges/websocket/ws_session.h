@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "bridges/common/byte_budget.h"
+#include "bridges/common/contain.h"
 #include "bridges/common/io_threads.h"
 #include "bridges/common/net.h"
 #include "bridges/common/task_group.h"
@@ -66,6 +67,11 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void OnIdKnown(WsStream* stream);
   void FlushSoon();
   void RemoveStream(WsStream* stream);
+  // Runs what others call this session for: an exception within ends this connection, and nothing else.
+  template <class Call>
+  void Guard(Call&& call) noexcept {
+    if (!bridge::Contain(context_.metrics, std::forward<Call>(call))) OnFault();
+  }
 
  private:
   // Beast's stream over a CoalescingStream. It takes many seconds to compile, so only ws_session.cc knows it.
@@ -81,6 +87,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   // Makes room for `bytes` of a message. False if the budget of all unfinished messages has no more.
   bool ReserveMessage(size_t bytes);
   void ReleaseMessage();
+  void OnFault() noexcept;
   void OnRead(error_code ec, size_t bytes);
   void OnReadEnd(error_code ec);
   void OnClientMessage(std::string_view bytes);
@@ -120,6 +127,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   bool closing_ = false;
   bool flush_posted_ = false;
   bool told_to_go_ = false;
+  bool faulted_ = false;
   uint32_t written_events_ = 0;  // not yet counted in the metrics, as the two below
   uint32_t written_tokens_ = 0;
   size_t written_bytes_ = 0;

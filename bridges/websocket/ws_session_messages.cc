@@ -109,8 +109,10 @@ void WsSession::OnCancel(const std::string& id) {
         const std::shared_ptr<WsSession> self = weak.lock();
         if (self == nullptr) return;
         self->cancels_--;
-        if (!response.ok()) self->WriteError("", id, response.status());
-        self->Flush();
+        self->Guard([&] {
+          if (!response.ok()) self->WriteError("", id, response.status());
+          self->Flush();
+        });
       });
 }
 

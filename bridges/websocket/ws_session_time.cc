@@ -18,7 +18,7 @@ constexpr int kMaxUnansweredPings = 2;
 }  // namespace
 
 void WsSession::OnTick(absl::Duration) {
-  OnTime(base::Clock::System().Monotonic());
+  Guard([this] { OnTime(base::Clock::System().Monotonic()); });
 }
 
 void WsSession::OnTime(absl::Duration now) {

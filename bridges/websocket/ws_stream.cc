@@ -10,18 +10,18 @@ namespace runnel::websocket {
 
 WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
     : session_(session), last_said_(session->thread()->tasks.now()), resumed_(false), req_(generate.req()) {
-  session_->context().metrics->streams.Increment();
   subscription_.emplace(&session->thread()->links, this);
   generate.mutable_request()->set_principal(session->principal());
   subscription_->Generate(std::move(*generate.mutable_request()), 0, std::move(*generate.mutable_traceparent()),
                           std::move(*generate.mutable_tracestate()));
+  session_->context().metrics->streams.Increment();  // Last: without an object nothing decrements it.
 }
 
 WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
     : session_(session), last_said_(session->thread()->tasks.now()), resumed_(true), req_(resume.req()) {
-  session_->context().metrics->streams.Increment();
   subscription_.emplace(&session->thread()->links, this);
   subscription_->Attach(resume.generation_id(), resume.after_seq(), session->principal(), resume.gap_policy());
+  session_->context().metrics->streams.Increment();
 }
 
 WsStream::~WsStream() { session_->context().metrics->streams.Decrement(); }
@@ -37,11 +37,43 @@ void WsStream::Refuse(std::string_view reason, std::string_view message) {
                        Refusal(absl::StatusCode::kFailedPrecondition, reason, message));
 }
 
+// The calls of the subscription. Its Link serves other connections too, so no exception may reach it.
+
 void WsStream::OnOpened(bridge::Subscription*, const bridge::Subscription::Opened& opened) {
-  session_->OnIdKnown(this);
-  if (retired_ || std::exchange(opened_, true) || !resumed_) return;
-  replay_until_ = opened.last_seq;
-  WriteAttached(opened);
+  session_->Guard([&] {
+    session_->OnIdKnown(this);
+    if (retired_ || std::exchange(opened_, true) || !resumed_) return;
+    replay_until_ = opened.last_seq;
+    WriteAttached(opened);
+  });
+}
+
+void WsStream::OnEvent(bridge::Subscription*, v1::GenerationEvent& event) {
+  session_->Guard([&] { WriteEvent(event); });
+}
+
+void WsStream::OnFlush(bridge::Subscription*) {
+  session_->Guard([&] {
+    session_->FlushSoon();
+    if (retired_) session_->RemoveStream(this);
+  });
+}
+
+void WsStream::OnProgress(bridge::Subscription*, const v1::Progress& progress) {
+  session_->Guard([&] {
+    if (retired_) return;
+    const absl::Duration idle = session_->thread()->tasks.now() - last_said_;
+    if (heartbeat_.OnAnswer(idle, session_->context().bridge.heartbeat_interval)) WriteHeartbeat(&progress);
+  });
+}
+
+void WsStream::OnEnd(bridge::Subscription*, const absl::Status& status) {
+  session_->Guard([&] {
+    if (MustRepeat(status)) return Repeat();
+    if (!status.ok() && !retired_) WriteEnd(status);
+    session_->FlushSoon();
+    session_->RemoveStream(this);
+  });
 }
 
 void WsStream::WriteAttached(const bridge::Subscription::Opened& opened) {
@@ -55,17 +87,12 @@ void WsStream::WriteAttached(const bridge::Subscription::Opened& opened) {
   session_->WriteMessage(message);
 }
 
-void WsStream::OnEvent(bridge::Subscription*, v1::GenerationEvent& event) {
+void WsStream::WriteEvent(v1::GenerationEvent& event) {
   if (retired_) return;
   if (resumed_) CountResumed(event);
   last_said_ = session_->thread()->tasks.now();
   session_->WriteEvent(this, req_, &event);
   if (!req_.empty()) std::string().swap(req_);
-}
-
-void WsStream::OnFlush(bridge::Subscription*) {
-  session_->FlushSoon();
-  if (retired_) session_->RemoveStream(this);
 }
 
 void WsStream::OnTick(absl::Duration now) {
@@ -80,12 +107,6 @@ void WsStream::OnTick(absl::Duration now) {
   }
 }
 
-void WsStream::OnProgress(bridge::Subscription*, const v1::Progress& progress) {
-  if (retired_) return;
-  const absl::Duration idle = session_->thread()->tasks.now() - last_said_;
-  if (heartbeat_.OnAnswer(idle, session_->context().bridge.heartbeat_interval)) WriteHeartbeat(&progress);
-}
-
 void WsStream::WriteHeartbeat(const v1::Progress* progress) {
   last_said_ = session_->thread()->tasks.now();
   session_->context().metrics->heartbeats.Increment();
@@ -96,23 +117,23 @@ void WsStream::WriteHeartbeat(const v1::Progress* progress) {
   session_->FlushSoon();
 }
 
-void WsStream::OnEnd(bridge::Subscription*, const absl::Status& status) {
+// Whether the reader has all of a log that ended well and asks how it ended: the event before its cursor says so.
+bool WsStream::MustRepeat(const absl::Status& status) const {
+  return status.ok() && !subscription_->terminal_seen() && !retired_ && !repeating_ && subscription_->last_seq() > 0;
+}
+
+void WsStream::Repeat() {
+  repeating_ = true;
   const uint64_t last_seq = subscription_->last_seq();
-  if (status.ok() && !subscription_->terminal_seen() && !retired_ && !repeating_ && last_seq > 0) {
-    // The reader has all of it and asks how it ended: the event before its cursor says so.
-    repeating_ = true;
-    const std::string id = generation_id();
-    subscription_.emplace(&session_->thread()->links, this);
-    subscription_->Attach(id, last_seq - 1, session_->principal());
-    return;
-  }
-  if (!status.ok() && !retired_) {
-    if (opened_) session_->context().metrics->broken_streams.Increment();
-    if (resumed_ && !opened_) CountRefused(status);
-    session_->WriteError(req_, generation_id(), status);
-  }
-  session_->FlushSoon();
-  session_->RemoveStream(this);
+  const std::string id = generation_id();
+  subscription_.emplace(&session_->thread()->links, this);
+  subscription_->Attach(id, last_seq - 1, session_->principal());
+}
+
+void WsStream::WriteEnd(const absl::Status& status) {
+  if (opened_) session_->context().metrics->broken_streams.Increment();
+  if (resumed_ && !opened_) CountRefused(status);
+  session_->WriteError(std::exchange(req_, std::string()), generation_id(), status);
 }
 
 void WsStream::CountResumed(const v1::GenerationEvent& event) {

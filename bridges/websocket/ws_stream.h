@@ -45,6 +45,10 @@ class WsStream final : public bridge::Subscription::Reader {
   void OnEnd(bridge::Subscription* subscription, const absl::Status& status) override;
 
  private:
+  void WriteEvent(v1::GenerationEvent& event);
+  bool MustRepeat(const absl::Status& status) const;
+  void Repeat();
+  void WriteEnd(const absl::Status& status);
   void WriteHeartbeat(const v1::Progress* progress);
   void WriteAttached(const bridge::Subscription::Opened& opened);
   void CountResumed(const v1::GenerationEvent& event);
