@@ -7,6 +7,7 @@ namespace runnel::websocket {
 
 inline constexpr uint16_t kCloseGoingAway = 1001;
 inline constexpr uint16_t kCloseUnsupported = 1003;
+inline constexpr uint16_t kCloseNotText = 1007;
 inline constexpr uint16_t kClosePolicy = 1008;
 inline constexpr uint16_t kCloseFault = 1011;
 inline constexpr uint16_t kCloseBusy = 1013;

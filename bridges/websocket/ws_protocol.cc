@@ -344,6 +344,15 @@ absl::Status ParseAuth(Format format, std::string_view bytes, v1::WebSocketAuth*
   return format == Format::kJson ? ParseJsonAuth(bytes, auth) : ParseProtoAuth(bytes, auth);
 }
 
+bool EndsWithinCharacter(std::string_view text) {
+  for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
+    const auto byte = static_cast<uint8_t>(text[text.size() - back]);
+    if ((byte & 0xc0) == 0x80) continue;  // A further byte of a character.
+    return byte >= 0xc0 && back < (byte >= 0xf0 ? 4u : byte >= 0xe0 ? 3u : 2u);
+  }
+  return false;
+}
+
 bool IsBadFrame(const absl::Status& status) { return base::DetailOf(status).reason == kBadFrame; }
 
 void AppendMessage(Format format, const v1::WebSocketServerMessage& message, std::string* out) {

@@ -40,6 +40,10 @@ absl::Status ParseClientMessage(Format format, std::string_view bytes, v1::WebSo
 // other message no more is parsed than it takes to see that.
 absl::Status ParseAuth(Format format, std::string_view bytes, v1::WebSocketAuth* auth);
 
+// Whether `text`, of which every other character is whole, ends within one: a rule of text messages that Beast does not
+// apply if the last fragment is empty.
+bool EndsWithinCharacter(std::string_view text);
+
 // Whether `status` is a BAD_FRAME of ParseClientMessage.
 bool IsBadFrame(const absl::Status& status);
 

@@ -141,6 +141,10 @@ void WsSession::OnRead(error_code ec, size_t bytes) {
   if (open() && ws_->got_text() != (format() == Format::kJson)) {
     CloseWith(kCloseUnsupported, "the subprotocol has another kind of frame");
   }
+  if (open() && ws_->is_message_done() && ws_->got_text() &&
+      EndsWithinCharacter({message_.data(), message_bytes_})) {
+    CloseWith(kCloseNotText, "the text ends within a character");
+  }
   if (open() && ws_->is_message_done()) OnClientMessage({message_.data(), message_bytes_});
   if (!open() || ws_->is_message_done()) {
     message_bytes_ = 0;

@@ -103,6 +103,8 @@ TEST_F(WsLimitsTest, BrokenFramesHaveTheirCloseCodes) {
       {"fragmented ping", std::string("\x09\x80\x01\x02\x03\x04"), 1002},
       {"long ping", std::string("\x89\xfe\x00\x7e\x01\x02\x03\x04", 8) + std::string(126, 'x'), 1002},
       {"not utf-8", std::string("\x81\x82\x00\x00\x00\x00\xc3\x28", 8), 1007},
+      {"a character cut by an empty last fragment",
+       std::string("\x01\x81\x00\x00\x00\x00\xc3\x80\x80\x00\x00\x00\x00", 13), 1007},
       {"surrogate", std::string("\x81\x83\x00\x00\x00\x00\xed\xa0\x80", 9), 1007},
   };
   for (const Row& row : rows) {

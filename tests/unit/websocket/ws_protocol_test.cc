@@ -234,6 +234,18 @@ TEST(ParseAuth, TakesAuthAndNothingElse) {
   }
 }
 
+TEST(EndsWithinCharacter, IsTrueForEveryCharacterThatIsCut) {
+  for (const std::string character : {"a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"}) {
+    for (const std::string before : {"", "a", "\xf0\x9f\x98\x80"}) {
+      EXPECT_FALSE(EndsWithinCharacter(before + character)) << character;
+      for (size_t kept = 1; kept < character.size(); ++kept) {
+        EXPECT_TRUE(EndsWithinCharacter(before + character.substr(0, kept))) << character << " " << kept;
+      }
+    }
+  }
+  EXPECT_FALSE(EndsWithinCharacter(""));
+}
+
 TEST(ParseClientMessage, ProtoSaysTheSame) {
   v1::WebSocketClientMessage sent;
   sent.mutable_resume()->set_req("c2");
