@@ -1,0 +1,152 @@
+// Whole connections to the WebSocket bridge, split at any place: the HTTP request, the upgrade, the frames, and the
+// messages, before a service that answers by itself. Whatever comes, the connection ends when its client has ended,
+// what is answered is well-formed, and its status does not depend on where the bytes were split.
+#include <spdlog/spdlog.h>
+
+#include <array>
+#include <boost/asio/post.hpp>
+#include <future>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+#include "bridges/common/bridge_metrics.h"
+#include "bridges/common/http_policy.h"
+#include "bridges/common/server.h"
+#include "bridges/websocket/ws_context.h"
+#include "bridges/websocket/ws_upgrade.h"
+#include "google/protobuf/stubs/logging.h"
+#include "runnel/v1/websocket.pb.h"
+#include "services/base/metrics.h"
+#include "tests/fuzz/connection_harness.h"
+#include "tests/fuzz/fuzz_check.h"
+#include "tests/testing/fake_inference_service.h"
+
+namespace runnel::websocket {
+namespace {
+
+using testing::FakeInferenceService;
+
+// Answers every command: a generation is one word long, FakeId('b') never says anything, FakeId('c') is not there.
+void Serve(FakeInferenceService* service) {
+  for (;;) {
+    const auto command = service->NextCommand();
+    if (!command) continue;
+    const v1::LinkRequest& request = command->request;
+    const std::string id = request.has_attach() ? request.attach().generation_id() : testing::FakeId('a');
+    if (!request.has_attach() && !request.has_generate()) continue;
+    if (id == testing::FakeId('c')) {
+      service->Reject(*command, absl::NotFoundError("no such generation"));
+      continue;
+    }
+    service->Attach(*command, id, v1::GENERATION_STATUS_RUNNING, 3);
+    if (id == testing::FakeId('b')) continue;
+    service->SendEvents(*command,
+                        {testing::StartedEvent(), testing::DeltaEvent(2, "word"), testing::DoneEvent(3, "word")});
+    service->Detach(*command);
+  }
+}
+
+// One bridge, which lives as long as the process.
+class Bridge {
+ public:
+  Bridge(const std::string& inference, bool with_key) {
+    options_.inference = inference;
+    options_.io_threads = 1;
+    if (with_key) options_.api_keys = {{"secret", "ann"}};
+    policy_ = std::make_unique<bridge::HttpPolicy>(options_);
+    context_ = {options_, {}, policy_.get(), &bridge_metrics_};
+    auto server =
+        bridge::Server::Create(options_, &bridge_metrics_, [this](bridge::IoThread* thread, bridge::Socket socket) {
+          AcceptConnection(&context_, thread, std::move(socket));
+        });
+    FUZZ_CHECK(server.ok());
+    server_ = std::move(*server);
+  }
+
+  std::string Converse(const std::vector<std::string_view>& pieces) {
+    return fuzz::Converse(server_->port(), pieces, [this] { Settle(); });
+  }
+
+ private:
+  // Returns when its thread has looked at all sockets, and done what came of it.
+  void Settle() {
+    for (int round = 0; round < 3; ++round) {
+      std::promise<void> done;
+      boost::asio::post(server_->threads()[0].io, [&done] { done.set_value(); });
+      done.get_future().wait();
+    }
+  }
+
+  bridge::BridgeOptions options_;
+  base::Metrics metrics_;
+  bridge::BridgeMetrics bridge_metrics_{&metrics_, "ws"};
+  std::unique_ptr<bridge::HttpPolicy> policy_;
+  WsContext context_;
+  std::unique_ptr<bridge::Server> server_;
+};
+
+std::array<std::unique_ptr<Bridge>, 2>& Bridges() {
+  static auto* const bridges = [] {
+    google::protobuf::SetLogHandler(nullptr);
+    spdlog::set_level(spdlog::level::off);
+    auto* const service = new FakeInferenceService();
+    std::thread([service] { Serve(service); }).detach();
+    auto* const made = new std::array<std::unique_ptr<Bridge>, 2>();
+    for (const bool with_key : {false, true}) (*made)[with_key] = std::make_unique<Bridge>(service->target(), with_key);
+    return made;
+  }();
+  return *bridges;
+}
+
+// Frames of a server: whole, not masked, in the shortest form; the last may be cut by the end of the connection.
+void CheckFrames(std::string_view bytes, bool json) {
+  while (bytes.size() >= 2) {
+    const auto first = static_cast<uint8_t>(bytes[0]);
+    const auto second = static_cast<uint8_t>(bytes[1]);
+    FUZZ_CHECK((first & 0x70) == 0 && (first & 0x80) != 0 && second < 0x80);
+    const size_t length_bytes = second < 126 ? 0 : second == 126 ? 2 : 8;
+    if (bytes.size() < 2 + length_bytes) return;
+    uint64_t length = length_bytes == 0 ? second : 0;
+    for (size_t i = 0; i < length_bytes; ++i) length = length << 8 | static_cast<uint8_t>(bytes[2 + i]);
+    FUZZ_CHECK(length_bytes == 0 || length >= (length_bytes == 2 ? 126 : 65'536));
+    bytes.remove_prefix(2 + length_bytes);
+    if (bytes.size() < length) return;
+    const std::string_view payload = bytes.substr(0, length);
+    const int opcode = first & 0x0f;
+    FUZZ_CHECK(opcode == (json ? 1 : 2) || (opcode >= 8 && opcode <= 10 && length <= 125));
+    if (opcode == 1) FUZZ_CHECK(nlohmann::json::accept(payload));
+    v1::WebSocketServerMessage message;
+    if (opcode == 2) FUZZ_CHECK(message.ParseFromArray(payload.data(), static_cast<int>(payload.size())));
+    bytes.remove_prefix(length);
+  }
+}
+
+// The status of an answer, 0 for none, after a look at the rest of it.
+int CheckAnswer(std::string_view answer) {
+  constexpr std::string_view kVersion = "HTTP/1.1 ";
+  if (answer.empty()) return 0;
+  FUZZ_CHECK(answer.size() > kVersion.size() + 3 && answer.substr(0, kVersion.size()) == kVersion);
+  const int status = std::stoi(std::string(answer.substr(kVersion.size(), 3)));
+  const size_t end = answer.find("\r\n\r\n");
+  FUZZ_CHECK(end != std::string_view::npos);
+  const bool json = answer.substr(0, end).find("runnel.v1.proto") == std::string_view::npos;
+  if (status == 101) CheckFrames(answer.substr(end + 4), json);
+  return status;
+}
+
+}  // namespace
+}  // namespace runnel::websocket
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using runnel::websocket::Bridges;
+  using runnel::websocket::CheckAnswer;
+  const runnel::fuzz::SplitInput input = runnel::fuzz::ParseInput(data, size);
+  auto& bridge = *Bridges()[input.choice & 1];
+  const int status = CheckAnswer(bridge.Converse(input.pieces));
+  if (input.pieces.size() > 1) FUZZ_CHECK(CheckAnswer(bridge.Converse({input.bytes})) == status);
+  return 0;
+}
