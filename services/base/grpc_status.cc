@@ -2,6 +2,8 @@
 
 #include <grpcpp/support/status.h>
 
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -10,16 +12,25 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "services/base/strings.h"
+#include "services/base/utf8.h"
 
 namespace runnel::base {
 namespace {
 
 constexpr char kDomain[] = "runnel";
+// A call's message and details travel in its trailers, of which gRPC takes 8 KiB.
 constexpr size_t kMaxMessageBytes = 1024;
 // Absl names payloads by type URL; these are the details' own, so that each maps to one Any.
 constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
+
+// The place of a detail among its status's: ErrorInfo is always the first, for clients that read only that one.
+int RankOf(absl::string_view url) {
+  if (url == kErrorInfoUrl) return 0;
+  if (url == kBadRequestUrl) return 1;
+  return url == kRetryInfoUrl ? 2 : 3;
+}
 
 template <typename Message>
 bool ReadPayload(const absl::Status& status, const char* url, Message* out) {
@@ -42,7 +53,7 @@ absl::Status MakeError(absl::StatusCode code, std::string_view message, ErrorDet
     google::rpc::BadRequest bad_request;
     auto* violation = bad_request.add_field_violations();
     violation->set_field(detail.field);
-    violation->set_description(std::string(message));
+    violation->set_description(std::string(Shorten(message, kMaxMessageBytes)));
     status.SetPayload(kBadRequestUrl, absl::Cord(bad_request.SerializeAsString()));
   }
   if (detail.retry_after > absl::ZeroDuration()) {
@@ -84,12 +95,17 @@ ErrorDetail DetailOf(const absl::Status& status) {
 google::rpc::Status ToRpcStatus(const absl::Status& status) {
   google::rpc::Status wire;
   wire.set_code(static_cast<int>(status.code()));
-  wire.set_message(std::string(status.message().substr(0, kMaxMessageBytes)));
+  wire.set_message(std::string(Shorten({status.message().data(), status.message().size()}, kMaxMessageBytes)));
+  // Abseil visits payloads in no fixed order.
+  std::map<std::pair<int, std::string>, std::string> details;
   status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
-    auto* any = wire.add_details();
-    any->set_type_url(std::string(url));
-    any->set_value(std::string(payload));
+    details[{RankOf(url), std::string(url)}] = std::string(payload);
   });
+  for (auto& [key, value] : details) {
+    auto* any = wire.add_details();
+    any->set_type_url(key.second);
+    any->set_value(std::move(value));
+  }
   return wire;
 }
 

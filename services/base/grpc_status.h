@@ -36,7 +36,8 @@ absl::Status InvalidField(std::string_view field, std::string_view message);
 // The detail of an error made here or received; all empty if it has none.
 ErrorDetail DetailOf(const absl::Status& status);
 
-// Both ways keep code, message and detail; `message` of a wire status is cut to 1 KiB.
+// Both ways keep code, message and detail. A wire status has its message cut to 1 KiB and its details in a fixed order:
+// ErrorInfo, BadRequest, RetryInfo, then others by their type.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 absl::Status FromGrpcStatus(const grpc::Status& status);
 google::rpc::Status ToRpcStatus(const absl::Status& status);

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
+#include "absl/strings/cord.h"
 #include "google/rpc/status.pb.h"
 
 namespace runnel::base {
@@ -29,6 +31,28 @@ TEST(GrpcStatus, KeepsCodeMessageAndDetailBothWays) {
   }
 }
 
+TEST(GrpcStatus, PutsErrorInfoFirstWhateverTheOrderOfPayloads) {
+  ErrorDetail detail;
+  detail.reason = "QUEUE_FULL";
+  detail.field = "model";
+  detail.retry_after = absl::Seconds(1);
+  // Abseil's order changes with the number of payloads, and with each status.
+  for (int i = 0; i < 100; ++i) {
+    absl::Status error = MakeError(absl::StatusCode::kInvalidArgument, "no", detail);
+    if (i % 2 == 1) error.SetPayload("a.first/by.name", absl::Cord("x"));
+    std::vector<std::string> names;
+    const google::rpc::Status wire = ToRpcStatus(FromRpcStatus(ToRpcStatus(error)));
+    for (const auto& any : wire.details()) {
+      names.push_back(any.type_url().substr(any.type_url().rfind('.') + 1));
+    }
+    if (i % 2 == 1) {
+      ASSERT_THAT(names, ::testing::ElementsAre("ErrorInfo", "BadRequest", "RetryInfo", "name"));
+    } else {
+      ASSERT_THAT(names, ::testing::ElementsAre("ErrorInfo", "BadRequest", "RetryInfo"));
+    }
+  }
+}
+
 TEST(GrpcStatus, OkStaysOk) {
   EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok());
   EXPECT_TRUE(FromGrpcStatus(grpc::Status::OK).ok());
@@ -49,6 +73,17 @@ TEST(GrpcStatus, TakesAnErrorWithoutDetailsOrWithBrokenOnes) {
 
 TEST(GrpcStatus, CutsALongMessage) {
   EXPECT_EQ(ToGrpcStatus(absl::InternalError(std::string(5000, 'x'))).error_message().size(), 1024u);
+}
+
+TEST(GrpcStatus, CutsBetweenCharactersAndFitsIntoTheTrailers) {
+  std::string message = "x";
+  while (message.size() < 5000) message += "\u00e4";
+  const absl::Status error = InvalidField("stop", message);
+  EXPECT_EQ(ToRpcStatus(error).message().size(), 1023u);
+  const grpc::Status status = ToGrpcStatus(error);
+  // As it travels: the message percent-encoded, the details in base64.
+  EXPECT_LT(3 * status.error_message().size() + status.error_details().size() * 4 / 3, 8000u);
+  EXPECT_EQ(DetailOf(FromGrpcStatus(status)).field, "stop");
 }
 
 TEST(GrpcStatus, InvalidFieldNamesTheField) {
