@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -45,6 +46,12 @@ template <typename T>
 absl::Status CheckRange(const char* field, T value, T least, T most) {
   if (value >= least && value <= most) return absl::OkStatus();  // false for NaN too
   return InvalidField(field, absl::StrCat("want ", least, " to ", most));
+}
+
+// None if it is negative or not in the one form that duration.proto allows, such as {seconds: 1, nanos: -5}.
+std::optional<absl::Duration> DurationFromProto(const google::protobuf::Duration& proto) {
+  if (proto.seconds() < 0 || proto.nanos() < 0 || proto.nanos() > 999'999'999) return std::nullopt;
+  return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
 }
 
 absl::Status ReadMessages(const v1::GenerateRequest& proto, GenerationRequest* request) {
@@ -176,11 +183,11 @@ absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults&
   if (proto.keep_when_detached()) {
     request->detach_timeout = absl::InfiniteDuration();
   } else if (proto.has_detach_timeout()) {
-    const auto& timeout = proto.detach_timeout();
-    request->detach_timeout = absl::Seconds(timeout.seconds()) + absl::Nanoseconds(timeout.nanos());
-    if (request->detach_timeout < absl::ZeroDuration() || request->detach_timeout > absl::Hours(24)) {
-      return InvalidField("detach_timeout", "want 0 to 24 hours");
+    const std::optional<absl::Duration> timeout = DurationFromProto(proto.detach_timeout());
+    if (!timeout.has_value() || *timeout > absl::Hours(24)) {
+      return InvalidField("detach_timeout", "want 0 to 24 hours, with nanos from 0 to 999,999,999");
     }
+    request->detach_timeout = *timeout;
   }
   return absl::OkStatus();
 }

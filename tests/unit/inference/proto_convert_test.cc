@@ -97,6 +97,11 @@ TEST(ProtoConvert, NamesTheMostTokensThereMayBe) {
   EXPECT_EQ(Convert(proto).status().message(), "max_tokens: must be a whole number of at least 1");
 }
 
+void SetTimeout(v1::GenerateRequest* request, int64_t seconds, int32_t nanos) {
+  request->mutable_detach_timeout()->set_seconds(seconds);
+  request->mutable_detach_timeout()->set_nanos(nanos);
+}
+
 struct HostileRow {
   const char* field;
   std::function<void(v1::GenerateRequest*)> spoil;
@@ -132,6 +137,12 @@ TEST(ProtoConvert, RefusesWhatIsOutOfRangeAndNamesTheField) {
       {"stop", [](auto* r) { for (int i = 0; i < 5; ++i) r->add_stop("x"); }},
       {"detach_timeout", [](auto* r) { r->mutable_detach_timeout()->set_seconds(-1); }},
       {"detach_timeout", [](auto* r) { r->mutable_detach_timeout()->set_seconds(1'000'000'000); }},
+      // Not in the one form that duration.proto allows.
+      {"detach_timeout", [](auto* r) { SetTimeout(r, 1, -5); }},
+      {"detach_timeout", [](auto* r) { SetTimeout(r, 0, -1); }},
+      {"detach_timeout", [](auto* r) { SetTimeout(r, -1, 2'000'000'000); }},
+      {"detach_timeout", [](auto* r) { SetTimeout(r, 1, 1'000'000'000); }},
+      {"detach_timeout", [](auto* r) { SetTimeout(r, std::numeric_limits<int64_t>::max(), 999'999'999); }},
       {"request_id", [](auto* r) { r->set_request_id("with blank"); }},
       {"request_id", [](auto* r) { r->set_request_id("\xc3\xa9"); }},
       {"request_id", [](auto* r) { r->set_request_id(std::string(129, 'x')); }},
