@@ -36,10 +36,22 @@ class Answer {
  public:
   explicit Answer(uint64_t after) : last_seq_(after), whole_(after == 0) {}
 
+  // Replaces everything by the snapshot.
+  void Restart(uint64_t seq, const v1::Gap& gap) {
+    last_seq_ = seq;
+    whole_ = true;
+    texts_.clear();
+    for (const v1::ChoiceText& choice : gap.snapshot()) texts_[choice.index()] = choice.text();
+  }
+
   // False if events are missing before this one.
   bool Apply(const v1::GenerationEvent& event) {
     const uint64_t first = event.first_seq() == 0 ? event.seq() : event.first_seq();
-    if (event.seq() <= last_seq_ && !event.has_gap()) return true;
+    if (event.has_gap()) {
+      Restart(event.seq(), event.gap());
+      return true;
+    }
+    if (event.seq() <= last_seq_) return true;
     if (first > last_seq_ + 1) return false;
     last_seq_ = event.seq();
     if (event.has_delta()) {
@@ -66,7 +78,7 @@ class Answer {
 
  private:
   uint64_t last_seq_;
-  const bool whole_;  // read from the beginning, so that the texts can be checked
+  bool whole_;  // read from the beginning, so that the texts can be checked
   std::map<uint32_t, std::string> texts_;
 };
 
@@ -88,6 +100,9 @@ int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uin
       std::cout << event.ShortDebugString() << std::endl;
     } else if (event.has_delta()) {
       std::cout << event.delta().text() << std::flush;
+    } else if (event.has_gap()) {
+      std::cerr << "runnel-client: " << id << " does not reach the cursor: its text follows from the beginning\n";
+      for (const v1::ChoiceText& choice : event.gap().snapshot()) std::cout << choice.text() << std::flush;
     }
     if (event.has_failed()) {
       std::cerr << "\nrunnel-client: " << id << " failed: " << event.failed().code() << ": "

@@ -106,9 +106,16 @@ bool EventLog::ReadUnmerged(uint64_t after, size_t max_bytes, std::vector<Event>
   return next <= last;
 }
 
-Event EventLog::MakeGap(uint64_t requested_after) const {
+Event EventLog::MakeGap(uint64_t requested_after, size_t max_bytes) const {
   base::MutexLock lock(&mu_);
-  State state = SnapshotLocked();
+  State state = SnapshotLocked(max_bytes);
+  if (state.texts_omitted) {
+    // Nothing stands: each choice begins with an empty text, also for a reader that replaces those which are named.
+    for (ChoiceText& choice : state.choices) choice.finish_reason = FinishReason::kNone;
+    Event event;
+    event.payload = Gap{requested_after, 1, std::move(state.choices)};
+    return event;
+  }
   // A finished log has its terminal event still to come for this reader, so the snapshot stands just before it.
   const uint64_t snapshot_seq = state.ended ? state.last_seq - 1 : state.last_seq;
   Event event;
@@ -122,10 +129,11 @@ EventLog::State EventLog::GetState() const {
   return GetStateLocked();
 }
 
-EventLog::State EventLog::Snapshot() const {
+EventLog::State EventLog::Snapshot(size_t max_text_bytes) const {
   base::MutexLock lock(&mu_);
-  end_was_read_ |= !terminal_.empty();
-  return SnapshotLocked();
+  State state = SnapshotLocked(max_text_bytes);
+  end_was_read_ |= state.ended && !state.texts_omitted;
+  return state;
 }
 
 bool EventLog::end_was_read() const {
@@ -133,10 +141,13 @@ bool EventLog::end_was_read() const {
   return end_was_read_;
 }
 
-EventLog::State EventLog::SnapshotLocked() const {
+EventLog::State EventLog::SnapshotLocked(size_t max_text_bytes) const {
   State state = GetStateLocked();
+  size_t bytes = 0;
+  for (const Choice& choice : choices_) bytes += choice.text.size();
+  state.texts_omitted = bytes > max_text_bytes;
   for (uint32_t i = 0; i < choices_.size(); ++i) {
-    state.choices.push_back({i, choices_[i].text, choices_[i].finish_reason});
+    state.choices.push_back({i, state.texts_omitted ? "" : choices_[i].text, choices_[i].finish_reason});
   }
   state.terminal = terminal_;
   return state;

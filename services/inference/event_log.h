@@ -56,22 +56,25 @@ class EventLog {
   // The same with each delta alone; a delta counts for a few bytes more than its text.
   bool ReadUnmerged(uint64_t after, size_t max_bytes, std::vector<Event>* out) const EXCLUDES(mu_);
 
-  // What a reader with a cursor beyond the end gets instead of the events it named.
-  Event MakeGap(uint64_t requested_after) const EXCLUDES(mu_);
+  // What a reader with a cursor beyond the end gets instead of the events it named. Texts of more than `max_bytes`
+  // together are left out: then the gap has seq 0, and the reader is to read the log from its beginning.
+  Event MakeGap(uint64_t requested_after, size_t max_bytes) const EXCLUDES(mu_);
 
   struct State {
     uint64_t last_seq = 0;
     bool ended = false;  // the terminal event is there
     bool failed = false;  // and is `failed`
     Usage usage;
-    std::vector<ChoiceText> choices;  // only from Snapshot()
-    std::vector<Event> terminal;      // one or none; only from Snapshot()
+    // Only from Snapshot().
+    std::vector<ChoiceText> choices;
+    bool texts_omitted = false;   // the choices have no texts, though there are some
+    std::vector<Event> terminal;  // one or none
   };
   State GetState() const EXCLUDES(mu_);
-  // With all texts.
-  State Snapshot() const EXCLUDES(mu_);
+  // With all texts, if they have at most `max_text_bytes` together.
+  State Snapshot(size_t max_text_bytes = SIZE_MAX) const EXCLUDES(mu_);
 
-  // Somebody has taken the terminal event, by reading or in a snapshot.
+  // Somebody has taken the terminal event, by reading or in a snapshot with texts.
   bool end_was_read() const EXCLUDES(mu_);
 
   // After AddReader returns, `reader` is marked for every append; after RemoveReader returns, never again. The reader
@@ -96,7 +99,7 @@ class EventLog {
   };
 
   State GetStateLocked() const REQUIRES(mu_);
-  State SnapshotLocked() const REQUIRES(mu_);
+  State SnapshotLocked(size_t max_text_bytes) const REQUIRES(mu_);
   uint64_t LastSeqLocked() const REQUIRES(mu_);
   Event EventAtLocked(uint64_t seq) const REQUIRES(mu_);
   // The merged delta that begins at `seq`, of at most about `max_bytes`; of one entry if they are 0.

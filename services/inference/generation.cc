@@ -3,10 +3,16 @@
 #include <algorithm>
 #include <utility>
 
+#include "services/base/message_limits.h"
+#include "services/base/utf8.h"
+
 namespace runnel::inference {
 namespace {
 
 int64_t Micros(absl::Duration monotonic) { return absl::ToInt64Microseconds(monotonic); }
+
+// It may quote what a server said.
+constexpr size_t kMaxFailedMessageBytes = 4096;
 
 const char* CauseName(CancelCause cause) {
   switch (cause) {
@@ -145,6 +151,15 @@ void Generation::Begin() {
 }
 
 void Generation::Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) {
+  while (text.size() > base::kMaxEventBytes) {
+    const std::string_view piece = base::Shorten(text, base::kMaxEventBytes);
+    AppendDelta(choice, piece, 0, wake);
+    text.remove_prefix(piece.size());
+  }
+  AppendDelta(choice, text, std::move(tokens), wake);
+}
+
+void Generation::AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) {
   const absl::Duration now = options_.clock->Monotonic();
   const uint32_t count = tokens.count;
   if (!log_.AppendDelta(choice, text, std::move(tokens), Micros(now), wake)) return;
@@ -165,6 +180,7 @@ void Generation::EndAll(FinishReason reason, WakeSet* wake) {
 }
 
 void Generation::Fail(Failed failed, WakeSet* wake) {
+  failed.message = std::string(base::Shorten(failed.message, kMaxFailedMessageBytes));
   if (log_.AppendFailed(std::move(failed), Micros(options_.clock->Monotonic()), wake)) {
     RecordEnd();
   }

@@ -137,6 +137,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   bool cancelled() const override { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
+  void AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) EXCLUDES(mu_);
   void AddHold() EXCLUDES(mu_);
   void RemoveHold() EXCLUDES(mu_);
   void RecordEnd() EXCLUDES(mu_);

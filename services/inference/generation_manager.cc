@@ -22,6 +22,7 @@ constexpr std::string_view kExpired = "GENERATION_EXPIRED";
 GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Options options)
     : engine_(engine),
       options_(options),
+      models_(engine->Models()),
       max_running_(options.max_running > 0 ? options.max_running : engine->MaxRunning()),
       id_prefix_(NewIdPrefix()),
       generation_metrics_(metrics),

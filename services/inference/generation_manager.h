@@ -86,7 +86,7 @@ class GenerationManager final : public GenerationObserver {
   // with DRAINING before anything is waited for; then it waits for the calls of Engine::Prepare that are under way.
   void Stop() EXCLUDES(mu_);
 
-  std::vector<ModelInfo> Models() const { return engine_->Models(); }
+  const std::vector<ModelInfo>& Models() const { return models_; }
   absl::Duration retention() const { return options_.retention; }
   // What the ids of its generations begin with, after `gen_`.
   const std::string& id_prefix() const { return id_prefix_; }
@@ -159,6 +159,7 @@ class GenerationManager final : public GenerationObserver {
 
   Engine* const engine_;
   const Options options_;
+  const std::vector<ModelInfo> models_;
   const uint32_t max_running_;
   const std::string id_prefix_;
   GenerationMetrics generation_metrics_;

@@ -22,7 +22,9 @@ size_t BodyBytes(const GenerationRequest& request) {
   size_t bytes = sizeof(GenerationRequest) + request.prompt.size() + request.output_format.json_schema.size() +
                  request.annotation.size() + request.messages.size() * sizeof(ChatMessage);
   for (const ChatMessage& message : request.messages) bytes += message.content.size();
-  for (const auto& [key, value] : request.metadata) bytes += key.size() + value.size();
+  for (const auto* pairs : {&request.metadata, &request.extra_fields}) {
+    for (const auto& [key, value] : *pairs) bytes += key.size() + value.size();
+  }
   return bytes;
 }
 

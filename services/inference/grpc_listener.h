@@ -2,12 +2,14 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "services/base/message_limits.h"
 
 namespace runnel::base {
 class Metrics;
@@ -19,6 +21,7 @@ namespace runnel::inference {
 struct GrpcLimits {
   uint32_t max_connections = 1024;
   uint32_t max_streams = 1000;  // of one connection
+  size_t max_request_bytes = base::kGrpcDefaultMessageBytes;  // of one message
   // For a client to send the first bytes of HTTP/2; a connection that has not is closed.
   absl::Duration handshake_timeout = absl::Seconds(10);
   // A connection without a stream is closed (GOAWAY, then the end); gRPC clients connect again when they have a call.

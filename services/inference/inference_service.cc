@@ -1,8 +1,10 @@
 #include "services/inference/inference_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "services/base/grpc_status.h"
+#include "services/base/message_limits.h"
 #include "services/inference/stream_reactor.h"
 
 namespace runnel::inference {
@@ -19,7 +21,7 @@ InferenceService::InferenceService(GenerationManager* manager, LiveStreams* live
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(grpc::CallbackServerContext*,
                                                                            const v1::GenerateRequest* request) {
-  const auto stream = StreamReactor<v1::GenerateResponse>::Open(live_);
+  const auto stream = StreamReactor<v1::GenerateResponse>::Open(live_, options_.max_attachment_bytes);
   auto checked = RequestFromProto(*request, options_.defaults, manager_->Models());
   if (!checked.ok()) {
     stream->Refuse(checked.status());
@@ -33,7 +35,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(grpc:
 
 grpc::ServerWriteReactor<v1::ResumeGenerationResponse>* InferenceService::ResumeGeneration(
     grpc::CallbackServerContext*, const v1::ResumeGenerationRequest* request) {
-  const auto stream = StreamReactor<v1::ResumeGenerationResponse>::Open(live_);
+  const auto stream = StreamReactor<v1::ResumeGenerationResponse>::Open(live_, options_.max_attachment_bytes);
   const bool may_gap = request->gap_policy() != v1::GAP_POLICY_FAIL;
   manager_->Find(request->generation_id(), request->principal(),
                  [stream, may_gap, after = request->after_seq()](auto generation) {
@@ -53,12 +55,16 @@ grpc::ServerUnaryReactor* InferenceService::GetGeneration(grpc::CallbackServerCo
                                                           const v1::GetGenerationRequest* request,
                                                           v1::GetGenerationResponse* response) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const bool may_omit = request->has_max_text_bytes();
+  const size_t max_bytes = may_omit ? std::min<uint64_t>(request->max_text_bytes(), base::kMaxUnaryTextBytes)
+                                    : base::kMaxUnaryTextBytes;
   manager_->Find(request->generation_id(), request->principal(),
-                 [manager = manager_, reactor, response](auto generation) {
+                 [manager = manager_, reactor, response, may_omit, max_bytes](auto generation) {
                    if (!generation.ok()) return FinishWith(reactor, generation.status());
                    const Generation::Hold hold(*generation);  // its end renews the detach timeout
-                   GenerationToProto(**generation, manager->ExpiresAt(**generation), response->mutable_generation());
-                   FinishWith(reactor, absl::OkStatus());
+                   v1::Generation* const proto = response->mutable_generation();
+                   GenerationToProto(**generation, manager->ExpiresAt(**generation), max_bytes, proto);
+                   FinishWith(reactor, proto->text_omitted() && !may_omit ? TextTooLarge() : absl::OkStatus());
                  });
   return reactor;
 }

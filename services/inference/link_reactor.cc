@@ -146,16 +146,18 @@ void LinkReactor::Attach(uint32_t number, uint64_t ticket, GenerationManager::St
   auto attachment = std::make_shared<Attachment>(this, number, generation, reading);
   base::MutexLock lock(&mu_);
   if (!TakeTicketLocked(number, ticket)) return;
-  replies_.push_back(std::move(reply));
   if (state.ended && reading.after == state.last_seq) {
     v1::LinkReply nothing_left;
     nothing_left.set_attachment(number);
     nothing_left.mutable_detached();
-    replies_.push_back(std::move(nothing_left));
+    replies_.push_back({std::move(reply), nullptr});
+    replies_.push_back({std::move(nothing_left), nullptr});
     numbers_[number].told_detached = true;
   } else {
     slots_[number] = attachment;
-    if (!std::exchange(attachment->has_news, true)) news_.push_back(std::move(attachment));
+    // Not among the news before its reply is sent, whatever is appended meanwhile.
+    attachment->has_news = true;
+    replies_.push_back({std::move(reply), std::move(attachment)});
   }
   lock.Release();
   MaybeWrite();
@@ -174,7 +176,7 @@ void LinkReactor::HandleDetach(uint32_t number) {
     // A second answer would reach whoever has the number by then.
     if (numbers_[number].told_detached) return;
   }
-  replies_.push_back(std::move(reply));
+  replies_.push_back({std::move(reply), nullptr});
   lock.Release();
   MaybeWrite();
 }
@@ -220,7 +222,7 @@ bool LinkReactor::TakeTicketLocked(uint32_t number, uint64_t ticket) {
 void LinkReactor::Reply(v1::LinkReply reply) {
   {
     base::MutexLock lock(&mu_);
-    replies_.push_back(std::move(reply));
+    replies_.push_back({std::move(reply), nullptr});
   }
   MaybeWrite();
 }
@@ -232,7 +234,7 @@ void LinkReactor::Reject(uint32_t number, uint64_t ticket, const absl::Status& s
   {
     base::MutexLock lock(&mu_);
     if (!TakeTicketLocked(number, ticket)) return;
-    replies_.push_back(std::move(reply));
+    replies_.push_back({std::move(reply), nullptr});
   }
   MaybeWrite();
 }
@@ -248,8 +250,8 @@ std::shared_ptr<Flushable> LinkReactor::MarkNews(Attachment* attachment) {
 
 void LinkReactor::MaybeWrite() {
   std::vector<std::shared_ptr<Attachment>> round;
-  while (TakeRound(&round)) {
-    FillBatch(std::move(round));
+  for (size_t bytes = 0; TakeRound(&round, &bytes); bytes = 0) {
+    FillBatch(std::move(round), bytes);
     if (response_->has_hello() || response_->going_away() || response_->replies_size() > 0 ||
         response_->events_size() > 0) {
       HandOver();
@@ -266,7 +268,7 @@ void LinkReactor::MaybeWrite() {
 
 void LinkReactor::HandOver() { base::MutexLock lock(&mu_); }
 
-bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round) {
+bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round, size_t* bytes) {
   std::vector<std::shared_ptr<Attachment>> detached;  // destroyed after the lock
   base::MutexLock lock(&mu_);
   if (write_in_flight_ || ending_) return false;
@@ -278,10 +280,10 @@ bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round) {
     response_->mutable_hello()->set_id_prefix(manager_->id_prefix());
     response_->mutable_hello()->set_max_attachments(options_->max_attachments);
     response_->mutable_hello()->mutable_retention()->set_seconds(absl::ToInt64Seconds(manager_->retention()));
+    response_->mutable_hello()->set_max_request_bytes(options_->max_request_bytes);
   }
   response_->set_going_away(std::exchange(going_away_due_, false));
-  for (v1::LinkReply& reply : replies_) *response_->add_replies() = std::move(reply);
-  replies_.clear();
+  if (!replies_.empty()) *bytes += TakeRepliesLocked();
   for (auto& attachment : news_) {
     // From here on an append marks it again, so what the reading that follows does not see is news.
     attachment->has_news = false;
@@ -293,8 +295,21 @@ bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round) {
   return true;
 }
 
-void LinkReactor::FillBatch(std::vector<std::shared_ptr<Attachment>> round) {
+size_t LinkReactor::TakeRepliesLocked() {
   size_t bytes = 0;
+  // An `attached` may carry 16 KiB of annotation, and a bridge that comes back attaches thousands at once. The other
+  // half is for events.
+  while (!replies_.empty() && bytes < options_->max_batch_bytes / 2) {
+    PendingReply& next = replies_.front();
+    bytes += next.reply.ByteSizeLong();
+    *response_->add_replies() = std::move(next.reply);
+    if (next.attachment != nullptr) news_.push_back(std::move(next.attachment));
+    replies_.pop_front();
+  }
+  return bytes;
+}
+
+void LinkReactor::FillBatch(std::vector<std::shared_ptr<Attachment>> round, size_t bytes) {
   size_t next = 0;
   for (; next < round.size() && bytes < options_->max_batch_bytes; ++next) {
     bytes += FillFrom(round[next], options_->max_attachment_bytes);
@@ -311,17 +326,18 @@ void LinkReactor::FillBatch(std::vector<std::shared_ptr<Attachment>> round) {
 
 size_t LinkReactor::FillFrom(const std::shared_ptr<Attachment>& attachment, size_t max_bytes) {
   const EventLog& log = attachment->generation().log();
+  size_t bytes = 0;
   scratch_.clear();
   bool more = attachment->unmerged() ? log.ReadUnmerged(attachment->cursor, max_bytes, &scratch_)
                                      : log.Read(attachment->cursor, max_bytes, &scratch_);
   if (scratch_.empty() && attachment->cursor > log.GetState().last_seq) {
-    scratch_.push_back(log.MakeGap(attachment->cursor));
+    scratch_.push_back(log.MakeGap(attachment->cursor, options_->max_attachment_bytes));
     more = true;
+    for (const ChoiceText& choice : std::get<Gap>(scratch_.back().payload).snapshot) bytes += choice.text.size();
   }
   if (scratch_.empty()) return 0;
   attachment->cursor = scratch_.back().seq;
   const bool ended = scratch_.back().terminal();
-  size_t bytes = 0;
   for (Event& event : scratch_) {
     if (const auto* delta = std::get_if<Delta>(&event.payload)) bytes += ContentBytes(*delta);
     bytes += kEventOverheadBytes;
@@ -379,7 +395,9 @@ void LinkReactor::FinishIfIdleLocked() {
 void LinkReactor::DropAttachments() {
   std::vector<std::shared_ptr<Attachment>> slots;
   std::vector<std::shared_ptr<Attachment>> news;
+  std::deque<PendingReply> replies;
   base::MutexLock lock(&mu_);
+  replies.swap(replies_);
   for (auto& slot : slots_) slots.push_back(std::move(slot));
   news.swap(news_);
   lock.Release();

@@ -3,12 +3,14 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "runnel/v1/inference.pb.h"
 #include "services/base/arena_message.h"
+#include "services/base/message_limits.h"
 #include "services/base/mutex.h"
 #include "services/inference/generation_manager.h"
 #include "services/inference/live_streams.h"
@@ -21,10 +23,12 @@ struct LinkOptions {
   std::string replica;
   uint32_t max_attachments = 20'000;
   size_t max_batch_bytes = 256 << 10;
-  // Of one attachment in one batch, so that a replay of a long log does not hold up the others.
+  // Of one attachment in one batch, so that a replay of a long log does not hold up the others; and of a gap's snapshot.
   size_t max_attachment_bytes = 16 << 10;
   // Commands not answered, or answered and not yet written; beyond, no more commands are read.
   size_t max_pending_replies = 4096;
+  // The largest message that the service takes. Bridges are told.
+  size_t max_request_bytes = base::kGrpcDefaultMessageBytes;
   RequestDefaults defaults;
 };
 
@@ -80,12 +84,16 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
 
   std::shared_ptr<Flushable> MarkNews(Attachment* attachment) EXCLUDES(mu_);
   void MaybeWrite() EXCLUDES(mu_);
-  // Takes what the next batch is made of; false if there is nothing to write, or a write is in flight.
-  bool TakeRound(std::vector<std::shared_ptr<Attachment>>* round) EXCLUDES(mu_);
+  // Takes what the next batch is made of, and adds to `bytes` what is in it already. False if there is nothing to
+  // write, or a write is in flight.
+  bool TakeRound(std::vector<std::shared_ptr<Attachment>>* round, size_t* bytes) EXCLUDES(mu_);
+  // Moves replies into the batch, and the attachments that they open to the news. Returns the bytes they take.
+  size_t TakeRepliesLocked() REQUIRES(mu_);
   // What was filled is the next writer's, which may be another thread, from here on. gRPC orders the two anyway, but by
   // locks that ThreadSanitizer does not see.
   void HandOver() EXCLUDES(mu_);
-  void FillBatch(std::vector<std::shared_ptr<Attachment>> round) EXCLUDES(mu_);
+  // `bytes`: of the replies in it.
+  void FillBatch(std::vector<std::shared_ptr<Attachment>> round, size_t bytes) EXCLUDES(mu_);
   // Moves the news of one attachment into the batch; returns the bytes it took.
   size_t FillFrom(const std::shared_ptr<Attachment>& attachment, size_t max_bytes) EXCLUDES(mu_);
   void EndAttachment(const std::shared_ptr<Attachment>& attachment) EXCLUDES(mu_);
@@ -113,7 +121,12 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   uint64_t last_ticket_ GUARDED_BY(mu_) = 0;
   size_t opening_ GUARDED_BY(mu_) = 0;  // numbers with a ticket
   std::vector<std::shared_ptr<Attachment>> news_ GUARDED_BY(mu_);  // in the order in which they are served
-  std::vector<v1::LinkReply> replies_ GUARDED_BY(mu_);
+  struct PendingReply {
+    v1::LinkReply reply;
+    // Of an `attached`: its events begin with the batch that has the reply. Destroyed without the lock.
+    std::shared_ptr<Attachment> attachment;
+  };
+  std::deque<PendingReply> replies_ GUARDED_BY(mu_);
   bool hello_due_ GUARDED_BY(mu_) = true;
   bool going_away_due_ GUARDED_BY(mu_) = false;
   bool write_in_flight_ GUARDED_BY(mu_) = false;

@@ -9,6 +9,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/message_limits.h"
 #include "services/base/status_macros.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:50051",
@@ -80,6 +81,8 @@ ABSL_FLAG(uint64_t, retention_bytes, uint64_t{256} << 20,
           "memory for logs that have ended, in bytes; the oldest are purged first");
 ABSL_FLAG(uint64_t, max_tombstones, 100'000,
           "ids remembered after their logs were purged, so that readers are told so; beyond, the oldest are unknown");
+ABSL_FLAG(uint64_t, max_request_bytes, runnel::base::kGrpcDefaultMessageBytes,
+          "largest request, in bytes of its gRPC message; bridges answer 413 to larger ones");
 ABSL_FLAG(uint32_t, max_attachments, 20'000, "attachments on one Link");
 ABSL_FLAG(uint64_t, max_batch_bytes, 256 << 10, "text of one batch of a Link, in bytes");
 ABSL_FLAG(uint64_t, max_attachment_bytes, 16 << 10,
@@ -217,9 +220,14 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.link.max_attachments = absl::GetFlag(FLAGS_max_attachments);
   RETURN_IF_ERROR(CheckFlag("max_attachments", options.link.max_attachments, 1u, 1u << 20));
   options.link.max_batch_bytes = absl::GetFlag(FLAGS_max_batch_bytes);
-  RETURN_IF_ERROR(CheckFlag("max_batch_bytes", options.link.max_batch_bytes, size_t{1} << 10, size_t{2} << 20));
+  RETURN_IF_ERROR(CheckFlag("max_batch_bytes", options.link.max_batch_bytes, size_t{1} << 10, base::kMaxBatchBytes));
   options.link.max_attachment_bytes = absl::GetFlag(FLAGS_max_attachment_bytes);
-  RETURN_IF_ERROR(CheckFlag("max_attachment_bytes", options.link.max_attachment_bytes, size_t{256}, size_t{1} << 20));
+  RETURN_IF_ERROR(CheckFlag("max_attachment_bytes", options.link.max_attachment_bytes, size_t{256},
+                            base::kMaxAttachmentBytes));
+  options.link.max_request_bytes = absl::GetFlag(FLAGS_max_request_bytes);
+  RETURN_IF_ERROR(CheckFlag("max_request_bytes", options.link.max_request_bytes, base::kMinRequestBytes,
+                            base::kMaxRequestBytes));
+  options.grpc.limits.max_request_bytes = options.link.max_request_bytes;
   options.link.defaults.max_tokens = absl::GetFlag(FLAGS_default_max_tokens);
   RETURN_IF_ERROR(CheckFlag("default_max_tokens", options.link.defaults.max_tokens, 1u, 1'000'000u));
   options.link.defaults.detach_timeout = absl::GetFlag(FLAGS_default_detach_timeout);

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
+#include "services/base/message_limits.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::inference {
@@ -392,13 +393,15 @@ void ProgressToProto(const Progress& progress, v1::Progress* proto) {
   if (progress.prefill_share.has_value()) proto->set_prefill_share(*progress.prefill_share);
 }
 
-void GenerationToProto(const Generation& generation, absl::Time expires_at, v1::Generation* proto) {
-  EventLog::State state = generation.log().Snapshot();
+void GenerationToProto(const Generation& generation, absl::Time expires_at, size_t max_text_bytes,
+                       v1::Generation* proto) {
+  EventLog::State state = generation.log().Snapshot(max_text_bytes);
   proto->set_id(generation.id());
   proto->set_model(generation.model());
   proto->set_status(StatusToProto(generation));
   proto->set_last_seq(state.last_seq);
   for (ChoiceText& choice : state.choices) ChoiceTextToProto(std::move(choice), proto->add_choices());
+  proto->set_text_omitted(state.texts_omitted);
   UsageToProto(state.usage, proto->mutable_usage());
   proto->mutable_usage()->set_prompt_tokens(state.usage.prompt_tokens);
   proto->mutable_usage()->set_completion_tokens(state.usage.completion_tokens);
@@ -421,6 +424,16 @@ absl::Status AfterBeyondEnd(uint64_t last_seq) {
   detail.reason = "AFTER_BEYOND_END";
   detail.metadata["last_seq"] = absl::StrCat(last_seq);
   return base::MakeError(absl::StatusCode::kOutOfRange, absl::StrCat("the log ends at ", last_seq), std::move(detail));
+}
+
+absl::Status TextTooLarge() {
+  base::ErrorDetail detail;
+  detail.reason = "TEXT_TOO_LARGE";
+  detail.metadata["max_bytes"] = absl::StrCat(base::kMaxUnaryTextBytes);
+  return base::MakeError(absl::StatusCode::kFailedPrecondition,
+                         absl::StrCat("the text has more than ", base::kMaxUnaryTextBytes,
+                                      " bytes: read it with ResumeGeneration, or set max_text_bytes"),
+                         std::move(detail));
 }
 
 void ModelToProto(const ModelInfo& model, v1::Model* proto) {

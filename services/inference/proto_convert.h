@@ -31,12 +31,16 @@ uint64_t RequestFingerprint(const v1::GenerateRequest& proto);
 // Leaves generation_id alone.
 void EventToProto(Event event, v1::GenerationEvent* proto);
 
-void GenerationToProto(const Generation& generation, absl::Time expires_at, v1::Generation* proto);
+// Sets text_omitted instead of texts that have more than `max_text_bytes` together.
+void GenerationToProto(const Generation& generation, absl::Time expires_at, size_t max_text_bytes,
+                       v1::Generation* proto);
 v1::GenerationStatus StatusToProto(const Generation& generation);
 
 void ProgressToProto(const Progress& progress, v1::Progress* proto);
 // OutOfRange AFTER_BEYOND_END, for GAP_POLICY_FAIL.
 absl::Status AfterBeyondEnd(uint64_t last_seq);
+// FailedPrecondition TEXT_TOO_LARGE, for a GetGeneration whose response would be too large.
+absl::Status TextTooLarge();
 void ModelToProto(const ModelInfo& model, v1::Model* proto);
 
 }  // namespace runnel::inference

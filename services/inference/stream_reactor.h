@@ -28,9 +28,9 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
                             public LiveStream,
                             public std::enable_shared_from_this<StreamReactor<Response>> {
  public:
-  // `live` must outlive the reactor.
-  static std::shared_ptr<StreamReactor> Open(LiveStreams* live) {
-    std::shared_ptr<StreamReactor> reactor(new StreamReactor(live));
+  // `live` must outlive the reactor. A gap has a snapshot of at most `max_snapshot_bytes`.
+  static std::shared_ptr<StreamReactor> Open(LiveStreams* live, size_t max_snapshot_bytes) {
+    std::shared_ptr<StreamReactor> reactor(new StreamReactor(live, max_snapshot_bytes));
     live->Add(reactor);
     return reactor;
   }
@@ -108,7 +108,8 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
 
   static constexpr size_t kReadBytes = 64 << 10;
 
-  explicit StreamReactor(LiveStreams* live) : live_(live) {}
+  StreamReactor(LiveStreams* live, size_t max_snapshot_bytes)
+      : live_(live), max_snapshot_bytes_(max_snapshot_bytes) {}
 
   std::shared_ptr<Flushable> MarkNews(const Attachment* attachment) EXCLUDES(mu_) {
     base::MutexLock lock(&mu_);
@@ -154,7 +155,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
       const bool more = log.Read(cursor_, kReadBytes, &events_);
       if (events_.empty()) {
         const EventLog::State state = log.GetState();
-        if (cursor_ > state.last_seq) events_.push_back(log.MakeGap(cursor_));
+        if (cursor_ > state.last_seq) events_.push_back(log.MakeGap(cursor_, max_snapshot_bytes_));
         // Resumed at the very end.
         at_end_ = state.ended && cursor_ == state.last_seq;
         if (events_.empty()) return false;
@@ -189,6 +190,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   }
 
   LiveStreams* const live_;
+  const size_t max_snapshot_bytes_;
 
   // Of who holds the write.
   Response response_;

@@ -169,13 +169,30 @@ TEST_F(EventLogTest, TakesNothingAfterTheTerminalEvent) {
 
 TEST_F(EventLogTest, GapCarriesTheTextAndTheNextSeq) {
   Add("abc");
-  const Event running = log_.MakeGap(99);
+  const Event running = log_.MakeGap(99, 3);
   EXPECT_EQ(running.seq, 2u);
   EXPECT_EQ(std::get<Gap>(running.payload).first_available, 3u);
   EXPECT_EQ(std::get<Gap>(running.payload).snapshot[0].text, "abc");
   End();
   // The terminal event is still to come.
-  EXPECT_EQ(std::get<Gap>(log_.MakeGap(99).payload).first_available, 3u);
+  EXPECT_EQ(std::get<Gap>(log_.MakeGap(99, 3).payload).first_available, 3u);
+}
+
+TEST_F(EventLogTest, GapOfATextAboveTheLimitGoesBackToTheBeginning) {
+  Add("abc");
+  End();
+  const Event gap = log_.MakeGap(99, 2);
+  EXPECT_EQ(gap.seq, 0u);
+  EXPECT_EQ(std::get<Gap>(gap.payload).first_available, 1u);
+  ASSERT_EQ(std::get<Gap>(gap.payload).snapshot.size(), 1u);
+  EXPECT_EQ(std::get<Gap>(gap.payload).snapshot[0].text, "");
+  EXPECT_EQ(std::get<Gap>(gap.payload).snapshot[0].finish_reason, FinishReason::kNone);
+  // Nobody has read the end by that.
+  EXPECT_FALSE(log_.end_was_read());
+  EXPECT_TRUE(log_.Snapshot(2).texts_omitted);
+  EXPECT_FALSE(log_.end_was_read());
+  EXPECT_EQ(log_.Snapshot(3).choices[0].text, "abc");
+  EXPECT_TRUE(log_.end_was_read());
 }
 
 TEST_F(TwoChoicesTest, MergesOnlyNeighboursOfOneChoice) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "services/base/grpc_status.h"
+#include "services/base/message_limits.h"
 #include "services/inference/generation_id.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/generation_calls.h"
@@ -289,6 +290,32 @@ TEST_F(GenerationManagerTest, TellsThePlaceInTheQueue) {
   EXPECT_EQ(running->progress().stage, Progress::Stage::kDecoding);
   EndOldest();
   EXPECT_TRUE(WaitUntil([&] { return waiting->progress().stage == Progress::Stage::kPrefill; }));
+}
+
+TEST_F(GenerationManagerTest, SplitsATextThatIsTooLargeForAnEventAndShortensAFailure) {
+  const auto generation = Start();
+  std::string text = "x";
+  while (text.size() < 3 * base::kMaxEventBytes) text += "\u20ac";
+  WakeSet wake;
+  generation->Append(0, text, 7, &wake);
+  generation->Fail({"engine_failed", text, false}, &wake);
+  std::vector<Event> events;
+  while (generation->log().Read(events.empty() ? 1 : events.back().seq, 1, &events)) {
+  }
+  ASSERT_GT(events.size(), 3u);
+  std::string read;
+  uint32_t tokens = 0;
+  for (const Event& event : events) {
+    const auto* delta = std::get_if<Delta>(&event.payload);
+    if (delta == nullptr) continue;
+    EXPECT_LE(delta->text.size(), base::kMaxEventBytes);
+    EXPECT_TRUE(delta->text[0] == 'x' || delta->text.compare(0, 3, "\u20ac") == 0);
+    read += delta->text;
+    tokens += delta->tokens;
+  }
+  EXPECT_EQ(read, text);
+  EXPECT_EQ(tokens, 7u);
+  EXPECT_EQ(std::get<Failed>(events.back().payload).message.size(), 4096u);
 }
 
 TEST_F(GenerationManagerTest, DrainRefusesNewOnesAndWaitsForTheOld) {

@@ -115,6 +115,20 @@ test('Transcript: a gap replaces the text, and the digest is whole again', () =>
   assert.equal(reader.text(), generation.choices[0]);
 });
 
+test('Transcript: a gap with seq 0 voids the text, and the log that follows makes it whole', () => {
+  const { events, choices } = new FakeGeneration().words(6).done();
+  const reader = read(events.slice(0, 3));
+  const gap = { type: 'gap', seq: 0, requested_after: 99, first_available: 1,
+    snapshot: { seq: 0, choices: [{ index: 0, text: '' }] } };
+  assert.equal(reader.apply(gap), 'applied');
+  assert.equal(reader.last, 0);
+  assert.equal(reader.text(), '');
+  for (const event of events) assert.equal(reader.apply(event), 'applied');
+  assert.equal(reader.whole, true);
+  assert.equal(reader.disagreement(events.at(-1)), undefined);
+  assert.equal(reader.text(), choices[0]);
+});
+
 test('Transcript: a gap without a snapshot goes back to the beginning', () => {
   const reader = read(new FakeGeneration().words(4).events);
   assert.equal(reader.apply({ type: 'gap', seq: 2, snapshot: null }), 'missing');
