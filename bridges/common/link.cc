@@ -13,6 +13,7 @@
 #include "bridges/common/link_call.h"
 #include "bridges/common/link_set.h"
 #include "services/base/grpc_status.h"
+#include "services/base/message_limits.h"
 #include "services/base/strings.h"
 
 namespace runnel::bridge {
@@ -21,6 +22,17 @@ namespace {
 // Readers that are flushed together, while they and their bytes are in the processor's cache. Not each alone: sends
 // that follow one another at once wake a receiver on the same machine once rather than for each.
 constexpr size_t kFlushGroup = 64;
+// The most that a LinkRequest has beside its LinkGenerate.
+constexpr size_t kCommandOverheadBytes = 32;
+
+absl::Status RequestTooLarge(size_t max_bytes) {
+  base::ErrorDetail detail;
+  detail.reason = "REQUEST_TOO_LARGE";
+  return base::MakeError(absl::StatusCode::kInvalidArgument,
+                         absl::StrCat("the request is too large: the inference service takes up to ", max_bytes,
+                                      " bytes"),
+                         std::move(detail));
+}
 
 }  // namespace
 
@@ -84,6 +96,13 @@ void Link::ScheduleConnect() {
 // ------------------------------------------------------------------------------------------------ from subscriptions
 
 bool Link::Open(Subscription* subscription) {
+  if (subscription->start_ != nullptr &&
+      subscription->start_->command.ByteSizeLong() + kCommandOverheadBytes > max_request_bytes_) {
+    // Sent, it would end the Link with all of its streams.
+    set_->End(subscription, RequestTooLarge(max_request_bytes_));
+    set_->ReconsiderSoon();
+    return true;
+  }
   if (!TakeNumber(subscription)) return false;
   subscription->state_ = Subscription::State::kOpening;
   subscription->link_ = this;
@@ -163,6 +182,7 @@ void Link::HandleHello(const v1::LinkHello& hello) {
   going_away_ = false;
   id_prefix_ = hello.id_prefix().empty() ? "" : absl::StrCat("gen_", hello.id_prefix());
   max_attachments_ = hello.max_attachments();
+  max_request_bytes_ = hello.max_request_bytes() > 0 ? hello.max_request_bytes() : base::kGrpcDefaultMessageBytes;
   retention_ = absl::Seconds(hello.retention().seconds());
   backoff_ = options_.reconnect_backoff;
   metrics_->links_connected.Increment();

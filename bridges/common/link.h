@@ -78,7 +78,8 @@ class Link {
     bool detaching = false;
   };
 
-  // Sends the command of a subscription, which becomes kOpening. False if no number is free.
+  // Sends the command of a subscription, which becomes kOpening; or ends the subscription, if the command is larger
+  // than the service takes. False if no number is free.
   bool Open(Subscription* subscription);
   // Gives up the number of a subscription that is kOpening or kAttached.
   void Detach(Subscription* subscription);
@@ -113,6 +114,7 @@ class Link {
   std::vector<uint32_t> free_;
   size_t taken_ = 0;
   uint32_t max_attachments_ = 0;
+  size_t max_request_bytes_ = 0;
   std::string id_prefix_;  // with `gen_`; empty: the service does not say
   std::vector<std::unique_ptr<base::ArenaMessage<v1::LinkResponse>>> batches_;  // being handled
   bool flush_in_groups_ = false;                                                // of readers, before the batch is over

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "services/base/admin_server.h"
+#include "services/base/message_limits.h"
 #include "services/base/status_macros.h"
 
 ABSL_FLAG(std::string, listen, "", "host:port for clients; port 0 takes a free one");
@@ -28,7 +29,9 @@ ABSL_FLAG(uint32_t, io_threads, 0, "threads that serve connections; 0: as many a
 
 ABSL_FLAG(uint64_t, max_connections, 12'000, "open connections; beyond, they are answered 503");
 ABSL_FLAG(uint64_t, max_header_bytes, 16 << 10, "bytes of a request's header");
-ABSL_FLAG(uint64_t, max_body_bytes, 1 << 20, "bytes of a request's body, or of a message");
+ABSL_FLAG(uint64_t, max_body_bytes, 1 << 20,
+          "bytes of a request's body, or of a message; a request above the inference service's --max_request_bytes is "
+          "answered 413 all the same");
 ABSL_FLAG(uint64_t, max_unfinished_bytes, 64 << 20,
           "bytes of all requests and messages that are not complete yet; beyond, they are rejected with 503");
 ABSL_FLAG(absl::Duration, header_timeout, absl::Seconds(10),
@@ -164,7 +167,7 @@ absl::Status CheckBridgeOptions(const BridgeOptions& options) {
   RETURN_IF_ERROR(CheckCount("io_threads", options.io_threads, 1, 256));
   RETURN_IF_ERROR(CheckCount("max_connections", options.max_connections, 1, 1'000'000));
   RETURN_IF_ERROR(CheckCount("max_header_bytes", options.max_header_bytes, 1 << 10, kMaxHeaderBytes));
-  RETURN_IF_ERROR(CheckCount("max_body_bytes", options.max_body_bytes, 1 << 10, 1 << 26));
+  RETURN_IF_ERROR(CheckCount("max_body_bytes", options.max_body_bytes, 1 << 10, base::kMaxRequestBytes));
   RETURN_IF_ERROR(CheckCount("max_unfinished_bytes", options.max_unfinished_bytes, 1 << 10, uint64_t{1} << 40));
   if (options.max_unfinished_bytes < options.max_header_bytes + options.max_body_bytes + kReadAheadBytes) {
     return absl::InvalidArgumentError(

@@ -4,7 +4,9 @@
 #include "absl/strings/str_cat.h"
 
 ABSL_FLAG(uint32_t, max_streams_per_connection, 32, "Open streams on one connection, 1 to 1000.");
-ABSL_FLAG(uint32_t, max_message_bytes, 1 << 20, "Longest message of a client, 1024 to 67108864 bytes.");
+ABSL_FLAG(uint32_t, max_message_bytes, 1 << 20, 
+          "longest message of a client, 1024 to 67108864 bytes; a request above the inference service's "
+          "--max_request_bytes is answered 413 all the same");
 ABSL_FLAG(
     absl::Duration, ping_interval, absl::Seconds(20),
     "Time between pings of the server, at least 1 s. A client that answers two in a row with nothing is dropped.");

@@ -90,6 +90,7 @@ class FakeInferenceService::Service final : public v1::InferenceService::Callbac
       hello.mutable_hello()->set_replica("fake");
       hello.mutable_hello()->set_id_prefix(GetIdPrefix());
       hello.mutable_hello()->set_max_attachments(options_.max_attachments);
+      hello.mutable_hello()->set_max_request_bytes(options_.max_request_bytes);
       hello.mutable_hello()->mutable_retention()->set_seconds(options_.retention_seconds);
       link->Send(std::move(hello));
     }
