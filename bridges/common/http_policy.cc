@@ -49,6 +49,7 @@ constexpr Row kReasons[] = {
     {"AFTER_BEYOND_END", 410, kInvalid, "after_beyond_end"},
     {"RATE_LIMITED", 429, "rate_limit_error", "rate_limit_exceeded"},
     {"REQUEST_TOO_LARGE", 413, kInvalid, "request_too_large"},
+    {"TEXT_TOO_LARGE", 422, kInvalid, "text_too_large"},
     {"QUEUE_FULL", 503, "server_error", "overloaded"},
     {"TOO_MANY_ATTACHMENTS", 503, "server_error", "overloaded"},
     {"DRAINING", 503, "server_error", "overloaded"},

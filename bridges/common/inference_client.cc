@@ -134,9 +134,11 @@ void InferenceClient::Shutdown() {
   while (!calls_->live.empty()) calls_->none.Wait(&calls_->mu);
 }
 
-void InferenceClient::GetGeneration(IoThread* thread, std::string id, std::string principal,
+void InferenceClient::GetGeneration(IoThread* thread, std::string id, std::string principal, uint64_t max_text_bytes,
                                     Callback<v1::Generation> done) {
-  Begin(thread, id, calls_, rpc_timeout_, ById<v1::GetGenerationRequest>(id, std::move(principal)),
+  auto request = ById<v1::GetGenerationRequest>(id, std::move(principal));
+  request.set_max_text_bytes(max_text_bytes);
+  Begin(thread, id, calls_, rpc_timeout_, std::move(request),
         Method<v1::GetGenerationRequest, v1::GetGenerationResponse>(&Stub::AsyncGetGeneration), &TakeGeneration,
         std::move(done));
 }
@@ -178,9 +180,11 @@ Awaitable<absl::StatusOr<Response>> Await(Start start) {
 }  // namespace
 
 Awaitable<absl::StatusOr<v1::Generation>> InferenceClient::GetGeneration(IoThread* thread, std::string id,
-                                                                         std::string principal) {
-  return Await<v1::Generation>(
-      [=, this](auto done) { GetGeneration(thread, id, principal, Callback<v1::Generation>(std::move(done))); });
+                                                                         std::string principal,
+                                                                         uint64_t max_text_bytes) {
+  return Await<v1::Generation>([=, this](auto done) {
+    GetGeneration(thread, id, principal, max_text_bytes, Callback<v1::Generation>(std::move(done)));
+  });
 }
 
 Awaitable<absl::StatusOr<v1::CancelGenerationResponse>> InferenceClient::CancelGeneration(IoThread* thread,

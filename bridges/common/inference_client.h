@@ -29,7 +29,9 @@ class InferenceClient {
 
   // `done` runs on `thread`, never before the call returns, and not at all once its loop has stopped. `principal`: on
   // whose behalf.
-  void GetGeneration(IoThread* thread, std::string id, std::string principal, Callback<v1::Generation> done);
+  // Texts of more than `max_text_bytes` are left out, which the generation then says.
+  void GetGeneration(IoThread* thread, std::string id, std::string principal, uint64_t max_text_bytes,
+                     Callback<v1::Generation> done);
   void CancelGeneration(IoThread* thread, std::string id, std::string principal,
                         Callback<v1::CancelGenerationResponse> done);
   void DeleteGeneration(IoThread* thread, std::string id, std::string principal,
@@ -37,7 +39,8 @@ class InferenceClient {
   void ListModels(IoThread* thread, Callback<v1::ListModelsResponse> done);
 
   // The same for coroutines that run on `thread`.
-  Awaitable<absl::StatusOr<v1::Generation>> GetGeneration(IoThread* thread, std::string id, std::string principal);
+  Awaitable<absl::StatusOr<v1::Generation>> GetGeneration(IoThread* thread, std::string id, std::string principal,
+                                                          uint64_t max_text_bytes);
   Awaitable<absl::StatusOr<v1::CancelGenerationResponse>> CancelGeneration(IoThread* thread, std::string id,
                                                                            std::string principal);
   Awaitable<absl::StatusOr<v1::DeleteGenerationResponse>> DeleteGeneration(IoThread* thread, std::string id,

@@ -23,6 +23,7 @@ void WholeAnswer::Add(v1::GenerationEvent& event) {
   if (delta.choice() >= choices.size()) choices.resize(delta.choice() + 1);
   Choice& choice = choices[delta.choice()];
   choice.text += delta.text();
+  tokens += delta.tokens();
   bytes += delta.text().size();
   for (v1::TokenLogprob& logprob : *delta.mutable_logprobs()) {
     bytes += logprob.SpaceUsedLong();

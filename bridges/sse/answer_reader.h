@@ -23,7 +23,8 @@ struct WholeAnswer {
   std::vector<Choice> choices;
   std::optional<v1::Done> done;  // one of the two once it has ended
   std::optional<v1::Failed> failed;
-  size_t bytes = 0;  // about what it takes in memory
+  uint32_t tokens = 0;  // over all choices
+  size_t bytes = 0;     // about what it takes in memory
 
   // The next event of the log.
   void Add(v1::GenerationEvent& event);

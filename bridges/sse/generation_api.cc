@@ -12,6 +12,7 @@
 #include "bridges/common/stream_request.h"
 #include "bridges/sse/completion_api.h"
 #include "bridges/sse/generation_reader.h"
+#include "bridges/sse/generation_snapshot.h"
 #include "bridges/sse/responses_api.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
@@ -200,9 +201,15 @@ Awaitable<ApiAnswer> Poll(bridge::IoThread* thread, const SseOptions* options, H
   co_return AnswerWith(PollResponse(route->id, reader));
 }
 
-Awaitable<ApiAnswer> Snapshot(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
+Awaitable<ApiAnswer> Snapshot(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
+                              const Route* route) {
   const absl::StatusOr<v1::Generation> generation =
-      co_await thread->client->GetGeneration(thread, route->id, request->principal);
+      co_await ReadGeneration(thread, connection, route->id, request->principal);
+  if (connection->client_gone()) {
+    ApiAnswer answer;
+    answer.client_gone = true;
+    co_return answer;
+  }
   if (!generation.ok()) co_return Refusal(generation.status());
   std::string body;
   bridge::AppendGenerationJson(*generation, &body);
@@ -280,7 +287,7 @@ Awaitable<ApiAnswer> AnswerApi(bridge::IoThread* thread, const SseOptions* optio
     case Endpoint::kGeneration:
       if (request->method == "DELETE") co_return co_await Delete(thread, request, route);
       if (route->query.count("after") > 0) co_return co_await Poll(thread, options, connection, request, route);
-      co_return co_await Snapshot(thread, request, route);
+      co_return co_await Snapshot(thread, connection, request, route);
     case Endpoint::kCancel:
       co_return co_await Cancel(thread, request, route);
     default:

@@ -7,6 +7,7 @@
 #include "bridges/common/inference_client.h"
 #include "bridges/common/stream_request.h"
 #include "bridges/sse/completion_api.h"
+#include "bridges/sse/generation_snapshot.h"
 #include "bridges/sse/openai_error.h"
 #include "bridges/sse/openai_json.h"
 #include "bridges/sse/responses_format.h"
@@ -110,19 +111,36 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options,
 }
 
 // NotFound also for a generation that is no response, or one that is not stored.
-Awaitable<absl::StatusOr<ResponseState>> Find(bridge::IoThread* thread, std::string generation_id,
-                                              std::string principal) {
-  const absl::StatusOr<v1::Generation> generation =
-      co_await thread->client->GetGeneration(thread, std::move(generation_id), std::move(principal));
-  if (!generation.ok()) co_return generation.status();
-  absl::StatusOr<ResponseEcho> echo = ResponseEcho::FromAnnotation(generation->annotation());
-  if (!echo.ok()) co_return echo.status();
-  if (!echo->store) {
+absl::StatusOr<ResponseState> AsStored(const absl::StatusOr<v1::Generation>& generation) {
+  if (!generation.ok()) return generation.status();
+  ASSIGN_OR_RETURN(ResponseEcho echo, ResponseEcho::FromAnnotation(generation->annotation()));
+  if (!echo.store) {
     base::ErrorDetail detail;
     detail.reason = "GENERATION_NOT_FOUND";
-    co_return base::MakeError(absl::StatusCode::kNotFound, "the response is not stored", std::move(detail));
+    return base::MakeError(absl::StatusCode::kNotFound, "the response is not stored", std::move(detail));
   }
-  co_return ResponseState::Of(*generation, *std::move(echo));
+  return ResponseState::Of(*generation, std::move(echo));
+}
+
+// Without the text.
+Awaitable<absl::StatusOr<ResponseState>> Find(bridge::IoThread* thread, std::string generation_id,
+                                              std::string principal) {
+  const absl::StatusOr<v1::Generation> generation = co_await thread->client->GetGeneration(
+      thread, std::move(generation_id), std::move(principal), /*max_text_bytes=*/0);
+  co_return AsStored(generation);
+}
+
+Awaitable<ApiAnswer> AnswerWithWhole(bridge::IoThread* thread, HttpConnection* connection, std::string generation_id,
+                                     std::string principal) {
+  const absl::StatusOr<v1::Generation> generation =
+      co_await ReadGeneration(thread, connection, std::move(generation_id), std::move(principal));
+  const absl::StatusOr<ResponseState> found = AsStored(generation);
+  if (connection->client_gone()) {
+    ApiAnswer answer;
+    answer.client_gone = true;
+    co_return answer;
+  }
+  co_return found.ok() ? AnswerWithState(*found) : Refusal(found.status());
 }
 
 Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, HttpConnection* connection, std::string generation_id,
@@ -141,8 +159,7 @@ Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, HttpConnection* connection
   ApiAnswer answer;
   answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGoOn);
   if (answer.client_gone) co_return answer;
-  const absl::StatusOr<ResponseState> ended = co_await Find(thread, generation_id, principal);
-  co_return ended.ok() ? AnswerWithState(*ended) : Refusal(ended.status());
+  co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), std::move(principal));
 }
 
 Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, std::string generation_id, std::string response_id,
@@ -187,9 +204,14 @@ Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, c
     answer.stream = std::move(spec);
     co_return answer;
   }
-  absl::StatusOr<ResponseState> found = co_await Find(thread, std::move(generation_id), request->principal);
+  if (!query->logprobs) {
+    co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), request->principal);
+  }
+  absl::StatusOr<ResponseState> found = co_await Find(thread, generation_id, request->principal);
   if (!found.ok()) co_return Refusal(found.status());
-  if (!query->logprobs || found->echo.top_logprobs.empty()) co_return AnswerWithState(*found);
+  if (found->echo.top_logprobs.empty()) {
+    co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), request->principal);
+  }
   co_return co_await GetWithLogprobs(thread, connection, *std::move(found), request->principal);
 }
 
