@@ -81,8 +81,11 @@ bridge::HttpError OpenAiErrorOf(const absl::Status& status, OpenAiApi api, bool 
 bridge::HttpError ErrorOfFailed(const v1::Failed& failed) {
   // Ended as it has, doing it again duplicates nothing; whether it helps is the engine's to say.
   const bool timeout = failed.code() == "engine_timeout";
-  const int status = timeout ? 504 : failed.retryable() ? 503 : 500;
-  return ServerError(status, failed.code(), failed.message(), failed.retryable() && !timeout);
+  const bool request = failed.code() == "output_format_too_complex";
+  const int status = request ? 400 : timeout ? 504 : failed.retryable() ? 503 : 500;
+  bridge::HttpError error = ServerError(status, failed.code(), failed.message(), failed.retryable() && !timeout);
+  if (request) error.type = "invalid_request_error";
+  return error;
 }
 
 bridge::HttpError ErrorOfCancelled() {

@@ -40,6 +40,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlama(const Options& options, base
   llama.threads = options.llama_threads;
   llama.exact = options.llama_exact;
   llama.chat_template = options.llama_chat_template;
+  llama.grammar_step_timeout = options.llama_grammar_step_timeout;
   llama.shared_preamble = options.llama_shared_preamble;
   return CreateLlamaEngine(llama, metrics);
 }

@@ -92,12 +92,15 @@ class LlamaEngine final : public Engine {
   struct Identity {
     ModelInfo info;
     std::string fingerprint;
+    absl::Duration grammar_step_timeout;
   };
   LlamaEngine(Identity identity, std::shared_ptr<const LlamaModel> model, std::unique_ptr<LlamaContext> context,
               const LlamaScheduler::Options& options, base::Metrics* metrics)
       : info_(std::move(identity.info)),
         fingerprint_(std::move(identity.fingerprint)),
+        grammar_step_timeout_(identity.grammar_step_timeout),
         model_(std::move(model)),
+        vocabulary_(VocabularyFor(*model_)),
         context_(std::move(context)),
         scheduler_(context_.get(), metrics, options) {}
 
@@ -121,7 +124,7 @@ class LlamaEngine final : public Engine {
     ASSIGN_OR_RETURN(job.sampler, SamplerFor(request.sampling, model_->vocabulary_size()));
     ASSIGN_OR_RETURN(const std::string grammar, GrammarFor(request.output_format));
     if (!grammar.empty()) {
-      ASSIGN_OR_RETURN(job.filter, CreateGrammarFilter(model_, grammar));
+      ASSIGN_OR_RETURN(job.filter, CreateGrammarFilter(vocabulary_, grammar, grammar_step_timeout_));
     }
     job.principal = request.principal;
     job.top_logprobs = request.top_logprobs;
@@ -142,7 +145,9 @@ class LlamaEngine final : public Engine {
  private:
   const ModelInfo info_;
   const std::string fingerprint_;
+  const absl::Duration grammar_step_timeout_;
   const std::shared_ptr<const LlamaModel> model_;
+  const std::shared_ptr<const GrammarVocabulary> vocabulary_;
   const std::unique_ptr<LlamaContext> context_;
   LlamaScheduler scheduler_;
 };
@@ -154,6 +159,9 @@ absl::Status CheckOptions(const LlamaOptions& options) {
   if (options.context < 2) return absl::InvalidArgumentError("llama context must be at least 2 tokens");
   if (options.kv_cells > 0 && (options.exact || options.kv_cells < options.context)) {
     return absl::InvalidArgumentError("llama KV cells: at least the context of one choice, and only if not exact");
+  }
+  if (options.grammar_step_timeout <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("llama grammar step timeout must be above 0");
   }
   if (options.prefill_rows < 1) return absl::InvalidArgumentError("llama prefill rows must be at least 1");
   return absl::OkStatus();
@@ -211,6 +219,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
       exact ? "exact" : absl::StrCat("rows ", memory.max_rows, " threads ", memory.threads),
       absl::StrCat("context ", scheduling.context, " sampler ", kSamplerVersion)};
   identity.fingerprint = FingerprintOf(parts);
+  identity.grammar_step_timeout = options.grammar_step_timeout;
   ModelInfo& info = identity.info;
   info.id = options.model_id.empty() ? std::filesystem::path(options.model_path).stem().string() : options.model_id;
   info.engine = "llama";

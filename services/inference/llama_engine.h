@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "services/base/metrics.h"
 #include "services/inference/engine.h"
 
@@ -37,6 +38,8 @@ struct LlamaOptions {
   // of one of llama.cpp's, such as chatml.
   std::string chat_template;
 
+  // Work for one token of an answer that is held to a format. A generation that needs longer fails.
+  absl::Duration grammar_step_timeout = absl::Milliseconds(100);
   // The beginning of a prompt, or a system message, whose KV cache principals share. Nobody may put a secret there.
   std::string shared_preamble;
 };

@@ -4,7 +4,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "services/inference/generation_request.h"
+#include "services/inference/grammar_vocabulary.h"
 #include "services/inference/llama_model.h"
 #include "services/inference/token_filter.h"
 
@@ -14,8 +16,12 @@ namespace runnel::inference {
 // for a JSON Schema that asks for what no grammar says.
 absl::StatusOr<std::string> GrammarFor(const OutputFormat& format);
 
-// Holds an answer to a grammar, whose rule `root` it begins with. InvalidArgument if it is no grammar, or too large.
-absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(std::shared_ptr<const LlamaModel> model,
-                                                                 const std::string& grammar);
+// The model's tokens for the filters of all its answers. Reads the whole vocabulary.
+std::shared_ptr<const GrammarVocabulary> VocabularyFor(const LlamaModel& model);
+
+// Holds an answer to a grammar, whose rule `root` it begins with. Work for one token that takes longer than
+// `step_timeout` exhausts the filter. InvalidArgument if it is not a grammar, or too complex.
+absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(
+    std::shared_ptr<const GrammarVocabulary> vocabulary, const std::string& grammar, absl::Duration step_timeout);
 
 }  // namespace runnel::inference

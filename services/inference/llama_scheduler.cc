@@ -13,19 +13,15 @@ namespace {
 // After so many failed batches without one that succeeded, the generations in them fail.
 constexpr uint32_t kMaxFailures = 2;
 
-}  // namespace
+// A filter that takes longer for a token is slow: of the choices that have one, at most one is in a batch, and only once
+// decoding has taken as long as the last of them. So the others keep at least half of their pace. A vocabulary of
+// 50,000 tokens takes 2 to 10 ms where much is allowed.
+constexpr std::chrono::duration<double> kSlowFilter{0.02};
 
-LlamaSchedulerMetrics::LlamaSchedulerMetrics(base::Metrics* metrics)
-    : batch_rows(metrics->Histogram("runnel_batch_rows", "Rows of a decoded batch: answers and prompt tokens.",
-                                    {1, 2, 4, 8, 16, 32, 48, 64, 128, 256, 512})),
-      decode_duration(metrics->Histogram("runnel_decode_duration_seconds", "Time to decode one batch.",
-                                         base::PerTokenBuckets())),
-      kv_cache_usage(metrics->Gauge("runnel_kv_cache_usage_ratio",
-                                    "Tokens held for running and ended choices, of what the KV cache can hold.")),
-      waiting_choices(metrics->Gauge("runnel_engine_waiting_choices", "Choices started that wait for KV cache.")),
-      reused_tokens(metrics->Counter("runnel_prompt_tokens_reused_total", "Prompt tokens found in the KV cache.")),
-      preemptions(metrics->Counter("runnel_preemptions_total", "Choices that lost their KV cache and went on later.")),
-      decode_failures(metrics->Counter("runnel_decode_failures_total", "Batches that the model failed to decode.")) {}
+constexpr char kTooComplex[] =
+    "to hold the answer to its output format takes too long: simplify its repetitions and alternatives";
+
+}  // namespace
 
 struct LlamaScheduler::Choice {
   Choice(Generation* owner, uint32_t number, const LlamaJob& job)
@@ -48,6 +44,8 @@ struct LlamaScheduler::Choice {
   uint32_t untold = 0;           // of those, how many are in no delta yet
   std::vector<TokenLogprob> untold_logprobs;
   bool ended = false;
+  bool slow_filter = false;   // at its last token
+  uint64_t last_drawn = 0;    // the batch of its last token
 };
 
 struct LlamaScheduler::Generation {
@@ -195,13 +193,17 @@ size_t LlamaScheduler::MissingTokens(const Choice& choice) const {
 void LlamaScheduler::FillBatch() {
   rows_.clear();
   owners_.clear();
+  ChooseSlow();
   size_t answering = 0;
-  ForEachRunning([&](const Choice* choice) { answering += MissingTokens(*choice) == 1 ? 1 : 0; });
+  ForEachRunning([&](const Choice* choice) {
+    answering += !LeftOut(*choice) && MissingTokens(*choice) == 1 ? 1 : 0;
+  });
   size_t room = decoder_->max_rows() - answering;
   if (answering > 0) room = std::min<size_t>(room, options_.prefill_rows);
 
   std::vector<std::pair<Choice*, size_t>> shares;
   ForEachRunning([&](Choice* choice) {
+    if (LeftOut(*choice)) return;
     const size_t missing = MissingTokens(*choice);
     const size_t share = missing == 1 ? 1 : std::min(missing, room);
     if (missing != 1) room -= share;
@@ -210,6 +212,29 @@ void LlamaScheduler::FillBatch() {
   // See LlamaSlots: neighbours are computed together, if they are neighbours in the batch too.
   std::sort(shares.begin(), shares.end(), [](const auto& a, const auto& b) { return a.first->slot < b.first->slot; });
   for (const auto& [choice, share] : shares) AddRows(choice, share);
+}
+
+void LlamaScheduler::ChooseSlow() {
+  slow_turn_ = nullptr;
+  bool others = false;
+  ForEachRunning([&](Choice* choice) {
+    others = others || !choice->slow_filter;
+    if (!choice->slow_filter) return;
+    if (slow_turn_ == nullptr || choice->last_drawn < slow_turn_->last_drawn) slow_turn_ = choice;
+  });
+  // Nobody is held up.
+  hold_back_slow_ = others;
+  if (others && filter_debt_.count() > 0) slow_turn_ = nullptr;
+}
+
+bool LlamaScheduler::LeftOut(const Choice& choice) const {
+  return hold_back_slow_ && choice.slow_filter && &choice != slow_turn_;
+}
+
+void LlamaScheduler::RecordFilterTime(Choice* choice, std::chrono::duration<double> took) {
+  choice->slow_filter = took > kSlowFilter;
+  choice->last_drawn = batches_;
+  if (choice->slow_filter) filter_debt_ += took;
 }
 
 void LlamaScheduler::AddRows(Choice* choice, size_t count) {
@@ -229,6 +254,8 @@ bool LlamaScheduler::DecodeBatch(WakeSet* wake) {
       metrics_.decode_duration.Observe(took.count());
       metrics_.batch_rows.Observe(static_cast<double>(rows_.size()));
       failures_ = 0;
+      ++batches_;
+      filter_debt_ = std::max(std::chrono::duration<double>(0), filter_debt_ - took);
       return true;
     }
     if (result == LlamaDecodeResult::kFailed) {
@@ -270,8 +297,7 @@ void LlamaScheduler::RecoverFromFailure(WakeSet* wake) {
   for (const Choice* owner : owners_) {
     Generation* generation = owner->generation;
     if (generation->ended()) continue;
-    generation->sink->Fail({"engine_failed", "the model could not be run on this batch", true}, wake);
-    for (const auto& choice : generation->choices) choice->ended = true;
+    Fail(generation, {"engine_failed", "the model could not be run on this batch", true}, wake);
   }
 }
 
@@ -284,18 +310,29 @@ void LlamaScheduler::Advance(WakeSet* wake) {
                                              static_cast<float>(owner->tokens.size()));
   }
   for (size_t row = 0; row < rows_.size(); ++row) {
-    if (rows_[row].logits) DrawToken(owners_[row], decoder_->Logits(row), wake);
+    // Ended: another choice has failed its generation.
+    if (rows_[row].logits && !owners_[row]->ended) DrawToken(owners_[row], decoder_->Logits(row), wake);
   }
 }
 
 void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, WakeSet* wake) {
+  const auto begin = std::chrono::steady_clock::now();
   const int32_t token = choice->sampler.Sample(logits, choice->drawn, &scratch_);
+  const bool ends = token == Sampler::kNone || decoder_->IsEnd(token);
+  if (!ends) choice->sampler.Accept(token);
+  if (choice->generation->job.filter != nullptr) {
+    RecordFilterTime(choice, std::chrono::steady_clock::now() - begin);
+    if (choice->sampler.exhausted()) {
+      metrics_.formats_too_complex.Increment();
+      Fail(choice->generation, {"output_format_too_complex", kTooComplex, false}, wake);
+      return;
+    }
+  }
   // A filter that allows nothing more has what it wants, and the model has no token to end with.
-  if (token == Sampler::kNone || decoder_->IsEnd(token)) {
+  if (ends) {
     EndChoice(choice, FinishReason::kStop, wake);
     return;
   }
-  choice->sampler.Accept(token);
   choice->tokens.push_back(token);
   ++choice->drawn;
   ++choice->untold;
@@ -330,6 +367,14 @@ void LlamaScheduler::EndChoice(Choice* choice, FinishReason reason, WakeSet* wak
   slots_.Release(*std::exchange(choice->slot, std::nullopt));
   choice->ended = true;
   sink.EndChoice(choice->index, reason, wake);
+}
+
+void LlamaScheduler::Fail(Generation* generation, Failed failed, WakeSet* wake) {
+  for (const auto& choice : generation->choices) {
+    if (choice->slot.has_value()) slots_.Release(*std::exchange(choice->slot, std::nullopt));
+    choice->ended = true;
+  }
+  generation->sink->Fail(std::move(failed), wake);
 }
 
 }  // namespace runnel::inference

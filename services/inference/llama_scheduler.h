@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "services/base/mutex.h"
 #include "services/inference/engine.h"
 #include "services/inference/llama_decoder.h"
+#include "services/inference/llama_scheduler_metrics.h"
 #include "services/inference/llama_slots.h"
 #include "services/inference/sampler.h"
 #include "services/inference/wake_set.h"
@@ -28,18 +30,6 @@ struct LlamaJob {
   std::vector<std::string> stop;
   std::optional<uint32_t> top_logprobs;        // absent: none are wanted
   std::shared_ptr<const TokenFilter> filter;   // null: any text; each choice has a copy of its own
-};
-
-struct LlamaSchedulerMetrics {
-  explicit LlamaSchedulerMetrics(base::Metrics* metrics);
-
-  prometheus::Histogram& batch_rows;
-  prometheus::Histogram& decode_duration;
-  prometheus::Gauge& kv_cache_usage;
-  prometheus::Gauge& waiting_choices;
-  prometheus::Counter& reused_tokens;
-  prometheus::Counter& preemptions;
-  prometheus::Counter& decode_failures;
 };
 
 // Decodes many generations together. One thread owns the decoder; each step of it is one batch: a row for every choice
@@ -83,6 +73,10 @@ class LlamaScheduler {
   // What it may come to need, as far as that is reserved.
   uint32_t CellsFor(const Choice& choice) const;
   void FillBatch();
+  // Of the choices with a slow filter, which one is in this batch, if any.
+  void ChooseSlow();
+  bool LeftOut(const Choice& choice) const;
+  void RecordFilterTime(Choice* choice, std::chrono::duration<double> took);
   size_t MissingTokens(const Choice& choice) const;
   void AddRows(Choice* choice, size_t count);
   // Decodes the batch, making room for it if there is none. False if there was nothing to decode after all.
@@ -93,6 +87,7 @@ class LlamaScheduler {
   void DrawToken(Choice* choice, std::span<const float> logits, WakeSet* wake);
   TokenLogprob DescribeToken(int32_t token, std::span<const float> logits, uint32_t top);
   void EndChoice(Choice* choice, FinishReason reason, WakeSet* wake);
+  void Fail(Generation* generation, Failed failed, WakeSet* wake);
   template <typename Visit>
   void ForEachRunning(Visit visit);
   void RemoveEnded();
@@ -108,6 +103,12 @@ class LlamaScheduler {
   std::vector<Choice*> owners_;  // of each row
   Sampler::Scratch scratch_;
   uint32_t failures_ = 0;  // since the last batch that succeeded
+  uint64_t batches_ = 0;
+  // Time spent on slow filters that decoding has not made up for yet.
+  std::chrono::duration<double> filter_debt_{0};
+  const Choice* slow_turn_ = nullptr;
+  bool hold_back_slow_ = false;
+
 
   base::Mutex mu_;
   base::CondVar wake_;

@@ -43,6 +43,8 @@ ABSL_FLAG(bool, llama_exact, true,
           "llama: the same request and seed give the same text whatever else is decoded; costs some speed");
 ABSL_FLAG(std::string, llama_chat_template, "",
           "llama: name of a chat template of llama.cpp, such as chatml; empty: the model's own");
+ABSL_FLAG(absl::Duration, llama_grammar_step_timeout, absl::Milliseconds(100),
+          "llama: work for one token of an answer that is held to a format; a generation that needs longer fails");
 ABSL_FLAG(std::string, llama_shared_preamble_file, "",
           "llama: file with the beginning of many prompts, such as the system message of an application, whose KV cache "
           "principals share; empty: each principal's prompts are its own");
@@ -146,6 +148,12 @@ absl::Status CheckFlag(const char* name, T value, T least, T most) {
   return absl::InvalidArgumentError(absl::StrCat("--", name, " is ", value, ", want ", least, " to ", most));
 }
 
+absl::Status CheckDuration(const char* name, absl::Duration value, absl::Duration least, absl::Duration most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--", name, " is ", absl::FormatDuration(value), ", want ",
+                                                 absl::FormatDuration(least), " to ", absl::FormatDuration(most)));
+}
+
 absl::Status CheckEngineFlags(const Options& options) {
   if (options.engine == EngineKind::kLlama && options.model.empty()) {
     return absl::InvalidArgumentError("--engine=llama needs --model, the path of a GGUF file");
@@ -158,6 +166,8 @@ absl::Status CheckEngineFlags(const Options& options) {
   RETURN_IF_ERROR(CheckFlag("llama_threads", options.llama_threads, 0u, 512u));
   RETURN_IF_ERROR(CheckFlag("upstream_streams", options.upstream_streams, 1u, 4096u));
   RETURN_IF_ERROR(CheckFlag("upstream_max_failures", options.upstream_max_failures, 1u, 1000u));
+  RETURN_IF_ERROR(CheckDuration("llama_grammar_step_timeout", options.llama_grammar_step_timeout,
+                                absl::Milliseconds(1), absl::Minutes(1)));
   return CheckFlag("scripted_tokens_per_second", options.script.tokens_per_second, 0.001, 1e6);
 }
 
@@ -184,6 +194,7 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.llama_threads = absl::GetFlag(FLAGS_llama_threads);
   options.llama_exact = absl::GetFlag(FLAGS_llama_exact);
   options.llama_chat_template = absl::GetFlag(FLAGS_llama_chat_template);
+  options.llama_grammar_step_timeout = absl::GetFlag(FLAGS_llama_grammar_step_timeout);
   ASSIGN_OR_RETURN(options.llama_shared_preamble, ReadPreamble(absl::GetFlag(FLAGS_llama_shared_preamble_file)));
   options.upstream_urls = absl::GetFlag(FLAGS_upstream_url);
   options.upstream_model = absl::GetFlag(FLAGS_upstream_model);

@@ -32,6 +32,7 @@ struct Options {
   uint32_t llama_threads = 0;
   bool llama_exact = true;
   std::string llama_chat_template;
+  absl::Duration llama_grammar_step_timeout;
   std::string llama_shared_preamble;  // read from --llama_shared_preamble_file
   std::vector<std::string> upstream_urls;
   std::string upstream_model;

@@ -79,8 +79,10 @@ int32_t Sampler::Sample(std::span<const float> logits, uint32_t index, Scratch* 
   if (!counts_.empty() || !options_.logit_bias.empty()) logits = Adjust(logits, scratch);
   const int32_t token = Pick(logits, seed_, index, scratch);
   if (filter_ == nullptr || filter_->Allows(token)) return token;
+  if (filter_->exhausted()) return kNone;
   if (logits.data() != scratch->logits.data()) scratch->logits.assign(logits.begin(), logits.end());
   filter_->Apply(scratch->logits);
+  if (filter_->exhausted()) return kNone;
   // By another seed: the number drawn has led to a token that is not allowed, which makes it anything but random.
   const int32_t again = Pick(scratch->logits, ~seed_, index, scratch);
   return scratch->logits[static_cast<size_t>(again)] == kImpossible ? kNone : again;

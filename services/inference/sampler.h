@@ -60,8 +60,11 @@ class Sampler {
 
   // The token number `index` (from 0) of the answer. `logits`, one for each token of the vocabulary and not empty, may
   // hold anything: one that is no number counts as the least likely. Among equals the lower token comes first.
-  // kNone if the filter allows none at all.
+  // kNone if the filter allows none at all, or is exhausted.
   int32_t Sample(std::span<const float> logits, uint32_t index, Scratch* scratch) const;
+
+  // See TokenFilter. To be asked after Sample and after Accept.
+  bool exhausted() const { return filter_ != nullptr && filter_->exhausted(); }
 
   // The answer holds `token`.
   void Accept(int32_t token);

@@ -19,6 +19,8 @@ class TokenFilter {
   virtual void Apply(std::span<float> logits) = 0;
   // The answer holds `token`, which is allowed and ends no answer.
   virtual void Accept(int32_t token) = 0;
+  // True once the work for a token took more time or memory than it may. Nothing that the filter says holds any more.
+  virtual bool exhausted() const { return false; }
 };
 
 }  // namespace runnel::inference

@@ -322,6 +322,35 @@ TEST_F(LlamaEngineTest, RefusesFieldsThatItDoesNotKnow) {
   EXPECT_EQ(base::DetailOf(status).field, "repetition_penalty");
 }
 
+// The patterns that froze the engine for everybody. What is not refused fails or ends, and plain requests go on beside it.
+TEST_F(LlamaEngineTest, HostileSchemasLeaveTheOthersAlone) {
+  UseRandom();
+  const GenerationRequest plain = Unbounded("a plain question", 60);
+  const auto expected = Answer(plain);
+  std::vector<std::shared_ptr<RecordingSink>> hostile;
+  for (const char* pattern : {"^((a?){100}){100}$", "^(a?){80}$", "^(a?){1000}$", "^(([ -~]?){100}){100}$",
+                              "^(([ -~]{0,100}){0,100}){0,100}$"}) {
+    GenerationRequest request = Unbounded("a hostile one", 200);
+    request.output_format = {OutputFormat::Kind::kJsonSchema,
+                             nlohmann::json{{"type", "string"}, {"pattern", pattern}}.dump()};
+    hostile.push_back(Start(request));
+  }
+  for (int i = 0; i < 3; ++i) {
+    const auto answer = Answer(plain);
+    EXPECT_EQ(answer.text, expected.text);
+    EXPECT_EQ(answer.tokens, 60u);
+  }
+  uint32_t failed = 0;
+  for (const auto& sink : hostile) {
+    const auto record = sink->WaitForEnd();
+    EXPECT_TRUE(sink->ended());
+    if (!record.failed.has_value()) continue;
+    EXPECT_EQ(record.failed->code, "output_format_too_complex");
+    ++failed;
+  }
+  EXPECT_GE(failed, 1u);
+}
+
 TEST_F(LlamaEngineTest, FingerprintIsOfModelAndOptions) {
   UseRandom();
   const auto fingerprint = [&] {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <memory>
 #include <set>
@@ -263,6 +265,61 @@ TEST_F(LlamaSchedulerTest, FilterThatAllowsNothingMoreEndsTheAnswer) {
   const auto record = Start(job)->WaitForEnd();
   EXPECT_EQ(record.choices[0].text.size(), 7u);
   EXPECT_EQ(record.choices[0].reason, FinishReason::kStop);
+}
+
+// Takes its time for each token, and is exhausted after so many.
+class CostlyFilter final : public TokenFilter {
+ public:
+  CostlyFilter(std::chrono::milliseconds cost, uint32_t tokens, std::atomic<uint32_t>* accepted)
+      : cost_(cost), left_(tokens), accepted_(accepted) {}
+  std::unique_ptr<TokenFilter> Clone() const override { return std::make_unique<CostlyFilter>(*this); }
+  bool Allows(int32_t) override { return true; }
+  void Apply(std::span<float>) override {}
+  void Accept(int32_t) override {
+    const auto until = std::chrono::steady_clock::now() + cost_;
+    while (std::chrono::steady_clock::now() < until) continue;
+    ++*accepted_;
+    if (left_ > 0) --left_;
+  }
+  bool exhausted() const override { return left_ == 0; }
+
+ private:
+  const std::chrono::milliseconds cost_;
+  uint32_t left_;
+  std::atomic<uint32_t>* const accepted_;
+};
+
+TEST_F(LlamaSchedulerTest, AnExhaustedFilterFailsItsGenerationAlone) {
+  std::atomic<uint32_t> accepted = 0;
+  LlamaJob hostile = Job(1, 10, 50, 2);
+  hostile.filter = std::make_shared<CostlyFilter>(std::chrono::milliseconds(0), 5, &accepted);
+  const LlamaJob plain = Job(2, 10, 50);
+  const auto failing = Start(hostile);
+  const auto beside = Start(plain);
+  const auto record = failing->WaitForEnd();
+  ASSERT_TRUE(record.failed.has_value());
+  EXPECT_EQ(record.failed->code, "output_format_too_complex");
+  EXPECT_FALSE(record.failed->retryable);
+  EXPECT_FALSE(record.appended_after_end);
+  ExpectAnswer(plain, beside->WaitForEnd());
+  EXPECT_EQ(Metric("runnel_output_formats_too_complex_total"), 1);
+  // Its slots are free again.
+  for (uint64_t seed = 3; seed < 7; ++seed) ExpectAnswer(Job(seed, 10, 20), Start(Job(seed, 10, 20))->WaitForEnd());
+}
+
+// Decoding takes next to nothing here, so slow filters have to wait for all who have none.
+TEST_F(LlamaSchedulerTest, SlowFiltersLeaveTheOthersTheirPace) {
+  std::atomic<uint32_t> accepted = 0;
+  LlamaJob slow = Job(1, 10, 10);
+  slow.filter = std::make_shared<CostlyFilter>(std::chrono::milliseconds(30), UINT32_MAX, &accepted);
+  const LlamaJob plain = Job(2, 10, 200);
+  std::vector<std::shared_ptr<RecordingSink>> costly;
+  for (uint32_t i = 0; i < 3; ++i) costly.push_back(Start(slow));
+  const auto beside = Start(plain);
+  ExpectAnswer(plain, beside->WaitForEnd());
+  // Of 30. Each was quick until its first token, and a busy machine gives them some more.
+  EXPECT_LE(accepted, 15u);
+  for (const auto& sink : costly) ExpectAnswer(slow, sink->WaitForEnd());
 }
 
 TEST_F(LlamaSchedulerTest, LogprobsAreOfTheTokensShown) {

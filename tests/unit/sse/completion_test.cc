@@ -227,6 +227,13 @@ TEST(Chat, TellsWhetherAFailureMayBeTriedAgain) {
   response = Ask(&harness, kChatPath, body, {StartedEvent(), FailedEvent(2, "engine_unavailable")});
   EXPECT_EQ(response.head.status, 503);
   EXPECT_EQ(response.head.headers.at("x-should-retry"), "true");
+  final_failure.mutable_failed()->set_code("output_format_too_complex");
+  response = Ask(&harness, kChatPath, body, {StartedEvent(), final_failure});
+  EXPECT_EQ(response.head.status, 400);
+  EXPECT_EQ(response.head.headers.at("x-should-retry"), "false");
+  EXPECT_NE(response.body.find(R"("type":"invalid_request_error","param":null,"code":"output_format_too_complex")"),
+            std::string::npos)
+      << response.body;
   response = Ask(&harness, kChatPath, body, {StartedEvent(), FailedEvent(2, "engine_timeout")});
   EXPECT_EQ(response.head.status, 504);
   EXPECT_EQ(response.head.headers.at("x-should-retry"), "false");
