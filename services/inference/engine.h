@@ -86,6 +86,10 @@ class Engine {
   // A hint that some sink's cancelled() has become true, for an engine that is not stepping.
   virtual void CancelRequested() = 0;
 
+  // For how long it has had work without taking a step; zero if it has none, or takes steps. What a step is, the engine
+  // says. An engine whose every wait has a deadline of its own need not say anything.
+  virtual absl::Duration StalledFor() const { return absl::ZeroDuration(); }
+
   // Ends everything that runs with Fail("draining", retryable) and joins the engine's threads. Called once, last.
   virtual void Stop() = 0;
 };

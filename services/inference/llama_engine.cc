@@ -140,6 +140,8 @@ class LlamaEngine final : public Engine {
   }
 
   void CancelRequested() override {}
+  // A step is a batch: one token of each answer, or some of a prompt.
+  absl::Duration StalledFor() const override { return scheduler_.StalledFor(); }
   void Stop() override { scheduler_.Stop(); }
 
  private:

@@ -21,6 +21,8 @@ constexpr std::chrono::duration<double> kSlowFilter{0.02};
 constexpr char kTooComplex[] =
     "to hold the answer to its output format takes too long: simplify its repetitions and alternatives";
 
+int64_t NowNs() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+
 }  // namespace
 
 struct LlamaScheduler::Choice {
@@ -97,6 +99,7 @@ void LlamaScheduler::Loop() {
     WakeSet wake;
     Step(&wake);
   }
+  progress_ns_.store(kIdle, std::memory_order_relaxed);
   WakeSet wake;
   for (const auto& generation : generations_) {
     generation->sink->Fail({"draining", "the service is stopping", true}, &wake);
@@ -106,10 +109,22 @@ void LlamaScheduler::Loop() {
 
 bool LlamaScheduler::TakeStarted() {
   base::MutexLock lock(&mu_);
-  while (generations_.empty() && started_.empty() && !stopping_) wake_.Wait(&mu_);
+  if (generations_.empty() && started_.empty()) {
+    progress_ns_.store(kIdle, std::memory_order_relaxed);
+    while (started_.empty() && !stopping_) wake_.Wait(&mu_);
+    RecordProgress();
+  }
   std::move(started_.begin(), started_.end(), std::back_inserter(generations_));
   started_.clear();
   return !stopping_;
+}
+
+void LlamaScheduler::RecordProgress() { progress_ns_.store(NowNs(), std::memory_order_relaxed); }
+
+absl::Duration LlamaScheduler::StalledFor() const {
+  const int64_t progress = progress_ns_.load(std::memory_order_relaxed);
+  if (progress == kIdle) return absl::ZeroDuration();
+  return absl::Nanoseconds(std::max<int64_t>(0, NowNs() - progress));
 }
 
 void LlamaScheduler::Step(WakeSet* wake) {
@@ -256,6 +271,7 @@ bool LlamaScheduler::DecodeBatch(WakeSet* wake) {
       failures_ = 0;
       ++batches_;
       filter_debt_ = std::max(std::chrono::duration<double>(0), filter_debt_ - took);
+      RecordProgress();
       return true;
     }
     if (result == LlamaDecodeResult::kFailed) {

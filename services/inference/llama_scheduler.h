@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -59,6 +60,8 @@ class LlamaScheduler {
   // all of them in each step.
   void Start(LlamaJob job, std::shared_ptr<EventSink> sink) EXCLUDES(mu_);
   void Stop() EXCLUDES(mu_);
+  // How long the decode thread has had work without finishing a batch. Any thread.
+  absl::Duration StalledFor() const;
 
  private:
   struct Choice;
@@ -67,6 +70,7 @@ class LlamaScheduler {
   // Waits until there is something to do. False once stopped.
   bool TakeStarted() EXCLUDES(mu_);
   void Step(WakeSet* wake);
+  void RecordProgress();
 
   void EndCancelled(WakeSet* wake);
   void Admit();
@@ -109,6 +113,9 @@ class LlamaScheduler {
   const Choice* slow_turn_ = nullptr;
   bool hold_back_slow_ = false;
 
+  // Of steady_clock, when the thread began to work or finished its last batch; kIdle while it has nothing to do.
+  static constexpr int64_t kIdle = INT64_MAX;
+  std::atomic<int64_t> progress_ns_ = kIdle;
 
   base::Mutex mu_;
   base::CondVar wake_;

@@ -2,7 +2,6 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <spdlog/spdlog.h>
 
-#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
@@ -16,11 +15,14 @@
 #include "services/base/standard_streams.h"
 #include "services/base/status_macros.h"
 #include "services/inference/engine_factory.h"
+#include "services/inference/engine_watchdog.h"
+#include "services/inference/exit_deadline.h"
 #include "services/inference/generation_manager.h"
 #include "services/inference/grpc_listener.h"
 #include "services/inference/inference_service.h"
 #include "services/inference/live_streams.h"
 #include "services/inference/options.h"
+#include "services/inference/serving_state.h"
 
 namespace runnel::inference {
 namespace {
@@ -29,6 +31,8 @@ constexpr char kProcess[] = "runnel-inference";
 constexpr char kServiceName[] = "runnel.v1.InferenceService";
 // For readers to fetch the last events, after all generations have ended.
 constexpr absl::Duration kLastEvents = absl::Seconds(2);
+// For all that comes after --drain_timeout. A process that needs longer is stuck and ends itself.
+constexpr absl::Duration kStopGrace = absl::Seconds(10);
 
 // Waits, but not longer than until a second signal ends the process.
 void Pause(absl::Duration duration) {
@@ -45,8 +49,8 @@ absl::Status Run() {
   base::SetUpGrpc();
   base::RaiseDescriptorLimit();
 
+  ExitDeadline deadline;
   base::Metrics metrics;
-  std::atomic<bool> ready = false;
   LiveStreams live;
   prometheus::Gauge& streams = metrics.Gauge("runnel_streams_active", "Open streaming calls.", {{"transport", "grpc"}});
   metrics.BeforeExpose([&] { streams.Set(static_cast<double>(live.size())); });
@@ -55,8 +59,12 @@ absl::Status Run() {
   GenerationManager manager(engine.get(), &metrics, options.manager);
   InferenceService service(&manager, &live, options.link);
   auto listening = GrpcListener::Create(options.grpc, &service, &metrics);
-  const base::AdminServer::Probes probes{.not_ready_reason = [&] { return ready ? "" : "starting or draining"; },
-                                         .not_live_reason = nullptr};
+  ServingState serving(listening.ok() ? &(*listening)->server() : nullptr, kServiceName);
+  EngineWatchdog watchdog(engine.get(), &metrics, {.timeout = options.engine_stall_timeout},
+                          [&](bool stalled) { serving.SetStalled(stalled); });
+  const base::AdminServer::Probes probes{
+      .not_ready_reason = [&] { return serving.open() ? watchdog.NotReadyReason() : "starting or draining"; },
+      .not_live_reason = [&] { return watchdog.NotLiveReason(); }};
   auto admin = listening.ok() ? base::AdminServer::Create(options.admin_listen, &metrics, probes) : listening.status();
   if (!admin.ok()) {
     engine->Stop();
@@ -64,24 +72,23 @@ absl::Status Run() {
     return admin.status();
   }
   grpc::Server& server = (*listening)->server();
-  const auto set_serving = [&](bool serving) {
-    ready = serving;
-    server.GetHealthCheckService()->SetServingStatus(serving);
-    server.GetHealthCheckService()->SetServingStatus(kServiceName, serving);
-  };
-  set_serving(true);
+  serving.SetOpen(true);
   spdlog::info("serving model {} as replica {}, admin port {}", engine->Models().front().id, options.link.replica,
                (*admin)->port());
 
   spdlog::info("signal {}: draining", shutdown.Wait());
-  set_serving(false);
+  serving.SetOpen(false);
   Pause(options.drain_notice);
+  deadline.Begin(options.drain_timeout + kStopGrace);
+  deadline.Doing("waiting for generations to end and to be read");
   manager.BeginDrain();
   live.AnnounceGoingAway();
   if (!manager.WaitUntilUnwanted(options.drain_timeout)) {
     spdlog::warn("drain timeout: cutting what still runs or was not read to its end");
   }
+  deadline.Doing("stopping the engine");
   engine->Stop();
+  deadline.Doing("ending streams");
   manager.Stop();
   live.WaitUntilNone(kLastEvents);
   (*listening)->StopAccepting();

@@ -33,6 +33,9 @@ ABSL_FLAG(
 
 ABSL_FLAG(std::string, engine, "llama",
           "llama (a GGUF model in this process), upstream (an OpenAI-compatible server) or scripted (no model)");
+ABSL_FLAG(absl::Duration, engine_stall_timeout, absl::Seconds(60),
+          "how long the engine may have work without taking a step before /readyz fails, and /livez after twice that; "
+          "0: no limit");
 ABSL_FLAG(std::string, model, "", "llama: path of the GGUF file");
 ABSL_FLAG(std::string, model_id, "", "id that clients name the model by; empty: from the file or the engine");
 ABSL_FLAG(uint32_t, llama_sequences, 8, "llama: choices decoded at once, 1 to 60");
@@ -168,6 +171,10 @@ absl::Status CheckEngineFlags(const Options& options) {
   RETURN_IF_ERROR(CheckFlag("upstream_max_failures", options.upstream_max_failures, 1u, 1000u));
   RETURN_IF_ERROR(CheckDuration("llama_grammar_step_timeout", options.llama_grammar_step_timeout,
                                 absl::Milliseconds(1), absl::Minutes(1)));
+  if (options.engine_stall_timeout != absl::ZeroDuration()) {
+    RETURN_IF_ERROR(CheckDuration("engine_stall_timeout", options.engine_stall_timeout, absl::Seconds(1),
+                                  absl::Hours(24)));
+  }
   return CheckFlag("scripted_tokens_per_second", options.script.tokens_per_second, 0.001, 1e6);
 }
 
@@ -196,6 +203,7 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.llama_chat_template = absl::GetFlag(FLAGS_llama_chat_template);
   options.llama_grammar_step_timeout = absl::GetFlag(FLAGS_llama_grammar_step_timeout);
   ASSIGN_OR_RETURN(options.llama_shared_preamble, ReadPreamble(absl::GetFlag(FLAGS_llama_shared_preamble_file)));
+  options.engine_stall_timeout = absl::GetFlag(FLAGS_engine_stall_timeout);
   options.upstream_urls = absl::GetFlag(FLAGS_upstream_url);
   options.upstream_model = absl::GetFlag(FLAGS_upstream_model);
   ASSIGN_OR_RETURN(options.upstream_models, ParseModels(absl::GetFlag(FLAGS_upstream_models)));

@@ -25,6 +25,7 @@ struct Options {
   absl::Duration drain_timeout;
 
   EngineKind engine = EngineKind::kLlama;
+  absl::Duration engine_stall_timeout;
   std::string model;  // path of a GGUF
   std::string model_id;
   uint32_t llama_sequences = 0;

@@ -236,6 +236,12 @@ void ScriptedEngine::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+absl::Duration ScriptedEngine::StalledFor() const {
+  const int64_t began = step_began_us_;
+  if (began == kIdle) return absl::ZeroDuration();
+  return std::max(absl::ZeroDuration(), options_.clock->Monotonic() - absl::Microseconds(began));
+}
+
 void ScriptedEngine::Loop() {
   base::MutexLock lock(&mu_);
   absl::Duration next_step;  // not before
@@ -257,9 +263,11 @@ void ScriptedEngine::Loop() {
     }
     mu_.Unlock();
     {
+      step_began_us_ = absl::ToInt64Microseconds(now);
       WakeSet wake;
       for (auto& entry : due) entry.key() = Step(entry.mapped().get(), now, &wake);
     }
+    step_began_us_ = kIdle;
     mu_.Lock();
     for (auto& entry : due) {
       if (entry.mapped()->sink != nullptr) schedule_.insert(std::move(entry));

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -59,6 +61,8 @@ class ScriptedEngine final : public Engine {
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override;
   void Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) override EXCLUDES(mu_);
   void CancelRequested() override EXCLUDES(mu_);
+  // A step appends what is due, for all generations together. A script that stalls (scripted.stall_at) is not a stall.
+  absl::Duration StalledFor() const override;
   void Stop() override EXCLUDES(mu_);
 
  private:
@@ -80,6 +84,8 @@ class ScriptedEngine final : public Engine {
   Schedule schedule_ GUARDED_BY(mu_);
   bool cancel_requested_ GUARDED_BY(mu_) = false;
   bool stopping_ GUARDED_BY(mu_) = false;
+  static constexpr int64_t kIdle = std::numeric_limits<int64_t>::max();
+  std::atomic<int64_t> step_began_us_ = kIdle;  // on the clock
   std::jthread thread_;
 };
 

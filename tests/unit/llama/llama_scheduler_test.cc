@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/testing/recording_sink.h"
+#include "tests/testing/wait.h"
 #include "tests/unit/llama/fake_decoder.h"
 #include "tests/unit/llama/fake_filter.h"
 
@@ -415,6 +416,26 @@ TEST_F(LlamaSchedulerTest, StopFailsWhatRunsAndWaitsAndWhatComesLater) {
     EXPECT_TRUE(record.failed->retryable);
   }
   EXPECT_TRUE(late->WaitForEnd().failed.has_value());
+}
+
+TEST_F(LlamaSchedulerTest, SaysForHowLongItHasTakenNoStep) {
+  base::Mutex mutex;
+  base::CondVar changed;
+  bool blocked = true;
+  decoder().on_decode = [&](uint32_t batch, std::span<const LlamaRow>) {
+    base::MutexLock lock(&mutex);
+    while (blocked && batch == 3) changed.Wait(&mutex);
+  };
+  EXPECT_EQ(scheduler().StalledFor(), absl::ZeroDuration());
+  const auto sink = Start(Job(1, 4, 20));
+  EXPECT_TRUE(testing::WaitUntil([&] { return scheduler().StalledFor() > absl::Milliseconds(30); }));
+  {
+    base::MutexLock lock(&mutex);
+    blocked = false;
+    changed.NotifyAll();
+  }
+  sink->WaitForEnd();
+  EXPECT_TRUE(testing::WaitUntil([&] { return scheduler().StalledFor() == absl::ZeroDuration(); }));
 }
 
 // Counts the flushes, and checks that none comes between two appends of one step.
