@@ -10,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -65,14 +66,21 @@ ReplicaSet::ReplicaSet(Options options) : options_(std::move(options)), poller_(
 ReplicaSet::~ReplicaSet() { Stop(); }
 
 absl::Status ReplicaSet::ParseTargets() {
-  for (absl::string_view target : absl::StrSplit(options_.targets, ',')) {
-    if (target.empty()) return absl::InvalidArgumentError("--inference has an empty address");
-    if (!absl::ConsumePrefix(&target, kDns)) {
-      fixed_.emplace_back(target);
-      continue;
+  for (const absl::string_view target : absl::StrSplit(options_.targets, ',')) {
+    absl::string_view address = target;
+    const bool is_name = absl::ConsumePrefix(&address, kDns);
+    auto parsed = base::ParseHostPort(std::string(address));
+    // Anything else would be asked of the name service, in vain and for ever.
+    if (!parsed.ok() || parsed->host.empty() || parsed->port == 0 || absl::StrContains(parsed->host, '/')) {
+      return absl::InvalidArgumentError(absl::StrCat("--inference has '", target,
+                                                     "', want HOST:PORT or dns:///NAME:PORT, several with commas "
+                                                     "between; gRPC addresses have no http:// in front"));
     }
-    ASSIGN_OR_RETURN(base::HostPort parsed, base::ParseHostPort(std::string(target)));
-    names_.push_back({std::move(parsed.host), parsed.port, {}});
+    if (is_name) {
+      names_.push_back({std::move(parsed->host), parsed->port, {}});
+    } else {
+      fixed_.emplace_back(address);
+    }
   }
   return absl::OkStatus();
 }

@@ -41,7 +41,7 @@ class ReplicaSet {
   };
   using OnChange = std::function<void(const State& state)>;
 
-  // InvalidArgument for targets that are none.
+  // InvalidArgument for targets of another form.
   static absl::StatusOr<std::unique_ptr<ReplicaSet>> Create(Options options);
   ~ReplicaSet();
 

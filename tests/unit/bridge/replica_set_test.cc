@@ -57,8 +57,15 @@ class FakeDns {
 };
 
 TEST(ReplicaSet, RefusesTargetsThatAreNone) {
-  for (const char* bad : {"", ",", "a:1,", "dns:///", "dns:///name", "dns:///name:x", "dns:///name:70000"}) {
-    EXPECT_EQ(ReplicaSet::Create({.targets = bad}).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+  for (const char* bad : {"", ",", "a:1,", "dns:///", "dns:///name", "dns:///name:x", "dns:///name:70000", "name",
+                          "a:1,name", "name:", ":50051", "name:0", "http://name:50051", "http://name", "name:50051/",
+                          "a/b:1", "dns://name:50051", "dns:///a/b:1", "::1:50051", "unix:/socket"}) {
+    const absl::Status status = ReplicaSet::Create({.targets = bad}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad;
+    EXPECT_NE(status.message().find("want HOST:PORT or dns:///NAME:PORT"), absl::string_view::npos) << status;
+  }
+  for (const char* good : {"name:50051", "10.0.0.1:1,[::1]:2", "dns:///name:50051", "dns:///[::1]:1"}) {
+    EXPECT_TRUE(ReplicaSet::Create({.targets = good}).ok()) << good;
   }
 }
 
