@@ -11,6 +11,7 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "services/base/admin_server.h"
@@ -105,9 +106,11 @@ constexpr uint64_t kMaxHeaderBytes = (64 << 10) - 1;
 // What a connection may have read behind its request.
 constexpr size_t kReadAheadBytes = 64 << 10;
 
-bool IsPrincipal(const std::string& name) {
-  return name.size() <= kMaxNameBytes && std::all_of(name.begin(), name.end(), absl::ascii_isgraph);
-}
+constexpr absl::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+bool IsPrintable(const std::string& text) { return std::all_of(text.begin(), text.end(), absl::ascii_isgraph); }
+
+bool IsPrincipal(const std::string& name) { return name.size() <= kMaxNameBytes && IsPrintable(name); }
 
 // The same in every bridge and after a restart, so that a client finds its generations again; so it depends on the key
 // alone, and a key that can be guessed can be guessed from it. CountGuessableKeys is the remedy: a derivation that is
@@ -147,14 +150,15 @@ absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path) {
   std::vector<ApiKey> keys;
   size_t number = 0;
   for (std::string line; std::getline(file, line);) {
-    ++number;
+    // Some editors begin a file with it; as a part of the first key it would never match.
+    if (++number == 1 && absl::StartsWith(line, kByteOrderMark)) line.erase(0, kByteOrderMark.size());
     absl::StripAsciiWhitespace(&line);
     if (line.empty() || line.front() == '#') continue;
     const std::vector<std::string> parts = absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipEmpty());
-    if (parts.size() > 2 || (parts.size() == 2 && !IsPrincipal(parts[1]))) {
-      return absl::InvalidArgumentError(absl::StrCat("--api_keys_file: line ", number, " of '", path,
-                                                     "': want a key and at most a name of up to ", kMaxNameBytes,
-                                                     " printable ASCII characters"));
+    if (parts.size() > 2 || !IsPrintable(parts[0]) || (parts.size() == 2 && !IsPrincipal(parts[1]))) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--api_keys_file: line ", number, " of '", path, "': want a key and at most a name of up to ", kMaxNameBytes,
+          " characters, both of printable ASCII characters, in a file of ASCII or UTF-8 text"));
     }
     const bool named = parts.size() == 2;
     keys.push_back({parts[0], named ? parts[1] : PrincipalOfKey(parts[0]), named});

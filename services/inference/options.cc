@@ -8,6 +8,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/message_limits.h"
 #include "services/base/status_macros.h"
@@ -128,6 +129,9 @@ absl::StatusOr<std::string> ReadKeyFile(const std::string& path) {
   if (!file || !std::getline(file, key)) {
     return absl::NotFoundError(absl::StrCat("--upstream_api_key_file: cannot read a key from '", path, "'"));
   }
+  // Some editors begin a file with a byte order mark.
+  constexpr absl::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  if (absl::StartsWith(key, kByteOrderMark)) key.erase(0, kByteOrderMark.size());
   absl::StripAsciiWhitespace(&key);
   return key;
 }

@@ -24,7 +24,7 @@ TEST(BridgeOptions, WantsAKeyBeyondLoopback) {
     options.listen = address;
     EXPECT_TRUE(CheckBridgeOptions(options).ok()) << address;
   }
-  for (const char* address : {"0.0.0.0:1", "[::]:1", "192.168.0.1:1", "example.com:1"}) {
+  for (const char* address : {":1", "0.0.0.0:1", "[::]:1", "192.168.0.1:1", "example.com:1"}) {
     BridgeOptions options = Good();
     options.listen = address;
     EXPECT_EQ(CheckBridgeOptions(options).code(), absl::StatusCode::kInvalidArgument) << address;
@@ -84,11 +84,26 @@ TEST(BridgeOptions, ReadsKeysOneALine) {
   EXPECT_EQ((*keys)[1].principal, "ann");
   EXPECT_EQ((*keys)[2].principal, "ann");
   EXPECT_EQ(ReadApiKeys(path).status().code(), absl::StatusCode::kNotFound);
-  for (const std::string bad : {"# nothing\n", "key name more\n", "key n\xC3\xA4me\n"}) {
+  // In UTF-16, and with a character of UTF-8 that cannot be part of a header field.
+  const std::string utf16("\xFF\xFEk\0e\0y\0", 8);
+  for (const std::string& bad :
+       {std::string("# nothing\n"), std::string("key name more\n"), std::string("key n\xC3\xA4me\n"), utf16,
+        std::string("k\xC3\xA4y\n"), std::string("k\0y\n", 4)}) {
     std::ofstream(path) << bad;
     EXPECT_EQ(ReadApiKeys(path).status().code(), absl::StatusCode::kInvalidArgument) << bad;
   }
   std::remove(path.c_str());
+}
+
+TEST(BridgeOptions, ReadsKeysAfterAByteOrderMark) {
+  const std::string path = ::testing::TempDir() + "/runnel_keys_bom";
+  std::ofstream(path) << "\xEF\xBB\xBFkey-one ann\r\nkey-two bob\r\n";
+  const auto keys = ReadApiKeys(path);
+  std::remove(path.c_str());
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  ASSERT_EQ(keys->size(), 2u);
+  EXPECT_EQ((*keys)[0].key, "key-one");
+  EXPECT_EQ((*keys)[1].key, "key-two");
 }
 
 TEST(Listener, SeesThatAPortIsInUseThoughItSharesItsOwn) {
