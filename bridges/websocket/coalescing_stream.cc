@@ -14,6 +14,7 @@ namespace {
 // of time until a slow reader is known for one.
 using NotSentLimit = boost::asio::detail::socket_option::integer<IPPROTO_TCP, TCP_NOTSENT_LOWAT>;
 constexpr int kMaxNotSentBytes = 128 * 1024;
+constexpr int kMaxDiscardReads = 16;
 
 }  // namespace
 
@@ -78,8 +79,9 @@ void CoalescingStream::ShutDown() {
 void CoalescingStream::Discard() {
   error_code ec;
   std::array<char, 4096> bytes;
-  while (!ec) socket_.read_some(boost::asio::buffer(bytes), ec);
-  if (ec == boost::asio::error::would_block) {
+  // A turn's worth: a peer may send as fast as this reads.
+  for (int reads = 0; !ec && reads < kMaxDiscardReads; ++reads) socket_.read_some(boost::asio::buffer(bytes), ec);
+  if (!ec || ec == boost::asio::error::would_block) {
     return socket_.async_wait(Socket::wait_read, [this, owner = owner_.lock()](error_code wait) {
       if (!wait) return Discard();
       if (when_discarded_) std::exchange(when_discarded_, nullptr)(wait);

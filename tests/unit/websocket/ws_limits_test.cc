@@ -114,6 +114,24 @@ TEST_F(WsLimitsTest, BrokenFramesHaveTheirCloseCodes) {
   }
 }
 
+TEST_F(WsLimitsTest, AFloodBehindABrokenFrameHoldsNobodyUp) {
+  bridge_options.io_threads = 1;
+  ws_options.close_timeout = absl::Milliseconds(500);
+  Start();
+  const auto flooding = Connect();
+  const auto neighbour = Connect();
+  std::thread flood([&flooding] {
+    const std::string frames(1 << 20, '\xff');
+    while (flooding->SendRaw(frames).ok()) {
+    }
+  });
+  for (int i = 0; i < 100; i++) {
+    Send(neighbour.get(), {{"type", "ping"}, {"t", i}});
+    EXPECT_EQ(Read(neighbour.get())["t"], i);
+  }
+  flood.join();  // By the closing timeout.
+}
+
 TEST_F(WsLimitsTest, TheWrongKindOfFrameEndsTheConnection) {
   Start();
   const auto json = Connect();
