@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "grpc/health/v1/health.pb.h"
 #include "services/base/listen_socket.h"
 #include "services/base/metrics.h"
 #include "services/base/mutex.h"
@@ -220,7 +221,11 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Create(const Options
   ASSIGN_OR_RETURN(base::ListenSocket socket, base::ListenOn(options.address, kBacklog));
   auto acceptor = std::make_unique<Acceptor>(std::move(socket), options.limits.max_connections, metrics);
   grpc::EnableDefaultHealthCheckService(true);
-  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  if (options.reflection) {
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    // Links the description of the health service, without which reflection could list it only.
+    grpc::health::v1::HealthCheckRequest::descriptor();
+  }
   grpc::ServerBuilder builder;
   SetArguments(options.limits, &builder);
   builder.RegisterService(service);

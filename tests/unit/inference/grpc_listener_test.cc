@@ -1,11 +1,10 @@
 // The limits of the gRPC port, seen by a client that speaks HTTP/2 by the byte.
 #include "services/inference/grpc_listener.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 #include <map>
 #include <optional>
@@ -14,7 +13,7 @@
 
 #include "runnel/v1/inference.grpc.pb.h"
 #include "services/base/metrics.h"
-#include "services/base/unique_fd.h"
+#include "tests/testing/raw_connection.h"
 #include "tests/testing/wait.h"
 
 namespace runnel::inference {
@@ -32,34 +31,20 @@ constexpr uint8_t kSettings = 4;
 constexpr uint8_t kPing = 6;
 constexpr uint8_t kAck = 1;
 
-class Http2Client {
+class Http2Client : public testing::RawConnection {
  public:
-  explicit Http2Client(int port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
-    const timeval bound{.tv_sec = 10, .tv_usec = 0};
-    setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof bound);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
-  }
+  using RawConnection::RawConnection;
 
-  void Send(const std::string& bytes) {
-    // It may be closed already: what is read then says so.
-    (void)send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-  }
   // The preface and an empty SETTINGS.
   void SendPreface() { Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string("\0\0\0\4\0\0\0\0\0", 9)); }
 
   // Nothing once the server has closed.
   std::optional<Frame> ReadFrame() {
-    const auto head = Read(9);
-    if (!head) return std::nullopt;
-    const auto byte = [&](size_t i) { return static_cast<uint8_t>((*head)[i]); };
+    const std::string head = Read(9);
+    if (head.size() < 9) return std::nullopt;
+    const auto byte = [&](size_t i) { return static_cast<uint8_t>(head[i]); };
     const size_t size = size_t{byte(0)} << 16 | size_t{byte(1)} << 8 | byte(2);
-    auto payload = Read(size);
-    if (!payload) return std::nullopt;
-    return Frame{byte(3), byte(4), std::move(*payload)};
+    return Frame{byte(3), byte(4), Read(size)};
   }
 
   // True if a PING is answered: the connection is a working one.
@@ -84,30 +69,6 @@ class Http2Client {
     }
     return {};
   }
-
-  // Reads on until the server closes. False if it does not in time.
-  bool WaitForClose() {
-    char bytes[4096];
-    ssize_t got = 0;
-    do {
-      got = recv(fd_.get(), bytes, sizeof bytes, 0);
-    } while (got > 0);
-    return got == 0 || errno == ECONNRESET;
-  }
-
- private:
-  std::optional<std::string> Read(size_t size) {
-    std::string bytes(size, '\0');
-    size_t have = 0;
-    while (have < size) {
-      const ssize_t got = recv(fd_.get(), bytes.data() + have, size - have, 0);
-      if (got <= 0) return std::nullopt;
-      have += static_cast<size_t>(got);
-    }
-    return bytes;
-  }
-
-  base::UniqueFd fd_;
 };
 
 class GrpcListenerTest : public ::testing::Test {
@@ -225,6 +186,46 @@ TEST_F(GrpcListenerTest, AcceptsNoMoreOnceStopped) {
   ASSERT_NE(next, nullptr);
   listener = nullptr;
   EXPECT_TRUE(open.WaitForClose());
+}
+
+// What reflection answers if asked for the file that declares `symbol`, as grpcurl does: a serialised
+// ServerReflectionResponse, whose generated code the distribution does not have.
+std::string Describe(int port, const std::string& symbol) {
+  constexpr char kFileContainingSymbol = 4 << 3 | 2;
+  const auto channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials());
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  grpc::CompletionQueue queue;
+  void* tag = nullptr;
+  bool ok = false;
+  const auto call = stub.PrepareCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  call->StartCall(nullptr);
+  queue.Next(&tag, &ok);
+  const grpc::Slice request(std::string{kFileContainingSymbol, static_cast<char>(symbol.size())} + symbol);
+  call->Write(grpc::ByteBuffer(&request, 1), nullptr);
+  queue.Next(&tag, &ok);
+  grpc::ByteBuffer response;
+  call->Read(&response, nullptr);
+  queue.Next(&tag, &ok);
+  std::vector<grpc::Slice> slices;
+  std::string bytes;
+  if (ok && response.Dump(&slices).ok()) {
+    for (const auto& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  queue.Next(&tag, &ok);
+  return bytes;
+}
+
+TEST_F(GrpcListenerTest, ReflectionDescribesTheHealthServiceAsWell) {
+  const auto listener =
+      GrpcListener::Create({.address = "127.0.0.1:0", .reflection = true, .limits = {}}, &service_, &metrics_);
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  EXPECT_THAT(Describe((*listener)->port(), "grpc.health.v1.Health"), ::testing::HasSubstr("HealthCheckRequest"));
+  EXPECT_THAT(Describe((*listener)->port(), "runnel.v1.InferenceService"), ::testing::HasSubstr("ListModelsRequest"));
 }
 
 TEST_F(GrpcListenerTest, SaysThatThePortIsTaken) {
