@@ -212,6 +212,7 @@ void Link::HandleReply(v1::LinkReply& reply) {
     case v1::LinkReply::kProgress:
       if (subscription == nullptr || subscription->state_ != Subscription::State::kAttached) return;
       return subscription->reader_->OnProgress(subscription, reply.progress());
+    case v1::LinkReply::kClaim:
     case v1::LinkReply::REPLY_NOT_SET:
       return;
   }

@@ -42,4 +42,8 @@ bool IsGenerationId(std::string_view id) {
          id.find_first_not_of(kAlphabet, kPrefix.size()) == std::string_view::npos;
 }
 
+bool IsOfReplica(std::string_view id, std::string_view prefix) {
+  return IsGenerationId(id) && id.substr(kPrefix.size(), prefix.size()) == prefix;
+}
+
 }  // namespace runnel::inference

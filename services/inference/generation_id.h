@@ -14,5 +14,7 @@ std::string NewGenerationId(std::string_view prefix);
 
 // Whether `id` has that form.
 bool IsGenerationId(std::string_view id);
+// Whether an id was made with `prefix`.
+bool IsOfReplica(std::string_view id, std::string_view prefix);
 
 }  // namespace runnel::inference

@@ -34,8 +34,14 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
       retained_bytes_gauge_(metrics->Gauge("runnel_retained_log_bytes", "Memory held by logs that have ended.")),
       retained_gauge_(metrics->Gauge("runnel_retained_logs", "Logs that have ended and can be read.")),
       tombstones_gauge_(metrics->Gauge("runnel_tombstones", "Ids remembered after their logs were purged.")),
+      claims_gauge_(metrics->Gauge("runnel_request_id_claims",
+                                   "Idempotency keys that bridges claim, or that name generations of other replicas.")),
       purged_(metrics->Counter("runnel_purged_logs_total", "Logs purged by time, by memory or on request.")),
       rejected_(metrics->Counter("runnel_rejected_requests_total", "Generations rejected because a queue was full.")),
+      claims_({.lease = options.claim_lease,
+               .keep_names = options.retention,
+               .max_entries = options.max_claims,
+               .clock = options.clock}),
       prepare_pool_(options.prepare_threads),
       thread_([this] { Run(); }) {
   metrics->BeforeExpose([this] {
@@ -47,6 +53,7 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
     retained_gauge_.Set(static_cast<double>(finished_.size()));
     retained_bytes_gauge_.Set(static_cast<double>(finished_bytes_));
     tombstones_gauge_.Set(static_cast<double>(tombstones_.size()));
+    claims_gauge_.Set(static_cast<double>(claims_.size()));
   });
 }
 
@@ -70,6 +77,7 @@ absl::Status GenerationManager::NotFoundLocked(const std::string& id, const std:
   if (const auto found = tombstones_.find(id); found != tombstones_.end() && found->second == principal) {
     return ManagerError(absl::StatusCode::kNotFound, "the generation was purged", kExpired);
   }
+  if (IsGenerationId(id) && !IsOfReplica(id, id_prefix_)) return OtherReplicaError(id_prefix_);
   return ManagerError(absl::StatusCode::kNotFound, "no such generation", "GENERATION_NOT_FOUND");
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -18,6 +19,7 @@
 #include "services/base/clock.h"
 #include "services/base/metrics.h"
 #include "services/base/mutex.h"
+#include "services/inference/claim_table.h"
 #include "services/inference/engine.h"
 #include "services/inference/generation.h"
 #include "services/inference/prepare_pool.h"
@@ -37,6 +39,8 @@ class GenerationManager final : public GenerationObserver {
     absl::Duration retention = absl::Minutes(10);
     size_t retention_bytes = size_t{256} << 20;  // of finished logs together; the oldest go first
     size_t max_tombstones = 100'000;             // ids remembered after their logs were purged, 150 bytes each
+    absl::Duration claim_lease = absl::Seconds(10);
+    size_t max_claims = 65'536;  // of request_ids, and names of generations of other replicas; 250 bytes each
     absl::Duration retry_after = absl::Seconds(1);
     // In a drain: how long an answer that was read to its end is kept for a reader whose connection broke just then.
     absl::Duration drain_linger;
@@ -61,8 +65,33 @@ class GenerationManager final : public GenerationObserver {
 
   // Starts a generation, or finds the one that the same request_id has started or is about to start. `fingerprint` is a
   // hash of the request without its id. ResourceExhausted QUEUE_FULL, Unavailable DRAINING, InvalidArgument (from the
-  // engine, or IDEMPOTENCY_MISMATCH), NotFound MODEL_NOT_FOUND.
-  void Start(GenerationRequest request, uint64_t fingerprint, StartCallback done) EXCLUDES(mu_);
+  // engine, or IDEMPOTENCY_MISMATCH), NotFound MODEL_NOT_FOUND. `terms` are those of LinkGenerate: Unavailable
+  // CLAIM_LOST or REQUEST_ID_CLAIMED, NotFound GENERATION_NOT_FOUND.
+  struct StartTerms {
+    ClaimTable::Ref claim;
+    bool existing_only = false;
+  };
+  void Start(GenerationRequest request, uint64_t fingerprint, StartTerms terms, StartCallback done) EXCLUDES(mu_);
+  void Start(GenerationRequest request, uint64_t fingerprint, StartCallback done) EXCLUDES(mu_) {
+    Start(std::move(request), fingerprint, {}, std::move(done));
+  }
+
+  // LinkClaim and LinkRelease. `link` of a claim is from NewClaimant.
+  struct ClaimRequest {
+    std::string principal;
+    std::string request_id;
+    std::string lost_generation_id;
+  };
+  struct ClaimAnswer {
+    ClaimTable::Outcome outcome = ClaimTable::Outcome::kHeld;
+    std::string generation_id;  // of kNamed
+  };
+  ClaimAnswer Claim(ClaimTable::Ref claim, const ClaimRequest& request) EXCLUDES(mu_);
+  void Release(ClaimTable::Ref claim, const std::string& generation_id) EXCLUDES(mu_);
+  // Of a Link that has ended.
+  void ReleaseClaims(uint64_t link) EXCLUDES(mu_);
+  uint64_t NewClaimant() { return last_claimant_.fetch_add(1, std::memory_order_relaxed) + 1; }
+  absl::Duration claim_lease() const { return options_.claim_lease; }
 
   // NotFound GENERATION_NOT_FOUND or GENERATION_EXPIRED. What belongs to another principal is not found.
   void Find(const std::string& id, const std::string& principal, FindCallback done) EXCLUDES(mu_);
@@ -144,6 +173,10 @@ class GenerationManager final : public GenerationObserver {
       REQUIRES(mu_);
   absl::Status DeleteNow(const std::string& id, const std::string& principal) EXCLUDES(mu_);
 
+  // The key of starts_. A request_id is its principal's own. No principal has a NUL. Empty if there is no request_id.
+  static std::string StartKey(const std::string& principal, const std::string& request_id);
+  // Of a start whose key names no generation here.
+  absl::Status CheckClaimLocked(const std::string& key, const StartTerms& terms) REQUIRES(mu_);
   // The steps of a start (generation_start.cc).
   absl::Status AdmitLocked(uint32_t choice_count) const REQUIRES(mu_);
   absl::Status AdmitPreparationLocked(size_t bytes) const REQUIRES(mu_);
@@ -170,6 +203,7 @@ class GenerationManager final : public GenerationObserver {
   prometheus::Gauge& retained_bytes_gauge_;
   prometheus::Gauge& retained_gauge_;
   prometheus::Gauge& tombstones_gauge_;
+  prometheus::Gauge& claims_gauge_;
   prometheus::Counter& purged_;
   prometheus::Counter& rejected_;
 
@@ -196,6 +230,8 @@ class GenerationManager final : public GenerationObserver {
   size_t finished_bytes_ GUARDED_BY(mu_) = 0;
   std::unordered_map<std::string, std::string> tombstones_ GUARDED_BY(mu_);  // the principal, by generation id
   std::deque<const std::string*> tombstone_order_ GUARDED_BY(mu_);  // their keys, the oldest first
+  ClaimTable claims_ GUARDED_BY(mu_);
+  std::atomic<uint64_t> last_claimant_ = 0;
   bool chores_pending_ GUARDED_BY(mu_) = false;
   bool draining_ GUARDED_BY(mu_) = false;
   bool stopped_ GUARDED_BY(mu_) = false;

@@ -10,12 +10,6 @@
 namespace runnel::inference {
 namespace {
 
-// A request_id is its principal's own. No principal has a NUL. Empty if the request has no id.
-std::string StartKey(const GenerationRequest& request) {
-  if (request.request_id.empty()) return {};
-  return absl::StrCat(request.principal, absl::string_view("\0", 1), request.request_id);
-}
-
 // What a request takes in memory while it waits, about. A message without text counts too: a megabyte holds a quarter
 // of a million of them.
 size_t BodyBytes(const GenerationRequest& request) {
@@ -30,8 +24,13 @@ size_t BodyBytes(const GenerationRequest& request) {
 
 }  // namespace
 
-void GenerationManager::Start(GenerationRequest request, uint64_t fingerprint, StartCallback done) {
-  const std::string key = StartKey(request);
+std::string GenerationManager::StartKey(const std::string& principal, const std::string& request_id) {
+  if (request_id.empty()) return {};
+  return absl::StrCat(principal, absl::string_view("\0", 1), request_id);
+}
+
+void GenerationManager::Start(GenerationRequest request, uint64_t fingerprint, StartTerms terms, StartCallback done) {
+  const std::string key = StartKey(request.principal, request.request_id);
   const size_t bytes = BodyBytes(request);
   base::MutexLock lock(&mu_);
   if (const auto found = starts_.find(key); found != starts_.end()) {
@@ -45,7 +44,8 @@ void GenerationManager::Start(GenerationRequest request, uint64_t fingerprint, S
     lock.Release();
     return done(std::move(answer));
   }
-  absl::Status admitted = AdmitLocked(request.choice_count);
+  absl::Status admitted = CheckClaimLocked(key, terms);
+  if (admitted.ok()) admitted = AdmitLocked(request.choice_count);
   if (admitted.ok()) admitted = AdmitPreparationLocked(bytes);
   if (!admitted.ok()) {
     CountRejection(admitted);

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
+#include "services/inference/manager_error.h"
 
 namespace runnel::inference {
 namespace {
@@ -57,7 +58,7 @@ LinkReactor* LinkReactor::Start(GenerationManager* manager, const LinkOptions* o
 }
 
 LinkReactor::LinkReactor(GenerationManager* manager, const LinkOptions* options, LiveStreams* live)
-    : manager_(manager), options_(options), live_(live) {}
+    : manager_(manager), options_(options), live_(live), claimant_(manager->NewClaimant()) {}
 
 LinkReactor::~LinkReactor() = default;
 
@@ -68,6 +69,8 @@ void LinkReactor::AnnounceGoingAway() {
   }
   MaybeWrite();
 }
+
+void LinkReactor::AnnounceStopped() { BeginEnd(base::ToGrpcStatus(ReplicaStoppedError())); }
 
 void LinkReactor::OnReadDone(bool ok) {
   if (!ok) {
@@ -95,6 +98,10 @@ void LinkReactor::HandleCommand() {
       return HandleDetach(request_.detach().attachment());
     case v1::LinkRequest::kAsk:
       return HandleAsk(request_.ask().attachment());
+    case v1::LinkRequest::kClaim:
+      return HandleClaim(request_.claim());
+    case v1::LinkRequest::kRelease:
+      return manager_->Release({claimant_, request_.release().claim()}, request_.release().generation_id());
     case v1::LinkRequest::COMMAND_NOT_SET:
       return BeginEnd(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "a command of the Link is empty"));
   }
@@ -108,6 +115,7 @@ void LinkReactor::HandleGenerate(const v1::LinkGenerate& command) {
   if (!request.ok()) return Reject(number, ticket, request.status());
   const Reading reading{command.after_seq(), v1::GAP_POLICY_SIGNAL, command.unmerged()};
   manager_->Start(*std::move(request), RequestFingerprint(command.request()),
+                  {{claimant_, command.claim()}, command.existing_only()},
                   [self = shared_from_this(), number, ticket, reading](auto started) {
                     if (!started.ok()) return self->Reject(number, ticket, started.status());
                     const uint64_t after = started->existing ? reading.after : 0;
@@ -281,6 +289,9 @@ bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round, siz
     response_->mutable_hello()->set_max_attachments(options_->max_attachments);
     response_->mutable_hello()->mutable_retention()->set_seconds(absl::ToInt64Seconds(manager_->retention()));
     response_->mutable_hello()->set_max_request_bytes(options_->max_request_bytes);
+    const int64_t lease_ns = absl::ToInt64Nanoseconds(manager_->claim_lease());
+    response_->mutable_hello()->mutable_claim_lease()->set_seconds(lease_ns / 1'000'000'000);
+    response_->mutable_hello()->mutable_claim_lease()->set_nanos(static_cast<int32_t>(lease_ns % 1'000'000'000));
   }
   response_->set_going_away(std::exchange(going_away_due_, false));
   if (!replies_.empty()) *bytes += TakeRepliesLocked();
@@ -405,6 +416,8 @@ void LinkReactor::DropAttachments() {
 
 void LinkReactor::OnDone() {
   HandOver();
+  // No more commands are read.
+  manager_->ReleaseClaims(claimant_);
   DropAttachments();
   live_->Remove(this);
 }

@@ -48,6 +48,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
 
   void Flush() override { MaybeWrite(); }
   void AnnounceGoingAway() override EXCLUDES(mu_);
+  void AnnounceStopped() override EXCLUDES(mu_);
 
   void OnReadDone(bool ok) override EXCLUDES(mu_);
   void OnWriteDone(bool ok) override EXCLUDES(mu_);
@@ -64,6 +65,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   void HandleAttach(const v1::LinkAttach& command) EXCLUDES(mu_);
   void HandleDetach(uint32_t number) EXCLUDES(mu_);
   void HandleAsk(uint32_t number) EXCLUDES(mu_);
+  void HandleClaim(const v1::LinkClaim& command) EXCLUDES(mu_);
   // Of a command: where an attachment begins and how it reads.
   struct Reading {
     uint64_t after = 0;
@@ -104,6 +106,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   GenerationManager* const manager_;
   const LinkOptions* const options_;
   LiveStreams* const live_;
+  const uint64_t claimant_;
 
   // Of the one read, and of the one write and who fills it.
   v1::LinkRequest request_;

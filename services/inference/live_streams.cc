@@ -7,11 +7,14 @@ namespace runnel::inference {
 
 void LiveStreams::Add(const std::shared_ptr<LiveStream>& stream) {
   bool going_away = false;
+  bool stopped = false;
   {
     base::MutexLock lock(&mu_);
     streams_.push_back(stream);
     going_away = going_away_;
+    stopped = stopped_;
   }
+  if (stopped) return stream->AnnounceStopped();
   if (going_away) stream->AnnounceGoingAway();
 }
 
@@ -35,6 +38,16 @@ void LiveStreams::AnnounceGoingAway() {
     streams = streams_;
   }
   for (const auto& stream : streams) stream->AnnounceGoingAway();
+}
+
+void LiveStreams::AnnounceStopped() {
+  std::vector<std::shared_ptr<LiveStream>> streams;
+  {
+    base::MutexLock lock(&mu_);
+    stopped_ = true;
+    streams = streams_;
+  }
+  for (const auto& stream : streams) stream->AnnounceStopped();
 }
 
 bool LiveStreams::WaitUntilNone(absl::Duration timeout) {

@@ -15,6 +15,8 @@ class LiveStream {
   virtual ~LiveStream() = default;
   // Tells the client that the service is about to stop, if its protocol can say so.
   virtual void AnnounceGoingAway() = 0;
+  // Ends it, if its protocol can say that the service has stopped and keeps no log any more.
+  virtual void AnnounceStopped() {}
 };
 
 // All open streaming calls: what a stop has to wait for. Thread-safe.
@@ -24,6 +26,7 @@ class LiveStreams {
   void Remove(const LiveStream* stream) EXCLUDES(mu_);
   // Of those that come later too: bridges are replaced while a replica drains, and the new ones must not choose it.
   void AnnounceGoingAway() EXCLUDES(mu_);
+  void AnnounceStopped() EXCLUDES(mu_);
   // False if `timeout` passed while some were open.
   bool WaitUntilNone(absl::Duration timeout) EXCLUDES(mu_);
   size_t size() const EXCLUDES(mu_);
@@ -33,6 +36,7 @@ class LiveStreams {
   base::CondVar none_;
   std::vector<std::shared_ptr<LiveStream>> streams_ GUARDED_BY(mu_);
   bool going_away_ GUARDED_BY(mu_) = false;
+  bool stopped_ GUARDED_BY(mu_) = false;
 };
 
 }  // namespace runnel::inference

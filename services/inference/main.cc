@@ -31,6 +31,8 @@ constexpr char kProcess[] = "runnel-inference";
 constexpr char kServiceName[] = "runnel.v1.InferenceService";
 // For readers to fetch the last events, after all generations have ended.
 constexpr absl::Duration kLastEvents = absl::Seconds(2);
+// For the last message of each Link to be sent.
+constexpr absl::Duration kGoodbye = absl::Milliseconds(500);
 // For all that comes after --drain_timeout. A process that needs longer is stuck and ends itself.
 constexpr absl::Duration kStopGrace = absl::Seconds(10);
 
@@ -91,6 +93,9 @@ absl::Status Run() {
   deadline.Doing("ending streams");
   manager.Stop();
   live.WaitUntilNone(kLastEvents);
+  // So that bridges do not wait for it to come back.
+  live.AnnounceStopped();
+  live.WaitUntilNone(kGoodbye);
   (*listening)->StopAccepting();
   server.Shutdown(std::chrono::system_clock::now());
   server.Wait();

@@ -11,6 +11,11 @@ namespace runnel::inference {
 absl::Status ManagerError(absl::StatusCode code, std::string_view message, std::string_view reason,
                           absl::Duration retry_after = absl::ZeroDuration());
 absl::Status DrainingError(absl::Duration retry_after);
+// Of an id that begins otherwise than those of this replica.
+absl::Status OtherReplicaError(std::string_view id_prefix);
+absl::Status TooManyClaimsError();
+// Ends the Links of a replica that keeps no log any more.
+absl::Status ReplicaStoppedError();
 absl::Status QueueFullError(std::string_view message, absl::Duration retry_after);
 
 }  // namespace runnel::inference

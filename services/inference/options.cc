@@ -89,6 +89,11 @@ ABSL_FLAG(uint64_t, max_tombstones, 100'000,
           "ids remembered after their logs were purged, so that readers are told so; beyond, the oldest are unknown");
 ABSL_FLAG(uint64_t, max_request_bytes, runnel::base::kGrpcDefaultMessageBytes,
           "largest request, in bytes of its gRPC message; bridges answer 413 to larger ones");
+ABSL_FLAG(absl::Duration, claim_lease, absl::Seconds(10),
+          "how long a bridge may hold an idempotency key that it is about to start a generation with");
+ABSL_FLAG(uint64_t, max_claims, 65'536,
+          "idempotency keys that are held, or that name generations of other replicas; beyond, the oldest of the latter "
+          "are forgotten, then starts are refused");
 ABSL_FLAG(uint32_t, max_attachments, 20'000, "attachments on one Link");
 ABSL_FLAG(uint64_t, max_batch_bytes, 256 << 10, "text of one batch of a Link, in bytes");
 ABSL_FLAG(uint64_t, max_attachment_bytes, 16 << 10,
@@ -236,6 +241,13 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.manager.retention = absl::GetFlag(FLAGS_retention);
   options.manager.drain_linger = absl::GetFlag(FLAGS_drain_linger);
   options.manager.retention_bytes = absl::GetFlag(FLAGS_retention_bytes);
+  options.manager.claim_lease = absl::GetFlag(FLAGS_claim_lease);
+  if (options.manager.claim_lease < absl::Seconds(1) || options.manager.claim_lease > absl::Minutes(10)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--claim_lease is ", absl::FormatDuration(options.manager.claim_lease), ", want 1s to 10m"));
+  }
+  options.manager.max_claims = absl::GetFlag(FLAGS_max_claims);
+  RETURN_IF_ERROR(CheckFlag("max_claims", options.manager.max_claims, size_t{1}, size_t{100'000'000}));
   options.manager.max_tombstones = absl::GetFlag(FLAGS_max_tombstones);
   RETURN_IF_ERROR(CheckFlag("max_tombstones", options.manager.max_tombstones, size_t{1}, size_t{100'000'000}));
   const std::string replica = absl::GetFlag(FLAGS_replica);

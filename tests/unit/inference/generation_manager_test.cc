@@ -207,7 +207,7 @@ TEST_F(GenerationManagerTest, PurgesByTimeAndRemembersTheId) {
   clock_.Advance(absl::Minutes(11));
   EXPECT_TRUE(WaitUntil([&] { return !FindNow(manager_.get(), id, "").ok(); }));
   EXPECT_EQ(ReasonOfFind(id), "GENERATION_EXPIRED");
-  EXPECT_EQ(ReasonOfFind(NewGenerationId("abcd")), "GENERATION_NOT_FOUND");
+  EXPECT_EQ(ReasonOfFind(NewGenerationId(manager_->id_prefix())), "GENERATION_NOT_FOUND");
 }
 
 TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsWhatRuns) {
