@@ -9,6 +9,10 @@
 namespace runnel::inference {
 namespace {
 
+// For a reader that has paused to come back. A bridge closes a connection that takes nothing for --write_timeout, which
+// is 30 s by default.
+constexpr absl::Duration kPause = absl::Minutes(1);
+
 int64_t Micros(absl::Duration monotonic) { return absl::ToInt64Microseconds(monotonic); }
 
 // It may quote what a server said.
@@ -137,6 +141,16 @@ absl::Duration Generation::WantedUntil() const {
   }
   const absl::Duration& away = options_.detach_timeout;
   return left_at_ + (log_.end_was_read() ? std::min(away, options_.linger) : away);
+}
+
+void Generation::NotePause() {
+  base::MutexLock lock(&mu_);
+  paused_until_ = options_.clock->Monotonic() + kPause;
+}
+
+bool Generation::IsRead() const {
+  base::MutexLock lock(&mu_);
+  return holds_.load(std::memory_order_relaxed) > 0 || options_.clock->Monotonic() < paused_until_;
 }
 
 void Generation::RequestCancel(CancelCause cause) {

@@ -124,6 +124,11 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   // may come back: the detach timeout, or Options::linger if somebody has read it to its end.
   absl::Duration WantedUntil() const EXCLUDES(mu_);
 
+  // A reader has detached that will be back within a minute (LinkDetach.paused).
+  void NotePause() EXCLUDES(mu_);
+  // Whether somebody reads it, or has paused.
+  bool IsRead() const EXCLUDES(mu_);
+
   // EventSink.
   void Begin() override EXCLUDES(mu_);
   void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override {
@@ -157,6 +162,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   mutable base::Mutex mu_;
   absl::Duration ended_at_ GUARDED_BY(mu_) = absl::InfiniteDuration();
   absl::Duration left_at_ GUARDED_BY(mu_);  // when the last reader went
+  absl::Duration paused_until_ GUARDED_BY(mu_);
   absl::Duration detach_deadline_ GUARDED_BY(mu_) = absl::InfiniteDuration();
   bool detach_announced_ GUARDED_BY(mu_) = false;
 };

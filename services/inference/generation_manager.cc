@@ -15,6 +15,9 @@ namespace {
 constexpr absl::Duration kLongestSleep = absl::Seconds(1);
 // How often a drain looks for readers that have come, read and gone, which nobody tells it.
 constexpr std::chrono::milliseconds kDrainLook{50};
+// Finished logs that are read, of which the end of a generation looks at no more; the thread looks at all of them, at
+// least once a second.
+constexpr size_t kReadAtOnce = 16;
 constexpr std::string_view kExpired = "GENERATION_EXPIRED";
 
 }  // namespace
@@ -213,19 +216,26 @@ void GenerationManager::OnEnded(Generation* generation) {
     finished_.push_back({generation->id(), at, bytes});
     finished_bytes_ += bytes;
   }
-  PurgeFinishedLocked();
+  PurgeFinishedLocked(kReadAtOnce);
   if (live_ == 0) idle_.NotifyAll();
   if (waiting_.empty()) return;
   chores_pending_ = true;
   wake_.NotifyOne();
 }
 
-void GenerationManager::PurgeFinishedLocked() {
+void GenerationManager::PurgeFinishedLocked(size_t max_read) {
   const absl::Duration oldest = options_.clock->Monotonic() - options_.retention;
-  while (!finished_.empty() && (finished_bytes_ > options_.retention_bytes || finished_.front().at <= oldest)) {
-    finished_bytes_ -= finished_.front().bytes;
-    const std::string id = finished_.front().id;
-    finished_.pop_front();
+  size_t read = 0;
+  for (auto it = finished_.begin(); it != finished_.end() && read <= max_read;) {
+    if (finished_bytes_ <= options_.retention_bytes && it->at > oldest) return;
+    if (generations_.at(it->id)->IsRead()) {
+      ++read;
+      ++it;
+      continue;
+    }
+    finished_bytes_ -= it->bytes;
+    const std::string id = it->id;
+    it = finished_.erase(it);
     ForgetLocked(id);
   }
 }
@@ -252,7 +262,7 @@ absl::Duration GenerationManager::NextWakeLocked() const {
 GenerationManager::Chores GenerationManager::CollectChoresLocked() {
   Chores chores;
   const absl::Duration now = options_.clock->Monotonic();
-  PurgeFinishedLocked();
+  PurgeFinishedLocked(finished_.size());
   while (!detached_.empty() && detached_.top().at <= now) {
     std::shared_ptr<Generation> generation = detached_.top().generation.lock();
     detached_.pop();

@@ -36,8 +36,9 @@ class GenerationManager final : public GenerationObserver {
     uint32_t prepare_threads = 2;
     size_t max_preparing = 4096;                  // starts that are not answered yet
     size_t max_waiting_bytes = size_t{64} << 20;  // of the requests in preparation or waiting for the engine
+    // Of finished logs that nobody reads.
     absl::Duration retention = absl::Minutes(10);
-    size_t retention_bytes = size_t{256} << 20;  // of finished logs together; the oldest go first
+    size_t retention_bytes = size_t{256} << 20;  // of all finished logs together; the oldest go first
     size_t max_tombstones = 100'000;             // ids remembered after their logs were purged, 150 bytes each
     absl::Duration claim_lease = absl::Seconds(10);
     size_t max_claims = 65'536;  // of request_ids, and names of generations of other replicas; 250 bytes each
@@ -165,7 +166,8 @@ class GenerationManager final : public GenerationObserver {
   static void DoChores(Chores chores, Engine* engine);
   absl::Duration NextWakeLocked() const REQUIRES(mu_);
   void CollectWaitingLocked(Chores* chores) REQUIRES(mu_);
-  void PurgeFinishedLocked() REQUIRES(mu_);
+  // Of the oldest, looks at no more than `max_read` logs that are kept because they are read.
+  void PurgeFinishedLocked(size_t max_read) REQUIRES(mu_);
   bool WantedLocked() const REQUIRES(mu_);
   void ForgetLocked(const std::string& id) REQUIRES(mu_);
   absl::Status NotFoundLocked(const std::string& id, const std::string& principal) const REQUIRES(mu_);

@@ -32,7 +32,7 @@ class LinkReactor::Attachment final : public LogReader {
   std::shared_ptr<Flushable> MarkNews() override { return link_->MarkNews(this); }
 
   uint32_t number() const { return number_; }
-  const Generation& generation() const { return *generation_; }
+  Generation& generation() const { return *generation_; }
   bool unmerged() const { return unmerged_; }
 
  private:
@@ -95,7 +95,7 @@ void LinkReactor::HandleCommand() {
     case v1::LinkRequest::kAttach:
       return HandleAttach(request_.attach());
     case v1::LinkRequest::kDetach:
-      return HandleDetach(request_.detach().attachment());
+      return HandleDetach(request_.detach());
     case v1::LinkRequest::kAsk:
       return HandleAsk(request_.ask().attachment());
     case v1::LinkRequest::kClaim:
@@ -171,7 +171,8 @@ void LinkReactor::Attach(uint32_t number, uint64_t ticket, GenerationManager::St
   MaybeWrite();
 }
 
-void LinkReactor::HandleDetach(uint32_t number) {
+void LinkReactor::HandleDetach(const v1::LinkDetach& command) {
+  const uint32_t number = command.attachment();
   std::shared_ptr<Attachment> attachment;  // destroyed after the lock
   v1::LinkReply reply;
   reply.set_attachment(number);
@@ -186,6 +187,7 @@ void LinkReactor::HandleDetach(uint32_t number) {
   }
   replies_.push_back({std::move(reply), nullptr});
   lock.Release();
+  if (attachment != nullptr && command.paused()) attachment->generation().NotePause();
   MaybeWrite();
 }
 

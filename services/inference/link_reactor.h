@@ -63,7 +63,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   void HandleCommand() EXCLUDES(mu_);
   void HandleGenerate(const v1::LinkGenerate& command) EXCLUDES(mu_);
   void HandleAttach(const v1::LinkAttach& command) EXCLUDES(mu_);
-  void HandleDetach(uint32_t number) EXCLUDES(mu_);
+  void HandleDetach(const v1::LinkDetach& command) EXCLUDES(mu_);
   void HandleAsk(uint32_t number) EXCLUDES(mu_);
   void HandleClaim(const v1::LinkClaim& command) EXCLUDES(mu_);
   // Of a command: where an attachment begins and how it reads.

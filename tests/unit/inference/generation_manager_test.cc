@@ -227,6 +227,28 @@ TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsWhatRuns) {
   running_sink->EndAll(FinishReason::kStop, &wake);
 }
 
+TEST_F(GenerationManagerTest, KeepsALogThatIsReadAndPurgesItAfterwards) {
+  options_.retention_bytes = 50'000;
+  Remake();
+  const auto read = Start();
+  auto hold = std::make_unique<Generation::Hold>(read);
+  EndOldest(std::string(100'000, 'x'));
+  const std::string unread = Start()->id();
+  EndOldest(std::string(100'000, 'x'));
+  // The older one is over both limits, and stays. The younger one goes in its place.
+  clock_.Advance(absl::Minutes(11));
+  EXPECT_TRUE(WaitUntil([&] { return ReasonOfFind(unread) == "GENERATION_EXPIRED"; }));
+  EXPECT_TRUE(FindNow(manager_.get(), read->id(), "").ok());
+  // Its reader has only paused.
+  read->NotePause();
+  hold.reset();
+  Start();
+  EndOldest();
+  EXPECT_TRUE(FindNow(manager_.get(), read->id(), "").ok());
+  clock_.Advance(absl::Minutes(1));
+  EXPECT_TRUE(WaitUntil([&] { return ReasonOfFind(read->id()) == "GENERATION_EXPIRED"; }));
+}
+
 TEST_F(GenerationManagerTest, ForgetsTombstonesBeyondTheirLimit) {
   options_.max_tombstones = 1;
   Remake();
