@@ -46,6 +46,7 @@ absl::StatusOr<std::vector<std::string>> ReplicaSet::ResolveByDns(const std::str
   const int error = getaddrinfo(host.c_str(), nullptr, &hints, &found);
   // The name is known and has no address: no replica is ready.
   if (error == EAI_NODATA) return std::vector<std::string>();
+  if (error == EAI_NONAME) return absl::NotFoundError(absl::StrCat(host, ": ", gai_strerror(error)));
   if (error != 0) return absl::UnavailableError(absl::StrCat(host, ": ", gai_strerror(error)));
   std::set<std::string> addresses;
   for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
@@ -131,14 +132,22 @@ void ReplicaSet::Run() {
 void ReplicaSet::AskNames() {
   for (Name& name : names_) {
     absl::StatusOr<std::vector<std::string>> addresses = options_.resolve(name.host, name.port);
+    // CoreDNS answers NXDOMAIN for a headless Service without endpoints. A name that was never resolved may be wrong.
+    if (absl::IsNotFound(addresses.status()) && name.resolved) addresses = std::vector<std::string>();
+    name.answered = addresses.ok();
     if (!addresses.ok()) {
       // A name service that is down for a while says nothing about the replicas.
       spdlog::warn("cannot resolve the inference service: {}", std::string(addresses.status().message()));
       continue;
     }
+    name.resolved = true;
     if (*addresses == name.addresses) continue;
     name.addresses = *std::move(addresses);
-    spdlog::info("replicas at {}: {}", name.host, absl::StrJoin(name.addresses, ", "));
+    if (name.addresses.empty()) {
+      spdlog::warn("no replica at {}: the name has no address any more", name.host);
+    } else {
+      spdlog::info("replicas at {}: {}", name.host, absl::StrJoin(name.addresses, ", "));
+    }
   }
 }
 
@@ -148,6 +157,7 @@ ReplicaSet::State ReplicaSet::MakeState(uint64_t round) {
   std::erase_if(stubs_, [&](const auto& entry) { return !addresses.contains(entry.first); });
   State state;
   state.round = round;
+  state.complete = std::all_of(names_.begin(), names_.end(), [](const Name& name) { return name.answered; });
   for (const std::string& address : addresses) {
     std::shared_ptr<GrpcStub>& stub = stubs_[address];
     if (stub == nullptr) stub = ConnectTo(address, options_.keepalive, poller_);

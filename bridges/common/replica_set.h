@@ -21,7 +21,8 @@ struct GrpcStub;
 // connection of the process to each. Thread-safe; asks on a thread of its own.
 class ReplicaSet {
  public:
-  // The addresses, as ip:port, of a name. Blocks; may fail for a while.
+  // The addresses, as ip:port, of a name. Blocks; may fail for a while. NotFound if the name service says that there is
+  // no such name.
   using Resolve = std::function<absl::StatusOr<std::vector<std::string>>(const std::string& host, int port)>;
 
   struct Options {
@@ -37,7 +38,8 @@ class ReplicaSet {
   // What is known at one time. A replica that stays has the same stub as before.
   struct State {
     std::vector<std::shared_ptr<GrpcStub>> replicas;
-    uint64_t round = 0;  // how often all names have been asked
+    uint64_t round = 0;    // how often all names have been asked
+    bool complete = true;  // every name was answered the last time
   };
   using OnChange = std::function<void(const State& state)>;
 
@@ -61,6 +63,8 @@ class ReplicaSet {
     std::string host;
     int port = 0;
     std::vector<std::string> addresses;  // as of the last time that it could be asked
+    bool answered = true;                // the last time
+    bool resolved = false;               // ever
   };
 
   explicit ReplicaSet(Options options);

@@ -95,6 +95,24 @@ TEST(ReplicaSet, FollowsTheNameService) {
   const uint64_t round = dns.state().round;
   ASSERT_TRUE(WaitUntil([&] { return dns.state().round > round + 2; }));
   EXPECT_EQ(dns.addresses().size(), 2u);
+  EXPECT_FALSE(dns.state().complete);
+  set->Stop();
+}
+
+TEST(ReplicaSet, TakesANameThatIsGoneForNoReplicaOnlyIfItWasKnown) {
+  FakeDns dns;
+  dns.SetAnswer(absl::NotFoundError("no such name"));
+  const auto set =
+      *ReplicaSet::Create({.targets = "dns:///pods:5", .interval = absl::Milliseconds(1), .resolve = dns.Resolver()});
+  set->Start([&](const ReplicaSet::State& state) { dns.Take(state); });
+  ASSERT_TRUE(WaitUntil([&] { return dns.state().round > 1; }));
+  EXPECT_FALSE(dns.state().complete);
+  dns.SetAnswer(std::vector<std::string>{"10.0.0.1"});
+  ASSERT_TRUE(WaitUntil([&] { return dns.addresses().size() == 1; }));
+  EXPECT_TRUE(dns.state().complete);
+  dns.SetAnswer(absl::NotFoundError("no such name"));
+  ASSERT_TRUE(WaitUntil([&] { return dns.addresses().empty(); }));
+  EXPECT_TRUE(dns.state().complete);
   set->Stop();
 }
 
