@@ -10,6 +10,10 @@ base::Labels With(base::Labels labels, const std::string& key, const std::string
 
 constexpr char kResumes[] = "runnel_resumes_total";
 constexpr char kResumesHelp[] = "Streams opened after a cursor, by what became of them.";
+constexpr char kLost[] = "runnel_lost_generations_total";
+constexpr char kLostHelp[] =
+    "Readers answered generation_lost, by what is known of the replica: lost; stopped in order; unknown: only the "
+    "reader's cursor says that the generation existed.";
 constexpr char kDisconnects[] = "runnel_client_disconnects_total";
 constexpr char kDisconnectsHelp[] = "Connections that the client ended, by when.";
 
@@ -53,16 +57,30 @@ BridgeMetrics::BridgeMetrics(base::Metrics* metrics, const std::string& transpor
                                       "Streams cut by the bridge before their terminal event.", labels)),
       links_connected(metrics->Gauge("runnel_links_connected", "Links to the inference service that are up.", labels)),
       link_attachments(metrics->Gauge("runnel_link_attachments", "Attachments of all Links.", labels)),
+      known_replicas(metrics->Gauge("runnel_known_replicas",
+                                    "Runs of replicas that are reached, or whose logs would not be purged yet.",
+                                    labels)),
       link_losses(metrics->Counter("runnel_link_losses_total", "Links lost.", labels)),
       link_batches(metrics->Counter("runnel_link_batches_total", "Batches received.", labels)),
       link_events(metrics->Counter("runnel_link_events_total", "Events received.", labels)),
       link_read_pauses(metrics->Counter("runnel_link_read_pauses_total",
                                         "Times that a Link was not read because its thread was behind.", labels)),
-      lost_generations(metrics->Counter("runnel_lost_generations_total",
-                                        "Streams ended because the replica that kept their generation is gone.",
-                                        labels)),
+      lost_generations(metrics->Counter(kLost, kLostHelp, With(labels, "replica", "lost"))),
+      lost_generations_stopped(metrics->Counter(kLost, kLostHelp, With(labels, "replica", "stopped"))),
+      lost_generations_unknown(metrics->Counter(kLost, kLostHelp, With(labels, "replica", "unknown"))),
       reattachments(metrics->Counter("runnel_link_reattachments_total",
                                      "Attachments made anew after a loss of their Link or a pause.", labels)) {}
+
+void BridgeMetrics::CountLost(KnownReplicas::Run run) {
+  switch (run) {
+    case KnownReplicas::Run::kStopped:
+      return lost_generations_stopped.Increment();
+    case KnownReplicas::Run::kUnknown:
+      return lost_generations_unknown.Increment();
+    default:
+      return lost_generations.Increment();
+  }
+}
 
 void BridgeMetrics::CountRequest(int status) {
   registry

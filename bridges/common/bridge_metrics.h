@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "bridges/common/known_replicas.h"
 #include "services/base/metrics.h"
 
 namespace runnel::bridge {
@@ -39,13 +40,19 @@ struct BridgeMetrics {
 
   prometheus::Gauge& links_connected;
   prometheus::Gauge& link_attachments;
+  prometheus::Gauge& known_replicas;
   prometheus::Counter& link_losses;
   prometheus::Counter& link_batches;
   prometheus::Counter& link_events;
   prometheus::Counter& link_read_pauses;
+  // By what is known of the replica that kept it.
   prometheus::Counter& lost_generations;
+  prometheus::Counter& lost_generations_stopped;
+  prometheus::Counter& lost_generations_unknown;
   prometheus::Counter& reattachments;
 
+  // A reader that is answered generation_lost.
+  void CountLost(KnownReplicas::Run run);
   // runnel_http_requests_total by status.
   void CountRequest(int status);
 };

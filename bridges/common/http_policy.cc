@@ -45,6 +45,8 @@ constexpr Row kReasons[] = {
     {"HOST_NOT_ALLOWED", 403, "permission_error", "host_not_allowed"},
     {"MODEL_NOT_FOUND", 404, kInvalid, "model_not_found"},
     {"GENERATION_NOT_FOUND", 404, kInvalid, "generation_not_found"},
+    {"OTHER_REPLICA", 404, kInvalid, "generation_not_found"},
+    {"GENERATION_LOST", 410, "server_error", "generation_lost"},
     {"GENERATION_EXPIRED", 410, kInvalid, "generation_expired"},
     {"AFTER_BEYOND_END", 410, kInvalid, "after_beyond_end"},
     {"RATE_LIMITED", 429, "rate_limit_error", "rate_limit_exceeded"},
@@ -53,6 +55,9 @@ constexpr Row kReasons[] = {
     {"QUEUE_FULL", 503, "server_error", "overloaded"},
     {"TOO_MANY_ATTACHMENTS", 503, "server_error", "overloaded"},
     {"DRAINING", 503, "server_error", "overloaded"},
+    {"SERVICE_UNREACHABLE", 503, "server_error", "service_unreachable"},
+    {"REPLICA_UNREACHABLE", 503, "server_error", "replica_unreachable"},
+    {"REQUEST_ID_CLAIMED", 503, "server_error", "idempotency_key_in_use"},
 };
 
 Row RowOfCode(absl::StatusCode code) {

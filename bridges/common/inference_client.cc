@@ -8,6 +8,7 @@
 
 #include "bridges/common/grpc_stub.h"
 #include "bridges/common/io_threads.h"
+#include "bridges/common/link_errors.h"
 #include "services/base/grpc_status.h"
 #include "services/base/mutex.h"
 
@@ -41,6 +42,11 @@ template <typename Request, typename Response>
 using Method = std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> (Stub::*)(grpc::ClientContext*,
                                                                                     const Request&,
                                                                                     grpc::CompletionQueue*);
+
+// The service gives a reason with each refusal of its own; gRPC, which could not reach it, does not.
+absl::Status WithReason(absl::Status status) {
+  return absl::IsUnavailable(status) && base::DetailOf(status).reason.empty() ? ReplicaUnreachable() : status;
+}
 
 // One call. `convert` makes the result of an OK response. From Start to OnComplete it owns itself; then it goes to the
 // io thread, where it ends: it holds the channel, which the poller may not let go of last.
@@ -76,7 +82,7 @@ class UnaryCall final : public GrpcTag {
 
  private:
   void Finish() {
-    if (!status_.ok()) return done_(base::FromGrpcStatus(status_));
+    if (!status_.ok()) return done_(WithReason(base::FromGrpcStatus(status_)));
     done_(convert_(std::move(response_)));
   }
 

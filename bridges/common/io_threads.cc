@@ -9,6 +9,7 @@
 
 #include "bridges/common/bridge_metrics.h"
 #include "bridges/common/contain.h"
+#include "bridges/common/grpc_stub.h"
 #include "bridges/common/inference_client.h"
 #include "services/base/mutex.h"
 
@@ -30,13 +31,13 @@ Link::Options LinkOptionsOf(const BridgeOptions& options) {
 }  // namespace
 
 IoThread::IoThread(size_t thread_index, InferenceClient* inference_client, BridgeMetrics* bridge_metrics,
-                   ByteBudget* budget, const Link::Options& link_options)
+                   ByteBudget* budget, KnownReplicas* known, const Link::Options& link_options)
     : index(thread_index),
       io(1),
       client(inference_client),
       metrics(bridge_metrics),
       unfinished(budget),
-      links(&io, bridge_metrics, link_options),
+      links(&io, bridge_metrics, known, link_options),
       tasks(bridge_metrics) {}
 
 struct IoThreads::Runner {
@@ -49,10 +50,13 @@ struct IoThreads::Runner {
 };
 
 IoThreads::IoThreads(const BridgeOptions& options, InferenceClient* client, BridgeMetrics* metrics)
-    : tick_(options.tick), unfinished_(options.max_unfinished_bytes) {
+    : tick_(options.tick),
+      unfinished_(options.max_unfinished_bytes),
+      known_({.recovery_timeout = options.recovery_timeout, .max_runs = options.max_known_replicas}) {
   const size_t count = options.io_threads == 0 ? 1 : options.io_threads;
   for (size_t i = 0; i < count; ++i) {
-    threads_.push_back(std::make_unique<IoThread>(i, client, metrics, &unfinished_, LinkOptionsOf(options)));
+    threads_.push_back(std::make_unique<IoThread>(i, client, metrics, &unfinished_, &known_,
+                                                  LinkOptionsOf(options)));
     threads_.back()->tasks.Tick(MonotonicNow());
     runners_.push_back(std::make_unique<Runner>(threads_.back().get()));
   }
@@ -93,6 +97,9 @@ void IoThreads::Tick(Runner* runner) {
 }
 
 void IoThreads::Update(const ReplicaSet::State& state) {
+  std::vector<std::string> addresses;
+  for (const auto& stub : state.replicas) addresses.push_back(stub->address);
+  known_.OnListed(addresses);
   for (const auto& thread : threads_) {
     net::post(thread->io, [raw = thread.get(), state] { raw->links.Update(state); });
   }
@@ -121,6 +128,7 @@ void IoThreads::SetGauges(BridgeMetrics* metrics) const {
   metrics->pending_bytes.Set(static_cast<double>(pending));
   metrics->unfinished_bytes.Set(static_cast<double>(unfinished_.used()));
   metrics->link_attachments.Set(static_cast<double>(attachments));
+  metrics->known_replicas.Set(static_cast<double>(known_.runs()));
 }
 
 bool IoThreads::WaitUntilEmpty(absl::Duration timeout) {

@@ -7,6 +7,7 @@
 
 #include "absl/time/time.h"
 #include "bridges/common/byte_budget.h"
+#include "bridges/common/known_replicas.h"
 #include "bridges/common/link_set.h"
 #include "bridges/common/net.h"
 #include "bridges/common/options.h"
@@ -20,7 +21,7 @@ class InferenceClient;
 // One thread with all that belongs to it: its loop, its Links and its connections. A connection never changes thread.
 struct IoThread {
   IoThread(size_t index, InferenceClient* inference_client, BridgeMetrics* bridge_metrics, ByteBudget* budget,
-           const Link::Options& link_options);
+           KnownReplicas* known, const Link::Options& link_options);
 
   const size_t index;
   net::io_context io;
@@ -64,6 +65,7 @@ class IoThreads {
 
   const absl::Duration tick_;
   ByteBudget unfinished_;
+  KnownReplicas known_;
   std::vector<std::unique_ptr<IoThread>> threads_;
   std::vector<std::unique_ptr<Runner>> runners_;
 };

@@ -12,6 +12,7 @@
 #include "bridges/common/grpc_stub.h"
 #include "bridges/common/link_call.h"
 #include "bridges/common/link_set.h"
+#include "services/base/clock.h"
 #include "services/base/grpc_status.h"
 #include "services/base/message_limits.h"
 #include "services/base/strings.h"
@@ -34,6 +35,13 @@ absl::Status RequestTooLarge(size_t max_bytes) {
                          std::move(detail));
 }
 
+// How long a generation that was left by its reader counts as load: the service's default detach timeout, after which
+// it is cancelled.
+constexpr absl::Duration kUnread = absl::Seconds(60);
+constexpr size_t kMaxUnread = 10'000;
+
+absl::Duration Now() { return base::Clock::System().Monotonic(); }
+
 }  // namespace
 
 Link::Link(LinkSet* set, net::io_context* io, std::shared_ptr<GrpcStub> stub, BridgeMetrics* metrics,
@@ -43,6 +51,7 @@ Link::Link(LinkSet* set, net::io_context* io, std::shared_ptr<GrpcStub> stub, Br
       stub_(std::move(stub)),
       metrics_(metrics),
       options_(options),
+      down_since_(Now()),
       backoff_(options.reconnect_backoff),
       timer_(io->get_executor()),
       random_(std::random_device{}()) {}
@@ -61,6 +70,7 @@ void Link::Stop(const absl::Status& status) {
   for (Slot& slot : slots_) {
     Subscription* subscription = std::exchange(slot.subscription, nullptr);
     if (subscription != nullptr) set_->End(subscription, status);
+    slot.claims.reset();
   }
   if (call_ != nullptr) call_->Cancel();
 }
@@ -73,6 +83,15 @@ void Link::SetRetired(bool retired) {
 
 bool Link::Keeps(std::string_view generation_id) const {
   return connected_ && absl::StartsWith(base::ToAbsl(generation_id), id_prefix_);
+}
+
+bool Link::MayConnectSoon(absl::Duration now) const {
+  return !connected_ && !failed_ && !retired_ && now - down_since_ < options_.recovery_timeout;
+}
+
+size_t Link::load(absl::Duration now) {
+  while (!unread_.empty() && now - unread_.front() > kUnread) unread_.pop_front();
+  return taken_ + unread_.size();
 }
 
 void Link::Connect() {
@@ -108,9 +127,14 @@ bool Link::Open(Subscription* subscription) {
   subscription->link_ = this;
   v1::LinkRequest command;
   if (subscription->start_ != nullptr) {
+    set_->OnStartSent();
     *command.mutable_generate() = subscription->start_->command;
     command.mutable_generate()->set_attachment(subscription->number_);
     command.mutable_generate()->set_unmerged(subscription->unmerged_);
+    if (const KeyedStart* claims = subscription->start_->claims.get(); claims != nullptr) {
+      command.mutable_generate()->set_claim(claims->ClaimOn(*this));
+      command.mutable_generate()->set_existing_only(claims->existing_only());
+    }
   } else {
     auto* attach = command.mutable_attach();
     attach->set_attachment(subscription->number_);
@@ -126,13 +150,17 @@ bool Link::Open(Subscription* subscription) {
 
 void Link::Detach(Subscription* subscription) {
   const uint32_t number = subscription->number_;
+  const bool left = subscription->state_ == Subscription::State::kAttached && !subscription->paused_;
+  if (left && unread_.size() < kMaxUnread) unread_.push_back(Now());
   if (call_->Withdraw(number)) {
     FreeNumber(number);
   } else {
-    // Taken until the service says `detached`: events of it may be on their way.
-    slots_[number] = {nullptr, true};
+    // Taken until the service says `detached`: events of it may be on their way. The other replicas have to learn what
+    // became of a start.
+    slots_[number] = {nullptr, true, subscription->start_ ? std::move(subscription->start_->claims) : nullptr};
     v1::LinkRequest command;
     command.mutable_detach()->set_attachment(number);
+    command.mutable_detach()->set_paused(subscription->paused_);
     call_->Send(std::move(command));
   }
   subscription->link_ = nullptr;
@@ -141,6 +169,19 @@ void Link::Detach(Subscription* subscription) {
 void Link::Ask(Subscription* subscription) {
   v1::LinkRequest command;
   command.mutable_ask()->set_attachment(subscription->number_);
+  call_->Send(std::move(command));
+}
+
+void Link::Claim(v1::LinkClaim claim) {
+  v1::LinkRequest command;
+  *command.mutable_claim() = std::move(claim);
+  call_->Send(std::move(command));
+}
+
+void Link::Release(uint32_t claim, const std::string& generation_id) {
+  v1::LinkRequest command;
+  command.mutable_release()->set_claim(claim);
+  command.mutable_release()->set_generation_id(generation_id);
   call_->Send(std::move(command));
 }
 
@@ -181,6 +222,9 @@ void Link::HandleHello(const v1::LinkHello& hello) {
   connected_ = true;
   going_away_ = false;
   id_prefix_ = hello.id_prefix().empty() ? "" : absl::StrCat("gen_", hello.id_prefix());
+  replica_ = hello.replica();
+  claim_lease_ = absl::Seconds(hello.claim_lease().seconds()) + absl::Nanoseconds(hello.claim_lease().nanos());
+  connection_ = set_->NextConnection();
   max_attachments_ = hello.max_attachments();
   max_request_bytes_ = hello.max_request_bytes() > 0 ? hello.max_request_bytes() : base::kGrpcDefaultMessageBytes;
   retention_ = absl::Seconds(hello.retention().seconds());
@@ -191,12 +235,14 @@ void Link::HandleHello(const v1::LinkHello& hello) {
 }
 
 void Link::HandleReply(v1::LinkReply& reply) {
+  if (reply.has_claim()) return set_->keyed_starts()->OnAnswer(this, reply.claim());
   const uint32_t number = reply.attachment();
   if (number >= slots_.size()) return;
   Subscription* subscription = slots_[number].subscription;
   switch (reply.reply_case()) {
     case v1::LinkReply::kAttached:
-      if (subscription != nullptr) HandleAttached(subscription, *reply.mutable_attached());
+      if (subscription != nullptr) return HandleAttached(subscription, *reply.mutable_attached());
+      if (slots_[number].claims != nullptr) slots_[number].claims->OnStarted(reply.attached().generation_id());
       return;
     case v1::LinkReply::kRejected:
       if (subscription == nullptr) return;  // `detached` is still to come
@@ -228,6 +274,7 @@ void Link::HandleAttached(Subscription* subscription, v1::LinkAttached& attached
   }
   if (subscription->start_ != nullptr) {
     if (!attached.existing()) subscription->last_seq_ = 0;
+    if (subscription->start_->claims != nullptr) subscription->start_->claims->OnStarted(attached.generation_id());
     subscription->start_.reset();
   }
   subscription->generation_id_ = std::move(*attached.mutable_generation_id());
@@ -276,10 +323,14 @@ void Link::OnCallDone(LinkCall* call, const absl::Status& status) {
   if (was_connected) {
     metrics_->links_connected.Decrement();
     metrics_->link_losses.Increment();
+    down_since_ = Now();
   }
+  // By its words, for gRPC gives no other sign of it. Under other words it counts as away for a while.
+  if (!was_connected && absl::StrContains(status.message(), "Connection refused")) set_->OnNothingListens(*this);
   std::vector<Slot> slots;
   slots.swap(slots_);
   free_.clear();
+  unread_.clear();
   taken_ = 0;
   if (stopped_) return;
   failed_ = !was_connected;
@@ -292,7 +343,7 @@ void Link::OnCallDone(LinkCall* call, const absl::Status& status) {
   for (const Slot& slot : slots) {
     if (slot.subscription != nullptr) lost.push_back(slot.subscription);
   }
-  set_->OnDown(this, was_connected, lost);
+  set_->OnDown(this, was_connected, base::DetailOf(status).reason == "REPLICA_STOPPED", lost);
 }
 
 bool Link::TakeNumber(Subscription* subscription) {
@@ -303,7 +354,7 @@ bool Link::TakeNumber(Subscription* subscription) {
   }
   subscription->number_ = free_.back();
   free_.pop_back();
-  slots_[subscription->number_] = {subscription, false};
+  slots_[subscription->number_] = {subscription, false, nullptr};
   ++taken_;
   return true;
 }

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <boost/asio/steady_timer.hpp>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <random>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "bridges/common/keyed_starts.h"
 #include "bridges/common/net.h"
 #include "bridges/common/subscription.h"
 #include "runnel/v1/inference.pb.h"
@@ -56,19 +58,30 @@ class Link {
 
   // Between the service's hello and the loss of the RPC.
   bool connected() const { return connected_; }
-  // The last attempt has failed and the next is not due yet.
-  bool failed() const { return failed_; }
+  // Whether it is about to connect: an attempt is under way, and the replica was lost, or listed, within the recovery
+  // timeout.
+  bool MayConnectSoon(absl::Duration now) const;
   // It has said that it is about to stop.
   bool going_away() const { return going_away_; }
   // Whether the log of a generation, if there is one, is kept there. Only while connected.
   bool Keeps(std::string_view generation_id) const;
   // How long a finished log stays readable, as the service has last said; 0 before it has.
   absl::Duration retention() const { return retention_; }
+  // What the ids of the replica's generations begin with, with `gen_`; empty: the service does not say.
+  const std::string& id_prefix() const { return id_prefix_; }
+  const std::string& replica() const { return replica_; }
+  // How long a claim lasts there; 0: it does not know claims.
+  absl::Duration claim_lease() const { return claim_lease_; }
+  // Names the present RPC among all of the set's, from the service's hello on.
+  uint64_t connection() const { return connection_; }
   // Numbers taken.
   size_t attachments() const { return taken_; }
+  // Numbers taken, and what was started or read here and goes on without a reader, as far as this thread knows.
+  size_t load(absl::Duration now);
   const std::shared_ptr<GrpcStub>& stub() const { return stub_; }
 
  private:
+  friend class KeyedStarts;
   friend class LinkSet;
   friend class LinkCall;
   friend class Subscription;
@@ -76,6 +89,7 @@ class Link {
   struct Slot {
     Subscription* subscription = nullptr;
     bool detaching = false;
+    std::unique_ptr<KeyedStart> claims;  // of a start whose reader left before the answer
   };
 
   // Sends the command of a subscription, which becomes kOpening; or ends the subscription, if the command is larger
@@ -84,6 +98,8 @@ class Link {
   // Gives up the number of a subscription that is kOpening or kAttached.
   void Detach(Subscription* subscription);
   void Ask(Subscription* subscription);
+  void Claim(v1::LinkClaim claim);
+  void Release(uint32_t claim, const std::string& generation_id);
   // Calls visit(Subscription*) for each that has a number; it may detach that one.
   template <typename Visit>
   void ForEach(Visit visit);
@@ -115,7 +131,13 @@ class Link {
   size_t taken_ = 0;
   uint32_t max_attachments_ = 0;
   size_t max_request_bytes_ = 0;
-  std::string id_prefix_;  // with `gen_`; empty: the service does not say
+  std::string id_prefix_;
+  std::string replica_;
+  absl::Duration claim_lease_;
+  uint64_t connection_ = 0;
+  absl::Duration down_since_;
+  // When readers left generations that had not ended, the earliest first.
+  std::deque<absl::Duration> unread_;
   std::vector<std::unique_ptr<base::ArenaMessage<v1::LinkResponse>>> batches_;  // being handled
   bool flush_in_groups_ = false;                                                // of readers, before the batch is over
   uint32_t last_number_ = 0;                                                    // of the event handled last

@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
+#include <random>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "bridges/common/bridge_metrics.h"
 #include "bridges/common/grpc_stub.h"
+#include "bridges/common/link_errors.h"
 #include "services/base/clock.h"
 #include "services/base/grpc_status.h"
 
@@ -15,55 +16,36 @@ namespace {
 
 absl::Duration Now() { return base::Clock::System().Monotonic(); }
 
-absl::Status Unreachable() {
-  base::ErrorDetail detail;
-  detail.retry_after = absl::Seconds(1);
-  return base::MakeError(absl::StatusCode::kUnavailable, "the inference service cannot be reached", std::move(detail));
-}
-
-absl::Status TooManyAttachments() {
-  base::ErrorDetail detail;
-  detail.reason = "TOO_MANY_ATTACHMENTS";
-  detail.retry_after = absl::Seconds(1);
-  return base::MakeError(absl::StatusCode::kResourceExhausted, "too many streams are open", std::move(detail));
-}
-
-absl::Status NowhereKept() {
-  base::ErrorDetail detail;
-  detail.reason = "GENERATION_NOT_FOUND";
-  return base::MakeError(absl::StatusCode::kNotFound, "no such generation", std::move(detail));
-}
-
-// A key belongs to one replica, or a repeated start would be a second one. One that drains is no place for it any more,
-// and has just said that it does not know the key.
-bool MayElsewhere(bool keyed, const absl::Status& refusal) {
+// A start that is pinned, because without claims its key belongs to one replica, must not become a second one
+// elsewhere. A replica that drains takes no new one, and has just said that it does not know the key.
+bool MayElsewhere(bool pinned, const absl::Status& refusal) {
   if (base::DetailOf(refusal).reason == "DRAINING") return true;
-  return !keyed && (absl::IsResourceExhausted(refusal) || absl::IsUnavailable(refusal));
-}
-
-absl::Status Stopping() { return absl::CancelledError("the bridge is stopping"); }
-
-// FNV-1a with a final mix: the same in every bridge, which std::hash need not be.
-uint64_t StableHash(std::string_view a, std::string_view b) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const std::string_view part : {a, std::string_view("\0", 1), b}) {
-    for (const char c : part) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  }
-  hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccd;
-  return hash ^ (hash >> 33);
+  return !pinned && (absl::IsResourceExhausted(refusal) || absl::IsUnavailable(refusal));
 }
 
 }  // namespace
 
-LinkSet::LinkSet(net::io_context* io, BridgeMetrics* metrics, const Link::Options& options)
-    : io_(io), metrics_(metrics), options_(options), refresh_([] { return uint64_t{0}; }) {}
+LinkSet::LinkSet(net::io_context* io, BridgeMetrics* metrics, KnownReplicas* known, const Link::Options& options)
+    : io_(io),
+      metrics_(metrics),
+      known_(known),
+      options_(options),
+      refresh_([] { return uint64_t{0}; }),
+      keyed_starts_(this, io),
+      starts_(std::random_device{}()) {}
 
-LinkSet::~LinkSet() = default;
+LinkSet::~LinkSet() {
+  // While all Links are there: a claim is released on each of them.
+  for (const auto& link : links_) {
+    for (Link::Slot& slot : link->slots_) slot.claims.reset();
+  }
+}
 
 void LinkSet::Update(const ReplicaSet::State& state) {
   if (stopped_) return;
   round_ = state.round;
   updated_ = true;
+  none_listed_ = state.replicas.empty() && state.complete;
   for (const auto& link : links_) {
     link->SetRetired(std::find(state.replicas.begin(), state.replicas.end(), link->stub()) == state.replicas.end());
   }
@@ -80,7 +62,8 @@ void LinkSet::Update(const ReplicaSet::State& state) {
 
 void LinkSet::Stop() {
   if (std::exchange(stopped_, true)) return;
-  for (const auto& link : links_) link->Stop(Stopping());
+  for (const auto& link : links_) link->Stop(BridgeStopping());
+  keyed_starts_.Stop();
   Reconsider();
 }
 
@@ -107,6 +90,7 @@ void LinkSet::Open(Subscription* subscription) {
 
 void LinkSet::Detach(Subscription* subscription) {
   if (subscription->state_ == State::kWaiting) subscription->waiting_hook_.unlink();
+  if (subscription->state_ == State::kClaiming) keyed_starts_.GiveUp(subscription);
   if (subscription->state_ == State::kOpening || subscription->state_ == State::kAttached) {
     subscription->link_->Detach(subscription);
   }
@@ -119,6 +103,9 @@ void LinkSet::Forget(Subscription* subscription) {
 }
 
 bool LinkSet::MaybeSend(Subscription* subscription) {
+  const bool keyed = subscription->start_ != nullptr && subscription->start_->keyed;
+  if (keyed && keyed_starts_.Supported()) return keyed_starts_.Advance(subscription);
+  if (keyed) keyed_starts_.GiveUp(subscription);
   Link* link = FindFor(*subscription);
   return link != nullptr && link->Open(subscription);
 }
@@ -157,8 +144,11 @@ void LinkSet::Reconsider() {
 
 void LinkSet::Judge(Subscription* subscription) {
   const bool opened = subscription->opened_;
+  const Subscription::Start* start = subscription->start_.get();
   const uint64_t round = subscription->settled_round_;
-  if (stopped_) return End(subscription, Stopping());
+  if (stopped_) return End(subscription, BridgeStopping());
+  // A replica that may know the key is away. It may come back.
+  if (start != nullptr && start->keyed && keyed_starts_.Supported()) return Wait(subscription, round);
   if (FindFor(*subscription) != nullptr) {
     // It has no number left.
     if (!opened) return End(subscription, TooManyAttachments());
@@ -166,9 +156,10 @@ void LinkSet::Judge(Subscription* subscription) {
     return Wait(subscription, round);
   }
   if (MayReachMore(round)) return Wait(subscription, round);
-  const bool nowhere = subscription->start_ == nullptr && AllReached();
-  if (nowhere) return opened ? Lose(subscription) : End(subscription, NowhereKept());
-  opened ? Wait(subscription, round) : End(subscription, Unreachable());
+  if (start != nullptr) return End(subscription, StartRefusal());
+  const std::string& id = subscription->generation_id_;
+  if (!opened) return End(subscription, CountedRefusal(id, subscription->seen_));
+  IsGenerationLost(ReadRefusal(id, true)) ? Lose(subscription) : Wait(subscription, round);
 }
 
 void LinkSet::Lose(Subscription* subscription) {
@@ -179,25 +170,35 @@ void LinkSet::Lose(Subscription* subscription) {
   event.mutable_failed()->set_retryable(true);
   subscription->last_seq_ = event.seq();
   subscription->terminal_seen_ = true;
-  metrics_->lost_generations.Increment();
+  // Its reader had it, whatever is known of the replica.
+  const bool stopped = known_->Find(subscription->generation_id_) == KnownReplicas::Run::kStopped;
+  metrics_->CountLost(stopped ? KnownReplicas::Run::kStopped : KnownReplicas::Run::kLost);
   End(subscription, absl::OkStatus());
   subscription->reader_->OnEvent(subscription, event);
 }
 
 // -------------------------------------------------------------------------------------------------------- from Links
 
-void LinkSet::OnUp(Link*) {
+void LinkSet::OnUp(Link* link) {
   connected_.fetch_add(1, std::memory_order_relaxed);
+  const bool claims = link->claim_lease() > absl::ZeroDuration();
+  known_->OnUp({link->stub()->address, link->id_prefix(), link->retention(), claims});
   // Not now: a batch is being handled.
   ReconsiderSoon();
 }
 
-void LinkSet::OnDown(Link* link, bool was_connected, const std::vector<Subscription*>& lost) {
-  if (was_connected) connected_.fetch_sub(1, std::memory_order_relaxed);
-  const uint64_t round = was_connected ? refresh_() : 0;
+void LinkSet::OnDown(Link* link, bool was_connected, bool stopped, const std::vector<Subscription*>& lost) {
+  uint64_t round = 0;
+  if (was_connected) {
+    connected_.fetch_sub(1, std::memory_order_relaxed);
+    known_->OnDown(link->id_prefix(), stopped);
+    round = refresh_();
+    keyed_starts_.OnDown(link->connection(), round);
+  }
   const absl::Duration recover_until = Now() + options_.recovery_timeout;
   for (Subscription* subscription : lost) {
     subscription->link_ = nullptr;
+    keyed_starts_.GiveUp(subscription);
     // One that was just opening keeps its deadline.
     if (subscription->deadline_ == absl::InfiniteDuration()) subscription->deadline_ = recover_until;
     Wait(subscription, round);
@@ -211,10 +212,16 @@ void LinkSet::OnRefused(Subscription* subscription, Link* link, const absl::Stat
   subscription->state_ = State::kIdle;
   if (subscription->opened_ && absl::IsNotFound(status)) return Lose(subscription);
   Subscription::Start* start = subscription->start_.get();
-  if (start == nullptr || !MayElsewhere(start->keyed, status)) return End(subscription, status);
+  if (start == nullptr) return End(subscription, status);
+  if (start->claims != nullptr && keyed_starts_.OnRefused(subscription, status)) return;
+  if (start->claims != nullptr && start->claims->existing_only()) return End(subscription, status);
+  if (!MayElsewhere(start->keyed && start->claims == nullptr, status)) return End(subscription, status);
   start->refused_by.push_back(link);
+  start->refusal = status;
   if (!MaybeSend(subscription)) End(subscription, status);
 }
+
+void LinkSet::OnNothingListens(const Link& link) { known_->OnRefused(link.stub()->address); }
 
 void LinkSet::OnNumbersFreed() {
   if (starved_) Reconsider();
@@ -227,6 +234,7 @@ void LinkSet::MarkDirty(Subscription* subscription) {
 }
 
 void LinkSet::End(Subscription* subscription, absl::Status status) {
+  keyed_starts_.GiveUp(subscription);
   subscription->state_ = State::kEnded;
   subscription->link_ = nullptr;
   subscription->end_ = std::move(status);
@@ -249,87 +257,27 @@ void LinkSet::FlushDirty() {
   dirty_.clear();
 }
 
-// ----------------------------------------------------------------------------------------------------------- finding
-
-Link* LinkSet::FindFor(const Subscription& subscription) const {
-  return subscription.start_ != nullptr ? FindForStart(*subscription.start_) : FindKeeper(subscription.generation_id_);
-}
-
-Link* LinkSet::FindKeeper(std::string_view generation_id) const {
-  const auto found =
-      std::find_if(links_.begin(), links_.end(), [&](const auto& link) { return link->Keeps(generation_id); });
-  return found == links_.end() ? nullptr : found->get();
-}
-
-Link* LinkSet::FindAny() const {
-  const auto found = std::find_if(links_.begin(), links_.end(), [](const auto& link) { return link->connected(); });
-  return found == links_.end() ? nullptr : found->get();
-}
-
-Link* LinkSet::FindForStart(const Subscription::Start& start) const {
-  const v1::GenerateRequest& request = start.command.request();
-  Link* best = nullptr;
-  // The least is the best: those that leave are the last resort.
-  std::pair<bool, uint64_t> best_rank;
-  for (const auto& link : links_) {
-    if (!link->connected()) continue;
-    if (std::count(start.refused_by.begin(), start.refused_by.end(), link.get()) > 0) continue;
-    const bool leaves = link->retired() || link->going_away();
-    const uint64_t rank = start.keyed ? StableHash(link->stub()->address, request.principal() + request.request_id())
-                                      : uint64_t{link->attachments()};
-    const std::pair<bool, uint64_t> link_rank(leaves, rank);
-    if (best == nullptr || link_rank < best_rank) {
-      best = link.get();
-      best_rank = link_rank;
-    }
-  }
-  return best;
-}
-
-bool LinkSet::AllReached() const {
-  return !links_.empty() && std::all_of(links_.begin(), links_.end(),
-                                        [](const auto& link) { return link->connected() || link->retired(); });
-}
-
-bool LinkSet::MayReachMore(uint64_t round) const {
-  if (!updated_ || round_ < round) return true;
-  return std::any_of(links_.begin(), links_.end(),
-                     [](const auto& link) { return !link->connected() && !link->failed() && !link->retired(); });
-}
-
-void LinkSet::Locate(std::string generation_id, OnLocated done) {
-  Locating locating{std::move(generation_id), std::move(done), Now() + options_.open_timeout, 0};
-  const bool known =
-      locating.generation_id.empty() ? FindAny() != nullptr : FindKeeper(locating.generation_id) != nullptr;
-  if (!known) locating.round = refresh_();
-  locating_.push_back(std::move(locating));
-  ReconsiderSoon();
-}
-
-bool LinkSet::Answer(const Locating& locating) {
-  const std::string& id = locating.generation_id;
-  const Link* link = id.empty() ? FindAny() : FindKeeper(id);
-  if (stopped_) {
-    locating.done(Stopping());
-  } else if (link != nullptr) {
-    locating.done(link->stub());
-  } else if (MayReachMore(locating.round) && Now() < locating.deadline) {
-    return false;
-  } else {
-    locating.done(!id.empty() && AllReached() ? NowhereKept() : Unreachable());
-  }
-  return true;
-}
-
 // ---------------------------------------------------------------------------------------------------------- the time
 
 bool LinkSet::Overdue(Subscription* subscription, absl::Duration now) {
-  if (subscription->deadline_ > now) return false;
+  if (subscription->deadline_ > now || subscription->state_ == State::kEnded) return false;
   const bool asked = subscription->state_ == State::kOpening;
+  const bool opened = subscription->opened_;
   Detach(subscription);
-  End(subscription, asked && !subscription->opened_
-                        ? absl::DeadlineExceededError("the inference service did not answer in time")
-                        : Unreachable());
+  if (asked) {
+    End(subscription, opened ? ReplicaUnreachable()
+                             : absl::DeadlineExceededError("the inference service did not answer in time"));
+  } else if (subscription->start_ != nullptr) {
+    End(subscription, StartRefusal());
+  } else if (FindKeeper(subscription->generation_id_) != nullptr) {
+    End(subscription, TooManyAttachments());
+  } else if (!opened) {
+    End(subscription, CountedRefusal(subscription->generation_id_, subscription->seen_));
+  } else if (connected() == 0 && !none_listed_) {
+    End(subscription, ServiceUnreachable());
+  } else {
+    Lose(subscription);
+  }
   return true;
 }
 
@@ -343,7 +291,9 @@ void LinkSet::OnTick() {
   for (const auto& link : links_) {
     link->ForEach([&](Subscription* subscription) { Overdue(subscription, now); });
   }
-  if (!locating_.empty()) ReconsiderSoon();
+  keyed_starts_.OnTick(now);
+  // What waits may have been decided by the time alone.
+  if (!locating_.empty() || !waiting_.empty()) ReconsiderSoon();
   FlushDirty();
 }
 

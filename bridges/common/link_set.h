@@ -10,6 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "bridges/common/keyed_starts.h"
+#include "bridges/common/known_replicas.h"
 #include "bridges/common/link.h"
 #include "bridges/common/net.h"
 #include "bridges/common/replica_set.h"
@@ -22,17 +24,19 @@ struct GrpcStub;
 
 // The Links of one io thread, one to each replica, and what finds its way among them:
 //
-//   a new generation   goes to the replica with the fewest attachments of this thread; if that refuses for want of room
-//                      or because it stops, to the next. With a key of the client's, to the one that the key names.
-//   a known one        to the replica whose ids begin like its id. If none does, once all are reached and the name
-//                      service has been asked again, it is nowhere: not found, or lost for a reader that has seen it.
+//   a new generation   goes to the replica that has least to do for this thread; if that refuses because it is full or
+//                      stops, to the next. With a key of the client's, after it was claimed (see KeyedStarts).
+//   a known one        to the replica whose ids begin like its id. If none does, once the name service has been asked
+//                      again: lost, if its replica is known to be gone, or if the reader has seen it and no replica that
+//                      may keep it is away; not found, if nothing is known of it; else unreachable, for the recovery
+//                      timeout at most.
 //
 // What cannot be sent yet waits here, bounded by the timeouts of Link::Options. Confined to the io thread of `io`, but
 // where said. It must outlive its Subscriptions.
 class LinkSet {
  public:
-  // Both must outlive it.
-  LinkSet(net::io_context* io, BridgeMetrics* metrics, const Link::Options& options);
+  // All must outlive it.
+  LinkSet(net::io_context* io, BridgeMetrics* metrics, KnownReplicas* known, const Link::Options& options);
   // The io thread must have stopped.
   ~LinkSet();
 
@@ -53,11 +57,13 @@ class LinkSet {
   BridgeMetrics* metrics() const { return metrics_; }
 
   // Calls `done`, at a later turn and within the open timeout, with the replica to ask about a generation by a call of
-  // its own; with an empty id, any. Unavailable if none can be reached; for an id that no replica keeps, NotFound.
+  // its own; with an empty id, any. Unavailable if it, or none, can be reached; for an id that no replica keeps, NotFound
+  // (GENERATION_LOST or GENERATION_NOT_FOUND).
   using OnLocated = std::function<void(absl::StatusOr<std::shared_ptr<GrpcStub>> stub)>;
   void Locate(std::string generation_id, OnLocated done);
 
  private:
+  friend class KeyedStarts;
   friend class Link;
   friend class Subscription;
 
@@ -83,9 +89,13 @@ class LinkSet {
 
   // For Link.
   void OnUp(Link* link);
-  // `lost` are those that had a number there.
-  void OnDown(Link* link, bool was_connected, const std::vector<Subscription*>& lost);
+  // `lost` are those that had a number there. `stopped`: the replica keeps no log any more.
+  void OnDown(Link* link, bool was_connected, bool stopped, const std::vector<Subscription*>& lost);
+  void OnNothingListens(const Link& link);
   void OnNumbersFreed();
+  KeyedStarts* keyed_starts() { return &keyed_starts_; }
+  uint64_t NextConnection() { return ++last_connection_; }
+  void OnStartSent() { ++starts_; }
   void OnRefused(Subscription* subscription, Link* link, const absl::Status& status);
   void MarkDirty(Subscription* subscription);
   // Makes `status` the end of a subscription, which has no number any more. FlushDirty tells its reader.
@@ -104,6 +114,12 @@ class LinkSet {
   void Judge(Subscription* subscription);
   // The log of one that was open is gone.
   void Lose(Subscription* subscription);
+  // Of a start that waits.
+  absl::Status StartRefusal() const;
+  // Of a request for a generation that no Link keeps, once no more can be reached. `seen`: it did exist.
+  absl::Status ReadRefusal(std::string_view generation_id, bool seen) const;
+  // The same, and counts it if it is lost.
+  absl::Status CountedRefusal(std::string_view generation_id, bool seen);
   bool Overdue(Subscription* subscription, absl::Duration now);
 
   // True if it was answered.
@@ -112,20 +128,25 @@ class LinkSet {
   Link* FindForStart(const Subscription::Start& start) const;
   Link* FindFor(const Subscription& subscription) const;
   Link* FindAny() const;
-  // Whether all there are, are reached.
-  bool AllReached() const;
+  // By Link::connection(), if it is still up.
+  Link* FindConnection(uint64_t connection) const;
   // Whether something is under way that may reach one more.
   bool MayReachMore(uint64_t round) const;
 
   net::io_context* const io_;
   BridgeMetrics* const metrics_;
+  KnownReplicas* const known_;
   const Link::Options options_;
   std::function<uint64_t()> refresh_;
 
+  KeyedStarts keyed_starts_;  // before the Links, whose slots may hold claims
   std::vector<std::unique_ptr<Link>> links_;
   std::atomic<size_t> connected_ = 0;
   uint64_t round_ = 0;
-  bool updated_ = false;  // since the beginning
+  uint64_t last_connection_ = 0;
+  size_t starts_ = 0;        // sent, from a random number on: which of several equal replicas is next
+  bool updated_ = false;     // since the beginning
+  bool none_listed_ = false;  // the name service says that there is no replica
   WaitingList waiting_;
   std::vector<Locating> locating_;
   std::vector<Subscription*> dirty_;

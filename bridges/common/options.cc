@@ -50,7 +50,10 @@ ABSL_FLAG(absl::Duration, link_keepalive, absl::Seconds(10),
 ABSL_FLAG(absl::Duration, open_timeout, absl::Seconds(5),
           "how long the service may take to answer a start or an attach");
 ABSL_FLAG(absl::Duration, recovery_timeout, absl::Seconds(30),
-          "how long open streams wait for a lost service before they are cut");
+          "how long open streams, and starts with an idempotency key, wait for a replica that was lost; after that "
+          "its generations count as lost");
+ABSL_FLAG(uint64_t, max_known_replicas, 1024,
+          "runs of replicas remembered, to tell a generation that is lost from one that never was");
 ABSL_FLAG(absl::Duration, rpc_timeout, absl::Seconds(10), "how long the service may take to answer other calls");
 ABSL_FLAG(absl::Duration, reconnect_backoff, absl::Milliseconds(100),
           "wait before the first new attempt to reach a lost service; doubles");
@@ -181,6 +184,7 @@ absl::Status CheckBridgeOptions(const BridgeOptions& options) {
   }
   RETURN_IF_ERROR(CheckCount("max_pending_bytes", options.max_pending_bytes, 1 << 10, 1 << 30));
   RETURN_IF_ERROR(CheckCount("link_backlog", options.link_backlog, 1, 1024));
+  RETURN_IF_ERROR(CheckCount("max_known_replicas", options.max_known_replicas, 1, 1'000'000));
   RETURN_IF_ERROR(CheckTime("header_timeout", options.header_timeout));
   RETURN_IF_ERROR(CheckTime("idle_timeout", options.idle_timeout));
   RETURN_IF_ERROR(CheckTime("write_timeout", options.write_timeout));
@@ -229,6 +233,7 @@ absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags() {
   options.link_keepalive = absl::GetFlag(FLAGS_link_keepalive);
   options.open_timeout = absl::GetFlag(FLAGS_open_timeout);
   options.recovery_timeout = absl::GetFlag(FLAGS_recovery_timeout);
+  options.max_known_replicas = absl::GetFlag(FLAGS_max_known_replicas);
   options.rpc_timeout = absl::GetFlag(FLAGS_rpc_timeout);
   options.reconnect_backoff = absl::GetFlag(FLAGS_reconnect_backoff);
   options.max_reconnect_backoff = absl::GetFlag(FLAGS_max_reconnect_backoff);

@@ -43,6 +43,8 @@ struct BridgeOptions {
   absl::Duration link_keepalive = absl::Seconds(10);
   absl::Duration open_timeout = absl::Seconds(5);
   absl::Duration recovery_timeout = absl::Seconds(30);
+  // Runs of replicas remembered, to tell a generation that is lost from one that never was.
+  size_t max_known_replicas = 1024;
   absl::Duration rpc_timeout = absl::Seconds(10);
   absl::Duration reconnect_backoff = absl::Milliseconds(100);
   absl::Duration max_reconnect_backoff = absl::Seconds(2);

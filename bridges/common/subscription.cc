@@ -50,6 +50,7 @@ void Subscription::Attach(std::string generation_id, uint64_t after_seq, std::st
   generation_id_ = std::move(generation_id);
   principal_ = std::move(principal);
   last_seq_ = after_seq;
+  seen_ |= after_seq > 0;
   gap_policy_ = gap_policy;
   links_->Open(this);
 }

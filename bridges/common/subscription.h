@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "bridges/common/keyed_starts.h"
 #include "runnel/v1/inference.pb.h"
 
 namespace runnel::bridge {
@@ -67,10 +68,14 @@ class Subscription {
   void ReadUnmerged() { unmerged_ = true; }
   // Before Generate: to end rather than to be handed a gap, if the log should have lost its tail.
   void RefuseGaps() { gap_policy_ = v1::GAP_POLICY_FAIL; }
+  // Before Attach: the client has read from the generation, though it reads from the beginning now. Without this, and
+  // with a cursor of 0, a generation that nothing is known of is not found rather than lost.
+  void ReadBefore() { seen_ = true; }
   // One of the two, once; the reader is never called before it returns.
   // Starts `request` and reads it from seq 1; `after_seq` counts if its request_id names a generation that runs
-  // already: then the same replica is asked as long as the set of them is the same. If it has no request_id it gets
-  // one, so that a start which a lost Link left in doubt can be repeated, and any replica may take it.
+  // already. With a request_id it waits, or ends with Unavailable, while a replica that may know the request_id cannot
+  // be asked. If it has no request_id it gets one, so that a start which a lost Link left in doubt can be repeated, and
+  // any replica may take it.
   void Generate(v1::GenerateRequest request, uint64_t after_seq = 0, std::string traceparent = "",
                 std::string tracestate = "");
   void Attach(std::string generation_id, uint64_t after_seq, std::string principal,
@@ -94,12 +99,14 @@ class Subscription {
   bool ended() const { return state_ == State::kEnded; }
 
  private:
+  friend class KeyedStarts;
   friend class Link;
   friend class LinkSet;
 
   enum class State : uint8_t {
     kIdle,      // not begun, or paused
     kWaiting,   // for a Link: in the set's list
+    kClaiming,  // its key, before it is sent: see KeyedStarts
     kOpening,   // has a number; the command was sent
     kAttached,  // has a number; the service has said so
     kEnded,     // OnEnd was called or is due at the end of the batch
@@ -110,7 +117,8 @@ class Subscription {
     v1::LinkGenerate command;
     bool keyed = false;  // the client chose its request_id
     std::vector<const Link*> refused_by;
-    absl::Status refusal;
+    absl::Status refusal;                // the last of theirs
+    std::unique_ptr<KeyedStart> claims;  // null: not begun, or there are none to make
   };
 
   // What each event touches comes first and together: between two tokens of a stream all others go by, and each line of
@@ -123,6 +131,7 @@ class Subscription {
   v1::GapPolicy gap_policy_ = v1::GAP_POLICY_SIGNAL;
   bool unmerged_ = false;
   bool opened_ = false;
+  bool seen_ = false;  // the generation did exist
   bool paused_ = false;
   bool terminal_seen_ = false;
   std::string generation_id_;

@@ -199,6 +199,7 @@ Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, c
     spec.generation_id = std::move(generation_id);
     spec.gap_policy = v1::GAP_POLICY_FAIL;
     spec.unmerged = true;
+    spec.read_before = query->starting_after.has_value();
     spec.encoder = std::make_unique<ResponsesEncoder>(ResponsesEncoder::Of::kStored, query->starting_after);
     ApiAnswer answer;
     answer.stream = std::move(spec);

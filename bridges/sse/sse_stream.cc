@@ -83,6 +83,7 @@ void SseStream::Begin() {
   if (!spec.more.empty()) reader = (group_ = std::make_unique<PromptGroup>(this)).get();
   subscription_.emplace(&thread_->links, reader);
   if (spec.unmerged) subscription_->ReadUnmerged();
+  if (spec.read_before) subscription_->ReadBefore();
   if (spec.gap_policy == v1::GAP_POLICY_FAIL) subscription_->RefuseGaps();
   if (spec.generate.has_value()) {
     const uint32_t choice_count = std::max(spec.generate->choice_count(), 1u);

@@ -27,6 +27,7 @@ struct StreamSpec {
   std::vector<v1::GenerateRequest> more;  // generations beside it, read as further choices of it: see PromptGroup
   std::string generation_id;
   uint64_t after_seq = 0;
+  bool read_before = false;  // by the client, though after_seq is 0
   v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
   std::string principal;  // on whose behalf; of a new generation it is in the request
   bool unmerged = false;

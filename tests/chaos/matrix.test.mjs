@@ -203,11 +203,13 @@ test('on_gap=fail: 410 instead', async () => {
   }
 });
 
-test('an id that never was: 404 everywhere, at once', async () => {
+test('an id that never was: 404 everywhere, at once; with a cursor it must have been, and is lost', async () => {
   for (const transport of TRANSPORTS) {
     for (const seq of [0, 17]) {
       const answer = await refusalOf(read(transport, { script: scriptOf(), id: UNKNOWN, after: seq }));
-      assert.equal(answer, '404 generation_not_found', `${transport} after ${seq}`);
+      const expected = transport === 'grpc' ? '404 other_replica'
+        : seq > 0 ? '410 generation_lost' : '404 generation_not_found';
+      assert.equal(answer, expected, `${transport} after ${seq}`);
     }
   }
 });

@@ -95,7 +95,7 @@ export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1
   const sseAddresses = [sse, ...moreSse.slice(0, sseBridges - 1)];
   // A test that leaves streams open does not wait for them at its end.
   const make = (name, adminAddress, args) => new Process(join(bin, name),
-    [...args, `--admin_listen=${adminAddress}`, '--drain_timeout=3s'], adminAddress,
+    [`--admin_listen=${adminAddress}`, '--drain_timeout=3s', ...args], adminAddress,
     join(logs, `${name}-${adminAddress.split(':')[1]}.log`));
   const processes = {
     inference: make('runnel-inference', admin[0], [`--listen=${grpc}`, ...engine]),

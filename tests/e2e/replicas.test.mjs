@@ -35,6 +35,23 @@ test('new generations go to every replica, and any bridge finds them again', asy
   }
 });
 
+test('starts that nobody reads yet are spread over the replicas', async (t) => {
+  const runnel = await startRunnel({ replicas: 2, sseBridges: 2 });
+  t.after(() => runnel.stop());
+  const counts = new Map();
+  const post = async (i) => {
+    const answer = await fetch(`${runnel.urls[i % 2]}/v1/generations`, {
+      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(request(200, 10)),
+    });
+    assert.equal(answer.status, 201);
+    const replica = replicaOf((await answer.json()).id);
+    counts.set(replica, (counts.get(replica) ?? 0) + 1);
+  };
+  for (let i = 0; i < 100; i += 10) await Promise.all(Array.from({ length: 10 }, (_, j) => post(i + j)));
+  t.diagnostic(`100 starts: ${[...counts.values()].join(' and ')}`);
+  assert.ok(counts.size === 2 && Math.min(...counts.values()) >= 40, `${[...counts.values()]}`);
+});
+
 test('a key of the client starts one generation, whichever replica it finds', async (t) => {
   const runnel = await startRunnel({ replicas: 2 });
   t.after(() => runnel.stop());

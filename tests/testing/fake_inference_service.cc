@@ -92,6 +92,9 @@ class FakeInferenceService::Service final : public v1::InferenceService::Callbac
       hello.mutable_hello()->set_max_attachments(options_.max_attachments);
       hello.mutable_hello()->set_max_request_bytes(options_.max_request_bytes);
       hello.mutable_hello()->mutable_retention()->set_seconds(options_.retention_seconds);
+      if (options_.claim_lease_seconds > 0) {
+        hello.mutable_hello()->mutable_claim_lease()->set_seconds(options_.claim_lease_seconds);
+      }
       link->Send(std::move(hello));
     }
     return link.get();
@@ -319,6 +322,34 @@ void FakeInferenceService::Detach(const Command& command) {
   auto* reply = response.add_replies();
   reply->set_attachment(command.attachment());
   reply->mutable_detached();
+  Send(command.link, std::move(response));
+}
+
+namespace {
+
+v1::LinkClaimAnswer* AnswerTo(const FakeInferenceService::Command& command, v1::LinkResponse* response) {
+  v1::LinkClaimAnswer* answer = response->add_replies()->mutable_claim();
+  answer->set_claim(command.request.claim().claim());
+  return answer;
+}
+
+}  // namespace
+
+void FakeInferenceService::Claimed(const Command& command) {
+  v1::LinkResponse response;
+  AnswerTo(command, &response)->mutable_claimed();
+  Send(command.link, std::move(response));
+}
+
+void FakeInferenceService::Exists(const Command& command, const std::string& generation_id) {
+  v1::LinkResponse response;
+  AnswerTo(command, &response)->set_generation_id(generation_id);
+  Send(command.link, std::move(response));
+}
+
+void FakeInferenceService::Held(const Command& command) {
+  v1::LinkResponse response;
+  AnswerTo(command, &response)->mutable_held();
   Send(command.link, std::move(response));
 }
 

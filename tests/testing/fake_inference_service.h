@@ -25,6 +25,7 @@ class FakeInferenceService {
     bool greet = true;
     std::string id_prefix;           // four characters; empty: not said
     uint64_t max_request_bytes = 0;  // 0: not said
+    int64_t claim_lease_seconds = 0;  // 0: it does not know claims
   };
 
   // Listens on a free port of 127.0.0.1. (Two constructors: GCC does not take `Options()` as a default here.)
@@ -70,6 +71,10 @@ class FakeInferenceService {
               bool existing = false);
   void Reject(const Command& command, const absl::Status& status);
   void Detach(const Command& command);
+  // To a claim: held from now on; names a generation; or held by somebody else.
+  void Claimed(const Command& command);
+  void Exists(const Command& command, const std::string& generation_id);
+  void Held(const Command& command);
   // Events of the attachment of `command`, in one batch.
   void SendEvents(const Command& command, std::vector<v1::GenerationEvent> events);
 

@@ -13,6 +13,7 @@
 #include "bridges/common/inference_client.h"
 #include "bridges/common/io_threads.h"
 #include "bridges/common/subscription.h"
+#include "services/base/grpc_status.h"
 #include "services/base/metrics.h"
 #include "services/base/mutex.h"
 #include "tests/testing/fake_inference_service.h"
@@ -36,6 +37,10 @@ class RecordingReader final : public Subscription::Reader {
     if (on_flush) on_flush();
   }
   void OnEnd(Subscription*, const absl::Status& status) override {
+    {
+      base::MutexLock lock(&mu_);
+      reason_ = base::DetailOf(status).reason;
+    }
     Add("end " + std::string(absl::StatusCodeToString(status.code())));
     if (on_end) on_end();
   }
@@ -51,6 +56,11 @@ class RecordingReader final : public Subscription::Reader {
       if (line != "flush") result.push_back(line);
     }
     return result;
+  }
+  // Of the end, if it has one.
+  std::string reason() const {
+    base::MutexLock lock(&mu_);
+    return reason_;
   }
   bool WaitFor(const std::string& line) const {
     return testing::WaitUntil([&] {
@@ -72,6 +82,7 @@ class RecordingReader final : public Subscription::Reader {
 
   mutable base::Mutex mu_;
   std::vector<std::string> log_ GUARDED_BY(mu_);
+  std::string reason_ GUARDED_BY(mu_);
 };
 
 // A fake service and one io thread that is linked to it.

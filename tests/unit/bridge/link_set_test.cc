@@ -71,9 +71,19 @@ TEST_F(LinkSetTest, AsksTheReplicaThatKeepsTheLog) {
 
 TEST_F(LinkSetTest, FindsNothingThatNoReplicaKeeps) {
   RecordingReader& reader = harness.NewReader();
+  harness.Attach(&reader, kOfNone, 0);
+  EXPECT_TRUE(reader.WaitFor("end NOT_FOUND"));
+  EXPECT_EQ(reader.reason(), "GENERATION_NOT_FOUND");
+  EXPECT_EQ(first.pending_commands() + second.pending_commands(), 0u);
+}
+
+TEST_F(LinkSetTest, TakesACursorForProofThatAGenerationWas) {
+  RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kOfNone, 3);
   EXPECT_TRUE(reader.WaitFor("end NOT_FOUND"));
-  EXPECT_EQ(first.pending_commands() + second.pending_commands(), 0u);
+  EXPECT_EQ(reader.reason(), "GENERATION_LOST");
+  EXPECT_EQ(harness.metrics.lost_generations_unknown.Value(), 1);
+  EXPECT_EQ(harness.metrics.lost_generations.Value(), 0);
 }
 
 TEST_F(LinkSetTest, CannotSayWhileAReplicaIsAway) {
@@ -82,6 +92,46 @@ TEST_F(LinkSetTest, CannotSayWhileAReplicaIsAway) {
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kOfSecond, 3);
   EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
+  EXPECT_EQ(reader.reason(), "REPLICA_UNREACHABLE");
+}
+
+TEST_F(LinkSetTest, SaysThatTheServiceIsUnreachableOnlyIfAllReplicasAre) {
+  second.Stop();
+  first.Stop();
+  ASSERT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 0; }));
+  RecordingReader& reader = harness.NewReader();
+  RecordingReader& start = harness.NewReader();
+  harness.Attach(&reader, kOfSecond, 3);
+  harness.Generate(&start, Request());
+  EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
+  EXPECT_TRUE(start.WaitFor("end UNAVAILABLE"));
+  EXPECT_EQ(reader.reason(), "SERVICE_UNREACHABLE");
+  EXPECT_EQ(start.reason(), "SERVICE_UNREACHABLE");
+}
+
+TEST_F(LinkSetTest, SpreadsStartsThatNobodyReads) {
+  size_t at_first = 0;
+  for (int i = 0; i < 20; ++i) {
+    RecordingReader& reader = harness.NewReader();
+    Subscription* subscription = harness.Generate(&reader, Request());
+    ASSERT_TRUE(WaitUntil([this] { return first.pending_commands() + second.pending_commands() == 1; }));
+    FakeInferenceService& taker = first.pending_commands() == 1 ? first : second;
+    if (&taker == &first) ++at_first;
+    const auto start = taker.NextCommand();
+    const std::string id = &taker == &first ? kOfFirst : kOfSecond;
+    taker.Attach(*start, id);
+    ASSERT_TRUE(reader.WaitFor("opened " + id + " 0"));
+    harness.Destroy(subscription);
+    const auto detach = taker.NextCommand();
+    ASSERT_TRUE(detach && detach->request.has_detach());
+    taker.Detach(*start);
+    ASSERT_TRUE(WaitUntil([this] {
+      size_t taken = 1;
+      harness.Run([&] { taken = harness.thread().links.attachments(); });
+      return taken == 0;
+    }));
+  }
+  EXPECT_EQ(at_first, 10u);
 }
 
 TEST_F(LinkSetTest, SpreadsNewGenerations) {
@@ -201,6 +251,90 @@ TEST_F(LinkSetTest, TellsReadersOfALogThatIsGoneAndLeavesTheOthers) {
   EXPECT_THAT(lost.news(), ElementsAre("opened " + kOfFirst + " 3", "event 4 failed generation_lost", "end OK"));
   second.SendEvents(*to_second, {DeltaEvent(5, "x")});
   EXPECT_TRUE(kept.WaitFor("event 5"));
+}
+
+BridgeOptions QuickToLose() {
+  BridgeOptions options = LinkHarness::QuickOptions();
+  options.recovery_timeout = absl::Milliseconds(300);
+  return options;
+}
+
+class LostReplicaTest : public LinkSetTest {
+ protected:
+  LostReplicaTest() : LinkSetTest(QuickToLose()) {}
+
+  // Of an attach without a cursor.
+  std::string ReasonFor(const std::string& id) {
+    RecordingReader& reader = harness.NewReader();
+    harness.Attach(&reader, id, 0);
+    EXPECT_TRUE(WaitUntil([&] { return !reader.reason().empty(); }));
+    return reader.reason();
+  }
+  std::string ReasonForUnary(const std::string& id) {
+    std::promise<absl::Status> done;
+    harness.Run([&] {
+      harness.client.GetGeneration(&harness.thread(), id, "ann", 0,
+                                   [&](auto result) { done.set_value(result.status()); });
+    });
+    return base::DetailOf(done.get_future().get()).reason;
+  }
+};
+
+TEST_F(LostReplicaTest, TellsEveryReaderOnceTheReplicaWasAwayForTheRecoveryTimeout) {
+  RecordingReader& open = harness.NewReader();
+  harness.Attach(&open, kOfSecond, 4);
+  second.Attach(*second.NextCommand(), kOfSecond, v1::GENERATION_STATUS_RUNNING, 4, true);
+  ASSERT_TRUE(open.WaitFor("opened " + kOfSecond + " 4"));
+  second.Stop();
+  ASSERT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 1; }));
+  EXPECT_EQ(ReasonFor(kOfSecond), "REPLICA_UNREACHABLE");
+  EXPECT_EQ(ReasonForUnary(kOfSecond), "REPLICA_UNREACHABLE");
+  ASSERT_TRUE(open.WaitFor("end OK"));
+  EXPECT_THAT(open.news(), ElementsAre("opened " + kOfSecond + " 4", "event 5 failed generation_lost", "end OK"));
+  EXPECT_EQ(harness.metrics.lost_generations.Value(), 1);
+  EXPECT_EQ(ReasonFor(kOfSecond), "GENERATION_LOST");
+  EXPECT_EQ(ReasonForUnary(kOfSecond), "GENERATION_LOST");
+  EXPECT_EQ(harness.metrics.lost_generations.Value(), 3);
+  // The dead address does not hold up what it has nothing to do with.
+  EXPECT_EQ(ReasonFor(kOfNone), "GENERATION_NOT_FOUND");
+  EXPECT_EQ(ReasonForUnary(kOfNone), "GENERATION_NOT_FOUND");
+}
+
+TEST_F(LostReplicaTest, CutsReadersIfAllReplicasAreAway) {
+  RecordingReader& open = harness.NewReader();
+  harness.Attach(&open, kOfSecond, 4);
+  second.Attach(*second.NextCommand(), kOfSecond, v1::GENERATION_STATUS_RUNNING, 4, true);
+  ASSERT_TRUE(open.WaitFor("opened " + kOfSecond + " 4"));
+  first.Stop();
+  second.Stop();
+  // It may be the bridge that is cut off.
+  ASSERT_TRUE(open.WaitFor("end UNAVAILABLE"));
+  EXPECT_EQ(open.reason(), "SERVICE_UNREACHABLE");
+  EXPECT_EQ(harness.metrics.lost_generations.Value(), 0);
+}
+
+TEST_F(LostReplicaTest, KnowsAReplicaThatHasStoppedInOrder) {
+  base::ErrorDetail stopped;
+  stopped.reason = "REPLICA_STOPPED";
+  second.EndLink(0, base::MakeError(absl::StatusCode::kUnavailable, "stopped", stopped));
+  second.Stop();
+  ASSERT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 1; }));
+  EXPECT_EQ(ReasonFor(kOfSecond), "GENERATION_LOST");
+  EXPECT_EQ(harness.metrics.lost_generations_stopped.Value(), 1);
+}
+
+TEST(LinkSet, SearchesAnUnknownGenerationAtADeadAddressForTheRecoveryTimeoutOnly) {
+  BridgeOptions options = LinkHarness::QuickOptions();
+  options.recovery_timeout = absl::Milliseconds(300);
+  LinkHarness harness(options, WithPrefix("aaaa"), ",127.0.0.1:1");
+  ASSERT_TRUE(harness.Connected());
+  const auto reason = [&] {
+    RecordingReader& reader = harness.NewReader();
+    harness.Attach(&reader, kOfNone, 0);
+    EXPECT_TRUE(WaitUntil([&] { return !reader.reason().empty(); }));
+    return reader.reason();
+  };
+  EXPECT_TRUE(WaitUntil([&] { return reason() == "GENERATION_NOT_FOUND"; }));
 }
 
 TEST_F(LinkSetTest, LocatesTheReplicaOfAUnaryCall) {

@@ -1,0 +1,178 @@
+// One idempotency key is one generation, though the replicas drain, stall, disappear and come back while each key is
+// sent several times over several bridges and both transports.
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { stream } from '../../bridges/web/runnel.js';
+import { ClientWebSocket } from '../unit/web/fake_ws.mjs';
+import { startRunnel } from './processes.mjs';
+
+const REPLICAS = 3;
+const BRIDGES = 3;
+// What a start may be answered instead of an id; each says that the same start may be sent again.
+const RETRYABLE = new Set(['replica_unreachable', 'idempotency_key_in_use', 'service_unreachable', 'timeout']);
+const BOUND_MS = 40_000;
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// Runs until it is cut: a key must never be free because its generation has ended.
+const REQUEST = {
+  prompt: 'go', max_tokens: 1000, seed: 7, detach: { cancel_after_ms: null },
+  metadata: { 'scripted.tokens': '1000', 'scripted.tokens_per_second': '2' },
+};
+
+class Keys {
+  refusals = new Map();
+  answered = 0;
+  #ids = new Map();
+
+  constructor(runnel) {
+    this.runnel = runnel;
+  }
+
+  /** Sends `key` by one of four ways in until it is answered with an id. */
+  async send(key, way) {
+    const deadline = Date.now() + BOUND_MS;
+    for (;;) {
+      const { id, code, status } = way % (BRIDGES + 1) === BRIDGES ? await this.#overWebSocket(key) : await this.#overHttp(key, way);
+      if (id) {
+        this.answered++;
+        if (!this.#ids.has(key)) this.#ids.set(key, new Set());
+        return void this.#ids.get(key).add(id);
+      }
+      assert.ok(RETRYABLE.has(code), `${key}: ${status} ${code}`);
+      this.refusals.set(code, (this.refusals.get(code) ?? 0) + 1);
+      assert.ok(Date.now() < deadline, `${key} was refused until the end: ${code}`);
+      await pause(200);
+    }
+  }
+
+  async #overHttp(key, way) {
+    const answer = await fetch(`${this.runnel.urls[way % (BRIDGES + 1)]}/v1/generations`, {
+      method: 'POST', headers: { 'content-type': 'application/json', 'idempotency-key': key }, body: JSON.stringify(REQUEST),
+    });
+    const { id, error } = await answer.json();
+    if (error) assert.ok(answer.headers.get('retry-after') || answer.status === 504, `${error.code} without retry-after`);
+    return { id, code: error?.code, status: answer.status };
+  }
+
+  async #overWebSocket(key) {
+    const reader = stream(REQUEST, {
+      baseUrl: this.runnel.url, wsUrl: this.runnel.wsUrl, transport: 'websocket', WebSocket: ClientWebSocket,
+      idempotencyKey: key, maxRetries: 0,
+    });
+    reader.result.catch(() => {});
+    try {
+      return { id: await reader.started };
+    } catch (error) {
+      const cause = error.cause ?? error;
+      return { code: cause.code, status: cause.status };
+    } finally {
+      reader.close();
+    }
+  }
+
+  /** The generations of all keys, each of which must have one. */
+  ids() {
+    const twice = [...this.#ids].filter(([, ids]) => ids.size !== 1);
+    assert.deepEqual(twice.map(([key, ids]) => [key, ...ids]), []);
+    return [...this.#ids.values()].map((ids) => [...ids][0]);
+  }
+
+  idOf(key) {
+    return [...this.#ids.get(key)];
+  }
+
+  forget(key) {
+    this.#ids.delete(key);
+  }
+}
+
+const named = (prefix, count) => Array.from({ length: count }, (_, i) => `${prefix}-${i}`);
+const sendAll = (keys, names, way) => Promise.all(names.map((name, i) => keys.send(name, i + way)));
+
+async function setUp(t) {
+  const runnel = await startRunnel({
+    engine: ['--engine=scripted', '--drain_timeout=60s', '--scripted_first_token=0s'],
+    replicas: REPLICAS, sseBridges: BRIDGES, bridge: ['--link_keepalive=1s', '--recovery_timeout=15s'],
+  });
+  const services = [runnel.inference, runnel.inference2, runnel.inference3];
+  t.after(async () => {
+    // Their generations run for minutes.
+    await Promise.all(services.map((each) => each.kill('SIGKILL')));
+    await runnel.stop();
+  });
+  const keys = new Keys(runnel);
+  /** Generations begun in all replicas that run. */
+  const begun = async () => {
+    const alive = services.filter(({ child }) => child.exitCode === null && child.signalCode === null);
+    const counts = await Promise.all(alive.map((each) => runnel.metric(each, 'runnel_queue_duration_seconds_count')));
+    return counts.reduce((sum, count) => sum + count, 0);
+  };
+  return { runnel, keys, begun };
+}
+
+const said = (keys) => `${keys.answered} answers, refused and sent again: ${JSON.stringify(Object.fromEntries(keys.refusals))}`;
+
+test('keys that are sent at once over all bridges', async (t) => {
+  const { keys, begun } = await setUp(t);
+  const names = named('crowd', 40);
+  await Promise.all([0, 1, 2, 3].map((way) => sendAll(keys, names, way)));
+  assert.equal(keys.ids().length, names.length);
+  assert.equal(await begun(), names.length);
+  t.diagnostic(said(keys));
+});
+
+test('keys while a replica drains', async (t) => {
+  const { runnel, keys, begun } = await setUp(t);
+  const old = named('before', 40);
+  await sendAll(keys, old, 0);
+  const goingOn = runnel.inference2.kill('SIGTERM');
+  const during = named('during', 20);
+  await Promise.all([sendAll(keys, old, 1), sendAll(keys, during, 2)]);
+  await Promise.all([sendAll(keys, old, 2), sendAll(keys, during, 3)]);
+  assert.equal(keys.ids().length, 60);
+  assert.equal(await begun(), 60);
+  t.diagnostic(said(keys));
+  goingOn.catch(() => {});
+});
+
+test('keys while a replica stands still for 6 s and goes on', async (t) => {
+  const { runnel, keys, begun } = await setUp(t);
+  const old = named('before', 40);
+  await sendAll(keys, old, 0);
+  runnel.inference2.child.kill('SIGSTOP');
+  const stopped = Date.now();
+  const during = named('during', 20);
+  const sent = Promise.all([sendAll(keys, old, 1), sendAll(keys, during, 2)]);
+  await pause(6000 - (Date.now() - stopped));
+  runnel.inference2.child.kill('SIGCONT');
+  await sent;
+  await Promise.all([sendAll(keys, old, 2), sendAll(keys, during, 3)]);
+  assert.equal(keys.ids().length, 60);
+  assert.equal(await begun(), 60);
+  t.diagnostic(said(keys));
+});
+
+test('keys while a replica is killed, stays away, and comes back empty', async (t) => {
+  const { runnel, keys, begun } = await setUp(t);
+  const old = named('before', 40);
+  await sendAll(keys, old, 0);
+  const before = await begun();
+  assert.equal(before, 40);
+  const lost = await runnel.metric(runnel.inference2, 'runnel_queue_duration_seconds_count');
+  await runnel.inference2.kill('SIGKILL');
+  const during = named('during', 20);
+  // Until it counts as lost nothing is started. Then what it kept may be started anew, but once.
+  await Promise.all([sendAll(keys, during, 2), sendAll(keys, during, 3)]);
+  await runnel.inference2.start();
+  await sendAll(keys, during, 1);
+  const ids = new Map(old.map((key) => [key, keys.idOf(key)[0]]));
+  for (const key of old) keys.forget(key);
+  for (const way of [1, 2, 3]) await sendAll(keys, old, way);
+  keys.ids();
+  const renewed = old.filter((key) => keys.idOf(key)[0] !== ids.get(key));
+  assert.equal(renewed.length, lost, 'only what was lost is started anew');
+  // The killed run counts no more; the others have what they had, what was sent meanwhile, and what was renewed.
+  assert.equal(await begun(), 40 - lost + 20 + renewed.length);
+  t.diagnostic(said(keys));
+});

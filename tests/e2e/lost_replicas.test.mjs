@@ -1,0 +1,165 @@
+// A replica that is gone while its address stays, because it was killed or because its node says nothing any more:
+// every reader learns that its generation is lost, on every route and transport, within a bounded time.
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { attach, stream } from '../../bridges/web/runnel.js';
+import { ClientWebSocket } from '../unit/web/fake_ws.mjs';
+import { startRunnel } from './processes.mjs';
+
+const RECOVERY_MS = 4000;
+// The recovery timeout, the keepalive that notices a silent node, the tick of the bridge, and a busy machine.
+const BOUND_MS = RECOVERY_MS + 12_000;
+const PER_TRANSPORT = 6;
+const TRANSPORTS = ['sse', 'websocket', 'poll'];
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const replicaOf = (id) => id.slice(4, 8);
+
+const REQUEST = {
+  prompt: 'go', max_tokens: 400, seed: 7, detach: { cancel_after_ms: null },
+  metadata: { 'scripted.tokens': '400', 'scripted.tokens_per_second': '10' },
+};
+
+async function within(ms, promise, what) {
+  let timer;
+  const late = new Promise((resolve, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} was not told within ${ms} ms`)), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** Plain SSE without the library: the text of the stream, to its end. */
+async function plainSse(url, id) {
+  const answer = await fetch(`${url}/v1/generations/${id}/events`, { headers: { accept: 'text/event-stream' } });
+  assert.equal(answer.status, 200);
+  return answer.text();
+}
+
+/** Plain polling: the answer that ends it. */
+async function plainPolls(url, id) {
+  for (let after = 0; ;) {
+    const answer = await fetch(`${url}/v1/generations/${id}?after=${after}&wait=2`);
+    const body = await answer.json();
+    const last = body.events?.at(-1);
+    if (last?.type === 'failed') return { status: answer.status, code: last.error.code };
+    if (answer.status !== 200 && answer.status !== 503) return { status: answer.status, code: body.error.code };
+    if (answer.status === 503) {
+      assert.equal(body.error.code, 'replica_unreachable');
+      await pause(200);
+    }
+    after = body.last_seq ?? after;
+  }
+}
+
+/** Status and code of each route that names a generation. */
+async function routes(url, id) {
+  const response = id.replace('gen_', 'resp_');
+  const asked = {
+    events: [`/v1/generations/${id}/events`, { headers: { accept: 'text/event-stream' } }],
+    'events after a cursor': [`/v1/generations/${id}/events`, { headers: { 'last-event-id': `${id}:3` } }],
+    poll: [`/v1/generations/${id}?after=0&wait=1`],
+    snapshot: [`/v1/generations/${id}`],
+    cancel: [`/v1/generations/${id}/cancel`, { method: 'POST' }],
+    delete: [`/v1/generations/${id}`, { method: 'DELETE' }],
+    response: [`/v1/responses/${response}`],
+  };
+  const entries = await Promise.all(Object.entries(asked).map(async ([name, [path, options]]) => {
+    const answer = await fetch(url + path, options);
+    const body = await answer.json().catch(() => null);
+    return [name, [answer.status, body?.error?.code]];
+  }));
+  return Object.fromEntries(entries);
+}
+
+async function refusalOverWebSocket(where, id) {
+  const error = await attach(id, { ...where, transport: 'websocket', maxRetries: 0 }).result.catch((fault) => fault);
+  const cause = error.cause ?? error;
+  return [cause.status, cause.code];
+}
+
+const all = (answers, expected) => Object.fromEntries(Object.keys(answers).map((name) => [name, expected]));
+
+for (const [how, signal] of [['is killed', 'SIGKILL'], ['falls silent with its node', 'SIGSTOP']]) {
+  test(`a replica ${how}, and its address stays`, async (t) => {
+    const runnel = await startRunnel({
+      replicas: 2, bridge: [`--recovery_timeout=${RECOVERY_MS}ms`, '--link_keepalive=1s', '--reconnect_backoff=50ms'],
+    });
+    t.after(async () => {
+      await runnel.inference2.kill('SIGKILL');
+      await runnel.stop();
+    });
+    const where = { baseUrl: runnel.url, wsUrl: runnel.wsUrl, WebSocket: ClientWebSocket };
+    const readers = TRANSPORTS.flatMap((transport) =>
+      Array.from({ length: PER_TRANSPORT }, () => stream(REQUEST, { ...where, transport })));
+    const ids = await Promise.all(readers.map((reader) => reader.started));
+    const second = (await fetch(`http://${runnel.inference2.admin}/metrics`).then((answer) => answer.text()))
+      .match(/runnel_queue_duration_seconds_count (\d+)/)[1];
+    const groups = Map.groupBy?.(ids, replicaOf) ?? ids.reduce((map, id) =>
+      map.set(replicaOf(id), [...(map.get(replicaOf(id)) ?? []), id]), new Map());
+    assert.equal(groups.size, 2);
+
+    runnel.inference2.child.kill(signal);
+    const since = performance.now();
+    // Which of the two it was shows in what ends.
+    const ends = await within(60_000, Promise.all(readers.map(async (reader) => {
+      const error = await reader.result.then(() => null, (fault) => fault);
+      return { id: reader.id, error, ms: performance.now() - since, reader };
+    })), 'a reader');
+    const lost = ends.filter(({ error }) => error !== null);
+    assert.equal(lost.length, Number(second));
+    const [prefix] = new Set(lost.map(({ id }) => replicaOf(id)));
+    for (const { id, error, ms, reader } of lost) {
+      assert.equal(replicaOf(id), prefix);
+      assert.deepEqual([error.code, error.retryable], ['generation_lost', true], reader.transport);
+      assert.ok(ms < BOUND_MS, `${reader.transport}: told after ${ms} ms`);
+    }
+    assert.ok(ends.filter(({ error }) => error === null).every(({ id }) => replicaOf(id) !== prefix));
+    assert.deepEqual([...new Set(lost.map(({ reader }) => reader.transport))].sort(), [...TRANSPORTS].sort());
+
+    // From now on whoever asks is told, at once.
+    const [dead] = lost.map(({ id }) => id);
+    const told = await within(BOUND_MS, routes(runnel.url, dead), 'a request');
+    assert.deepEqual(told, all(told, [410, 'generation_lost']));
+    assert.deepEqual(await refusalOverWebSocket(where, dead), [410, 'generation_lost']);
+    // An id that never was stays one, in spite of the dead address.
+    const never = `gen_${prefix === 'aaaa' ? 'bbbb' : 'aaaa'}${'a'.repeat(22)}`;
+    const { 'events after a cursor': cursor, ...others } = await within(BOUND_MS, routes(runnel.url, never), 'a request');
+    const { response, ...plain } = others;
+    assert.deepEqual(plain, all(plain, [404, 'generation_not_found']));
+    assert.deepEqual(response, [404, 'response_not_found']);
+    assert.deepEqual(cursor, [410, 'generation_lost']);
+    assert.deepEqual(await refusalOverWebSocket(where, never), [404, 'generation_not_found']);
+    for (const bridge of [runnel.sse, runnel.ws]) {
+      assert.ok(await runnel.metric(bridge, 'runnel_lost_generations_total') > 0);
+    }
+    t.diagnostic(`${lost.length} readers told after ${Math.round(Math.min(...lost.map(({ ms }) => ms)))} to `
+      + `${Math.round(Math.max(...lost.map(({ ms }) => ms)))} ms, with a recovery timeout of ${RECOVERY_MS} ms`);
+  });
+}
+
+test('readers without the library, of a replica that falls silent', async (t) => {
+  const runnel = await startRunnel({
+    replicas: 2, bridge: [`--recovery_timeout=${RECOVERY_MS}ms`, '--link_keepalive=1s', '--heartbeat_interval=1s'],
+  });
+  t.after(async () => {
+    await runnel.inference2.kill('SIGKILL');
+    await runnel.stop();
+  });
+  const ids = await Promise.all(Array.from({ length: 8 }, async () => {
+    const answer = await fetch(`${runnel.url}/v1/generations`, {
+      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(REQUEST),
+    });
+    return (await answer.json()).id;
+  }));
+  const streams = ids.map((id) => plainSse(runnel.url, id));
+  const polls = ids.map((id) => plainPolls(runnel.url, id));
+  runnel.inference2.child.kill('SIGSTOP');
+  // The replica that goes on ends its own; which are the others shows then.
+  const texts = await within(60_000, Promise.all(streams), 'a reader over SSE');
+  const ended = texts.map((text) => (/event: failed/.test(text) ? /"code":"([a-z_]+)"/.exec(text)[1] : /event: done/.test(text) && 'done'));
+  assert.deepEqual([...new Set(ended)].sort(), ['done', 'generation_lost']);
+  const lost = polls.filter((_, i) => ended[i] === 'generation_lost');
+  for (const { code } of await within(BOUND_MS, Promise.all(lost), 'a reader that polls')) {
+    assert.equal(code, 'generation_lost');
+  }
+});
