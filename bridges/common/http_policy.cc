@@ -298,14 +298,17 @@ absl::StatusOr<std::string> HttpPolicy::AuthorizeKey(std::string_view key) const
   if (found != nullptr) return found->principal;
   base::ErrorDetail detail;
   detail.reason = "INVALID_API_KEY";
-  return base::MakeError(absl::StatusCode::kUnauthenticated, "the API key is missing or not known here",
+  return base::MakeError(absl::StatusCode::kUnauthenticated,
+                         "the API key is missing or not known here: send it as Authorization: Bearer KEY",
                          std::move(detail));
 }
 
 absl::StatusOr<std::string> HttpPolicy::Authorize(std::string_view authorization) const {
   constexpr std::string_view kBearer = "bearer ";
-  const bool bearer = absl::StartsWithIgnoreCase(ToAbsl(authorization), ToAbsl(kBearer));
-  return AuthorizeKey(bearer ? authorization.substr(kBearer.size()) : std::string_view());
+  if (!absl::StartsWithIgnoreCase(ToAbsl(authorization), ToAbsl(kBearer))) return AuthorizeKey("");
+  // RFC 9110, 11.4: any number of blanks.
+  const size_t key = authorization.find_first_not_of(' ', kBearer.size());
+  return AuthorizeKey(key == std::string_view::npos ? std::string_view() : authorization.substr(key));
 }
 
 absl::Status HttpPolicy::CheckOrigin(std::string_view origin, std::string_view host) const {

@@ -119,9 +119,11 @@ TEST(HttpPolicy, AsksForAKeyOnlyIfThereIsOne) {
   const HttpPolicy policy(options);
   EXPECT_EQ(*policy.Authorize("Bearer k1"), "ann");
   EXPECT_EQ(*policy.Authorize("bearer k2"), "bob");
+  EXPECT_EQ(*policy.Authorize("BEARER    k2"), "bob");
   EXPECT_EQ(*policy.Authorize("Bearer k3"), "ann");
   for (const char* bad :
-       {"", "k1", "Bearer", "Bearer ", "Bearer k", "Bearer k11", "Bearer  k1", "Bearer k1 ", "Basic k1", "Bearer K1"}) {
+       {"", "k1", "Bearer", "Bearer ", "Bearer k", "Bearer k11", "Bearer\tk1", "Bearer k1 ", "Bearer   ",
+        "Bearer,k1", "Basic k1", "Bearer K1"}) {
     const absl::Status status = policy.Authorize(bad).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated) << bad;
     EXPECT_EQ(HttpErrorOf(status).headers, "www-authenticate: Bearer\r\n");
