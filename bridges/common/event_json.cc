@@ -272,7 +272,7 @@ void AppendModelJson(const v1::Model& model, std::string* out) {
   AppendField("{\"id\":", model.id(), out);
   AppendField(",\"object\":\"model\",\"created\":", static_cast<uint64_t>(model.created_at().seconds()), out);
   AppendField(",\"owned_by\":\"runnel\",\"engine\":", model.engine(), out);
-  AppendField(",\"context_length\":", model.context_length(), out);
+  if (model.context_length() > 0) AppendField(",\"context_length\":", model.context_length(), out);
   out->push_back('}');
 }
 

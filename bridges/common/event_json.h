@@ -39,7 +39,7 @@ void AppendProgressJson(const v1::Progress& progress, std::string* out);
 //  "expires_at"}, and "error" as in `failed` if it has failed. finish_reason and expires_at may be null.
 void AppendGenerationJson(const v1::Generation& generation, std::string* out);
 
-// {"id","object":"model","created","owned_by":"runnel","engine","context_length"}
+// {"id","object":"model","created","owned_by":"runnel","engine","context_length"}, the last one only if it is known
 void AppendModelJson(const v1::Model& model, std::string* out);
 
 }  // namespace runnel::bridge

@@ -151,6 +151,10 @@ TEST(EventJson, WritesAModel) {
   AppendModelJson(model, &out);
   EXPECT_EQ(out, R"({"id":"org/m","object":"model","created":7,"owned_by":"runnel","engine":"llama",)"
                  R"("context_length":2048})");
+  model.set_context_length(0);
+  out.clear();
+  AppendModelJson(model, &out);
+  EXPECT_EQ(out, R"({"id":"org/m","object":"model","created":7,"owned_by":"runnel","engine":"llama"})");
 }
 
 }  // namespace
