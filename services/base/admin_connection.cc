@@ -29,6 +29,8 @@ std::string_view Reason(int status) {
       return "OK";
     case 400:
       return "Bad Request";
+    case 403:
+      return "Forbidden";
     case 404:
       return "Not Found";
     case 405:
@@ -41,8 +43,6 @@ std::string_view Reason(int status) {
       return "Unsupported Media Type";
     case 417:
       return "Expectation Failed";
-    case 421:
-      return "Misdirected Request";
     case 431:
       return "Request Header Fields Too Large";
     case 501:

@@ -126,9 +126,10 @@ class AdminServer::Impl {
   }
 
   void Answer(const HttpHead& head, std::shared_ptr<AdminConnection> connection) {
+    open_.Set(static_cast<double>(connections_.size()));
     const std::string path = head.target.substr(0, head.target.find_first_of("?#"));
     if (!HostIsServed(head.Header("host"))) {
-      return connection->Respond({.status = 421, .body = Line("the Host must be an address or localhost")});
+      return connection->Respond({.status = 403, .body = Line("the Host must be an address or localhost")});
     }
     const bool probe = path == "/livez" || path == "/readyz";
     if (!probe && path != "/metrics") return connection->Respond({.status = 404, .body = Line("no such path")});
@@ -144,7 +145,6 @@ class AdminServer::Impl {
   }
 
   void AnswerMetrics(std::shared_ptr<AdminConnection> connection) {
-    open_.Set(static_cast<double>(connections_.size()));
     exposition_.Make([this, connection = std::move(connection)](const Exposition::Text& text) mutable {
       net::post(io_, [connection = std::move(connection), text] {
         connection->Respond({.content_type = kMetricsType, .body = text});
