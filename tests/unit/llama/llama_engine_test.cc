@@ -328,8 +328,8 @@ TEST_F(LlamaEngineTest, HostileSchemasLeaveTheOthersAlone) {
   const GenerationRequest plain = Unbounded("a plain question", 60);
   const auto expected = Answer(plain);
   std::vector<std::shared_ptr<RecordingSink>> hostile;
-  for (const char* pattern : {"^((a?){100}){100}$", "^(a?){80}$", "^(a?){1000}$", "^(([ -~]?){100}){100}$",
-                              "^(([ -~]{0,100}){0,100}){0,100}$"}) {
+  for (const char* pattern : {"^((a?){100}){100}$", "^(a?){80}$", "^(a?){1000}$", "^(([a-z ]?){100}){100}$",
+                              "^(([a-z ]{0,100}){0,100}){0,100}$"}) {
     GenerationRequest request = Unbounded("a hostile one", 200);
     request.output_format = {OutputFormat::Kind::kJsonSchema,
                              nlohmann::json{{"type", "string"}, {"pattern", pattern}}.dump()};
