@@ -258,7 +258,7 @@ std::string StatusLine(int status) {
 std::string Serialize(const HttpResponse& response) {
   std::string bytes = StatusLine(response.status);
   if (!response.content_type.empty()) absl::StrAppend(&bytes, "content-type: ", response.content_type, "\r\n");
-  if (response.status != 204 && response.status != 304) {
+  if (response.sized && response.status != 204 && response.status != 304) {
     absl::StrAppend(&bytes, "content-length: ", response.body.size(), "\r\n");
   }
   absl::StrAppend(&bytes, response.headers,

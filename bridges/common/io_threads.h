@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -31,6 +32,8 @@ struct IoThread {
   LinkSet links;
   std::atomic<size_t> attachments = 0;  // of its Links, as of the last tick
   TaskGroup tasks;
+  // Why the process is not ready, or empty. Set before the threads start; any thread.
+  std::function<std::string()> not_ready_reason;
 };
 
 // The threads of a bridge. Start, then Drain, then Cut, then the destructor, which joins them.

@@ -45,6 +45,7 @@ Server::Server(const BridgeOptions& options, BridgeMetrics* metrics, std::unique
 void Server::Start() {
   for (size_t i = 0; i < threads_->size(); ++i) {
     (*threads_)[i].links.SetRefresh([replicas = replicas_.get()] { return replicas->Refresh(); });
+    (*threads_)[i].not_ready_reason = [this] { return NotReadyReason(); };
   }
   threads_->Start();
   replicas_->Start([threads = threads_.get()](const ReplicaSet::State& state) { threads->Update(state); });

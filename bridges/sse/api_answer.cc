@@ -2,7 +2,10 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "bridges/common/media_type.h"
+#include "bridges/sse/sse_format.h"
+#include "services/base/strings.h"
 
 namespace runnel::sse {
 namespace {
@@ -39,6 +42,14 @@ bool IsJson(const HttpRequest& request) { return bridge::IsJsonContentType(Heade
 ApiAnswer AnswerNotJson() {
   return AnswerWith(
       bridge::InvalidRequest(415, "the content-type must be application/json, in UTF-8", "unsupported_media_type"));
+}
+
+ApiAnswer HeadOfStream(std::string_view generation_id) {
+  ApiAnswer answer;
+  answer.response.sized = false;
+  answer.response.headers =
+      absl::StrCat(kStreamHeaders, "x-generation-id: ", base::ToAbsl(generation_id), "\r\n");
+  return answer;
 }
 
 std::string HeaderList(const HttpRequest& request, std::string_view lower_case_name) {

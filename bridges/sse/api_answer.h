@@ -25,6 +25,9 @@ ApiAnswer AnswerWith(const bridge::HttpError& error);
 // `body` as JSON that nobody may keep.
 bridge::HttpResponse JsonResponse(int status, std::string body);
 
+// The answer to HEAD where GET gives the stream of a generation: nothing is attached to it.
+ApiAnswer HeadOfStream(std::string_view generation_id);
+
 // All lines of a header that is a list, joined by commas; empty if there is none.
 std::string HeaderList(const HttpRequest& request, std::string_view lower_case_name);
 

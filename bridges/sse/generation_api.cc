@@ -138,7 +138,8 @@ absl::StatusOr<PollRequest> ReadPollRequest(const HttpRequest& request, const Ro
   PollRequest poll;
   ASSIGN_OR_RETURN(poll.after, ReadCursor(request, route));
   RETURN_IF_ERROR(ReadGapPolicy(route, &poll.gap_policy));
-  if (route.query.count("wait") == 0) return poll;
+  // HEAD says what is there now.
+  if (route.query.count("wait") == 0 || request.method == "HEAD") return poll;
   uint64_t seconds = 0;
   if (!absl::SimpleAtoi(base::ToAbsl(QueryValue(route, "wait")), &seconds) || seconds > kMaxWaitSeconds) {
     return base::InvalidField("wait", absl::StrCat("must be a whole number of seconds from 0 to ", kMaxWaitSeconds));
@@ -216,6 +217,22 @@ Awaitable<ApiAnswer> Snapshot(bridge::IoThread* thread, HttpConnection* connecti
   co_return AnswerWith(JsonResponse(200, std::move(body)));
 }
 
+Awaitable<ApiAnswer> HeadOfEvents(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
+  const absl::StatusOr<StreamSpec> spec = ReadEventsRequest(*request, *route);
+  if (!spec.ok()) co_return Refusal(spec.status());
+  const absl::StatusOr<v1::Generation> generation =
+      co_await thread->client->GetGeneration(thread, route->id, request->principal, /*max_text_bytes=*/0);
+  if (!generation.ok()) co_return Refusal(generation.status());
+  if (spec->after_seq > generation->last_seq() && spec->gap_policy == v1::GAP_POLICY_FAIL) {
+    co_return Refusal(absl::OutOfRangeError(absl::StrCat("the log ends at ", generation->last_seq())));
+  }
+  const bool ended = generation->has_done() || generation->has_failed();
+  if (!ended || spec->after_seq != generation->last_seq()) co_return HeadOfStream(route->id);
+  HttpResponse nothing_left;
+  nothing_left.status = 204;
+  co_return AnswerWith(std::move(nothing_left));
+}
+
 Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
   const absl::StatusOr<v1::CancelGenerationResponse> cancelled =
       co_await thread->client->CancelGeneration(thread, route->id, request->principal);
@@ -278,6 +295,7 @@ Awaitable<ApiAnswer> AnswerApi(bridge::IoThread* thread, const SseOptions* optio
     case Endpoint::kGenerations:
       co_return co_await Create(thread, options, connection, request, route);
     case Endpoint::kEvents: {
+      if (request->method == "HEAD") co_return co_await HeadOfEvents(thread, request, route);
       ApiAnswer answer;
       absl::StatusOr<StreamSpec> spec = ReadEventsRequest(*request, *route);
       if (!spec.ok()) co_return Refusal(spec.status());

@@ -26,6 +26,8 @@ constexpr Name kNames[] = {
     {"max_tokens", "max_tokens", "max_tokens", "max_output_tokens"},
     {"top_logprobs", "top_logprobs", "logprobs", "top_logprobs"},
     {"output_format", "response_format", "response_format", "text.format"},
+    {"output_format.json_object", "response_format", "response_format", "text.format"},
+    {"output_format.json_schema", "response_format.json_schema", "response_format.json_schema", "text.format.schema"},
     {"annotation", "metadata", "metadata", "metadata"},
     {"request_id", "idempotency-key", "idempotency-key", "idempotency-key"},
 };
@@ -68,7 +70,8 @@ bridge::HttpError ServerError(int status, std::string_view code, std::string_vie
 
 bridge::HttpError OpenAiErrorOf(const absl::Status& status, OpenAiApi api, bool repeatable) {
   bridge::HttpError error = repeatable ? bridge::RepeatableErrorOf(status) : bridge::HttpErrorOf(status);
-  Rename(api, &error);
+  // One that an engine does not know has its name from the client.
+  if (error.code != "unsupported_parameter") Rename(api, &error);
   if (error.code == "invalid_json") error.code.clear();
   if (error.code == "generation_not_found" || error.code == "generation_expired") {
     error.status = 404;

@@ -190,10 +190,30 @@ Awaitable<ApiAnswer> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* c
   co_return AnswerWithState(StateOf(reader, found.generation_id, std::move(found.echo)));
 }
 
+// As the stream would be begun, by what is known of it.
+Awaitable<ApiAnswer> HeadOfEvents(bridge::IoThread* thread, std::string generation_id, std::string principal,
+                                  std::optional<uint64_t> starting_after) {
+  const absl::StatusOr<v1::Generation> generation =
+      co_await thread->client->GetGeneration(thread, generation_id, std::move(principal), /*max_text_bytes=*/0);
+  if (!generation.ok()) co_return Refusal(generation.status());
+  bridge::Subscription::Opened opened;
+  opened.status = generation->status();
+  opened.last_seq = generation->last_seq();
+  opened.existing = true;
+  opened.annotation = generation->annotation();
+  ResponsesEncoder encoder(ResponsesEncoder::Of::kStored, starting_after);
+  const absl::Status status = encoder.Open(generation_id, opened);
+  co_return status.ok() ? HeadOfStream(generation_id) : Refusal(status);
+}
+
 Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
                          const Route* route, std::string generation_id) {
   const absl::StatusOr<ResponseQuery> query = ParseResponseQuery(*route);
   if (!query.ok()) co_return Refusal(query.status());
+  const bool head = request->method == "HEAD";
+  if (query->stream && head) {
+    co_return co_await HeadOfEvents(thread, std::move(generation_id), request->principal, query->starting_after);
+  }
   if (query->stream) {
     StreamSpec spec = BaseSpec(*request, *route);
     spec.generation_id = std::move(generation_id);
@@ -205,7 +225,7 @@ Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, c
     answer.stream = std::move(spec);
     co_return answer;
   }
-  if (!query->logprobs) {
+  if (head || !query->logprobs) {
     co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), request->principal);
   }
   absl::StatusOr<ResponseState> found = co_await Find(thread, generation_id, request->principal);

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "bridges/sse/static_files.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -60,6 +61,14 @@ absl::Status ParseQuery(std::string_view query, std::map<std::string, std::strin
   return absl::OkStatus();
 }
 
+bool HasPrefix(std::string_view path, std::string_view prefix) { return path.substr(0, prefix.size()) == prefix; }
+
+// Whether it is a path of OpenAI's that lacks its /v1.
+bool LacksVersion(std::string_view path) {
+  return path == "/chat/completions" || path == "/completions" || path == "/responses" || path == "/models" ||
+         HasPrefix(path, "/responses/") || HasPrefix(path, "/models/");
+}
+
 // `path` is still encoded, so that an id may hold an encoded slash.
 absl::Status FindEndpoint(std::string_view path, Route* route) {
   if (path == kGenerationsPath) {
@@ -95,7 +104,9 @@ absl::Status FindEndpoint(std::string_view path, Route* route) {
     route->endpoint = Endpoint::kModel;
   } else if (path == "/config.json") {
     route->endpoint = Endpoint::kConfig;
-  } else if (path.substr(0, 4) != "/v1/" && path != "/v1") {
+  } else if (path == "/health") {
+    route->endpoint = Endpoint::kHealth;
+  } else if (FindStaticFile(route->path) != nullptr) {
     route->endpoint = Endpoint::kPage;
   }
   return absl::OkStatus();
@@ -117,7 +128,8 @@ absl::StatusOr<Route> ParseTarget(std::string_view target) {
   }
   Route route;
   ASSIGN_OR_RETURN(route.path, Decode(path, false));
-  RETURN_IF_ERROR(FindEndpoint(path, &route));
+  RETURN_IF_ERROR(LacksVersion(path) ? FindEndpoint(absl::StrCat("/v1", base::ToAbsl(path)), &route)
+                                     : FindEndpoint(path, &route));
   if (question != std::string_view::npos) RETURN_IF_ERROR(ParseQuery(target.substr(question + 1), &route.query));
   return route;
 }
@@ -133,11 +145,11 @@ std::string_view AllowedMethods(Endpoint endpoint) {
       return "POST, OPTIONS";
     case Endpoint::kGeneration:
     case Endpoint::kResponse:
-      return "GET, DELETE, OPTIONS";
+      return "GET, HEAD, DELETE, OPTIONS";
     case Endpoint::kEvents:
-      return "GET, OPTIONS";
     case Endpoint::kNone:
     case Endpoint::kPage:
+    case Endpoint::kHealth:
     case Endpoint::kConfig:
     case Endpoint::kModels:
     case Endpoint::kModel:

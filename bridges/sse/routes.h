@@ -12,8 +12,9 @@ namespace runnel::sse {
 
 enum class Endpoint {
   kNone,  // no such path
-  kPage,  // what is not under /v1: the page's files
+  kPage,  // one of the page's files
   kConfig,
+  kHealth,
   kGenerations,  // /v1/generations
   kGeneration,   // /v1/generations/{id}
   kEvents,       // /v1/generations/{id}/events
@@ -35,8 +36,13 @@ struct Route {
   std::map<std::string, std::string> query;
 };
 
-// `target` is that of the request line. InvalidArgument for bad percent-encoding, a NUL, or a query parameter that
-// comes twice. Only one whose name ends with `[]` may: its values are joined by commas.
+// The message of 404 for kNone.
+inline constexpr std::string_view kNoSuchPath =
+    "no such path: the API is under /v1, such as POST /v1/chat/completions, /v1/responses and /v1/generations";
+
+// `target` is that of the request line. OpenAI's paths may come without their /v1, as from a client whose base URL
+// lacks it. InvalidArgument for bad percent-encoding, a NUL, or a query parameter that comes twice. Only one whose name
+// ends with `[]` may: its values are joined by commas.
 absl::StatusOr<Route> ParseTarget(std::string_view target);
 
 // The methods of an endpoint as in the Allow header, such as "GET, HEAD, OPTIONS".

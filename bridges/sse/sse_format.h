@@ -10,6 +10,13 @@
 // text/event-stream after the WHATWG, as bytes. Pure functions that append to `out`.
 namespace runnel::sse {
 
+// Header lines of every answer that is a stream.
+inline constexpr char kStreamHeaders[] =
+    "content-type: text/event-stream; charset=utf-8\r\n"
+    "cache-control: no-cache, no-transform\r\n"
+    "x-accel-buffering: no\r\n"
+    "x-content-type-options: nosniff\r\n";
+
 // One newline, not two: an empty line after an `id:` makes some clients dispatch an empty event and fail on it. It is a
 // line of the event that follows.
 inline constexpr std::string_view kHeartbeat = ": hb\n";

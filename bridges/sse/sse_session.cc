@@ -13,6 +13,7 @@
 #include "bridges/common/contain.h"
 #include "bridges/common/cursor.h"
 #include "bridges/common/event_json.h"
+#include "bridges/common/health.h"
 #include "bridges/common/inference_client.h"
 #include "bridges/common/stream_request.h"
 #include "bridges/sse/generation_api.h"
@@ -70,24 +71,23 @@ absl::Status CheckAccess(const SseContext& context, HttpRequest* request) {
 
 // What can be refused, or answered, by the head of a request alone: its body, which anyone can send, is read only if
 // this is nothing. Sets the request's principal then.
-std::optional<HttpResponse> AnswerAtOnce(const SseContext& context, const absl::StatusOr<Route>& route,
-                                         HttpRequest* request) {
+std::optional<HttpResponse> AnswerAtOnce(const bridge::IoThread& thread, const SseContext& context,
+                                         const absl::StatusOr<Route>& route, HttpRequest* request) {
   const absl::Status reached = context.policy.CheckHost(request->Header("host"));
   if (!reached.ok()) return ErrorResponse(HttpErrorOf(reached));
   if (!route.ok()) return ErrorResponse(HttpErrorOf(route.status()));
   if (request->method == "OPTIONS") return PreflightResponse(context, *request, route->endpoint);
-  if (route->endpoint == Endpoint::kNone) return ErrorResponse(InvalidRequest(404, "no such path", "not_found"));
+  if (route->endpoint == Endpoint::kNone) return ErrorResponse(InvalidRequest(404, kNoSuchPath, "not_found"));
   if (!IsAllowed(route->endpoint, request->method)) {
     bridge::HttpError error = InvalidRequest(405, "the path does not have this method", "method_not_allowed");
     error.headers = absl::StrCat("allow: ", base::ToAbsl(AllowedMethods(route->endpoint)), "\r\n");
     return ErrorResponse(error);
   }
   if (route->endpoint == Endpoint::kPage) {
-    const StaticFile* file = FindStaticFile(route->path);
-    if (file == nullptr) return ErrorResponse(InvalidRequest(404, "no such file", "not_found"));
-    return StaticResponse(*file, request->Header("if-none-match"), context.page_headers);
+    return StaticResponse(*FindStaticFile(route->path), request->Header("if-none-match"), context.page_headers);
   }
   if (route->endpoint == Endpoint::kConfig) return ConfigResponse(context);
+  if (route->endpoint == Endpoint::kHealth) return bridge::HealthResponse(thread);
   if (const absl::Status status = CheckAccess(context, request); !status.ok()) {
     return ErrorResponse(HttpErrorOf(status));
   }
@@ -143,7 +143,7 @@ Awaitable<Served> Serve(bridge::IoThread* thread, const SseContext* context, Htt
   Served served;
   absl::StatusOr<Route> route = ParseTarget(read->request.target);
   if (read->kind == ReadResult::Kind::kRequest) {
-    served.response = AnswerAtOnce(*context, route, &read->request);
+    served.response = AnswerAtOnce(*thread, *context, route, &read->request);
     if (served.response.has_value()) {
       served.reusable = connection->SkipBody();
       co_return served;

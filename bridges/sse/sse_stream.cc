@@ -161,12 +161,7 @@ void SseStream::End(bridge::Subscription* subscription, const absl::Status& stat
 
 void SseStream::WriteHeader() {
   BorrowBuffer();
-  absl::StrAppend(&out_, bridge::StatusLine(200),
-                  "content-type: text/event-stream; charset=utf-8\r\n"
-                  "cache-control: no-cache, no-transform\r\n"
-                  "x-accel-buffering: no\r\n"
-                  "x-content-type-options: nosniff\r\n"
-                  "x-generation-id: ",
+  absl::StrAppend(&out_, bridge::StatusLine(200), kStreamHeaders, "x-generation-id: ",
                   subscription_->generation_id(), "\r\n", opening_->spec.common_headers,
                   chunked_ ? "transfer-encoding: chunked\r\n" : "", keep_alive_ ? "" : "connection: close\r\n", "\r\n");
   phase_ = Phase::kStreaming;

@@ -44,11 +44,28 @@ TEST(Routes, FindEndpoints) {
       {"/v1/responses/resp_a/input_items", Endpoint::kNone, "resp_a"},
       {"/v1/", Endpoint::kNone, ""},
       {"/v1", Endpoint::kNone, ""},
-      {"/v10", Endpoint::kPage, ""},
+      {"/v10", Endpoint::kNone, ""},
+      {"/index.html", Endpoint::kPage, ""},
+      {"/health?x=1", Endpoint::kHealth, ""},
+      {"/v1/health", Endpoint::kNone, ""},
+      // A base URL without /v1.
+      {"/chat/completions", Endpoint::kChatCompletions, ""},
+      {"/completions?x=1", Endpoint::kCompletions, ""},
+      {"/responses", Endpoint::kResponses, ""},
+      {"/responses/resp_a", Endpoint::kResponse, "resp_a"},
+      {"/responses/resp_a/cancel", Endpoint::kResponseCancel, "resp_a"},
+      {"/models", Endpoint::kModels, ""},
+      {"/models/org%2Fname", Endpoint::kModel, "org/name"},
+      {"/generations", Endpoint::kNone, ""},
+      {"/v1/v1/chat/completions", Endpoint::kNone, ""},
+      {"/tokenize", Endpoint::kNone, ""},
+      {"/api/chat", Endpoint::kNone, ""},
+      {"/openai/deployments/m/chat/completions?api-version=1", Endpoint::kNone, ""},
+      {"/modelsx", Endpoint::kNone, ""},
       {"http://host:80/v1/models", Endpoint::kModels, ""},
       {"http://host", Endpoint::kPage, ""},
-      {"/x://y", Endpoint::kPage, ""},
-      {"*", Endpoint::kPage, ""},
+      {"/x://y", Endpoint::kNone, ""},
+      {"*", Endpoint::kNone, ""},
   };
   for (const Row& row : rows) {
     const auto route = ParseTarget(row.target);
@@ -79,7 +96,11 @@ TEST(Routes, KnowTheirMethods) {
   EXPECT_FALSE(IsAllowed(Endpoint::kGenerations, "GET"));
   EXPECT_TRUE(IsAllowed(Endpoint::kGeneration, "DELETE"));
   EXPECT_TRUE(IsAllowed(Endpoint::kPage, "HEAD"));
-  EXPECT_FALSE(IsAllowed(Endpoint::kEvents, "HEAD"));
+  EXPECT_FALSE(IsAllowed(Endpoint::kCancel, "HEAD"));
+  for (int i = 0; i <= static_cast<int>(Endpoint::kResponseCancel); ++i) {
+    const auto endpoint = static_cast<Endpoint>(i);
+    EXPECT_EQ(IsAllowed(endpoint, "HEAD"), IsAllowed(endpoint, "GET")) << i;
+  }
   EXPECT_FALSE(IsAllowed(Endpoint::kPage, "GET, HEAD"));
   EXPECT_FALSE(IsAllowed(Endpoint::kPage, ""));
 }

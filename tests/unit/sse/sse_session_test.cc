@@ -236,7 +236,7 @@ TEST(SseSession, AnswersEveryBadRequestWithItsStatusAndTheOneBody) {
       {"PUT", create, "", "", 405},
       {"GET", create, "", "", 405},
       {"POST", "/v1/models", "", "", 405},
-      {"HEAD", kPath + "/events", "", "", 405},
+      {"HEAD", kPath + "/cancel", "", "", 405},
       {"BREW", "/", "", "", 405},
       {"POST", create, "", "{", 400},
       {"POST", create, "", R"({"prompt":1})", 400},
