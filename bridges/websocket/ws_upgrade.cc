@@ -11,6 +11,7 @@
 #include "bridges/common/bridge_metrics.h"
 #include "bridges/common/byte_budget.h"
 #include "bridges/common/contain.h"
+#include "bridges/common/health.h"
 #include "bridges/websocket/ws_error.h"
 #include "services/base/clock.h"
 #include "services/base/status_macros.h"
@@ -54,6 +55,15 @@ bridge::HttpError UpgradeRequired(std::string_view message, const char* headers)
   bridge::HttpError error = bridge::InvalidRequest(426, message, "upgrade_required");
   error.headers = headers;
   return error;
+}
+
+std::string_view PathOf(const UpgradeRequest& request) {
+  const std::string_view target = View(request.target());
+  return target.substr(0, target.find('?'));
+}
+
+bool IsHealthCheck(const UpgradeRequest& request) {
+  return PathOf(request) == "/health" && (request.method() == http::verb::get || request.method() == http::verb::head);
 }
 
 // The form of an upgrade (RFC 6455, 4.2.1). False with `error` set.
@@ -161,15 +171,18 @@ class Handshake final : public bridge::Task, public std::enable_shared_from_this
     WsSession::Parameters parameters;
     bridge::HttpError error;
     const UpgradeRequest request = ToUpgradeRequest(parser_.head());
+    const bool reached = context_.policy->CheckHost(Header(request, http::field::host)).ok();
+    if (reached && IsHealthCheck(request)) return Answer(bridge::HealthResponse(*thread_));
     if (!CheckUpgrade(request, context_, &parameters, &error)) return Refuse(error);
     reservation_.Release();
     const auto session = std::make_shared<WsSession>(std::move(socket_), &context_, thread_, parameters);
     session->Start(request, std::string(rest));
   }
 
-  void Refuse(const bridge::HttpError& error) {
-    context_.metrics->CountRequest(error.status);
-    bridge::HttpResponse response = bridge::ErrorResponse(error);
+  void Refuse(const bridge::HttpError& error) { Answer(bridge::ErrorResponse(error)); }
+
+  void Answer(bridge::HttpResponse response) {
+    context_.metrics->CountRequest(response.status);
     response.keep_alive = false;
     response.head = parser_.head().method == "HEAD";
     reservation_.Release();
@@ -222,9 +235,7 @@ bool CheckUpgrade(const UpgradeRequest& request, const WsContext& context, WsSes
     *error = bridge::HttpErrorOf(reached);
     return false;
   }
-  const std::string_view target = View(request.target());
-  const std::string_view path = target.substr(0, target.find('?'));
-  if (path != "/v1/ws") {
+  if (PathOf(request) != "/v1/ws") {
     *error = bridge::InvalidRequest(404, "there is only /v1/ws here", "not_found");
     return false;
   }

@@ -188,6 +188,18 @@ TEST_F(WsUpgradeTest, AnswersOtherRequestsWithTheErrorBodyAndCloses) {
   EXPECT_EQ(Talk("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + std::string(20'000, 'x') + "\r\n\r\n").substr(0, 12), "HTTP/1.1 431");
 }
 
+TEST_F(WsUpgradeTest, AnswersHealthChecksWithoutAKey) {
+  bridge_options.api_keys = {{"right", "ann"}};
+  Start();
+  EXPECT_EQ(Talk("GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\ncache-control: no-store\r\n"
+            "connection: close\r\n\r\n{\"status\":\"ok\"}");
+  const std::string head = Talk("HEAD /health?x=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+  EXPECT_EQ(head.substr(0, 15), "HTTP/1.1 200 OK");
+  EXPECT_EQ(head.find("{"), std::string::npos);
+  EXPECT_EQ(Talk("POST /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").substr(0, 12), "HTTP/1.1 404");
+}
+
 TEST_F(WsUpgradeTest, AConnectionThatAsksForNothingEndsAfterTheHeaderTimeout) {
   bridge_options.header_timeout = absl::Milliseconds(50);
   Start();
