@@ -63,6 +63,7 @@ constexpr Row kRows[] = {
     {"min_tokens", Rule::kForEngine, "[0]"},
     {"reasoning", Rule::kForEngine, "[{}]"},
     {"reasoning_effort", Rule::kForEngine},
+    {"repeat_penalty", Rule::kForEngine, "[1,1.0]"},
     {"repetition_penalty", Rule::kForEngine, "[1,1.0]"},
     {"thinking", Rule::kForEngine},
     {"verbosity", Rule::kForEngine},

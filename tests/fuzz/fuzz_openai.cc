@@ -24,7 +24,15 @@ void CheckRequest(const runnel::v1::GenerateRequest& request) {
   // Written so that a NaN fails.
   FUZZ_CHECK(!sampling.has_temperature() || (sampling.temperature() >= 0 && sampling.temperature() <= 2));
   FUZZ_CHECK(!sampling.has_top_p() || (sampling.top_p() > 0 && sampling.top_p() <= 1));
+  FUZZ_CHECK(!sampling.has_top_k() || (sampling.top_k() >= 1 && sampling.top_k() <= 1'000'000));
+  FUZZ_CHECK(!sampling.has_min_p() || (sampling.min_p() >= 0 && sampling.min_p() <= 1));
   for (const auto& [token, bias] : sampling.logit_bias()) FUZZ_CHECK(bias >= -100 && bias <= 100);
+  size_t extra_bytes = 0;
+  for (const auto& [name, value] : request.extra_fields()) {
+    FUZZ_CHECK(!name.empty() && name.size() <= 64 && !value.empty() && value != "null");
+    extra_bytes += value.size();
+  }
+  FUZZ_CHECK(request.extra_fields_size() <= 32 && extra_bytes <= 64 << 10);
   FUZZ_CHECK(request.output_format().json_schema().size() <= 32 << 10);
   runnel::v1::GenerateRequest again;
   FUZZ_CHECK(again.ParseFromString(request.SerializeAsString()));

@@ -28,6 +28,7 @@ TEST(UpstreamRequest, WritesAPlainPromptWithNothingThatWasNotAskedFor) {
   request.prompt = "Once";
   request.seed = 1;
   request.max_tokens = 1;
+  request.extra_fields = {{"ignore_eos", "true"}};
   EXPECT_EQ(UpstreamRoute(request), "/completions");
   EXPECT_EQ(UpstreamBody(request, "m"),
             R"({"model":"m","prompt":"Once","stream":true,"stream_options":{"include_usage":true},)"
