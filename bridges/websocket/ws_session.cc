@@ -280,7 +280,7 @@ void WsSession::CloseWith(uint16_t code, std::string_view reason) {
   CountClose(code);
   ws_->async_close(
       ws::close_reason(static_cast<ws::close_code>(code), beast::string_view(reason.data(), reason.size())),
-      [self = shared_from_this()](error_code) { self->out_.Close(); });
+      [self = shared_from_this()](error_code) { self->Guard([&] { self->out_.Close(); }); });
 }
 
 void WsSession::CountClose(uint16_t code) {
@@ -301,8 +301,11 @@ void WsSession::Ping() {
   Flush();
 }
 
-size_t WsSession::PendingBytes() const { return out_.pending(); }
+size_t WsSession::PendingBytes() const { return ws_ == nullptr ? 0 : out_.pending(); }
 
-void WsSession::OnCut() { out_.Close(); }
+void WsSession::LetGo() {
+  streams_.clear();
+  ws_.reset();
+}
 
 }  // namespace runnel::websocket

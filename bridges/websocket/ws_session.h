@@ -70,6 +70,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   // Runs what others call this session for: an exception within ends this connection, and nothing else.
   template <class Call>
   void Guard(Call&& call) noexcept {
+    if (ws_ == nullptr) return;  // Let go.
     if (!bridge::Contain(context_.metrics, std::forward<Call>(call))) OnFault();
   }
 
@@ -115,19 +116,24 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void CloseWith(uint16_t code, std::string_view reason);
   void CountClose(uint16_t code);
   void ShortenTo(absl::Duration deadline);
+  // Ends a connection whose time is over. To be called at each tick from then on.
+  void Cut();
+  // Destroys Beast's stream, and with it handlers that wait for each other and would keep the session for ever.
+  void LetGo();
   bool open() const;
 
   // What each event touches: see CoalescingStream.
   const WsContext& context_;
   bridge::IoThread* const thread_;
-  const std::unique_ptr<Beast> ws_;
-  CoalescingStream& out_;  // of ws_
+  std::unique_ptr<Beast> ws_;  // null once it has been let go
+  CoalescingStream& out_;      // of ws_
   const Format format_;
   bool accepted_ = false;
   bool closing_ = false;
   bool flush_posted_ = false;
   bool told_to_go_ = false;
   bool faulted_ = false;
+  uint8_t cut_ticks_ = 0;  // since the first Cut
   uint32_t written_events_ = 0;  // not yet counted in the metrics, as the two below
   uint32_t written_tokens_ = 0;
   size_t written_bytes_ = 0;

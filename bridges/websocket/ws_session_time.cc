@@ -14,15 +14,18 @@ namespace {
 
 // Pings in a row without a sign of life after which a peer is taken for dead.
 constexpr int kMaxUnansweredPings = 2;
+// Ticks after which all operations of a closed socket have called their handlers.
+constexpr int kMaxCutTicks = 3;
 
 }  // namespace
 
 void WsSession::OnTick(absl::Duration) {
+  const auto self = shared_from_this();
   Guard([this] { OnTime(base::Clock::System().Monotonic()); });
 }
 
 void WsSession::OnTime(absl::Duration now) {
-  if (now >= cut_at_) return out_.Close();
+  if (now >= cut_at_) return Cut();
   // Also when it is Beast that closes, which waits for the peer without an end.
   if (!open()) return ShortenTo(now + context_.options.close_timeout);
   const bool stuck = out_.pending() > 0;
@@ -44,6 +47,17 @@ void WsSession::OnTime(absl::Duration now) {
   if (stuck) return;
   for (const auto& stream : streams_) stream->OnTick(thread_->tasks.now());
   MaybePing(now);
+}
+
+void WsSession::Cut() {
+  out_.Close();
+  // If Beast's read fails within a payload while its close waits for the read, each of the two waits for the other.
+  if (++cut_ticks_ >= kMaxCutTicks) LetGo();
+}
+
+void WsSession::OnCut() {
+  cut_at_ = absl::ZeroDuration();
+  Guard([this] { out_.Close(); });
 }
 
 void WsSession::MaybePing(absl::Duration now) {

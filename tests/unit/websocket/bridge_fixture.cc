@@ -186,6 +186,8 @@ double BridgeFixture::Metric(const std::string& name) {
              : -1;
 }
 
+size_t BridgeFixture::Connections() { return processes_->server->threads().connections(); }
+
 size_t BridgeFixture::UnfinishedBytes() { return processes_->server->threads()[0].unfinished->used(); }
 
 }  // namespace runnel::websocket

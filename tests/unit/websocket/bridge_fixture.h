@@ -52,6 +52,8 @@ class BridgeFixture : public ::testing::Test {
   double Metric(const std::string& name);
   // Of all messages that are not complete, beyond what an idle connection has.
   size_t UnfinishedBytes();
+  // Open connections.
+  size_t Connections();
 
   bridge::BridgeOptions bridge_options;
   WsOptions ws_options;

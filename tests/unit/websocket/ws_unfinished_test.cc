@@ -94,7 +94,10 @@ TEST_F(WsUnfinishedTest, AMessageThatDoesNotEndInTimeEndsTheConnection) {
       Head(kPing, 5) + "ping",                                 // a control frame
       Frame(kText, Ping().dump()) + Frame(kFirst, "{\"type"),  // behind one that is whole
   };
-  for (const std::string& row : rows) EXPECT_EQ(CloseCodeAfter(row), 4408) << row;
+  for (const std::string& row : rows) {
+    EXPECT_EQ(CloseCodeAfter(row), 4408) << row;
+    EXPECT_TRUE(WaitUntil([this] { return Connections() == 0; })) << row;
+  }
 }
 
 TEST_F(WsUnfinishedTest, PingsBetweenFragmentsDoNotProlongTheTime) {
