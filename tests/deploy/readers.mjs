@@ -1,6 +1,6 @@
 // Readers that always read an answer, one after another, and hold each event against what the engine must have said.
 import { setMaxListeners } from 'node:events';
-import { stream } from '../../bridges/web/runnel.js';
+import { stream as newestStream } from '../../bridges/web/runnel.js';
 import { CheckedLog, Tally } from '../chaos/checked_log.mjs';
 import { Script } from '../chaos/script.mjs';
 
@@ -38,7 +38,10 @@ export class Readers {
   /** How often one went on elsewhere, by transport. */
   moves = {};
 
-  /** `count` readers of answers of `tokens` at `pace` tokens a second; reader i reads as `optionsOf(i)` says. */
+  /**
+   * `count` readers of answers of `tokens` at `pace` tokens a second; reader i reads as `optionsOf(i)` says, by the
+   * runnel.js of this release unless it has another `stream`.
+   */
   constructor(count, { tokens, pace }, optionsOf) {
     // Each reader listens.
     setMaxListeners(0, this.#abandon.signal);
@@ -58,7 +61,7 @@ export class Readers {
     this.#abandon.abort();
   }
 
-  async #read(script, options) {
+  async #read(script, { stream = newestStream, ...options }) {
     while (!this.#stopped) {
       this.tally.streams++;
       const reading = { waited: 0 };

@@ -1,0 +1,53 @@
+// The programs of two releases: this one, from RUNNEL_BIN, and the one before it, which build_skew.sh has made.
+import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Process, freePorts } from '../e2e/processes.mjs';
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const base = readFileSync(here('skew_base'), 'utf8').trim();
+const oldTree = here(`../../build/skew/${base.slice(0, 12)}`);
+
+export const RELEASES = {
+  old: { bin: join(oldTree, 'build/release/bin'), library: join(oldTree, 'bridges/web/runnel.js') },
+  new: { bin: process.env.RUNNEL_BIN, library: here('../../bridges/web/runnel.js') },
+};
+
+/** Why there is nothing to test against, or undefined. */
+export const missing = existsSync(join(oldTree, 'complete')) ? undefined
+  : `the release before this one (commit ${base}) is not in build/skew: run tests/deploy/build_skew.sh`;
+
+const logs = mkdtempSync(join(tmpdir(), 'runnel-skew-'));
+const started = [];
+process.on('exit', () => {
+  for (const each of started) each.child?.kill('SIGKILL');
+});
+
+async function start(release, program, flags, more = {}) {
+  const [listen, admin] = (await freePorts(2)).map((port) => `127.0.0.1:${port}`);
+  const address = more.address ?? listen;
+  const made = new Process(join(RELEASES[release].bin, program), [`--listen=${address}`, `--admin_listen=${admin}`, ...flags],
+    admin, join(logs, `${release}-${program}-${admin.split(':')[1]}.log`));
+  Object.assign(made, { address, release, name: `${release} ${program} ${address}` });
+  started.push(made);
+  await made.start();
+  return made;
+}
+
+export const startService = (release, flags = [], more = {}) =>
+  start(release, 'runnel-inference', ['--engine=scripted', ...flags], more);
+
+/** `kind`: sse or ws; `services`: the addresses that it may reach. */
+export async function startBridge(release, kind, services, flags = []) {
+  const origins = kind === 'ws' ? ['--allowed_origins=*'] : [];
+  const bridge = await start(release, `runnel-${kind}`, [`--inference=${services}`, ...origins, ...flags]);
+  return Object.assign(bridge, { kind, url: kind === 'sse' ? `http://${bridge.address}` : `ws://${bridge.address}/v1/ws` });
+}
+
+/** Ends processes, one after another; throws if one has not ended as it should. */
+export async function stopAll(processes) {
+  const faults = [];
+  for (const each of processes) await each.stop().catch((fault) => faults.push(fault));
+  if (faults.length > 0) throw faults[0];
+}
