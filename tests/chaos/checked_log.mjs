@@ -1,7 +1,7 @@
 // A log as one reader has read it, held against its script at every event.
 
 // Of its own, bit by bit: it must share nothing with what it checks.
-function crcOf(bytes) {
+export function crcOf(bytes) {
   let crc = 0xffffffff;
   for (const byte of bytes) {
     crc ^= byte;

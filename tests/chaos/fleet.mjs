@@ -70,7 +70,7 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
     for (const each of [...all, inference, ...Object.values(proxies)]) each.child?.kill('SIGKILL');
   });
   const fleet = {
-    inference, all, logs, proxies, grpc, grpcAt: clientFaults ? grpcProxied : grpc,
+    bin: BIN, inference, all, logs, proxies, grpc, grpcAt: clientFaults ? grpcProxied : grpc,
     sse: all.filter(({ kind }) => kind === 'sse'),
     ws: all.filter(({ kind }) => kind === 'ws'),
     async metric(process, name) {
@@ -90,9 +90,15 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
       return counts;
     },
   };
-  await inference.start();
-  for (const proxy of Object.values(proxies)) await proxy.start();
-  await Promise.all(all.map((bridge) => bridge.start()));
+  try {
+    await inference.start();
+    for (const proxy of Object.values(proxies)) await proxy.start();
+    await Promise.all(all.map((bridge) => bridge.start()));
+  } catch (fault) {
+    // What runs would keep this process from its end.
+    for (const each of [...all, inference, ...Object.values(proxies)]) each.child?.kill('SIGKILL');
+    throw fault;
+  }
   return fleet;
 }
 

