@@ -200,6 +200,47 @@ TEST_F(WsUpgradeTest, AnswersHealthChecksWithoutAKey) {
   EXPECT_EQ(Talk("POST /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").substr(0, 12), "HTTP/1.1 404");
 }
 
+TEST_F(WsUpgradeTest, AnswersHostileRequestsOnceAndClosesTheirConnectionOnly) {
+  Start();
+  const auto other = Connect();
+  const std::string get = "GET /v1/ws HTTP/1.1\r\n";
+  const std::string host = "Host: 127.0.0.1\r\n";
+  const std::pair<std::string, std::string> rows[] = {
+      {get + "\r\n", "400"},
+      {get + host + host + "\r\n", "400"},
+      {get + "Host: a/b@c\r\n\r\n", "400"},
+      {get + "Host: evil.example:8081\r\n\r\n", "403"},
+      {get + host + "Transfer-Encoding: x\r\n\r\n", "400"},
+      {get + host + "Transfer-Encoding: gzip, chunked\r\n\r\n", "501"},
+      {get + host + "Expect: everything\r\n\r\n", "417"},
+      {get + host + "Content-Encoding: gzip\r\n\r\n", "415"},
+      {get + host + "X: " + std::string(70'000, 'x') + "\r\n\r\n", "431"},
+      {"GET /" + std::string(20'000, 'x') + " HTTP/1.1\r\n" + host + "\r\n", "414"},
+      {"CONNECT a:80 HTTP/1.1\r\n" + host + "\r\n", "501"},
+  };
+  for (const auto& [bytes, status] : rows) {
+    const std::string answer = Talk(bytes);
+    EXPECT_EQ(answer.substr(0, 12), "HTTP/1.1 " + status) << bytes.substr(0, 100);
+    EXPECT_EQ(answer.find("HTTP/1.1", 1), std::string::npos) << answer;
+  }
+  // The one that was there before is.
+  EXPECT_EQ(Talk("\r\n" + get + host + "\r\n").substr(0, 12), "HTTP/1.1 426");
+  ASSERT_TRUE(other->SendText(R"({"type":"ping","t":1})").ok());
+  std::string answer;
+  while (answer.find("pong") == std::string::npos) {
+    const auto message = other->Read();
+    ASSERT_TRUE(message.ok()) << message.status();
+    answer = message->bytes;
+  }
+}
+
+TEST_F(WsUpgradeTest, UnfinishedHandshakesHaveOneLimit) {
+  bridge_options.max_unfinished_bytes = 1000;
+  Start();
+  EXPECT_EQ(Talk("GET /v1/ws HTTP/1.1\r\nX: " + std::string(2000, 'x')).substr(0, 12), "HTTP/1.1 503");
+  EXPECT_TRUE(WsClient::Connect(ClientOptions()).ok());
+}
+
 TEST_F(WsUpgradeTest, AConnectionThatAsksForNothingEndsAfterTheHeaderTimeout) {
   bridge_options.header_timeout = absl::Milliseconds(50);
   Start();
