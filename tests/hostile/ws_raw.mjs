@@ -5,7 +5,8 @@ import { Connection } from './raw.mjs';
 
 export const UPGRADE = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n' +
   'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n';
-export const handshake = (lines = '', host = '127.0.0.1') => `GET /v1/ws HTTP/1.1\r\nHost: ${host}\r\n${UPGRADE}${lines}\r\n`;
+export const handshake = (lines = '', host = '127.0.0.1') =>
+  `GET /v1/ws HTTP/1.1\r\nHost: ${host}\r\n${UPGRADE}${lines}\r\n`;
 
 /** A frame of a client, with any header. `length`: what it says of its payload, if not the truth. */
 export function wsFrame(opcode, payload, { fin = true, length } = {}) {
