@@ -80,7 +80,9 @@ Awaitable<bool> ReadToEnd(bridge::IoThread* thread, HttpConnection* connection, 
     if (connection->half_closed() && on_half_close == OnHalfClose::kGiveUp && !reader->ended()) here = false;
   }
   if (here) connection->StopWatching();
-  if (!reader->ended() && reader->opened()) {
+  // A start that is under way has no id yet by which it could be cancelled. Its answer comes within --open_timeout.
+  while (!reader->opened() && !reader->ended()) co_await reader->Wait();
+  if (!reader->ended()) {
     thread->client->CancelGeneration(thread, reader->subscription().generation_id(), reader->subscription().principal(),
                                      [](const absl::StatusOr<v1::CancelGenerationResponse>&) {});
   }
