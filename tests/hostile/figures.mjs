@@ -7,6 +7,7 @@ import { probesUnderSlowClients, takesNoMemory } from './admin_attacks.mjs';
 import { startArena } from './arena.mjs';
 import { unfinishedBodies, unfinishedMessages } from './bridge_attacks.mjs';
 import { rapidReset } from './grpc_attacks.mjs';
+import { pause } from './raw.mjs';
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '10' } } });
 const ms = 1000 * Number(values.seconds);
@@ -15,20 +16,21 @@ const arena = await startArena();
 const programOf = (process) => process.path.split('/').at(-1);
 const mib = (kib) => `${(kib / 1024).toFixed(1)} MiB`;
 
-/** `run` resolves with rows of {program, kib}. */
+/** `run` resolves with rows of {program, kib}. What an attack does to streams beside it stands below its row. */
 async function row(name, run) {
-  await arena.settle();
   arena.resetProbes();
   const figures = await run();
-  await arena.settle();
+  // Until every probe was asked at least once.
+  await pause(300);
+  const harm = await arena.settle().then(() => '', (error) => `\n${error.message}`);
   const cellOf = ({ program, attack, kib }) => `${program}${attack ? ` (${attack})` : ''} ${mib(kib)}`;
-  const growth = figures.map(cellOf).join(', ');
-  console.log(`| ${name} | ${arena.slowestProbe().toFixed(0)} ms | ${growth} |`);
+  console.log(`| ${name} | ${arena.slowestProbe().toFixed(0)} ms | ${figures.map(cellOf).join(', ')} |${harm}`);
 }
 
+await arena.settle();
 console.log('| attack | slowest probe of all processes | more memory |\n|---|---|---|');
 await row('no attack', async () => {
-  await new Promise((resolve) => setTimeout(resolve, ms));
+  await pause(ms);
   return [];
 });
 await row('200 connections of a byte a second and ten scrapers, on each admin port',
