@@ -103,7 +103,7 @@ test('a request above what the service takes is answered 413, and nobody else no
   const watch = watchBystanders(where);
   await watch.started;
   const chat = (bytes) => post(`${runnel.url}/v1/chat/completions`,
-    { messages: [{ role: 'user', content: 'x'.repeat(bytes) }], max_tokens: 3, metadata: script(3, 1000) });
+    { model: 'scripted', messages: [{ role: 'user', content: 'x'.repeat(bytes) }], max_tokens: 3, metadata: script(3, 1000) });
   for (const bytes of [6_100_000, 12_000_000]) {
     const refused = await chat(bytes);
     assert.equal(refused.status, 413);
