@@ -4,13 +4,10 @@
 #include <spdlog/spdlog.h>
 
 #include <array>
-#include <boost/asio/post.hpp>
-#include <future>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 
 #include "bridges/common/bridge_metrics.h"
@@ -21,34 +18,12 @@
 #include "google/protobuf/stubs/logging.h"
 #include "runnel/v1/websocket.pb.h"
 #include "services/base/metrics.h"
+#include "tests/fuzz/bridge_harness.h"
 #include "tests/fuzz/connection_harness.h"
 #include "tests/fuzz/fuzz_check.h"
-#include "tests/testing/fake_inference_service.h"
 
 namespace runnel::websocket {
 namespace {
-
-using testing::FakeInferenceService;
-
-// Answers every command: a generation is one word long, FakeId('b') never says anything, FakeId('c') is not there.
-void Serve(FakeInferenceService* service) {
-  for (;;) {
-    const auto command = service->NextCommand();
-    if (!command) continue;
-    const v1::LinkRequest& request = command->request;
-    const std::string id = request.has_attach() ? request.attach().generation_id() : testing::FakeId('a');
-    if (!request.has_attach() && !request.has_generate()) continue;
-    if (id == testing::FakeId('c')) {
-      service->Reject(*command, absl::NotFoundError("no such generation"));
-      continue;
-    }
-    service->Attach(*command, id, v1::GENERATION_STATUS_RUNNING, 3);
-    if (id == testing::FakeId('b')) continue;
-    service->SendEvents(*command,
-                        {testing::StartedEvent(), testing::DeltaEvent(2, "word"), testing::DoneEvent(3, "word")});
-    service->Detach(*command);
-  }
-}
 
 // One bridge, which lives as long as the process.
 class Bridge {
@@ -68,19 +43,10 @@ class Bridge {
   }
 
   std::string Converse(const std::vector<std::string_view>& pieces) {
-    return fuzz::Converse(server_->port(), pieces, [this] { Settle(); });
+    return fuzz::Converse(server_->port(), pieces, [this] { fuzz::Settle(server_.get()); });
   }
 
  private:
-  // Returns when its thread has looked at all sockets, and done what came of it.
-  void Settle() {
-    for (int round = 0; round < 3; ++round) {
-      std::promise<void> done;
-      boost::asio::post(server_->threads()[0].io, [&done] { done.set_value(); });
-      done.get_future().wait();
-    }
-  }
-
   bridge::BridgeOptions options_;
   base::Metrics metrics_;
   bridge::BridgeMetrics bridge_metrics_{&metrics_, "ws"};
@@ -93,10 +59,9 @@ std::array<std::unique_ptr<Bridge>, 2>& Bridges() {
   static auto* const bridges = [] {
     google::protobuf::SetLogHandler(nullptr);
     spdlog::set_level(spdlog::level::off);
-    auto* const service = new FakeInferenceService();
-    std::thread([service] { Serve(service); }).detach();
+    const std::string service = fuzz::StartAnsweringService(true);
     auto* const made = new std::array<std::unique_ptr<Bridge>, 2>();
-    for (const bool with_key : {false, true}) (*made)[with_key] = std::make_unique<Bridge>(service->target(), with_key);
+    for (const bool with_key : {false, true}) (*made)[with_key] = std::make_unique<Bridge>(service, with_key);
     return made;
   }();
   return *bridges;

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <boost/asio/post.hpp>
+#include <future>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "bridges/common/server.h"
+#include "tests/testing/fake_inference_service.h"
+
+namespace runnel::fuzz {
+
+// Starts a service that answers every command of a Link by itself, and lives as long as the process: a generation is
+// one word long, and FakeId('c') is not there. FakeId('b') says nothing after its start if `with_silence`. Returns its
+// address. The unary calls are answered for FakeId('a') alone.
+inline std::string StartAnsweringService(bool with_silence) {
+  using testing::FakeId;
+  auto* const service = new testing::FakeInferenceService();
+  testing::FakeInferenceService::Handlers handlers;
+  handlers.get = [](const std::string& id) -> absl::StatusOr<v1::Generation> {
+    if (id != FakeId('a')) return absl::NotFoundError("no such generation");
+    v1::Generation generation;
+    generation.set_id(id);
+    generation.set_status(v1::GENERATION_STATUS_RUNNING);
+    return generation;
+  };
+  handlers.cancel = [](const std::string&) { return v1::CancelGenerationResponse(); };
+  handlers.remove = [](const std::string&) { return absl::OkStatus(); };
+  handlers.list_models = [] { return v1::ListModelsResponse(); };
+  service->SetHandlers(std::move(handlers));
+  std::thread([service, with_silence] {
+    for (;;) {
+      const auto command = service->NextCommand();
+      if (!command) continue;
+      const v1::LinkRequest& request = command->request;
+      const std::string id = request.has_attach() ? request.attach().generation_id() : FakeId('a');
+      if (!request.has_attach() && !request.has_generate()) continue;
+      if (id == FakeId('c')) {
+        service->Reject(*command, absl::NotFoundError("no such generation"));
+        continue;
+      }
+      service->Attach(*command, id, v1::GENERATION_STATUS_RUNNING, 3);
+      if (with_silence && id == FakeId('b')) continue;
+      service->SendEvents(*command,
+                          {testing::StartedEvent(), testing::DeltaEvent(2, "word"), testing::DoneEvent(3, "word")});
+      service->Detach(*command);
+    }
+  }).detach();
+  return service->target();
+}
+
+// Returns when the one io thread of `server` has looked at all sockets, and done what came of it.
+inline void Settle(bridge::Server* server) {
+  for (int round = 0; round < 3; ++round) {
+    std::promise<void> done;
+    boost::asio::post(server->threads()[0].io, [&done] { done.set_value(); });
+    done.get_future().wait();
+  }
+}
+
+}  // namespace runnel::fuzz
