@@ -92,16 +92,22 @@ if (!existsSync(writer)) {
 
     await attack('guesses of what another tenant has asked', async () => {
       const secret = `The patient Anna Example, born 1970, room 12, has ${'a long history, '.repeat(20)}and takes lithium.`;
-      const cached = async (key, content) => {
+      const usage = async (key, content) => {
         const { status, answer } = await chat(address, key, { messages: say(content), max_tokens: 1 });
         assert.equal(status, 200);
-        return answer.usage.prompt_tokens_details?.cached_tokens ?? 0;
+        return answer.usage;
       };
+      const cached = async (key, content) => (await usage(key, content)).prompt_tokens_details?.cached_tokens ?? 0;
+      // What every prompt begins with, so that a guess may share it with an earlier one of the same tenant.
+      const template = (await usage(KEYS.attacker, '!')).prompt_tokens;
       await cached(KEYS.bystander, secret);
-      const wrong = await cached(KEYS.attacker, 'Another text altogether');
+      await cached(KEYS.attacker, 'Another text altogether');
       const right = await cached(KEYS.attacker, secret);
-      assert.equal(right, wrong, 'a right guess shows');
-      assert.equal(await cached(KEYS.attacker, `${secret} More.`) > right, true, 'the own prefix is not shared');
+      assert.ok(right <= template, `a right guess shows: ${right} tokens, ${template} of them the template's`);
+      // Other streams may take the slot in between.
+      let own = 0;
+      for (let i = 0; i < 5 && own <= template; ++i) own = await cached(KEYS.attacker, `${secret} More.`);
+      assert.ok(own > template, 'the own prefix is not shared');
     });
 
     await attack('SIGTERM while the engine works on such schemas', async () => {
