@@ -9,7 +9,10 @@ GrpcPoller::~GrpcPoller() { queue_.Shutdown(); }
 void GrpcPoller::Run() {
   void* tag = nullptr;
   bool ok = false;
-  while (queue_.Next(&tag, &ok)) static_cast<GrpcTag*>(tag)->OnComplete(ok);
+  while (queue_.Next(&tag, &ok)) {
+    HandOver();
+    static_cast<GrpcTag*>(tag)->OnComplete(ok);
+  }
 }
 
 }  // namespace runnel::bridge

@@ -66,6 +66,7 @@ class UnaryCall final : public GrpcTag {
     }
     stub_ = std::move(stub);
     context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
+    stub_->poller->HandOver();
     // Until the lock is gone nothing is let go of, however soon the call is over.
     base::MutexLock lock(&mu_);
     reader_ = (stub_->stub.get()->*method)(&context_, request_, stub_->poller->queue());

@@ -18,6 +18,7 @@ constexpr size_t kMaxUnused = 4;
 std::shared_ptr<LinkCall> LinkCall::Start(Link* link, net::io_context* io, GrpcStub* stub, size_t backlog) {
   std::shared_ptr<LinkCall> call(new LinkCall(link, io, backlog));
   call->context_.set_wait_for_ready(false);
+  stub->poller->HandOver();
   base::MutexLock lock(&call->mu_);
   call->self_ = call;
   call->stream_ = stub->stub->PrepareAsyncLink(&call->context_, stub->poller->queue());
