@@ -264,8 +264,10 @@ void LinkReactor::MaybeWrite() {
     FillBatch(std::move(round), bytes);
     if (response_->has_hello() || response_->going_away() || response_->replies_size() > 0 ||
         response_->events_size() > 0) {
+      // Before the hand-over: the next writer may be at work before StartWrite returns.
+      const v1::LinkResponse* const batch = response_.get();
       HandOver();
-      StartWrite(response_.get());
+      StartWrite(batch);
       return;
     }
     // Its news had been sent with an earlier batch.
