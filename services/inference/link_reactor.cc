@@ -52,6 +52,7 @@ class LinkReactor::Attachment final : public LogReader {
 LinkReactor* LinkReactor::Start(GenerationManager* manager, const LinkOptions* options, LiveStreams* live) {
   const std::shared_ptr<LinkReactor> reactor(new LinkReactor(manager, options, live));
   live->Add(reactor);
+  reactor->HandOver();
   reactor->StartRead(&reactor->request_);
   reactor->MaybeWrite();
   return reactor.get();
@@ -77,6 +78,8 @@ void LinkReactor::OnReadDone(bool ok) {
     BeginEnd(grpc::Status::OK);
     return;
   }
+  // What was constructed on another thread is used before a lock is taken.
+  HandOver();
   HandleCommand();
   {
     base::MutexLock lock(&mu_);
