@@ -71,7 +71,7 @@ absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags();
 // Whether host:port is this machine only.
 absl::StatusOr<bool> IsLoopback(const std::string& address);
 
-// How many keys have no name and are short enough to be guessed by whoever sees their principal, such as in a log of
+// Counts the keys that have no name and are so short that their principal gives them away, for example in a log of
 // the service.
 size_t CountGuessableKeys(const std::vector<ApiKey>& keys);
 

@@ -27,7 +27,7 @@ struct ResponseEcho {
 
   // At most 16 KiB, or InvalidArgument. What has no room in it, such as long instructions, is given back as if absent.
   absl::StatusOr<std::string> ToAnnotation() const;
-  // NotFound (reason GENERATION_NOT_FOUND) if it is none that ToAnnotation has made: the generation is no response.
+  // NotFound (reason GENERATION_NOT_FOUND) if ToAnnotation did not make it: the generation is not a response.
   static absl::StatusOr<ResponseEcho> FromAnnotation(std::string_view annotation);
 };
 
