@@ -1,7 +1,7 @@
 #include <utility>
 
-#include "bridges/common/bridge_metrics.h"
-#include "bridges/common/server.h"
+#include "bridges/base/bridge_metrics.h"
+#include "bridges/server/server.h"
 #include "bridges/sse/options.h"
 #include "bridges/sse/sse_session.h"
 #include "services/base/flags.h"

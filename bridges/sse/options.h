@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "bridges/common/options.h"
+#include "bridges/base/options.h"
 
 namespace runnel::sse {
 

@@ -2,12 +2,12 @@
 
 #include <string>
 
-#include "bridges/common/http_policy.h"
-#include "bridges/common/io_threads.h"
-#include "bridges/common/net.h"
+#include "bridges/wire/http_policy.h"
+#include "bridges/server/io_threads.h"
+#include "bridges/base/net.h"
 #include "bridges/sse/options.h"
-#include "bridges/sse/read_ahead.h"
-#include "bridges/sse/static_files.h"
+#include "bridges/sse/http/read_ahead.h"
+#include "bridges/sse/http/static_files.h"
 
 namespace runnel::sse {
 

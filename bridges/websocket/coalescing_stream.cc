@@ -5,7 +5,7 @@
 
 #include <array>
 
-#include "bridges/common/spare_buffers.h"
+#include "bridges/base/spare_buffers.h"
 
 namespace runnel::websocket {
 namespace {

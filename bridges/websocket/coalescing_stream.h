@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
-#include "bridges/common/spare_buffers.h"
+#include "bridges/base/spare_buffers.h"
 
 namespace runnel::websocket {
 

@@ -1,10 +1,10 @@
 #include <cstdlib>
 
 #include "absl/status/status.h"
-#include "bridges/common/bridge_metrics.h"
-#include "bridges/common/http_policy.h"
-#include "bridges/common/options.h"
-#include "bridges/common/server.h"
+#include "bridges/base/bridge_metrics.h"
+#include "bridges/wire/http_policy.h"
+#include "bridges/base/options.h"
+#include "bridges/server/server.h"
 #include "bridges/websocket/options.h"
 #include "bridges/websocket/ws_upgrade.h"
 #include "google/protobuf/stubs/logging.h"

@@ -5,7 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "bridges/common/options.h"
+#include "bridges/base/options.h"
 
 namespace runnel::websocket {
 

@@ -1,8 +1,8 @@
 #pragma once
 
-#include "bridges/common/bridge_metrics.h"
-#include "bridges/common/http_policy.h"
-#include "bridges/common/options.h"
+#include "bridges/base/bridge_metrics.h"
+#include "bridges/wire/http_policy.h"
+#include "bridges/base/options.h"
 #include "bridges/websocket/options.h"
 
 namespace runnel::websocket {

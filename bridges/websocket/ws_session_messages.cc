@@ -4,7 +4,7 @@
 #include <string>
 #include <utility>
 
-#include "bridges/common/inference_client.h"
+#include "bridges/server/inference_client.h"
 #include "bridges/websocket/close_codes.h"
 #include "bridges/websocket/ws_error.h"
 #include "bridges/websocket/ws_session.h"

@@ -5,8 +5,8 @@
 #include <string_view>
 
 #include "absl/time/time.h"
-#include "bridges/common/heartbeat.h"
-#include "bridges/common/subscription.h"
+#include "bridges/base/heartbeat.h"
+#include "bridges/link/subscription.h"
 #include "runnel/v1/websocket.pb.h"
 
 namespace runnel::websocket {

@@ -8,10 +8,10 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
-#include "bridges/common/bridge_metrics.h"
-#include "bridges/common/byte_budget.h"
-#include "bridges/common/contain.h"
-#include "bridges/common/health.h"
+#include "bridges/base/bridge_metrics.h"
+#include "bridges/base/byte_budget.h"
+#include "bridges/base/contain.h"
+#include "bridges/server/health.h"
 #include "bridges/websocket/ws_error.h"
 #include "services/base/clock.h"
 #include "services/base/status_macros.h"

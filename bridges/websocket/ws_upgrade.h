@@ -3,9 +3,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "bridges/common/http_policy.h"
-#include "bridges/common/io_threads.h"
-#include "bridges/common/net.h"
+#include "bridges/wire/http_policy.h"
+#include "bridges/server/io_threads.h"
+#include "bridges/base/net.h"
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_session.h"
 #include "services/base/http_parser.h"

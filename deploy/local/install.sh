@@ -206,7 +206,7 @@ build_llama() {
 build_extras() {
   local work=$1 prefix=$2
   say "llama.cpp: compiling its converter of JSON Schemas, 20 seconds"
-  logged "$work/log" cmake -S "$here/llama_json_schema" -B "$work/json-schema" -G Ninja \
+  logged "$work/log" cmake -S "$here/../../services/inference/engines/llama/json_schema" -B "$work/json-schema" -G Ninja \
     -DLLAMA_SOURCE="$work/vendor/llama.cpp" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS="${CXXFLAGS:-} -w" || return
   logged "$work/log" cmake --build "$work/json-schema" || return
   # The server of the Python package, which tests use as a peer, over the same code.

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "services/inference/upstream_engine.h"
+#include "services/inference/engines/upstream/upstream_engine.h"
 #if RUNNEL_HAVE_LLAMA
-#include "services/inference/llama_engine.h"
+#include "services/inference/engines/llama/llama_engine.h"
 #endif
 
 namespace runnel::inference {

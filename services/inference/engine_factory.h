@@ -4,7 +4,7 @@
 
 #include "absl/status/statusor.h"
 #include "services/base/metrics.h"
-#include "services/inference/engine.h"
+#include "services/inference/generation/engine.h"
 #include "services/inference/options.h"
 
 namespace runnel::inference {

@@ -15,14 +15,14 @@
 #include "services/base/standard_streams.h"
 #include "services/base/status_macros.h"
 #include "services/inference/engine_factory.h"
-#include "services/inference/engine_watchdog.h"
-#include "services/inference/exit_deadline.h"
-#include "services/inference/generation_manager.h"
-#include "services/inference/grpc_listener.h"
-#include "services/inference/inference_service.h"
-#include "services/inference/live_streams.h"
+#include "services/inference/generation/engine_watchdog.h"
+#include "services/base/exit_deadline.h"
+#include "services/inference/generation/generation_manager.h"
+#include "services/inference/rpc/grpc_listener.h"
+#include "services/inference/rpc/inference_service.h"
+#include "services/inference/rpc/live_streams.h"
 #include "services/inference/options.h"
-#include "services/inference/serving_state.h"
+#include "services/inference/rpc/serving_state.h"
 
 namespace runnel::inference {
 namespace {

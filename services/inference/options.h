@@ -7,10 +7,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "services/inference/generation_manager.h"
-#include "services/inference/grpc_listener.h"
-#include "services/inference/link_reactor.h"
-#include "services/inference/scripted_engine.h"
+#include "services/inference/generation/generation_manager.h"
+#include "services/inference/rpc/grpc_listener.h"
+#include "services/inference/rpc/link_reactor.h"
+#include "services/inference/engines/scripted_engine.h"
 
 namespace runnel::inference {
 

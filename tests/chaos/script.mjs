@@ -1,5 +1,5 @@
 // What the scripted engine will say, computed anew: the oracle of every test here. Must agree with
-// services/inference/scripted_engine.cc, and with nothing that came over a wire.
+// services/inference/engines/scripted_engine.cc, and with nothing that came over a wire.
 import { mix } from './random.mjs';
 
 const WORDS = [

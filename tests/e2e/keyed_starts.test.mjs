@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { stream } from '../../bridges/web/runnel.js';
-import { ClientWebSocket } from '../unit/web/fake_ws.mjs';
+import { ClientWebSocket } from '../unit/bridges/web/fake_ws.mjs';
 import { startRunnel } from './processes.mjs';
 
 const REPLICAS = 3;

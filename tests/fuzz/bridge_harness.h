@@ -6,7 +6,7 @@
 #include <thread>
 #include <utility>
 
-#include "bridges/common/server.h"
+#include "bridges/server/server.h"
 #include "tests/testing/fake_inference_service.h"
 
 namespace runnel::fuzz {

@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-#include "bridges/common/cursor.h"
+#include "bridges/wire/cursor.h"
 #include "tests/fuzz/fuzz_check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

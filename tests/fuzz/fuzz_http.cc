@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "bridges/sse/routes.h"
+#include "bridges/sse/http/routes.h"
 #include "services/base/http_parser.h"
 #include "tests/fuzz/fuzz_check.h"
 

@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-#include "bridges/common/media_type.h"
+#include "bridges/wire/media_type.h"
 #include "tests/fuzz/fuzz_check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

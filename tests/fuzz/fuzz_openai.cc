@@ -4,9 +4,9 @@
 #include <string>
 #include <string_view>
 
-#include "bridges/sse/completion_request.h"
-#include "bridges/sse/openai_error.h"
-#include "bridges/sse/responses_request.h"
+#include "bridges/openai/completion_request.h"
+#include "bridges/openai/openai_error.h"
+#include "bridges/openai/responses_request.h"
 #include "tests/fuzz/fuzz_check.h"
 
 namespace {

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "bridges/common/stream_request.h"
+#include "bridges/wire/stream_request.h"
 #include "tests/fuzz/fuzz_check.h"
 
 namespace {

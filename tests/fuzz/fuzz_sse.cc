@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "bridges/sse/sse_format.h"
+#include "bridges/sse/stream/sse_format.h"
 #include "google/protobuf/stubs/logging.h"
 #include "tests/fuzz/fuzz_check.h"
 

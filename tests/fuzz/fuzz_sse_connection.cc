@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "bridges/common/bridge_metrics.h"
-#include "bridges/common/server.h"
+#include "bridges/base/bridge_metrics.h"
+#include "bridges/server/server.h"
 #include "bridges/sse/sse_session.h"
 #include "google/protobuf/stubs/logging.h"
 #include "services/base/metrics.h"

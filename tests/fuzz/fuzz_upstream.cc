@@ -4,9 +4,9 @@
 #include <string>
 #include <string_view>
 
-#include "services/inference/upstream_answer.h"
-#include "services/inference/upstream_failure.h"
-#include "services/inference/upstream_utf8.h"
+#include "services/inference/engines/upstream/upstream_answer.h"
+#include "services/inference/engines/upstream/upstream_failure.h"
+#include "services/inference/engines/utf8.h"
 #include "tests/fuzz/fuzz_check.h"
 
 namespace {

@@ -10,9 +10,9 @@
 #include <string_view>
 #include <utility>
 
-#include "bridges/common/bridge_metrics.h"
-#include "bridges/common/http_policy.h"
-#include "bridges/common/server.h"
+#include "bridges/base/bridge_metrics.h"
+#include "bridges/wire/http_policy.h"
+#include "bridges/server/server.h"
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_upgrade.h"
 #include "google/protobuf/stubs/logging.h"

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "bridges/common/cursor.h"
+#include "bridges/wire/cursor.h"
 #include "bridges/websocket/ws_error.h"
 #include "bridges/websocket/ws_protocol.h"
 #include "google/protobuf/stubs/logging.h"

@@ -7,7 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "services/base/mutex.h"
-#include "services/inference/scripted_engine.h"
+#include "services/inference/engines/scripted_engine.h"
 
 namespace runnel::testing {
 

@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "services/inference/generation_manager.h"
+#include "services/inference/generation/generation_manager.h"
 
 namespace runnel::testing {
 

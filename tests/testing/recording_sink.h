@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "services/base/mutex.h"
-#include "services/inference/engine.h"
+#include "services/inference/generation/engine.h"
 
 namespace runnel::testing {
 

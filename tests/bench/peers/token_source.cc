@@ -11,7 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "services/inference/scripted_engine.h"
+#include "services/inference/engines/scripted_engine.h"
 
 namespace runnel::bench {
 namespace {

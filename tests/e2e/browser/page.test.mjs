@@ -12,7 +12,7 @@ const NAMES = { sse: 'SSE', websocket: 'WebSocket', poll: 'Polling' };
 
 async function serverUrl(t) {
   if (process.env.RUNNEL_URL) return process.env.RUNNEL_URL;
-  const { FakeServer } = await import('../../unit/web/fake_server.mjs');
+  const { FakeServer } = await import('../../unit/bridges/web/fake_server.mjs');
   const server = await new FakeServer().listen();
   t.after(() => server.close());
   return server.url;

@@ -1,8 +1,8 @@
 // runnel.js in a real browser: no network, a page that stands still, a page gone back to, a proxy that buffers, a slow network.
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { FakeGeneration } from '../../unit/web/fake_log.mjs';
-import { FakeServer } from '../../unit/web/fake_server.mjs';
+import { FakeGeneration } from '../../unit/bridges/web/fake_log.mjs';
+import { FakeServer } from '../../unit/bridges/web/fake_server.mjs';
 import { launch } from './browser.mjs';
 
 const TRANSPORTS = ['sse', 'websocket', 'poll'];

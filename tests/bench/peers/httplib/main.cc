@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "bridges/common/event_json.h"
+#include "bridges/wire/event_json.h"
 #include "runnel/v1/inference.grpc.pb.h"
 
 namespace {

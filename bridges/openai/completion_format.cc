@@ -1,0 +1,141 @@
+#include "bridges/openai/completion_format.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "bridges/wire/event_json.h"
+#include "bridges/openai/openai_json.h"
+#include "services/base/strings.h"
+
+namespace runnel::sse {
+namespace {
+
+constexpr size_t kIdPrefixBytes = 4;  // `gen_`
+constexpr std::string_view kDone = "data: [DONE]\n\n";
+
+// {"id":..,"object":..,"created":..,"model":..,"system_fingerprint":..,"choices":[
+std::string Head(std::string_view gen, std::string_view object, bool chat, const v1::Started& started) {
+  std::string head = absl::StrCat("{\"id\":\"", chat ? "chatcmpl-" : "cmpl-", base::ToAbsl(gen.substr(kIdPrefixBytes)),
+                                  "\",\"object\":\"", base::ToAbsl(object),
+                                  "\",\"created\":", started.created_at().seconds(), ",\"model\":");
+  bridge::AppendJsonString(started.model(), &head);
+  if (!started.fingerprint().empty()) {
+    head += ",\"system_fingerprint\":";
+    bridge::AppendJsonString(started.fingerprint(), &head);
+  }
+  head += ",\"choices\":[";
+  return head;
+}
+
+void AppendFinishReason(const v1::Done& done, uint32_t choice, std::string* out) {
+  const auto end = std::find_if(done.choices().begin(), done.choices().end(),
+                                [choice](const v1::ChoiceEnd& each) { return each.index() == choice; });
+  const std::string_view name = end == done.choices().end() ? "" : bridge::FinishReasonName(end->finish_reason());
+  out->push_back('"');
+  out->append(name.empty() ? "stop" : name);
+  out->push_back('"');
+}
+
+void AppendErrorChunk(const bridge::HttpError& error, std::string* out) {
+  out->append("data: ").append(bridge::ErrorBody(error)).append("\n\n").append(kDone);
+}
+
+}  // namespace
+
+bool WasCancelled(const v1::Done& done) {
+  return std::any_of(done.choices().begin(), done.choices().end(),
+                     [](const v1::ChoiceEnd& each) { return each.finish_reason() == v1::FINISH_REASON_CANCELLED; });
+}
+
+void CompletionEncoder::Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) {
+  switch (event.payload_case()) {
+    case v1::GenerationEvent::kStarted:
+      return EncodeStarted(gen, event.started(), out);
+    case v1::GenerationEvent::kDelta:
+      return EncodeDelta(event.delta(), out);
+    case v1::GenerationEvent::kDone:
+      return WasCancelled(event.done()) ? AppendErrorChunk(ErrorOfCancelled(), out) : EncodeDone(event.done(), out);
+    case v1::GenerationEvent::kFailed:
+      return AppendErrorChunk(ErrorOfFailed(event.failed()), out);
+    case v1::GenerationEvent::kGap:
+    case v1::GenerationEvent::PAYLOAD_NOT_SET:
+      return;
+  }
+}
+
+bridge::HttpError CompletionEncoder::ErrorOf(const absl::Status& status, bool repeatable) const {
+  return OpenAiErrorOf(status, shape_.chat ? OpenAiApi::kChat : OpenAiApi::kCompletions, repeatable);
+}
+
+void CompletionEncoder::EncodeStarted(std::string_view gen, const v1::Started& started, std::string* out) {
+  head_ = "data: " + Head(gen, shape_.chat ? "chat.completion.chunk" : "text_completion", shape_.chat, started);
+  if (!shape_.chat) return;
+  for (uint32_t choice = 0; choice < choice_count_; ++choice) {
+    BeginChunk(choice, out);
+    out->append("\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}");
+    EndChunk(out);
+  }
+}
+
+void CompletionEncoder::EncodeDelta(const v1::Delta& delta, std::string* out) {
+  if (delta.choice() >= choice_count_ || (delta.text().empty() && delta.logprobs().empty())) return;
+  BeginChunk(delta.choice(), out);
+  out->append(shape_.chat ? "\"delta\":{\"content\":" : "\"text\":");
+  bridge::AppendJsonString(delta.text(), out);
+  out->append(shape_.chat ? "},\"logprobs\":" : ",\"logprobs\":");
+  if (shape_.chat) {
+    AppendChatLogprobs(delta.logprobs(), out);
+  } else {
+    AppendLegacyLogprobs(delta.logprobs(), &offsets_[delta.choice()], out);
+  }
+  out->append(",\"finish_reason\":null}");
+  EndChunk(out);
+}
+
+void CompletionEncoder::EncodeDone(const v1::Done& done, std::string* out) {
+  for (uint32_t choice = 0; choice < choice_count_; ++choice) {
+    BeginChunk(choice, out);
+    out->append(shape_.chat ? "\"delta\":{}" : "\"text\":\"\"").append(",\"logprobs\":null,\"finish_reason\":");
+    AppendFinishReason(done, choice, out);
+    out->push_back('}');
+    EndChunk(out);
+  }
+  if (shape_.include_usage) {
+    out->append(head_).append("],\"usage\":");
+    AppendChatUsage(done.usage(), out);
+    out->append("}\n\n");
+  }
+  out->append(kDone);
+}
+
+void CompletionEncoder::BeginChunk(uint32_t choice, std::string* out) const {
+  absl::StrAppend(out, head_, "{\"index\":", choice, ",");
+}
+
+void CompletionEncoder::EndChunk(std::string* out) const {
+  out->append(shape_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+}
+
+std::string CompletionJson(std::string_view gen, const CompletionShape& shape, uint32_t choice_count,
+                           const WholeAnswer& answer) {
+  static const WholeAnswer::Choice kEmpty;
+  std::string json = Head(gen, shape.chat ? "chat.completion" : "text_completion", shape.chat, answer.started);
+  for (uint32_t i = 0; i < choice_count; ++i) {
+    const WholeAnswer::Choice& choice = i < answer.choices.size() ? answer.choices[i] : kEmpty;
+    absl::StrAppend(&json, i == 0 ? "" : ",", "{\"index\":", i,
+                    shape.chat ? ",\"message\":{\"role\":\"assistant\",\"content\":" : ",\"text\":");
+    bridge::AppendJsonString(choice.text, &json);
+    json += shape.chat ? ",\"refusal\":null},\"logprobs\":" : ",\"logprobs\":";
+    uint64_t offset = 0;
+    shape.chat ? AppendChatLogprobs(choice.logprobs, &json) : AppendLegacyLogprobs(choice.logprobs, &offset, &json);
+    json += ",\"finish_reason\":";
+    AppendFinishReason(*answer.done, i, &json);
+    json += "}";
+  }
+  json += "],\"usage\":";
+  AppendChatUsage(answer.done->usage(), &json);
+  json += "}";
+  return json;
+}
+
+}  // namespace runnel::sse

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "bridges/sse/openai/answer_reader.h"
+#include "bridges/openai/completion_request.h"
+#include "bridges/openai/openai_error.h"
+#include "bridges/sse/stream/stream_encoder.h"
+
+namespace runnel::sse {
+
+// A stream of chat.completion.chunk or text_completion objects: for a chat first the role of each choice in the order
+// of index, then the text as it comes, then for each choice its finish reason, the usage if it was asked for, `[DONE]`.
+// A generation that fails, or is cancelled, ends with an error object and `[DONE]`. No ids: the client cannot come
+// back.
+class CompletionEncoder final : public StreamEncoder {
+ public:
+  CompletionEncoder(const CompletionShape& shape, uint32_t choice_count)
+      : shape_(shape), choice_count_(choice_count), offsets_(choice_count) {}
+
+  void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) override;
+  bridge::HttpError ErrorOf(const absl::Status& status, bool repeatable) const override;
+
+ private:
+  void EncodeStarted(std::string_view gen, const v1::Started& started, std::string* out);
+  void EncodeDelta(const v1::Delta& delta, std::string* out);
+  void EncodeDone(const v1::Done& done, std::string* out);
+  void BeginChunk(uint32_t choice, std::string* out) const;
+  void EndChunk(std::string* out) const;
+
+  const CompletionShape shape_;
+  const uint32_t choice_count_;
+  std::string head_;               // of every chunk, up to the choices
+  std::vector<uint64_t> offsets_;  // characters of each choice so far
+};
+
+// The answer in one piece, of a generation that has ended with `done`.
+std::string CompletionJson(std::string_view gen, const CompletionShape& shape, uint32_t choice_count,
+                           const WholeAnswer& answer);
+
+// Whether a choice was cut short by a cancel.
+bool WasCancelled(const v1::Done& done);
+
+}  // namespace runnel::sse

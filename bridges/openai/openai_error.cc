@@ -1,0 +1,107 @@
+#include "bridges/openai/openai_error.h"
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
+#include "services/base/strings.h"
+
+namespace runnel::sse {
+namespace {
+
+struct Name {
+  std::string_view ours;
+  std::string_view chat;
+  std::string_view completions;
+  std::string_view responses;
+};
+constexpr Name kNames[] = {
+    {"choice_count", "n", "n", "n"},
+    {"messages", "messages", "prompt", "input"},
+    {"prompt", "messages", "prompt", "prompt"},  // a response has a prompt of its own, which is another thing
+    {"max_tokens", "max_tokens", "max_tokens", "max_output_tokens"},
+    {"top_logprobs", "top_logprobs", "logprobs", "top_logprobs"},
+    {"output_format", "response_format", "response_format", "text.format"},
+    {"output_format.json_object", "response_format", "response_format", "text.format"},
+    {"output_format.json_schema", "response_format.json_schema", "response_format.json_schema", "text.format.schema"},
+    {"annotation", "metadata", "metadata", "metadata"},
+    {"request_id", "idempotency-key", "idempotency-key", "idempotency-key"},
+};
+
+std::string_view NameIn(const Name& name, OpenAiApi api) {
+  switch (api) {
+    case OpenAiApi::kChat:
+      return name.chat;
+    case OpenAiApi::kCompletions:
+      return name.completions;
+    case OpenAiApi::kResponses:
+      break;
+  }
+  return name.responses;
+}
+
+void Rename(OpenAiApi api, bridge::HttpError* error) {
+  const auto* known = std::find_if(std::begin(kNames), std::end(kNames),
+                                   [error](const Name& name) { return name.ours == error->param; });
+  if (known == std::end(kNames)) return;
+  const std::string_view name = NameIn(*known, api);
+  // Messages about a field begin with its name.
+  const std::string prefix = error->param + ":";
+  if (absl::StartsWith(error->message, prefix)) {
+    error->message = absl::StrCat(base::ToAbsl(name), ":", error->message.substr(prefix.size()));
+  }
+  error->param = std::string(name);
+}
+
+bridge::HttpError ServerError(int status, std::string_view code, std::string_view message, bool retry) {
+  bridge::HttpError error;
+  error.status = status;
+  error.code = std::string(code);
+  error.message = std::string(message);
+  error.headers = retry ? "x-should-retry: true\r\n" : "x-should-retry: false\r\n";
+  return error;
+}
+
+}  // namespace
+
+bridge::HttpError OpenAiErrorOf(const absl::Status& status, OpenAiApi api, bool repeatable) {
+  bridge::HttpError error = repeatable ? bridge::RepeatableErrorOf(status) : bridge::HttpErrorOf(status);
+  // One that an engine does not know has its name from the client.
+  if (error.code != "unsupported_parameter") Rename(api, &error);
+  if (error.code == "invalid_json") error.code.clear();
+  if (error.code == "generation_not_found" || error.code == "generation_expired") {
+    error.status = 404;
+    error.code = "response_not_found";
+    error.message = "no such response is kept here";
+  }
+  return error;
+}
+
+bridge::HttpError ErrorOfFailed(const v1::Failed& failed) {
+  // Ended as it has, doing it again duplicates nothing; whether it helps is the engine's to say.
+  const bool timeout = failed.code() == "engine_timeout";
+  const bool request = failed.code() == "output_format_too_complex";
+  const int status = request ? 400 : timeout ? 504 : failed.retryable() ? 503 : 500;
+  bridge::HttpError error = ServerError(status, failed.code(), failed.message(), failed.retryable() && !timeout);
+  if (request) error.type = "invalid_request_error";
+  return error;
+}
+
+bridge::HttpError ErrorOfCancelled() {
+  return ServerError(500, "cancelled", "the generation was cancelled", /*retry=*/false);
+}
+
+bridge::HttpError ErrorOfBroken() {
+  return ServerError(503, "stream_broken", "the connection to the generation was lost", /*retry=*/false);
+}
+
+bridge::HttpError ErrorOfTooLarge() {
+  return ServerError(500, "answer_too_large", "the answer is too long to be given in one piece: ask for a stream",
+                     /*retry=*/false);
+}
+
+}  // namespace runnel::sse

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "runnel/v1/inference.pb.h"
+
+// Fields that the OpenAI-compatible requests have in common. Pure functions; refusals as in
+// bridges/wire/json_fields.h.
+namespace runnel::sse {
+
+// The value of `key`; null if it is absent or null.
+const nlohmann::json* FindField(const nlohmann::json& object, const std::string& key);
+
+// False, zero, empty or null: what asks for nothing.
+bool IsNothing(const nlohmann::json& value);
+
+// system, developer, user or assistant. UNSUPPORTED_PARAMETER for tool and function, which no template here has.
+absl::Status ReadRole(const std::string& field, const nlohmann::json& message, v1::ChatMessage* out);
+
+// A string, or an array of parts, each with a type and its text. Only the types in `parts` have text: every other one
+// is refused with UNSUPPORTED_PARAMETER, and so is a key of a part that is not known.
+struct TextPart {
+  std::string_view type;
+  std::string key;  // of its text
+};
+absl::Status ReadContent(const std::string& field, const nlohmann::json& value, const TextPart* parts, size_t count,
+                         std::string* out);
+
+absl::Status ReadModel(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+absl::Status ReadTemperature(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+// 0 is the smallest that the engines take.
+absl::Status ReadTopP(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+
+// 0 and -1 stand for all tokens, as with vLLM and llama.cpp.
+absl::Status ReadTopK(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+absl::Status ReadMinP(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+// A whole number of 64 bits; one below 0 counts from 2^64.
+absl::Status ReadSeed(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+absl::Status ReadPresencePenalty(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+absl::Status ReadFrequencyPenalty(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+
+// `tools` and `tool_choice`: no tools, or none to be used.
+absl::Status CheckTools(const nlohmann::json& body);
+
+}  // namespace runnel::sse

@@ -1,0 +1,118 @@
+#include "bridges/openai/other_fields.h"
+
+#include <algorithm>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridges/wire/json_fields.h"
+
+namespace runnel::sse {
+namespace {
+
+using bridge::Unsupported;
+using nlohmann::json;
+
+// As inference.proto says of extra_fields.
+constexpr int kMaxExtraFields = 32;
+constexpr size_t kMaxExtraNameBytes = 64;
+constexpr size_t kMaxExtraBytes = 64 << 10;
+
+enum class Rule { kIgnore, kRefuse, kForEngine };
+
+struct Row {
+  std::string_view name;
+  Rule rule;
+  std::string_view neutral = "[]";  // a JSON array of the values that ask for nothing
+};
+
+constexpr Row kRows[] = {
+    // About accounts, prices and caches of OpenAI's, or about tools, of which there are none.
+    {"max_tool_calls", Rule::kIgnore},
+    {"parallel_tool_calls", Rule::kIgnore},
+    {"prompt_cache_key", Rule::kIgnore},
+    {"prompt_cache_retention", Rule::kIgnore},
+    {"safety_identifier", Rule::kIgnore},
+    {"service_tier", Rule::kIgnore},
+    {"store", Rule::kIgnore},
+    {"user", Rule::kIgnore},
+    // Only makes the same text faster.
+    {"prediction", Rule::kIgnore},
+    // Nothing here does it.
+    {"audio", Rule::kRefuse},
+    {"best_of", Rule::kRefuse, "[0,1]"},
+    {"conversation", Rule::kRefuse},
+    {"echo", Rule::kRefuse, "[false]"},
+    {"function_call", Rule::kRefuse, R"(["none","auto"])"},
+    {"functions", Rule::kRefuse, "[[]]"},
+    {"guided_choice", Rule::kRefuse},
+    {"guided_grammar", Rule::kRefuse},
+    {"guided_json", Rule::kRefuse},
+    {"guided_regex", Rule::kRefuse},
+    {"modalities", Rule::kRefuse, R"([["text"]])"},
+    {"previous_response_id", Rule::kRefuse, R"([""])"},
+    {"prompt", Rule::kRefuse},
+    {"structured_outputs", Rule::kRefuse},
+    {"suffix", Rule::kRefuse, R"([""])"},
+    {"truncation", Rule::kRefuse, R"(["disabled"])"},
+    {"web_search_options", Rule::kRefuse},
+    // An engine may.
+    {"chat_template_kwargs", Rule::kForEngine, "[{}]"},
+    {"ignore_eos", Rule::kForEngine, "[false]"},
+    {"min_tokens", Rule::kForEngine, "[0]"},
+    {"reasoning", Rule::kForEngine, "[{}]"},
+    {"reasoning_effort", Rule::kForEngine},
+    {"repeat_penalty", Rule::kForEngine, "[1,1.0]"},
+    {"repetition_penalty", Rule::kForEngine, "[1,1.0]"},
+    {"thinking", Rule::kForEngine},
+    {"verbosity", Rule::kForEngine},
+};
+
+// Whether `value` is one of those that ask for nothing. An object that has nothing but nulls is as good as empty.
+bool AsksForNothing(const json& value, std::string_view neutral) {
+  json plain = value;
+  if (plain.is_object()) {
+    for (auto each = plain.begin(); each != plain.end();) each->is_null() ? each = plain.erase(each) : ++each;
+  }
+  const json values = json::parse(neutral);
+  return std::find(values.begin(), values.end(), plain) != values.end();
+}
+
+absl::Status HandToEngine(const std::string& name, const json& value, v1::GenerateRequest* request) {
+  std::string text = value.dump();
+  size_t bytes = text.size();
+  for (const auto& [other, other_value] : request->extra_fields()) bytes += other_value.size();
+  if (name.empty() || name.size() > kMaxExtraNameBytes || bytes > kMaxExtraBytes ||
+      request->extra_fields_size() >= kMaxExtraFields) {
+    return Unsupported(bridge::ShownKey(name), "is not supported");
+  }
+  (*request->mutable_extra_fields())[name] = std::move(text);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ReadOtherField(const std::string& name, const json& value, v1::GenerateRequest* request) {
+  const auto* row = std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& each) { return each.name == name; });
+  if (row == std::end(kRows)) return HandToEngine(name, value, request);
+  if (row->rule == Rule::kIgnore || AsksForNothing(value, row->neutral)) return absl::OkStatus();
+  if (row->rule == Rule::kRefuse) return Unsupported(name, "is not supported: leave it out");
+  return HandToEngine(name, value, request);
+}
+
+absl::Status CheckKeys(const std::string& path, const json& object, std::initializer_list<std::string_view> known) {
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_null() || std::find(known.begin(), known.end(), key) != known.end()) continue;
+    return Unsupported(absl::StrCat(path, ".", bridge::ShownKey(key)), "is not supported: leave it out");
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string_view> OtherFieldNames() {
+  std::vector<std::string_view> names;
+  for (const Row& row : kRows) names.push_back(row.name);
+  return names;
+}
+
+}  // namespace runnel::sse

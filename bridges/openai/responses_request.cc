@@ -1,0 +1,322 @@
+#include "bridges/openai/responses_request.h"
+
+#include <algorithm>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "bridges/wire/cursor.h"
+#include "bridges/wire/json_fields.h"
+#include "bridges/wire/stream_request.h"
+#include "bridges/sse/stream/api_answer.h"
+#include "bridges/openai/openai_fields.h"
+#include "bridges/openai/other_fields.h"
+#include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
+#include "services/base/strings.h"
+
+namespace runnel::sse {
+namespace {
+
+using base::InvalidField;
+using bridge::Unsupported;
+using nlohmann::json;
+
+constexpr size_t kMaxItems = 4096;
+constexpr size_t kMaxInstructionBytes = size_t{1} << 30;  // the body's limit is lower
+constexpr size_t kMaxSchemaBytes = 32 << 10;
+constexpr std::string_view kPrefix = "resp_";
+constexpr uint64_t kMaxTopLogprobs = 20;
+constexpr size_t kMaxTierBytes = 64;
+constexpr std::string_view kLogprobs = "message.output_text.logprobs";
+
+struct Draft {
+  ResponsesRequest result;
+  std::string instructions;
+  bool logprobs = false;
+  std::optional<uint32_t> top_logprobs;
+  v1::GenerateRequest* request() { return &result.request; }
+};
+
+const TextPart kInputParts[] = {
+    {"input_text", "text"}, {"output_text", "text"}, {"text", "text"}, {"refusal", "refusal"}};
+
+absl::Status ReadItem(const std::string& path, const json& item, v1::ChatMessage* message) {
+  if (!item.is_object()) return InvalidField(path, "must be an object");
+  if (const json* type = FindField(item, "type"); type != nullptr && *type != "message") {
+    return Unsupported(path + ".type", "only messages are supported");
+  }
+  // What a client repeats from an answer: of no meaning to the model.
+  RETURN_IF_ERROR(CheckKeys(path, item, {"type", "role", "content", "id", "status"}));
+  RETURN_IF_ERROR(ReadRole(path + ".role", item, message));
+  const json* content = FindField(item, "content");
+  if (content == nullptr) return InvalidField(path + ".content", "is missing");
+  return ReadContent(path + ".content", *content, kInputParts, std::size(kInputParts), message->mutable_content());
+}
+
+absl::Status ReadInput(const std::string& field, const json& value, Draft* draft) {
+  if (value.is_string()) {
+    v1::ChatMessage* message = draft->request()->add_messages();
+    message->set_role(v1::CHAT_ROLE_USER);
+    return bridge::ReadText(field, value, 1, kMaxInstructionBytes, message->mutable_content());
+  }
+  if (!value.is_array() || value.empty() || value.size() > kMaxItems) {
+    return InvalidField(field, absl::StrCat("must be a string or an array of 1 to ", kMaxItems, " messages"));
+  }
+  for (size_t i = 0; i < value.size(); ++i) {
+    RETURN_IF_ERROR(ReadItem(absl::StrCat("input[", i, "]"), value[i], draft->request()->add_messages()));
+  }
+  return absl::OkStatus();
+}
+
+// Of the first message, so it is looked at before the input.
+absl::Status ReadInstructions(const std::string& field, const json& value, Draft* draft) {
+  v1::ChatMessage* message = draft->request()->add_messages();
+  message->set_role(v1::CHAT_ROLE_SYSTEM);
+  draft->result.echo.instructions = value.dump();
+  return bridge::ReadText(field, value, 0, kMaxInstructionBytes, message->mutable_content());
+}
+
+absl::Status ReadMetadata(const std::string& field, const json& value, Draft* draft) {
+  draft->result.echo.metadata = value.dump();
+  return bridge::ReadMetadata(field, value, draft->request());
+}
+
+absl::Status ReadText(const std::string& field, const json& value, Draft* draft) {
+  if (!value.is_object()) return InvalidField(field, "must be an object");
+  RETURN_IF_ERROR(CheckKeys(field, value, {"format", "verbosity"}));
+  draft->result.echo.text = value.dump();
+  if (const json* verbosity = FindField(value, "verbosity"); verbosity != nullptr) {
+    RETURN_IF_ERROR(ReadOtherField("text.verbosity", *verbosity, draft->request()));
+  }
+  const json* format = FindField(value, "format");
+  if (format == nullptr) return absl::OkStatus();
+  const json* type = format->is_object() ? FindField(*format, "type") : nullptr;
+  if (type == nullptr || !type->is_string()) return InvalidField("text.format", "must be an object with a type");
+  // Every schema is held to strictly; its name and description are not shown to the model.
+  RETURN_IF_ERROR(*type == "json_schema"
+                      ? CheckKeys("text.format", *format, {"type", "schema", "name", "strict", "description"})
+                      : CheckKeys("text.format", *format, {"type"}));
+  if (*type == "text") return absl::OkStatus();
+  if (*type == "json_object") {
+    draft->request()->mutable_output_format()->set_json_object(true);
+    return absl::OkStatus();
+  }
+  const json* schema = *type == "json_schema" ? FindField(*format, "schema") : nullptr;
+  if (schema == nullptr || !schema->is_object()) {
+    return InvalidField("text.format", "must be text, json_object, or json_schema with its schema");
+  }
+  std::string text = schema->dump();
+  if (text.size() > kMaxSchemaBytes) {
+    return InvalidField("text.format.schema", absl::StrCat("must have at most ", kMaxSchemaBytes, " bytes"));
+  }
+  draft->request()->mutable_output_format()->set_json_schema(std::move(text));
+  return absl::OkStatus();
+}
+
+absl::Status ReadMaxOutputTokens(const std::string& field, const json& value, Draft* draft) {
+  draft->result.echo.max_output_tokens = value.dump();
+  return bridge::ReadMaxTokens(field, value, draft->request());
+}
+
+absl::Status EchoTemperature(const std::string& field, const json& value, Draft* draft) {
+  draft->result.echo.temperature = value.dump();
+  return ReadTemperature(field, value, draft->request());
+}
+
+absl::Status EchoTopP(const std::string& field, const json& value, Draft* draft) {
+  draft->result.echo.top_p = value.dump();
+  return ReadTopP(field, value, draft->request());
+}
+
+// All but the log-probabilities belong to kinds of output that no answer has.
+constexpr std::string_view kInclude[] = {
+    kLogprobs,
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+};
+
+absl::Status ReadInclude(const std::string& field, const json& value, Draft* draft) {
+  if (!value.is_array()) return InvalidField(field, "must be an array");
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (std::find(std::begin(kInclude), std::end(kInclude), value[i]) == std::end(kInclude)) {
+      return Unsupported(absl::StrCat(field, "[", i, "]"), "is not supported: leave it out");
+    }
+    draft->logprobs |= value[i] == kLogprobs;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadStreamOptions(const std::string& field, const json& value, Draft*) {
+  if (!value.is_object()) return InvalidField(field, "must be an object");
+  // The padding that it asks for is not part of the text.
+  return CheckKeys(field, value, {"include_obfuscation"});
+}
+
+absl::Status EchoReasoning(const std::string& field, const json& value, Draft* draft) {
+  draft->result.echo.reasoning = value.dump();
+  return ReadOtherField(field, value, draft->request());
+}
+
+absl::Status EchoServiceTier(const std::string& field, const json& value, Draft* draft) {
+  std::string tier;
+  RETURN_IF_ERROR(bridge::ReadText(field, value, 1, kMaxTierBytes, &tier));
+  draft->result.echo.service_tier = value.dump();
+  return absl::OkStatus();
+}
+
+// Of no meaning without tools: see CheckTools.
+absl::Status EchoToolChoice(const std::string&, const json& value, Draft* draft) {
+  draft->result.echo.tool_choice = value.dump();
+  return absl::OkStatus();
+}
+
+absl::Status ReadTopLogprobs(const std::string& field, const json& value, Draft* draft) {
+  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, kMaxTopLogprobs));
+  draft->top_logprobs = static_cast<uint32_t>(count);
+  return absl::OkStatus();
+}
+
+absl::Status ApplyLogprobs(Draft* draft) {
+  if (draft->top_logprobs.value_or(0) > 0 && !draft->logprobs) {
+    return InvalidField("top_logprobs", absl::StrCat("needs include to have ", base::ToAbsl(kLogprobs)));
+  }
+  if (!draft->logprobs) return absl::OkStatus();
+  draft->request()->set_top_logprobs(draft->top_logprobs.value_or(0));
+  draft->result.echo.top_logprobs = absl::StrCat(draft->request()->top_logprobs());
+  return absl::OkStatus();
+}
+
+template <bool ResponseEcho::*kFlag>
+absl::Status ReadEchoFlag(const std::string& field, const json& value, Draft* draft) {
+  return bridge::ReadFlag(field, value, &(draft->result.echo.*kFlag));
+}
+
+// A reader of bridges/wire/json_fields.h or openai_fields.h as one of ours.
+template <auto kRead>
+absl::Status OfRequest(const std::string& field, const json& value, Draft* draft) {
+  return kRead(field, value, draft->request());
+}
+
+// One row a field, in the order in which they are looked at.
+struct Field {
+  const char* name;
+  absl::Status (*read)(const std::string& field, const json& value, Draft* draft);
+};
+const Field kFields[] = {
+    {"model", OfRequest<ReadModel>},
+    {"instructions", ReadInstructions},
+    {"input", ReadInput},
+    {"stream", [](const std::string& field, const json& value,
+                  Draft* draft) { return bridge::ReadFlag(field, value, &draft->result.stream); }},
+    {"background", ReadEchoFlag<&ResponseEcho::background>},
+    {"store", ReadEchoFlag<&ResponseEcho::store>},
+    {"max_output_tokens", ReadMaxOutputTokens},
+    {"temperature", EchoTemperature},
+    {"top_p", EchoTopP},
+    {"metadata", ReadMetadata},
+    {"text", ReadText},
+    {"include", ReadInclude},
+    {"top_logprobs", ReadTopLogprobs},
+    {"stream_options", ReadStreamOptions},
+    {"parallel_tool_calls", ReadEchoFlag<&ResponseEcho::parallel_tool_calls>},
+    {"tool_choice", EchoToolChoice},
+    {"reasoning", EchoReasoning},
+    {"service_tier", EchoServiceTier},
+    // Not of OpenAI's API, but of other servers'.
+    {"stop", OfRequest<bridge::ReadStop>},
+    {"top_k", OfRequest<ReadTopK>},
+    {"min_p", OfRequest<ReadMinP>},
+    {"seed", OfRequest<ReadSeed>},
+    {"presence_penalty", OfRequest<ReadPresencePenalty>},
+    {"frequency_penalty", OfRequest<ReadFrequencyPenalty>},
+};
+
+absl::Status ReadFields(const json& body, Draft* draft) {
+  for (const Field& field : kFields) {
+    const json* value = FindField(body, field.name);
+    if (value != nullptr) RETURN_IF_ERROR(field.read(field.name, *value, draft));
+  }
+  RETURN_IF_ERROR(CheckTools(body));
+  const std::vector<std::string_view> read = ResponsesFieldNames();
+  for (const auto& [name, value] : body.items()) {
+    if (value.is_null() || std::find(read.begin(), read.end(), name) != read.end()) continue;
+    RETURN_IF_ERROR(ReadOtherField(name, value, draft->request()));
+  }
+  return absl::OkStatus();
+}
+
+// The order of a schema's properties is that of the answer's, which the parsed body has lost.
+void KeepSchemaOrder(std::string_view body, v1::GenerateRequest* request) {
+  if (!request->output_format().has_json_schema()) return;
+  const auto ordered = nlohmann::ordered_json::parse(body, nullptr, /*allow_exceptions=*/false);
+  if (ordered.is_discarded()) return;
+  request->mutable_output_format()->set_json_schema(ordered["text"]["format"]["schema"].dump());
+}
+
+absl::Status NotFound(std::string_view message) {
+  base::ErrorDetail detail;
+  detail.reason = "GENERATION_NOT_FOUND";
+  return base::MakeError(absl::StatusCode::kNotFound, message, std::move(detail));
+}
+
+}  // namespace
+
+absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
+  ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
+  Draft draft;
+  RETURN_IF_ERROR(ReadFields(parsed, &draft));
+  if (draft.request()->model().empty()) return InvalidField("model", "is missing");
+  if (FindField(parsed, "input") == nullptr) return InvalidField("input", "is missing");
+  if (draft.result.echo.background && !draft.result.echo.store) {
+    return InvalidField("store", "must not be false with background");
+  }
+  RETURN_IF_ERROR(ApplyLogprobs(&draft));
+  KeepSchemaOrder(body, draft.request());
+  ASSIGN_OR_RETURN(std::string annotation, draft.result.echo.ToAnnotation());
+  draft.request()->set_annotation(std::move(annotation));
+  return std::move(draft.result);
+}
+
+std::vector<std::string_view> ResponsesFieldNames() {
+  std::vector<std::string_view> names = {"tools"};
+  for (const Field& field : kFields) names.push_back(field.name);
+  return names;
+}
+
+absl::StatusOr<ResponseQuery> ParseResponseQuery(const Route& route) {
+  ResponseQuery query;
+  const std::string_view stream = QueryValue(route, "stream");
+  if (!stream.empty() && stream != "true" && stream != "false") {
+    return InvalidField("stream", "must be true or false");
+  }
+  query.stream = stream == "true";
+  for (const char* key : {"include", "include[]"}) {
+    for (const absl::string_view each : absl::StrSplit(base::ToAbsl(QueryValue(route, key)), ',')) {
+      query.logprobs |= each == base::ToAbsl(kLogprobs);
+    }
+  }
+  if (route.query.count("starting_after") == 0) return query;
+  const absl::StatusOr<uint64_t> after = bridge::ParseSeq(QueryValue(route, "starting_after"));
+  if (!after.ok()) return InvalidField("starting_after", "must be a whole number");
+  if (!query.stream) return InvalidField("starting_after", "needs stream=true");
+  query.starting_after = *after;
+  return query;
+}
+
+absl::StatusOr<std::string> GenerationOfResponse(std::string_view response_id) {
+  if (response_id.substr(0, kPrefix.size()) == kPrefix) {
+    std::string id = absl::StrCat("gen_", base::ToAbsl(response_id.substr(kPrefix.size())));
+    if (bridge::IsGenerationId(id)) return id;
+  }
+  return NotFound("no response has an id of this form");
+}
+
+}  // namespace runnel::sse

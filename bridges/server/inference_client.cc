@@ -1,0 +1,218 @@
+#include "bridges/server/inference_client.h"
+
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/post.hpp>
+#include <chrono>
+#include <set>
+#include <utility>
+
+#include "bridges/link/grpc_stub.h"
+#include "bridges/server/io_threads.h"
+#include "bridges/link/link_errors.h"
+#include "services/base/grpc_status.h"
+#include "services/base/mutex.h"
+
+namespace runnel::bridge {
+
+// The calls under way, so that Shutdown can end them.
+struct InferenceClient::Calls {
+  base::Mutex mu;
+  base::CondVar none;
+  std::set<grpc::ClientContext*> live GUARDED_BY(mu);
+  bool shut_down GUARDED_BY(mu) = false;
+
+  // False if no call may begin any more.
+  bool Add(grpc::ClientContext* context) {
+    base::MutexLock lock(&mu);
+    if (!shut_down) live.insert(context);
+    return !shut_down;
+  }
+  void Remove(grpc::ClientContext* context) {
+    base::MutexLock lock(&mu);
+    live.erase(context);
+    if (live.empty()) none.NotifyAll();
+  }
+};
+
+namespace {
+
+using Stub = v1::InferenceService::Stub;
+
+template <typename Request, typename Response>
+using Method = std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> (Stub::*)(grpc::ClientContext*,
+                                                                                    const Request&,
+                                                                                    grpc::CompletionQueue*);
+
+// The service gives a reason with each refusal of its own; gRPC, which could not reach it, does not.
+absl::Status WithReason(absl::Status status) {
+  return absl::IsUnavailable(status) && base::DetailOf(status).reason.empty() ? ReplicaUnreachable() : status;
+}
+
+// One call. `convert` makes the result of an OK response. From Start to OnComplete it owns itself; then it goes to the
+// io thread, where it ends: it holds the channel, which the poller may not let go of last.
+template <typename Result, typename Request, typename Response, typename Calls>
+class UnaryCall final : public GrpcTag {
+ public:
+  using Convert = Result (*)(Response response);
+  using Done = InferenceClient::Callback<Result>;
+
+  UnaryCall(std::shared_ptr<Calls> calls, net::io_context* io, Request request, Convert convert, Done done)
+      : calls_(std::move(calls)), io_(io), convert_(convert), request_(std::move(request)), done_(std::move(done)) {}
+
+  void Start(std::shared_ptr<GrpcStub> stub, absl::Duration timeout, Method<Request, Response> method) {
+    if (!calls_->Add(&context_)) {
+      delete this;
+      return;
+    }
+    stub_ = std::move(stub);
+    context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
+    stub_->poller->HandOver();
+    // Until the lock is gone nothing is let go of, however soon the call is over.
+    base::MutexLock lock(&mu_);
+    reader_ = (stub_->stub.get()->*method)(&context_, request_, stub_->poller->queue());
+    reader_->Finish(&response_, &status_, this);
+  }
+
+  void OnComplete(bool) override {
+    { base::MutexLock lock(&mu_); }
+    const std::shared_ptr<Calls> calls = calls_;
+    grpc::ClientContext* const context = &context_;
+    net::post(*io_, [self = std::unique_ptr<UnaryCall>(this)] { self->Finish(); });
+    calls->Remove(context);
+  }
+
+ private:
+  void Finish() {
+    if (!status_.ok()) return done_(WithReason(base::FromGrpcStatus(status_)));
+    done_(convert_(std::move(response_)));
+  }
+
+  base::Mutex mu_;
+  const std::shared_ptr<Calls> calls_;
+  net::io_context* const io_;
+  const Convert convert_;
+  std::shared_ptr<GrpcStub> stub_;
+  grpc::ClientContext context_;
+  Request request_;
+  Response response_;
+  grpc::Status status_;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> reader_;
+  const Done done_;
+};
+
+// Finds the replica and calls it.
+template <typename Result, typename Request, typename Response, typename Calls>
+void Begin(IoThread* thread, const std::string& id, std::shared_ptr<Calls> calls, absl::Duration timeout,
+           Request request, Method<Request, Response> method, Result (*convert)(Response),
+           InferenceClient::Callback<Result> done) {
+  thread->links.Locate(id, [=, io = &thread->io](absl::StatusOr<std::shared_ptr<GrpcStub>> stub) {
+    if (!stub.ok()) return done(stub.status());
+    auto* call = new UnaryCall<Result, Request, Response, Calls>(calls, io, request, convert, done);
+    call->Start(*std::move(stub), timeout, method);
+  });
+}
+
+template <typename Message>
+Message Same(Message message) {
+  return message;
+}
+
+v1::Generation TakeGeneration(v1::GetGenerationResponse response) { return std::move(*response.mutable_generation()); }
+
+template <typename Request>
+Request ById(const std::string& id, std::string principal) {
+  Request request;
+  request.set_generation_id(id);
+  request.set_principal(std::move(principal));
+  return request;
+}
+
+}  // namespace
+
+InferenceClient::InferenceClient(absl::Duration rpc_timeout)
+    : rpc_timeout_(rpc_timeout), calls_(std::make_shared<Calls>()) {}
+
+InferenceClient::~InferenceClient() { Shutdown(); }
+
+void InferenceClient::Shutdown() {
+  base::MutexLock lock(&calls_->mu);
+  calls_->shut_down = true;
+  for (grpc::ClientContext* context : calls_->live) context->TryCancel();
+  while (!calls_->live.empty()) calls_->none.Wait(&calls_->mu);
+}
+
+void InferenceClient::GetGeneration(IoThread* thread, std::string id, std::string principal, uint64_t max_text_bytes,
+                                    Callback<v1::Generation> done) {
+  auto request = ById<v1::GetGenerationRequest>(id, std::move(principal));
+  request.set_max_text_bytes(max_text_bytes);
+  Begin(thread, id, calls_, rpc_timeout_, std::move(request),
+        Method<v1::GetGenerationRequest, v1::GetGenerationResponse>(&Stub::AsyncGetGeneration), &TakeGeneration,
+        std::move(done));
+}
+
+void InferenceClient::CancelGeneration(IoThread* thread, std::string id, std::string principal,
+                                       Callback<v1::CancelGenerationResponse> done) {
+  Begin(thread, id, calls_, rpc_timeout_, ById<v1::CancelGenerationRequest>(id, std::move(principal)),
+        Method<v1::CancelGenerationRequest, v1::CancelGenerationResponse>(&Stub::AsyncCancelGeneration),
+        &Same<v1::CancelGenerationResponse>, std::move(done));
+}
+
+void InferenceClient::DeleteGeneration(IoThread* thread, std::string id, std::string principal,
+                                       Callback<v1::DeleteGenerationResponse> done) {
+  Begin(thread, id, calls_, rpc_timeout_, ById<v1::DeleteGenerationRequest>(id, std::move(principal)),
+        Method<v1::DeleteGenerationRequest, v1::DeleteGenerationResponse>(&Stub::AsyncDeleteGeneration),
+        &Same<v1::DeleteGenerationResponse>, std::move(done));
+}
+
+void InferenceClient::ListModels(IoThread* thread, Callback<v1::ListModelsResponse> done) {
+  Begin(thread, "", calls_, rpc_timeout_, v1::ListModelsRequest(),
+        Method<v1::ListModelsRequest, v1::ListModelsResponse>(&Stub::AsyncListModels), &Same<v1::ListModelsResponse>,
+        std::move(done));
+}
+
+namespace {
+
+// Turns a call with a callback into one that a coroutine can wait for.
+template <typename Response, typename Start>
+Awaitable<absl::StatusOr<Response>> Await(Start start) {
+  return net::async_initiate<const net::use_awaitable_t<Executor>, void(absl::StatusOr<Response>)>(
+      [start = std::move(start)](auto handler) mutable {
+        // std::function must be copyable, and the handler is not.
+        auto shared = std::make_shared<decltype(handler)>(std::move(handler));
+        start([shared](absl::StatusOr<Response> result) { (*shared)(std::move(result)); });
+      },
+      net::use_awaitable_t<Executor>());
+}
+
+}  // namespace
+
+Awaitable<absl::StatusOr<v1::Generation>> InferenceClient::GetGeneration(IoThread* thread, std::string id,
+                                                                         std::string principal,
+                                                                         uint64_t max_text_bytes) {
+  return Await<v1::Generation>([=, this](auto done) {
+    GetGeneration(thread, id, principal, max_text_bytes, Callback<v1::Generation>(std::move(done)));
+  });
+}
+
+Awaitable<absl::StatusOr<v1::CancelGenerationResponse>> InferenceClient::CancelGeneration(IoThread* thread,
+                                                                                          std::string id,
+                                                                                          std::string principal) {
+  return Await<v1::CancelGenerationResponse>([=, this](auto done) {
+    CancelGeneration(thread, id, principal, Callback<v1::CancelGenerationResponse>(std::move(done)));
+  });
+}
+
+Awaitable<absl::StatusOr<v1::DeleteGenerationResponse>> InferenceClient::DeleteGeneration(IoThread* thread,
+                                                                                          std::string id,
+                                                                                          std::string principal) {
+  return Await<v1::DeleteGenerationResponse>([=, this](auto done) {
+    DeleteGeneration(thread, id, principal, Callback<v1::DeleteGenerationResponse>(std::move(done)));
+  });
+}
+
+Awaitable<absl::StatusOr<v1::ListModelsResponse>> InferenceClient::ListModels(IoThread* thread) {
+  return Await<v1::ListModelsResponse>(
+      [=, this](auto done) { ListModels(thread, Callback<v1::ListModelsResponse>(std::move(done))); });
+}
+
+}  // namespace runnel::bridge

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include "bridges/wire/http_policy.h"
+
+namespace runnel::sse {
+
+// A file of bridges/web, built into the binary. All views live for ever.
+struct StaticFile {
+  std::string_view path;  // begins with a slash
+  std::string_view content_type;
+  std::string_view etag;  // with its quotes
+  std::string_view bytes;
+};
+
+// Null if there is none. "/" is "/index.html".
+const StaticFile* FindStaticFile(std::string_view path);
+
+// The header lines of the page and its files. `websocket_url` as in SseOptions.
+std::string PageHeaders(const std::string& websocket_url);
+
+// 200 with the file, or 304 if `if_none_match` names it as it is.
+bridge::HttpResponse StaticResponse(const StaticFile& file, std::string_view if_none_match,
+                                    const std::string& page_headers);
+
+}  // namespace runnel::sse

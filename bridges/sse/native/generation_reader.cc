@@ -1,0 +1,18 @@
+#include "bridges/sse/native/generation_reader.h"
+
+#include <utility>
+
+namespace runnel::sse {
+namespace {
+
+constexpr size_t kEventOverheadBytes = 64;
+
+}  // namespace
+
+void GenerationReader::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) {
+  bytes_ += event.delta().text().size() + kEventOverheadBytes;
+  events_.push_back(std::move(event));
+  if (full()) subscription->Pause();
+}
+
+}  // namespace runnel::sse

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <vector>
+
+#include "bridges/sse/stream/waiting_reader.h"
+#include "runnel/v1/inference.pb.h"
+
+namespace runnel::sse {
+
+// For a start, or a poll: collects events up to a limit of bytes, then pauses.
+class GenerationReader final : public WaitingReader {
+ public:
+  // `io` and `links` must outlive it.
+  GenerationReader(bridge::net::io_context* io, bridge::LinkSet* links, size_t max_bytes)
+      : WaitingReader(io, links), max_bytes_(max_bytes) {}
+
+  const std::vector<v1::GenerationEvent>& events() const { return events_; }
+  bool full() const { return bytes_ >= max_bytes_; }
+
+  void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;
+
+ private:
+  const size_t max_bytes_;
+  std::vector<v1::GenerationEvent> events_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace runnel::sse

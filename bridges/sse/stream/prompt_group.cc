@@ -1,0 +1,94 @@
+#include "bridges/sse/stream/prompt_group.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace runnel::sse {
+
+using bridge::Subscription;
+
+void MergeDone(const v1::Done& done, uint32_t first_choice, v1::Done* into) {
+  for (const v1::ChoiceEnd& end : done.choices()) {
+    v1::ChoiceEnd* merged = into->add_choices();
+    *merged = end;
+    merged->set_index(first_choice + end.index());
+  }
+  v1::Usage* sum = into->mutable_usage();
+  sum->set_prompt_tokens(sum->prompt_tokens() + done.usage().prompt_tokens());
+  sum->set_completion_tokens(sum->completion_tokens() + done.usage().completion_tokens());
+  sum->set_cached_prompt_tokens(sum->cached_prompt_tokens() + done.usage().cached_prompt_tokens());
+}
+
+void PromptGroup::Start(bridge::LinkSet* links, Subscription* first, uint32_t choice_count,
+                        std::vector<v1::GenerateRequest> requests, const std::string& traceparent,
+                        const std::string& tracestate) {
+  first_ = first;
+  choice_count_ = choice_count;
+  all_.push_back(first);
+  for (v1::GenerateRequest& request : requests) {
+    Subscription& other = others_.emplace_back(links, this);
+    all_.push_back(&other);
+    other.RefuseGaps();
+    other.Generate(std::move(request), 0, traceparent, tracestate);
+  }
+}
+
+void PromptGroup::Pause() {
+  paused_ = true;
+  for (Subscription* each : all_) each->Pause();
+}
+
+void PromptGroup::Continue() {
+  paused_ = false;
+  for (Subscription* each : all_) {
+    if (each == first_ || begun_) each->Continue();
+  }
+}
+
+void PromptGroup::OnOpened(Subscription* subscription, const Subscription::Opened& opened) {
+  if (ended_) return;
+  if (subscription == first_) opened_ = opened;
+  // What one has to say waits in its log until the others are admitted.
+  const bool all_opened = ++opened_count_ == all_.size();
+  if (!all_opened || subscription != first_) subscription->Pause();
+  if (!all_opened) return;
+  reader_->OnOpened(first_, opened_);
+  first_->Continue();
+}
+
+void PromptGroup::OnEvent(Subscription* subscription, v1::GenerationEvent& event) {
+  if (ended_ || failed_) return;
+  if (event.has_started()) {
+    if (subscription != first_) return;
+    begun_ = true;
+    reader_->OnEvent(first_, event);
+    return paused_ ? void() : Continue();
+  }
+  if (event.has_delta()) {
+    if (event.delta().choice() >= choice_count_) return;
+    event.mutable_delta()->set_choice(FirstChoice(subscription) + event.delta().choice());
+  } else if (event.has_done()) {
+    MergeDone(event.done(), FirstChoice(subscription), done_.mutable_done());
+    if (++done_count_ < all_.size()) return;
+    return reader_->OnEvent(first_, done_);
+  }
+  failed_ = event.has_failed();
+  reader_->OnEvent(first_, event);
+}
+
+void PromptGroup::OnFlush(Subscription*) {
+  if (!ended_) reader_->OnFlush(first_);
+}
+
+void PromptGroup::OnEnd(Subscription* subscription, const absl::Status& status) {
+  if (ended_) return;
+  if (subscription->terminal_seen() && !complete()) return reader_->OnFlush(first_);
+  ended_ = true;
+  reader_->OnEnd(first_, status);
+}
+
+uint32_t PromptGroup::FirstChoice(const Subscription* subscription) const {
+  return static_cast<uint32_t>(std::find(all_.begin(), all_.end(), subscription) - all_.begin()) * choice_count_;
+}
+
+}  // namespace runnel::sse

@@ -1,0 +1,123 @@
+// The part of SseStream that writes to its socket and watches the client.
+#include <utility>
+
+#include "bridges/base/bridge_metrics.h"
+#include "bridges/base/peer.h"
+#include "bridges/base/spare_buffers.h"
+#include "bridges/sse/stream/sse_stream.h"
+
+namespace runnel::sse {
+
+using bridge::ErrorCode;
+using bridge::Socket;
+
+bool SseStream::Send() {
+  if (waiting_writable_) return true;
+  CloseChunk();
+  while (pending() > 0) {
+    ErrorCode ec;
+    const size_t n = socket_.write_some(boost::asio::buffer(out_.data() + sent_, pending()), ec);
+    if (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again) {
+      out_.erase(0, std::exchange(sent_, 0));
+      WaitWritable();
+      return true;
+    }
+    if (ec) return false;
+    sent_ += n;
+    last_write_ = thread_->tasks.now();
+    thread_->metrics->bytes.Increment(static_cast<double>(n));
+  }
+  CountSent();
+  return true;
+}
+
+void SseStream::SendOrClose() {
+  if (write_failed_ || !Send()) {
+    if (phase_ == Phase::kStreaming) thread_->metrics->client_disconnects_stream.Increment();
+    return Close();
+  }
+  if (pending() == 0) Drained();
+}
+
+void SseStream::CountSent() {
+  if (events_ > 0) thread_->metrics->events.Increment(std::exchange(events_, 0));
+  if (tokens_ > 0) thread_->metrics->tokens.Increment(std::exchange(tokens_, 0));
+  if (replayed_ > 0) thread_->metrics->replayed_events.Increment(std::exchange(replayed_, 0));
+}
+
+void SseStream::Drained() {
+  sent_ = 0;
+  bridge::ReturnBuffer(&out_);
+  if (phase_ == Phase::kEnding) return keep_alive_ ? Reuse() : Close();
+  if (group_ != nullptr) return group_->Continue();
+  if (subscription_->paused()) subscription_->Continue();
+}
+
+void SseStream::WaitReadable() {
+  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](ErrorCode ec) {
+    if (ec || self->phase_ == Phase::kClosed) return;
+    // A next request or a FIN: from then on the socket is readable, and whether the client is still there is asked at
+    // each tick.
+    self->look_on_tick_ = true;
+    self->LookAtClient();
+  });
+}
+
+// A client that closed its side may go on reading, or may have gone (see bridge::Peer): to find out, it is sent a
+// comment. One that has gone answers with a reset, which the next look sees. False if nothing else may be done now.
+bool SseStream::LookAtClient() {
+  const bridge::Peer peer = bridge::LookAtPeer(socket_.native_handle());
+  if (peer == bridge::Peer::kThere || (peer == bridge::Peer::kHalfClosed && half_closed_)) return true;
+  if (peer == bridge::Peer::kHalfClosed) {
+    half_closed_ = true;
+    if (phase_ == Phase::kStreaming && pending() == 0) SendHeartbeat(nullptr);
+    return false;
+  }
+  auto& metrics = *thread_->metrics;
+  (phase_ == Phase::kOpening ? metrics.client_disconnects_request : metrics.client_disconnects_stream).Increment();
+  Close();
+  return false;
+}
+
+void SseStream::WaitWritable() {
+  waiting_writable_ = true;
+  last_write_ = thread_->tasks.now();
+  socket_.async_wait(Socket::wait_write, [self = shared_from_this()](ErrorCode ec) {
+    self->waiting_writable_ = false;
+    if (self->phase_ == Phase::kClosed) return;
+    if (ec) return self->Close();
+    self->SendOrClose();
+  });
+}
+
+void SseStream::Reuse() {
+  ErrorCode ignored;
+  socket_.cancel(ignored);
+  ReadAhead read_ahead = opening_ != nullptr ? std::move(opening_->spec.read_ahead) : ReadAhead();
+  on_reusable_(thread_, context_, std::move(socket_), std::move(read_ahead));
+  Close();
+}
+
+void SseStream::Close() {
+  if (phase_ == Phase::kClosed) return;
+  if (phase_ == Phase::kStreaming) thread_->metrics->streams.Decrement();
+  CancelIfAbandoned();
+  phase_ = Phase::kClosed;
+  CountSent();
+  group_.reset();
+  subscription_.reset();
+  thread_->tasks.Remove(this);
+  ErrorCode ignored;
+  if (socket_.is_open()) socket_.close(ignored);
+  // May be the end of this object.
+  const std::shared_ptr<SseStream> self = std::move(self_);
+}
+
+void SseStream::CancelIfAbandoned() {
+  if (!cancel_on_disconnect_) return;
+  CancelUnlessEnded(thread_, *subscription_);
+  if (group_ == nullptr) return;
+  for (const bridge::Subscription& other : group_->others()) CancelUnlessEnded(thread_, other);
+}
+
+}  // namespace runnel::sse

@@ -1,0 +1,49 @@
+#pragma once
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "bridges/base/net.h"
+#include "bridges/link/subscription.h"
+
+namespace runnel::sse {
+
+class HttpConnection;
+
+// Reads a generation for a coroutine that answers with one JSON document. What becomes of the events is its subclass's.
+// Confined to the io thread.
+class WaitingReader : public bridge::Subscription::Reader {
+ public:
+  // Both must outlive it.
+  WaitingReader(bridge::net::io_context* io, bridge::LinkSet* links) : io_(io), subscription_(links, this) {}
+
+  bridge::Subscription& subscription() { return subscription_; }
+
+  // Returns after the next change of what is below, or after Wake. One waiter at a time.
+  bridge::Awaitable<void> Wait();
+  void Wake();
+  // The same, but also when `timeout` has passed or the process stops. False if the client has gone.
+  bridge::Awaitable<bool> WaitFor(HttpConnection* connection, absl::Duration timeout);
+
+  bool opened() const { return opened_; }
+  bool ended() const { return ended_; }
+  // The end's, if it has ended.
+  const absl::Status& status() const { return status_; }
+  const bridge::Subscription::Opened& info() const { return info_; }
+
+  void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) final;
+  void OnFlush(bridge::Subscription* subscription) final;
+  void OnEnd(bridge::Subscription* subscription, const absl::Status& status) final;
+
+ private:
+  bridge::net::io_context* const io_;
+  bool opened_ = false;
+  bool ended_ = false;
+  bool changed_ = false;
+  absl::Status status_;
+  bridge::Subscription::Opened info_;
+  absl::AnyInvocable<void()> waiter_;
+  bridge::Subscription subscription_;
+};
+
+}  // namespace runnel::sse

@@ -1,0 +1,241 @@
+#include "bridges/wire/stream_request.h"
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "bridges/wire/json_fields.h"
+#include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
+#include "services/base/strings.h"
+
+namespace runnel::bridge {
+namespace {
+
+using base::InvalidField;
+using nlohmann::json;
+
+constexpr int kMaxDepth = 32;
+constexpr size_t kMaxMessages = 4096;
+constexpr size_t kMaxModelBytes = 256;
+constexpr size_t kMaxIdempotencyKeyBytes = 128;
+constexpr int64_t kMaxDetachMs = 24 * 3'600'000;
+
+absl::Status InvalidJson(std::string_view message) {
+  base::ErrorDetail detail;
+  detail.reason = "INVALID_JSON";
+  return base::MakeError(absl::StatusCode::kInvalidArgument, message, std::move(detail));
+}
+
+absl::Status NotKnown(const std::string& prefix, std::string_view key) {
+  return Unsupported(prefix + ShownKey(key), "is not supported: leave it out");
+}
+
+absl::Status ReadRole(const std::string& field, const json& message, v1::ChatMessage* out) {
+  const auto role = message.find("role");
+  const std::string name = role != message.end() && role->is_string() ? role->get<std::string>() : "";
+  if (name == "system") {
+    out->set_role(v1::CHAT_ROLE_SYSTEM);
+  } else if (name == "user") {
+    out->set_role(v1::CHAT_ROLE_USER);
+  } else if (name == "assistant") {
+    out->set_role(v1::CHAT_ROLE_ASSISTANT);
+  } else {
+    return InvalidField(field, "must be system, user or assistant");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadMessages(const std::string& field, const json& value, v1::GenerateRequest* request) {
+  if (!value.is_array() || value.empty() || value.size() > kMaxMessages) {
+    return InvalidField(field, absl::StrCat("must be an array of 1 to ", kMaxMessages, " messages"));
+  }
+  for (size_t i = 0; i < value.size(); ++i) {
+    const std::string path = absl::StrCat("messages[", i, "]");
+    const json& message = value[i];
+    if (!message.is_object()) return InvalidField(path, "must be an object");
+    for (const auto& [key, unused] : message.items()) {
+      if (key != "role" && key != "content") return NotKnown(absl::StrCat(path, "."), key);
+    }
+    v1::ChatMessage* out = request->add_messages();
+    RETURN_IF_ERROR(ReadRole(path + ".role", message, out));
+    const auto content = message.find("content");
+    if (content == message.end()) return InvalidField(path + ".content", "is missing");
+    RETURN_IF_ERROR(ReadText(path + ".content", *content, 0, std::numeric_limits<int32_t>::max(),
+                             out->mutable_content()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadDetach(const std::string& field, const json& value, v1::GenerateRequest* request) {
+  if (!value.is_object()) return InvalidField(field, "must be an object");
+  for (const auto& [key, after] : value.items()) {
+    if (key != "cancel_after_ms") return NotKnown(field + ".", key);
+    const std::string path = absl::StrCat(field, ".", key);
+    if (after.is_null()) {
+      request->set_keep_when_detached(true);
+      continue;
+    }
+    ASSIGN_OR_RETURN(const uint64_t ms, ReadWhole(path, after, 0, kMaxDetachMs));
+    request->mutable_detach_timeout()->set_seconds(static_cast<int64_t>(ms / 1000));
+    request->mutable_detach_timeout()->set_nanos(static_cast<int32_t>(ms % 1000) * 1'000'000);
+  }
+  return absl::OkStatus();
+}
+
+using ReadField = absl::Status (*)(const std::string& field, const json& value, v1::GenerateRequest* request);
+
+// One row a field of the body, in the order of the documentation.
+struct Field {
+  std::string_view name;
+  ReadField read;
+};
+const Field kFields[] = {
+    {"model",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) {
+       return ReadText(field, value, 1, kMaxModelBytes, request->mutable_model());
+     }},
+    {"messages", ReadMessages},
+    {"prompt",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) {
+       return ReadText(field, value, 1, std::numeric_limits<int32_t>::max(), request->mutable_prompt());
+     }},
+    {"max_tokens", ReadMaxTokens},
+    {"n",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) -> absl::Status {
+       ASSIGN_OR_RETURN(const uint64_t n, ReadWhole(field, value, 1, 8));
+       request->set_choice_count(static_cast<uint32_t>(n));
+       return absl::OkStatus();
+     }},
+    {"stop", ReadStop},
+    {"temperature",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) {
+       return ReadSampling<&v1::Sampling::set_temperature>(field, value, request, 0, 2);
+     }},
+    {"top_p",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) {
+       return ReadSampling<&v1::Sampling::set_top_p>(field, value, request, 1e-6, 1);
+     }},
+    {"top_k",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) -> absl::Status {
+       ASSIGN_OR_RETURN(const uint64_t k, ReadWhole(field, value, 1, 1'000'000));
+       request->mutable_sampling()->set_top_k(static_cast<uint32_t>(k));
+       return absl::OkStatus();
+     }},
+    {"min_p",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) {
+       return ReadSampling<&v1::Sampling::set_min_p>(field, value, request, 0, 1);
+     }},
+    {"presence_penalty",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) {
+       return ReadSampling<&v1::Sampling::set_presence_penalty>(field, value, request, -2, 2);
+     }},
+    {"frequency_penalty",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) {
+       return ReadSampling<&v1::Sampling::set_frequency_penalty>(field, value, request, -2, 2);
+     }},
+    {"seed",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) -> absl::Status {
+       ASSIGN_OR_RETURN(const uint64_t seed, ReadWhole(field, value, 0, std::numeric_limits<uint64_t>::max()));
+       request->mutable_sampling()->set_seed(seed);
+       return absl::OkStatus();
+     }},
+    {"detach", ReadDetach},
+    {"metadata", ReadMetadata},
+    // Of the HTTP API; looked at by ParseStreamRequest.
+    {"stream",
+     [](const std::string& field, const json& value, v1::GenerateRequest*) {
+       return value.is_boolean() ? absl::OkStatus() : InvalidField(field, "must be true or false");
+     }},
+};
+
+// Sees each key while it is parsed: in the finished object the last of two has won.
+class DuplicateFinder {
+ public:
+  bool operator()(int depth, json::parse_event_t event, json& parsed) {
+    switch (event) {
+      case json::parse_event_t::object_start:
+      case json::parse_event_t::array_start:
+        too_deep |= depth >= kMaxDepth;
+        keys_.emplace_back();
+        break;
+      case json::parse_event_t::object_end:
+      case json::parse_event_t::array_end:
+        if (!keys_.empty()) keys_.pop_back();
+        break;
+      case json::parse_event_t::key:
+        if (!keys_.empty() && !keys_.back().insert(parsed.get<std::string>()).second) duplicate = true;
+        break;
+      case json::parse_event_t::value:
+        break;
+    }
+    // What is kept does not matter once it is refused, and this bounds the depth of what is.
+    return !too_deep && !duplicate;
+  }
+
+  bool too_deep = false;
+  bool duplicate = false;
+
+ private:
+  std::vector<std::set<std::string>> keys_;
+};
+
+}  // namespace
+
+std::vector<std::string_view> NativeFieldNames() {
+  std::vector<std::string_view> names;
+  for (const Field& field : kFields) names.push_back(field.name);
+  return names;
+}
+
+absl::StatusOr<json> ParseJsonObject(std::string_view bytes) {
+  // The parser takes a NUL for the end of its input, whatever follows.
+  if (bytes.find('\0') != std::string_view::npos) return InvalidJson("the body holds a NUL, which is not JSON");
+  DuplicateFinder finder;
+  json parsed = json::parse(bytes, std::ref(finder), /*allow_exceptions=*/false);
+  if (finder.too_deep) return InvalidJson(absl::StrCat("the JSON is nested deeper than ", kMaxDepth));
+  if (finder.duplicate) return InvalidJson("the JSON has a key twice in one object");
+  if (parsed.is_discarded()) return InvalidJson("the body is not valid JSON");
+  if (!parsed.is_object()) return InvalidJson("the body must be a JSON object");
+  return parsed;
+}
+
+absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const json& body) {
+  v1::GenerateRequest request;
+  for (const auto& [key, value] : body.items()) {
+    const auto* field = std::find_if(std::begin(kFields), std::end(kFields),
+                                     [&name = key](const Field& row) { return row.name == name; });
+    if (field == std::end(kFields)) return NotKnown("", key);
+    if (value.is_null()) continue;
+    RETURN_IF_ERROR(field->read(key, value, &request));
+  }
+  if (request.messages().empty() == request.prompt().empty()) {
+    return InvalidField("messages", "give either messages or prompt, and not both");
+  }
+  return request;
+}
+
+absl::StatusOr<StreamRequest> ParseStreamRequest(std::string_view body) {
+  ASSIGN_OR_RETURN(const json parsed, ParseJsonObject(body));
+  StreamRequest result;
+  ASSIGN_OR_RETURN(result.request, ParseGenerateRequest(parsed));
+  const auto stream = parsed.find("stream");
+  result.stream = stream != parsed.end() && stream->is_boolean() && stream->get<bool>();
+  return result;
+}
+
+absl::Status CheckIdempotencyKey(std::string_view key) {
+  const bool printable = std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c <= '~'; });
+  if (!key.empty() && key.size() <= kMaxIdempotencyKeyBytes && printable) return absl::OkStatus();
+  return InvalidField("idempotency_key",
+                      absl::StrCat("must be 1 to ", kMaxIdempotencyKeyBytes, " printable ASCII characters"));
+}
+
+}  // namespace runnel::bridge

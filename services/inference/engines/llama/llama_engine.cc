@@ -1,0 +1,236 @@
+#include "services/inference/engines/llama/llama_engine.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
+#include "services/inference/engines/extra_fields.h"
+#include "services/inference/engines/llama/llama_grammar.h"
+#include "services/inference/engines/llama/llama_model.h"
+#include "services/inference/engines/llama/llama_scheduler.h"
+#include "services/inference/engines/llama/model_fingerprint.h"
+
+namespace runnel::inference {
+namespace {
+
+// Exact: a row's result depends on the tokens before it and on nothing else, bit for bit (measured with llama.cpp 0.5.0
+// on x86-64). Three things would change the order in which floats are added up, and so the last bits:
+// - From 64 rows on, attention is computed in tiles.
+// - The attention of a single row is split among threads. So it is decoded in a pair, with a second row for nothing,
+//   by all threads; where that cannot be, by one.
+// - In a pool of cells a sequence's tokens lie where there was room, after some time not in their order. Logits were
+//   seen to differ by 0.5. So each sequence has its own part.
+constexpr uint32_t kExactRows = 60;
+constexpr uint32_t kFastRows = 512;
+
+// Whether it is so with this model on this machine: with unquantised weights, for one, llama.cpp 0.5.0 multiplies
+// single rows otherwise than several.
+bool IsExact(const LlamaModel& model, LlamaContext* context) {
+  constexpr uint32_t kTokens = 8;
+  const auto row = [&](uint32_t position, bool logits) {
+    const auto token = static_cast<int32_t>((position + 1) * 37 % model.vocabulary_size());
+    return LlamaRow{token, position, 0, logits};
+  };
+  std::vector<LlamaRow> rows;
+  // Logits of two rows, if may be, so that the last product is of several rows as well.
+  for (uint32_t i = 0; i < kTokens; ++i) rows.push_back(row(i, i + std::min(2u, context->sequences()) >= kTokens));
+  std::vector<float> together;
+  if (context->Decode(rows) == LlamaDecodeResult::kOk) {
+    const auto logits = context->Logits(kTokens - 1);
+    together.assign(logits.begin(), logits.end());
+  }
+  context->Truncate(0, 0);
+  bool ok = !together.empty();
+  for (uint32_t i = 0; ok && i < kTokens; ++i) {
+    const LlamaRow one = row(i, i + 1 == kTokens);
+    ok = context->Decode({&one, 1}) == LlamaDecodeResult::kOk;
+  }
+  ok = ok && std::memcmp(context->Logits(0).data(), together.data(), together.size() * sizeof(float)) == 0;
+  context->Truncate(0, 0);
+  return ok;
+}
+
+class PreparedLlama final : public PreparedGeneration {
+ public:
+  explicit PreparedLlama(std::string fingerprint) : fingerprint_(std::move(fingerprint)) {}
+  uint32_t prompt_tokens() const override { return static_cast<uint32_t>(job.prompt.size()); }
+  std::string fingerprint() const override { return fingerprint_; }
+  LlamaJob job;
+
+ private:
+  const std::string fingerprint_;
+};
+
+absl::StatusOr<SamplerOptions> SamplerFor(const Sampling& sampling, uint32_t vocabulary_size) {
+  SamplerOptions options;
+  options.presence_penalty = sampling.presence_penalty.value_or(options.presence_penalty);
+  options.frequency_penalty = sampling.frequency_penalty.value_or(options.frequency_penalty);
+  options.top_k = sampling.top_k.value_or(options.top_k);
+  options.top_p = sampling.top_p.value_or(options.top_p);
+  options.min_p = sampling.min_p.value_or(options.min_p);
+  options.temperature = sampling.temperature.value_or(options.temperature);
+  for (const auto& [token, bias] : sampling.logit_bias) {
+    if (token >= vocabulary_size) {
+      return base::InvalidField("logit_bias", absl::StrCat("the model has ", vocabulary_size, " tokens, no ", token));
+    }
+    options.logit_bias.emplace_back(static_cast<int32_t>(token), bias);
+  }
+  return options;
+}
+
+class LlamaEngine final : public Engine {
+ public:
+  struct Identity {
+    ModelInfo info;
+    std::string fingerprint;
+    absl::Duration grammar_step_timeout;
+  };
+  LlamaEngine(Identity identity, std::shared_ptr<const LlamaModel> model, std::unique_ptr<LlamaContext> context,
+              const LlamaScheduler::Options& options, base::Metrics* metrics)
+      : info_(std::move(identity.info)),
+        fingerprint_(std::move(identity.fingerprint)),
+        grammar_step_timeout_(identity.grammar_step_timeout),
+        model_(std::move(model)),
+        vocabulary_(VocabularyFor(*model_)),
+        context_(std::move(context)),
+        scheduler_(context_.get(), metrics, options) {}
+
+  std::vector<ModelInfo> Models() const override { return {info_}; }
+  uint32_t MaxRunning() const override { return context_->sequences(); }
+
+  absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override {
+    RETURN_IF_ERROR(RefuseExtraFields(request));
+    if (request.choice_count > MaxRunning()) {
+      return base::InvalidField("choice_count", absl::StrCat("at most ", MaxRunning(), " with this engine"));
+    }
+    auto prepared = std::make_unique<PreparedLlama>(fingerprint_);
+    LlamaJob& job = prepared->job;
+    const uint32_t room = info_.context_length - 1;  // the answer has at least one token
+    if (request.messages.empty()) {
+      ASSIGN_OR_RETURN(job.prompt, model_->Tokenize(request.prompt, room));
+    } else {
+      ASSIGN_OR_RETURN(job.prompt, model_->TokenizeChat(request.messages, room));
+    }
+    if (job.prompt.empty()) return base::InvalidField("prompt", "has no tokens");
+    ASSIGN_OR_RETURN(job.sampler, SamplerFor(request.sampling, model_->vocabulary_size()));
+    ASSIGN_OR_RETURN(const std::string grammar, GrammarFor(request.output_format));
+    if (!grammar.empty()) {
+      ASSIGN_OR_RETURN(job.filter, CreateGrammarFilter(vocabulary_, grammar, grammar_step_timeout_));
+    }
+    job.principal = request.principal;
+    job.top_logprobs = request.top_logprobs;
+    job.seed = request.seed;
+    job.max_tokens = request.max_tokens;
+    job.choice_count = request.choice_count;
+    job.stop = request.stop;
+    return prepared;
+  }
+
+  void Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) override {
+    scheduler_.Start(std::move(static_cast<PreparedLlama&>(*prepared).job), std::move(sink));
+  }
+
+  void CancelRequested() override {}
+  // A step is a batch: one token of each answer, or some of a prompt.
+  absl::Duration StalledFor() const override { return scheduler_.StalledFor(); }
+  void Stop() override { scheduler_.Stop(); }
+
+ private:
+  const ModelInfo info_;
+  const std::string fingerprint_;
+  const absl::Duration grammar_step_timeout_;
+  const std::shared_ptr<const LlamaModel> model_;
+  const std::shared_ptr<const GrammarVocabulary> vocabulary_;
+  const std::unique_ptr<LlamaContext> context_;
+  LlamaScheduler scheduler_;
+};
+
+absl::Status CheckOptions(const LlamaOptions& options) {
+  if (options.sequences < 1 || options.sequences > kMaxLlamaSequences) {
+    return absl::InvalidArgumentError(absl::StrCat("llama sequences must be 1 to ", kMaxLlamaSequences));
+  }
+  if (options.context < 2) return absl::InvalidArgumentError("llama context must be at least 2 tokens");
+  if (options.kv_cells > 0 && (options.exact || options.kv_cells < options.context)) {
+    return absl::InvalidArgumentError("llama KV cells: at least the context of one choice, and only if not exact");
+  }
+  if (options.grammar_step_timeout <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("llama grammar step timeout must be above 0");
+  }
+  if (options.prefill_rows < 1) return absl::InvalidArgumentError("llama prefill rows must be at least 1");
+  return absl::OkStatus();
+}
+
+// As it stands, and as a system message: the caller's words are in neither.
+absl::StatusOr<std::vector<std::vector<int32_t>>> PreamblesFor(const LlamaModel& model, const std::string& text,
+                                                               uint32_t context) {
+  std::vector<std::vector<int32_t>> preambles;
+  if (text.empty()) return preambles;
+  auto tokens = model.Tokenize(text, context);
+  if (!tokens.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("llama shared preamble: ", tokens.status().message()));
+  }
+  preambles.push_back(*std::move(tokens));
+  // A model without a chat template has no system messages.
+  auto system = model.TokenizeChat({{ChatRole::kSystem, text}}, context);
+  if (system.ok()) preambles.push_back(*std::move(system));
+  return preambles;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& options, base::Metrics* metrics) {
+  RETURN_IF_ERROR(CheckOptions(options));
+  ASSIGN_OR_RETURN(auto model, LlamaModel::Load(options.model_path, options.chat_template));
+  const uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
+
+  LlamaScheduler::Options scheduling;
+  scheduling.context = std::min(options.context, std::max(2u, model->trained_context()));
+  scheduling.prefill_rows = options.prefill_rows;
+  scheduling.reserve_tokens = options.reserve_tokens;
+  ASSIGN_OR_RETURN(scheduling.preambles, PreamblesFor(*model, options.shared_preamble, scheduling.context));
+
+  LlamaContext::Options memory;
+  memory.sequences = options.sequences;
+  memory.cells = options.kv_cells > 0 ? options.kv_cells : options.sequences * scheduling.context;
+  memory.max_rows = options.exact ? kExactRows : kFastRows;
+  memory.pooled = !options.exact;
+  memory.threads = options.threads > 0 ? options.threads : std::max(1u, cores - 1);
+  memory.threads_one_row = options.exact ? 1 : memory.threads;
+  memory.pair_single_rows = options.exact && memory.threads > 1;
+  ASSIGN_OR_RETURN(auto context, LlamaContext::Create(model, memory));
+
+  const bool exact = options.exact && IsExact(*model, context.get());
+  if (options.exact && !exact) {
+    spdlog::warn("this model is not computed exactly here: the same seed may give another answer now and then");
+  }
+
+  ASSIGN_OR_RETURN(const std::string file, FileIdentity(options.model_path));
+  LlamaEngine::Identity identity;
+  // The instruction sets change the last bits, and so do the rows and threads if it is not exact.
+  const std::vector<std::string> parts = {
+      file, options.chat_template, LlamaModel::LibraryVersion(), LlamaModel::LibraryBackend(),
+      exact ? "exact" : absl::StrCat("rows ", memory.max_rows, " threads ", memory.threads),
+      absl::StrCat("context ", scheduling.context, " sampler ", kSamplerVersion)};
+  identity.fingerprint = FingerprintOf(parts);
+  identity.grammar_step_timeout = options.grammar_step_timeout;
+  ModelInfo& info = identity.info;
+  info.id = options.model_id.empty() ? std::filesystem::path(options.model_path).stem().string() : options.model_id;
+  info.engine = "llama";
+  info.context_length = scheduling.context;
+  info.created_at = absl::Now();
+  spdlog::info("{} runs {}: {} choices at once, {} tokens each, {} tokens of KV cache, {} threads, {}, sampler {}, {}",
+               LlamaModel::LibraryVersion(), info.id, memory.sequences, scheduling.context, context->cells(),
+               memory.threads, exact ? "exact" : "not exact", kSamplerVersion, identity.fingerprint);
+  return std::make_unique<LlamaEngine>(std::move(identity), std::move(model), std::move(context), scheduling, metrics);
+}
+
+}  // namespace runnel::inference

@@ -1,0 +1,119 @@
+#include "services/inference/engines/llama/llama_grammar.h"
+
+#include <chrono>
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
+#include "services/base/strings.h"
+#include "services/inference/engines/llama/grammar.h"
+#include "services/inference/engines/llama/grammar_filter.h"
+#include "services/inference/engines/llama/grammar_matcher.h"
+#include "services/inference/engines/llama/schema_limits.h"
+#include "services/inference/engines/llama/schema_pattern.h"
+#if RUNNEL_HAVE_JSON_SCHEMA
+#include <llama_json_schema.h>
+#endif
+
+namespace runnel::inference {
+namespace {
+
+constexpr char kSchemaField[] = "output_format.json_schema";
+constexpr size_t kMaxGrammarBytes = 256 << 10;
+// For CheckGrammar. Most take less than a millisecond.
+constexpr absl::Duration kCheckTimeout = absl::Seconds(1);
+
+// RFC 8259, but for blanks: without a bound a small model may write nothing else.
+constexpr char kJsonObjectGrammar[] = R"(root ::= object
+object ::= "{" blank ( string blank ":" blank value blank ( "," blank string blank ":" blank value blank )* )? "}"
+array ::= "[" blank ( value blank ( "," blank value blank )* )? "]"
+value ::= object | array | string | number | "true" | "false" | "null"
+string ::= "\"" ( [^"\\\x00-\x1F\x7F] | "\\" ( ["\\/bfnrt] | "u" [0-9a-fA-F]{4} ) )* "\""
+number ::= "-"? ( "0" | [1-9] [0-9]{0,15} ) ( "." [0-9]{1,16} )? ( [eE] [-+]? [0-9]{1,3} )?
+blank ::= | " " | "\n" [ \t]{0,20}
+)";
+
+#if RUNNEL_HAVE_JSON_SCHEMA
+// What the converter says, without what it says of itself.
+std::string_view WhyNot(std::string_view message) {
+  for (const std::string_view prefix :
+       {"WARNING: ", "JSON schema conversion was incomplete: ", "JSON schema conversion failed:\n"}) {
+    if (message.substr(0, prefix.size()) == prefix) message.remove_prefix(prefix.size());
+  }
+  constexpr std::string_view kInstead = ", accepting any";
+  message = message.substr(0, message.find(kInstead));
+  return message.substr(0, message.find('\n'));
+}
+
+absl::StatusOr<std::string> GrammarForSchema(const std::string& schema) {
+  const std::string plain = WithPlainPatterns(schema);
+  if (const absl::Status limits = CheckSchemaLimits(plain); !limits.ok()) {
+    return base::InvalidField(kSchemaField, std::string(limits.message()));
+  }
+  try {
+    const std::string grammar = llama_json_schema_to_grammar(plain);
+    if (grammar.size() <= kMaxGrammarBytes) return grammar;
+    return base::InvalidField(kSchemaField, absl::StrCat("is too large: its grammar has ", grammar.size(),
+                                                         " bytes, at most ", kMaxGrammarBytes));
+  } catch (const std::exception& e) {
+    return base::InvalidField(kSchemaField, absl::StrCat("is not supported: ", base::ToAbsl(WhyNot(e.what()))));
+  }
+}
+#else
+absl::StatusOr<std::string> GrammarForSchema(const std::string&) {
+  return base::InvalidField(kSchemaField, "this build has no JSON Schemas, only json_object");
+}
+#endif
+
+}  // namespace
+
+absl::StatusOr<std::string> GrammarFor(const OutputFormat& format) {
+  switch (format.kind) {
+    case OutputFormat::Kind::kText:
+      return std::string();
+    case OutputFormat::Kind::kJsonObject:
+      return std::string(kJsonObjectGrammar);
+    case OutputFormat::Kind::kJsonSchema:
+      break;
+  }
+  return GrammarForSchema(format.json_schema);
+}
+
+std::shared_ptr<const GrammarVocabulary> VocabularyFor(const LlamaModel& model) {
+  std::vector<std::string> pieces(model.vocabulary_size());
+  std::vector<int32_t> ends;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const auto token = static_cast<int32_t>(i);
+    if (model.IsEnd(token)) {
+      ends.push_back(token);
+    } else {
+      pieces[i] = model.Piece(token);
+    }
+  }
+  return std::make_shared<const GrammarVocabulary>(pieces, std::move(ends));
+}
+
+absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(
+    std::shared_ptr<const GrammarVocabulary> vocabulary, const std::string& text, absl::Duration step_timeout) {
+  auto parsed = Grammar::Parse(text);
+  if (!parsed.ok()) {
+    return base::InvalidField(kSchemaField, parsed.status().code() == absl::StatusCode::kResourceExhausted
+                                                ? absl::StrCat("is too complex: it has ", parsed.status().message())
+                                                : std::string(parsed.status().message()));
+  }
+  const auto grammar = std::make_shared<const Grammar>(*std::move(parsed));
+  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kCheckTimeout);
+  if (const absl::Status check = CheckGrammar(grammar, deadline); !check.ok()) {
+    return base::InvalidField(kSchemaField, check.code() == absl::StatusCode::kResourceExhausted
+                                                ? absl::StrCat("is too complex: it has ", check.message())
+                                                : std::string(check.message()));
+  }
+  auto filter = std::make_unique<GrammarFilter>(grammar, std::move(vocabulary),
+                                                absl::ToChronoNanoseconds(step_timeout));
+  if (filter->exhausted()) return base::InvalidField(kSchemaField, "is too complex to be held to");
+  return filter;
+}
+
+}  // namespace runnel::inference

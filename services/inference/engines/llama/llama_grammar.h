@@ -1,0 +1,27 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "services/inference/generation/generation_request.h"
+#include "services/inference/engines/llama/grammar_vocabulary.h"
+#include "services/inference/engines/llama/llama_model.h"
+#include "services/inference/engines/llama/token_filter.h"
+
+namespace runnel::inference {
+
+// The grammar, in llama.cpp's GBNF, of texts that have the form; empty for plain text. InvalidArgument, with the field,
+// for a JSON Schema that asks for what no grammar says.
+absl::StatusOr<std::string> GrammarFor(const OutputFormat& format);
+
+// The model's tokens for the filters of all its answers. Reads the whole vocabulary.
+std::shared_ptr<const GrammarVocabulary> VocabularyFor(const LlamaModel& model);
+
+// Holds an answer to a grammar, whose rule `root` it begins with. Work for one token that takes longer than
+// `step_timeout` exhausts the filter. InvalidArgument if it is not a grammar, or too complex.
+absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(
+    std::shared_ptr<const GrammarVocabulary> vocabulary, const std::string& grammar, absl::Duration step_timeout);
+
+}  // namespace runnel::inference

@@ -1,0 +1,342 @@
+#include "services/inference/engines/llama/llama_model.h"
+
+#include <ggml-backend.h>
+#include <llama.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <exception>
+#include <filesystem>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
+#include "services/base/strings.h"
+
+namespace runnel::inference {
+namespace {
+
+void LogLine(ggml_log_level level, const char* text, void*) {
+  std::string_view line = text;
+  while (line.ends_with('\n')) line.remove_suffix(1);
+  if (line.empty() || line == ".") return;
+  // What is an error to the library is handled, and said, by us.
+  spdlog::log(level == GGML_LOG_LEVEL_ERROR ? spdlog::level::info : spdlog::level::debug, "llama.cpp: {}", line);
+}
+
+absl::Status InitLibrary() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    llama_log_set(LogLine, nullptr);
+    // A library built with its backends as plugins has none yet.
+    if (ggml_backend_dev_count() == 0) ggml_backend_load_all();
+    llama_backend_init();
+  });
+#ifdef RUNNEL_LLAMA_VERSION
+  // Its structs pass by value, so another release than that of the headers would read them wrongly.
+  if (std::string_view(llama_version()) != RUNNEL_LLAMA_VERSION) {
+    return absl::FailedPreconditionError(absl::StrCat("this was compiled for llama.cpp ", RUNNEL_LLAMA_VERSION,
+                                                      " but has loaded ", llama_version()));
+  }
+#endif
+  return absl::OkStatus();
+}
+
+const char* RoleName(ChatRole role) {
+  switch (role) {
+    case ChatRole::kSystem:
+      return "system";
+    case ChatRole::kAssistant:
+      return "assistant";
+    case ChatRole::kUser:
+      break;
+  }
+  return "user";
+}
+
+// The answer has at least one token beside the `max` of the prompt. Clients such as LiteLLM look for the phrase
+// "maximum context length is".
+absl::Status ContextLengthExceeded(size_t requested, uint32_t max) {
+  base::ErrorDetail detail;
+  detail.reason = "CONTEXT_LENGTH_EXCEEDED";
+  detail.metadata = {{"max", absl::StrCat(max)}, {"requested", absl::StrCat(requested)}};
+  return base::MakeError(absl::StatusCode::kInvalidArgument,
+                         absl::StrCat("this model's maximum context length is ", max + 1, " tokens, but the prompt has at "
+                                      "least ", requested, " and the answer needs one: shorten the prompt"),
+                         std::move(detail));
+}
+
+// Stands for the content of message `index` while the template is applied. The byte is in no template.
+constexpr char kMark = '\x01';
+std::string Placeholder(size_t index) { return absl::StrCat(std::string(1, kMark), index, std::string(1, kMark)); }
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const LlamaModel>> LlamaModel::Load(const std::string& path,
+                                                                   std::string chat_template) {
+  RETURN_IF_ERROR(InitLibrary());
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return absl::NotFoundError(absl::StrCat("no such model file: ", path));
+  }
+  llama_model* const loaded = llama_model_load_from_file(path.c_str(), llama_model_default_params());
+  if (loaded == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("llama.cpp cannot load ", path, ": no GGUF, damaged, or of a "
+                                                   "model that llama.cpp ", llama_version(), " does not know"));
+  }
+  std::shared_ptr<const LlamaModel> model(new LlamaModel(loaded, std::move(chat_template)));
+  if (!llama_model_has_decoder(loaded) || llama_model_has_encoder(loaded) || model->vocabulary_size() == 0) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is no model that continues text"));
+  }
+  return model;
+}
+
+LlamaModel::LlamaModel(llama_model* model, std::string chat_template)
+    : model_(model),
+      vocabulary_(llama_model_get_vocab(model)),
+      chat_template_([&] {
+        if (!chat_template.empty()) return std::move(chat_template);
+        const char* own = llama_model_chat_template(model, nullptr);
+        return std::string(own == nullptr ? "" : own);
+      }()) {
+  for (uint32_t token = 0; token < vocabulary_size(); ++token) {
+    // The text, not the piece: a control token's text is longer than its piece. Some vocabularies spell a byte by
+    // several, which only makes this larger than it need be.
+    const std::string_view text = llama_vocab_get_text(vocabulary_, static_cast<llama_token>(token));
+    longest_piece_ = std::max(longest_piece_, text.size());
+  }
+}
+
+LlamaModel::~LlamaModel() { llama_model_free(model_); }
+
+uint32_t LlamaModel::trained_context() const { return static_cast<uint32_t>(llama_model_n_ctx_train(model_)); }
+
+uint32_t LlamaModel::vocabulary_size() const { return static_cast<uint32_t>(llama_vocab_n_tokens(vocabulary_)); }
+
+bool LlamaModel::IsEnd(int32_t token) const { return llama_vocab_is_eog(vocabulary_, token); }
+
+std::string LlamaModel::LibraryVersion() { return absl::StrCat("llama.cpp ", llama_version()); }
+
+std::string LlamaModel::LibraryBackend() { return llama_print_system_info(); }
+
+std::string LlamaModel::Piece(int32_t token) const {
+  std::string piece(32, '\0');
+  const auto render = [&] {
+    return llama_token_to_piece(vocabulary_, token, piece.data(), static_cast<int32_t>(piece.size()), 0, false);
+  };
+  int32_t length = render();
+  if (length < 0) {
+    piece.resize(static_cast<size_t>(-length));
+    length = render();
+  }
+  piece.resize(static_cast<size_t>(std::max(length, 0)));
+  return piece;
+}
+
+// So that nobody can make us tokenise megabytes only to be told that they are too many.
+absl::Status LlamaModel::CheckBytes(size_t bytes, uint32_t max_tokens) const {
+  const size_t fewest = bytes / longest_piece_;
+  return fewest > max_tokens ? ContextLengthExceeded(fewest, max_tokens) : absl::OkStatus();
+}
+
+std::vector<int32_t> LlamaModel::RunTokenizer(std::string_view text, bool at_beginning, ControlTokens control) const {
+  // As many as there are bytes, and those at the beginning and end.
+  std::vector<int32_t> tokens(text.size() + 4);
+  const auto run = [&] {
+    return llama_tokenize(vocabulary_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                          static_cast<int32_t>(tokens.size()), at_beginning, control == ControlTokens::kParse);
+  };
+  int32_t count = run();
+  if (count < 0 && count != INT32_MIN) {
+    tokens.resize(static_cast<size_t>(-count));
+    count = run();
+  }
+  tokens.resize(static_cast<size_t>(std::max(count, 0)));
+  return tokens;
+}
+
+absl::StatusOr<std::vector<int32_t>> LlamaModel::Tokenize(std::string_view text, uint32_t max_tokens) const {
+  RETURN_IF_ERROR(CheckBytes(text.size(), max_tokens));
+  try {
+    auto tokens = RunTokenizer(text, true, ControlTokens::kAsText);
+    if (tokens.size() > max_tokens) return ContextLengthExceeded(tokens.size(), max_tokens);
+    return tokens;
+  } catch (const std::exception& e) {
+    return base::InvalidField("prompt", absl::StrCat("the model's tokenizer refuses it: ", e.what()));
+  }
+}
+
+absl::StatusOr<std::vector<int32_t>> LlamaModel::TokenizeChat(const std::vector<ChatMessage>& messages,
+                                                              uint32_t max_tokens) const {
+  size_t bytes = 0;
+  for (const ChatMessage& message : messages) bytes += message.content.size();
+  RETURN_IF_ERROR(CheckBytes(bytes, max_tokens));
+  try {
+    const std::string text = ApplyTemplate(messages);
+    if (text.empty()) {
+      return base::InvalidField("messages", "the model has no chat template that llama.cpp knows; use prompt");
+    }
+    const bool guard = std::any_of(messages.begin(), messages.end(),
+                                   [this](const ChatMessage& message) { return NeedsGuard(message.content); });
+    auto tokens = guard ? TokenizeGuarded(messages) : RunTokenizer(text, true, ControlTokens::kParse);
+    if (tokens.size() > max_tokens) return ContextLengthExceeded(tokens.size(), max_tokens);
+    return tokens;
+  } catch (const std::exception& e) {
+    return base::InvalidField("messages", absl::StrCat("the model's tokenizer refuses them: ", e.what()));
+  }
+}
+
+bool LlamaModel::NeedsGuard(std::string_view text) const {
+  // The C API of the template ends a content at a zero byte.
+  if (text.find('\0') != std::string_view::npos) return true;
+  const auto tokens = RunTokenizer(text, false, ControlTokens::kParse);
+  return std::any_of(tokens.begin(), tokens.end(),
+                     [this](int32_t token) { return llama_vocab_is_control(vocabulary_, token) || IsEnd(token); });
+}
+
+std::string LlamaModel::ApplyTemplate(const std::vector<ChatMessage>& messages) const {
+  if (chat_template_.empty()) return {};
+  std::vector<llama_chat_message> chat;
+  size_t bytes = 256;
+  for (const ChatMessage& message : messages) {
+    chat.push_back({RoleName(message.role), message.content.c_str()});
+    bytes += 2 * (message.content.size() + 64);
+  }
+  std::string text(bytes, '\0');
+  const auto apply = [&] {
+    return llama_chat_apply_template(chat_template_.c_str(), chat.data(), chat.size(), true, text.data(),
+                                     static_cast<int32_t>(text.size()));
+  };
+  int32_t length = apply();
+  if (length > static_cast<int32_t>(text.size())) {
+    text.resize(static_cast<size_t>(length));
+    length = apply();
+  }
+  text.resize(static_cast<size_t>(std::max(length, 0)));
+  return text;
+}
+
+// The template's own text with its control tokens, the contents without. Not the usual way, because it cuts the text
+// where a tokenizer might join.
+std::vector<int32_t> LlamaModel::TokenizeGuarded(const std::vector<ChatMessage>& messages) const {
+  std::vector<ChatMessage> placeholders = messages;
+  for (size_t i = 0; i < messages.size(); ++i) placeholders[i].content = Placeholder(i);
+  const std::string frame = ApplyTemplate(placeholders);
+  std::vector<int32_t> tokens;
+  const auto add = [&](std::string_view text, ControlTokens control) {
+    if (text.empty() && !tokens.empty()) return;
+    const auto more = RunTokenizer(text, tokens.empty(), control);
+    tokens.insert(tokens.end(), more.begin(), more.end());
+  };
+  size_t from = 0;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const std::string placeholder = Placeholder(i);
+    const size_t at = frame.find(placeholder, from);
+    if (at == std::string::npos) continue;  // the template leaves this message out
+    add(std::string_view(frame).substr(from, at - from), ControlTokens::kParse);
+    add(messages[i].content, ControlTokens::kAsText);
+    from = at + placeholder.size();
+  }
+  add(std::string_view(frame).substr(from), ControlTokens::kParse);
+  return tokens;
+}
+
+// Rows in the form that llama_decode takes. Each is of one sequence.
+struct LlamaContext::Batch {
+  explicit Batch(uint32_t max_rows) : rows(llama_batch_init(static_cast<int32_t>(max_rows), 0, 1)) {}
+  ~Batch() { llama_batch_free(rows); }
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  llama_batch rows;
+};
+
+absl::StatusOr<std::unique_ptr<LlamaContext>> LlamaContext::Create(std::shared_ptr<const LlamaModel> model,
+                                                                   const Options& options) {
+  llama_context_params params = llama_context_default_params();
+  params.n_ctx = options.cells;
+  params.n_seq_max = options.sequences;
+  params.n_batch = params.n_ubatch = options.max_rows;
+  params.n_outputs_max = options.sequences;
+  params.n_threads = static_cast<int32_t>(options.threads_one_row);
+  params.n_threads_batch = static_cast<int32_t>(options.threads);
+  params.kv_unified = options.pooled;
+  params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+  params.no_perf = true;
+  llama_context* context = llama_init_from_model(model->model_, params);
+  if (context == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("llama.cpp cannot make a context of ", options.cells, " tokens: not enough memory?"));
+  }
+  std::unique_ptr<LlamaContext> made(new LlamaContext(std::move(model), context, options));
+  if (llama_get_memory(context) == nullptr) return absl::InvalidArgumentError("the model does not continue text");
+  return made;
+}
+
+LlamaContext::LlamaContext(std::shared_ptr<const LlamaModel> model, llama_context* context, const Options& options)
+    : model_(std::move(model)),
+      context_(context),
+      batch_(std::make_unique<Batch>(options.max_rows)),
+      // The state of recurrent models has no prefixes: it can only be dropped.
+      shares_prefixes_(!llama_model_is_recurrent(model_->model_) && !llama_model_is_hybrid(model_->model_)),
+      pairs_single_rows_(options.pair_single_rows && shares_prefixes_ && options.max_rows > 1) {}
+
+LlamaContext::~LlamaContext() { llama_free(context_); }
+
+uint32_t LlamaContext::sequences() const { return llama_n_seq_max(context_); }
+uint32_t LlamaContext::cells() const { return llama_n_ctx(context_); }
+uint32_t LlamaContext::max_rows() const { return llama_n_batch(context_); }
+
+LlamaDecodeResult LlamaContext::Decode(std::span<const LlamaRow> rows) {
+  if (!pairs_single_rows_ || rows.size() != 1 || rows[0].position + 1 >= llama_n_ctx_seq(context_)) {
+    return DecodeRows(rows);
+  }
+  const LlamaRow& row = rows[0];
+  const LlamaRow pair[] = {row, {row.token, row.position + 1, row.sequence, false}};
+  const LlamaDecodeResult result = DecodeRows(pair);
+  Truncate(row.sequence, row.position + 1);
+  return result;
+}
+
+LlamaDecodeResult LlamaContext::DecodeRows(std::span<const LlamaRow> rows) {
+  llama_batch& batch = batch_->rows;
+  batch.n_tokens = static_cast<int32_t>(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    batch.token[i] = rows[i].token;
+    batch.pos[i] = static_cast<llama_pos>(rows[i].position);
+    batch.n_seq_id[i] = 1;
+    batch.seq_id[i][0] = static_cast<llama_seq_id>(rows[i].sequence);
+    batch.logits[i] = rows[i].logits ? 1 : 0;
+  }
+  try {
+    const int32_t result = llama_decode(context_, batch);
+    if (result == 0) return LlamaDecodeResult::kOk;
+    if (result == 1) return LlamaDecodeResult::kNoRoom;
+    spdlog::error("llama_decode returned {} for {} rows", result, rows.size());
+  } catch (const std::exception& e) {
+    spdlog::error("llama_decode threw: {}", e.what());
+  }
+  return LlamaDecodeResult::kFailed;
+}
+
+std::span<const float> LlamaContext::Logits(size_t row) {
+  return {llama_get_logits_ith(context_, static_cast<int32_t>(row)), model_->vocabulary_size()};
+}
+
+void LlamaContext::Truncate(uint32_t sequence, uint32_t length) {
+  llama_memory_seq_rm(llama_get_memory(context_), static_cast<llama_seq_id>(sequence),
+                      length == 0 ? -1 : static_cast<llama_pos>(length), -1);
+}
+
+void LlamaContext::CopyPrefix(uint32_t from, uint32_t to, uint32_t length) {
+  // Whole, because a part cannot be copied between sequences that have memory of their own.
+  llama_memory_seq_cp(llama_get_memory(context_), static_cast<llama_seq_id>(from), static_cast<llama_seq_id>(to), -1,
+                      -1);
+  Truncate(to, length);
+}
+
+void LlamaContext::Clear() { llama_memory_clear(llama_get_memory(context_), false); }
+
+}  // namespace runnel::inference

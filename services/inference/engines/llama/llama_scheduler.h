@@ -1,0 +1,127 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "services/base/metrics.h"
+#include "services/base/mutex.h"
+#include "services/inference/generation/engine.h"
+#include "services/inference/engines/llama/llama_decoder.h"
+#include "services/inference/engines/llama/llama_scheduler_metrics.h"
+#include "services/inference/engines/llama/llama_slots.h"
+#include "services/inference/engines/llama/sampler.h"
+#include "services/inference/generation/wake_set.h"
+
+namespace runnel::inference {
+
+// A request as the scheduler takes it.
+struct LlamaJob {
+  std::vector<int32_t> prompt;  // not empty, shorter than the context
+  std::string principal;        // whose it is: see LlamaSlots
+  SamplerOptions sampler;
+  uint64_t seed = 0;
+  uint32_t max_tokens = 1;
+  uint32_t choice_count = 1;
+  std::vector<std::string> stop;
+  std::optional<uint32_t> top_logprobs;        // absent: none are wanted
+  std::shared_ptr<const TokenFilter> filter;   // null: any text; each choice has a copy of its own
+};
+
+// Decodes many generations together. One thread owns the decoder; each step of it is one batch: a row for every choice
+// that is being answered, and what room is left for prompts, the oldest first. Readers are woken once a step.
+//
+// A choice is a sequence of tokens, prompt and answer alike, of which the decoder holds a beginning. Whatever is
+// missing there is decoded; when nothing is, the next token is drawn. So a choice that lost its cells, be it that they
+// ran out (the youngest gives way) or that the decoder failed, goes on exactly where it was.
+class LlamaScheduler {
+ public:
+  struct Options {
+    uint32_t context = 0;  // prompt and answer of one choice together, in tokens; at most the decoder's cells
+    // Rows for prompts in a step in which anyone waits for the next token of an answer.
+    uint32_t prefill_rows = 32;
+    // A choice begins only if the cells it may need, its prompt and so many tokens of its answer (or max_tokens if that
+    // is less), are not promised to others.
+    uint32_t reserve_tokens = UINT32_MAX;
+    // Beginnings of prompts that principals may share: see LlamaSlots.
+    std::vector<std::vector<int32_t>> preambles;
+  };
+
+  // `decoder` and `metrics` must outlive the scheduler.
+  LlamaScheduler(LlamaDecoder* decoder, base::Metrics* metrics, const Options& options);
+  ~LlamaScheduler();
+
+  // As Engine. Any thread. Nothing need be told of a cancelled sink: while there is one, the thread steps, and looks at
+  // all of them in each step.
+  void Start(LlamaJob job, std::shared_ptr<EventSink> sink) EXCLUDES(mu_);
+  void Stop() EXCLUDES(mu_);
+  // How long the decode thread has had work without finishing a batch. Any thread.
+  absl::Duration StalledFor() const;
+
+ private:
+  struct Choice;
+  struct Generation;
+  void Loop() EXCLUDES(mu_);
+  // Waits until there is something to do. False once stopped.
+  bool TakeStarted() EXCLUDES(mu_);
+  void Step(WakeSet* wake);
+  void RecordProgress();
+
+  void EndCancelled(WakeSet* wake);
+  void Admit();
+  // What it may come to need, as far as that is reserved.
+  uint32_t CellsFor(const Choice& choice) const;
+  void FillBatch();
+  // Of the choices with a slow filter, which one is in this batch, if any.
+  void ChooseSlow();
+  bool LeftOut(const Choice& choice) const;
+  void RecordFilterTime(Choice* choice, std::chrono::duration<double> took);
+  size_t MissingTokens(const Choice& choice) const;
+  void AddRows(Choice* choice, size_t count);
+  // Decodes the batch, making room for it if there is none. False if there was nothing to decode after all.
+  bool DecodeBatch(WakeSet* wake);
+  void MakeRoom(WakeSet* wake);
+  void RecoverFromFailure(WakeSet* wake);
+  void Advance(WakeSet* wake);
+  void DrawToken(Choice* choice, std::span<const float> logits, WakeSet* wake);
+  TokenLogprob DescribeToken(int32_t token, std::span<const float> logits, uint32_t top);
+  void EndChoice(Choice* choice, FinishReason reason, WakeSet* wake);
+  void Fail(Generation* generation, Failed failed, WakeSet* wake);
+  template <typename Visit>
+  void ForEachRunning(Visit visit);
+  void RemoveEnded();
+
+  LlamaDecoder* const decoder_;
+  const Options options_;
+  LlamaSchedulerMetrics metrics_;
+
+  // Of the decode thread alone.
+  LlamaSlots slots_;
+  std::vector<std::unique_ptr<Generation>> generations_;  // the oldest first
+  std::vector<LlamaRow> rows_;
+  std::vector<Choice*> owners_;  // of each row
+  Sampler::Scratch scratch_;
+  uint32_t failures_ = 0;  // since the last batch that succeeded
+  uint64_t batches_ = 0;
+  // Time spent on slow filters that decoding has not made up for yet.
+  std::chrono::duration<double> filter_debt_{0};
+  const Choice* slow_turn_ = nullptr;
+  bool hold_back_slow_ = false;
+
+  // Of steady_clock, when the thread began to work or finished its last batch; kIdle while it has nothing to do.
+  static constexpr int64_t kIdle = INT64_MAX;
+  std::atomic<int64_t> progress_ns_ = kIdle;
+
+  base::Mutex mu_;
+  base::CondVar wake_;
+  std::vector<std::unique_ptr<Generation>> started_ GUARDED_BY(mu_);
+  bool stopping_ GUARDED_BY(mu_) = false;
+  std::jthread thread_;
+};
+
+}  // namespace runnel::inference

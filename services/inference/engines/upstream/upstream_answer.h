@@ -1,0 +1,97 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "services/inference/generation/engine.h"
+#include "services/inference/engines/upstream/upstream_chunk.h"
+#include "services/inference/engines/upstream/upstream_set.h"
+#include "services/inference/engines/upstream/upstream_stream_parser.h"
+#include "services/inference/engines/utf8.h"
+
+namespace runnel::inference {
+
+// Reads the stream of one answer into a sink. A finish reason for every choice is success, and nothing else is: not the
+// end of the stream, not [DONE] alone. Once all have one, the last EndChoice waits for what says the prompt's size: the
+// usage, or else [DONE] or the end of the stream. Not thread-safe: the one thread that reads the stream owns it.
+//
+// A piece of text counts as one token, unless it has log-probabilities, one for each of its tokens, or the server keeps
+// a running count for a single choice; more is not to be known before the text is appended.
+class UpstreamAnswer {
+ public:
+  struct Options {
+    UpstreamStreamParser::Limits limits;
+    uint64_t max_text_bytes = uint64_t{16} << 20;  // over all choices
+    std::string secret;                            // never to appear in a message
+    // A failure before anything else was told is kept and not told to the sink: another upstream may do better.
+    bool keep_first_failure = false;
+  };
+  // `sink` must outlive it.
+  UpstreamAnswer(uint32_t choice_count, const Options& options, EventSink* sink);
+
+  // The next bytes of the stream. Wakes readers once. Ignored after the end.
+  void Add(std::string_view bytes);
+
+  // The stream has ended, in whatever way: done if all choices have finished, else `cut`. Ignored after the end.
+  void Finish(Failed cut);
+
+  // As Finish, for an answer that was cancelled.
+  void Cancel();
+
+  // Every choice has its finish reason; what is missing is the usage at most.
+  bool complete() const { return open_choices_ == 0; }
+  // The sink has been told something, so that nobody else can begin.
+  bool told() const { return told_; }
+  // What the stream told of the upstream, once failed(): what it says of itself is wrong, or it names a status.
+  UpstreamVerdict verdict() const { return verdict_; }
+  // With keep_first_failure, if it failed and told() is false.
+  const std::optional<Failed>& kept_failure() const { return kept_failure_; }
+  // Counts what came; a token was among it if it has grown.
+  uint64_t progress() const { return progress_; }
+  // The sink has had its last call, or the failure is kept.
+  bool ended() const { return !outcome_.empty(); }
+  bool failed() const { return ended() && outcome_ != "done" && outcome_ != "cancelled"; }
+  // done, cancelled or the code of the failure; empty before the end.
+  const std::string& outcome() const { return outcome_; }
+
+ private:
+  struct Choice {
+    Utf8Joiner joiner;
+    uint32_t pending_tokens = 0;  // of text that the joiner holds
+    std::vector<TokenLogprob> pending_logprobs;
+    bool finished = false;
+  };
+
+  // False: nothing more is wanted.
+  bool TakeEvent(const UpstreamStreamParser::Event& event, WakeSet* wake);
+  void TakePiece(const UpstreamPiece& piece, const std::optional<Usage>& usage, WakeSet* wake);
+  void AppendText(uint32_t index, const std::string& text, WakeSet* wake);
+  void FinishChoice(uint32_t index, FinishReason reason, WakeSet* wake);
+  uint32_t CountTokens(const UpstreamPiece& piece, const std::optional<Usage>& usage);
+  // False if the answer has become too long, and has failed.
+  bool AddBytes(size_t bytes, WakeSet* wake);
+  void EndDone(WakeSet* wake);
+  void FailByError(const UpstreamError& error, WakeSet* wake);
+  void Fail(Failed failed, UpstreamVerdict verdict, WakeSet* wake);
+
+  const Options options_;
+  EventSink* const sink_;
+  UpstreamStreamParser parser_;
+  std::vector<Choice> choices_;
+  uint32_t open_choices_;
+  uint32_t counted_tokens_ = 0;
+  uint64_t text_bytes_ = 0;
+  std::optional<Usage> usage_;
+  uint32_t last_choice_ = 0;  // whose EndChoice waits
+  FinishReason last_reason_ = FinishReason::kNone;
+  std::string outcome_;
+  UpstreamVerdict verdict_ = UpstreamVerdict::kUnknown;
+  std::optional<Failed> kept_failure_;
+  bool told_ = false;
+  uint64_t progress_ = 0;
+};
+
+}  // namespace runnel::inference

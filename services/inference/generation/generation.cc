@@ -1,0 +1,217 @@
+#include "services/inference/generation/generation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "services/base/message_limits.h"
+#include "services/base/utf8.h"
+
+namespace runnel::inference {
+namespace {
+
+// For a reader that has paused to come back. A bridge closes a connection that takes nothing for --write_timeout, which
+// is 30 s by default.
+constexpr absl::Duration kPause = absl::Minutes(1);
+
+int64_t Micros(absl::Duration monotonic) { return absl::ToInt64Microseconds(monotonic); }
+
+// It may quote what a server said.
+constexpr size_t kMaxFailedMessageBytes = 4096;
+
+const char* CauseName(CancelCause cause) {
+  switch (cause) {
+    case CancelCause::kRequested:
+      return "requested";
+    case CancelCause::kDetached:
+      return "detached";
+    case CancelCause::kDeleted:
+      return "deleted";
+    case CancelCause::kShutdown:
+      return "shutdown";
+  }
+  return "";
+}
+
+}  // namespace
+
+GenerationMetrics::GenerationMetrics(base::Metrics* metrics)
+    : first_token(metrics->Histogram("runnel_time_to_first_token_seconds", "From admission to the first token.",
+                                     base::FirstTokenBuckets())),
+      inter_token(metrics->Histogram("runnel_inter_token_latency_seconds", "Between two deltas of a generation.",
+                                     base::PerTokenBuckets())),
+      per_output_token(metrics->Histogram("runnel_time_per_output_token_seconds",
+                                          "Mean time per token after the first, per generation.",
+                                          base::PerTokenBuckets())),
+      request_duration(metrics->Histogram("runnel_request_duration_seconds", "From admission to the terminal event.",
+                                          base::RequestBuckets())),
+      queue_duration(metrics->Histogram("runnel_queue_duration_seconds",
+                                        "From admission to the engine's beginning to work.",
+                                        base::FirstTokenBuckets())),
+      prompt_tokens(metrics->Counter("runnel_prompt_tokens_total", "Tokens of admitted prompts.")),
+      generation_tokens(metrics->Counter("runnel_generation_tokens_total", "Tokens generated.")),
+      detached_tokens(metrics->Counter("runnel_detached_generation_tokens_total",
+                                       "Tokens generated while nobody was attached.")),
+      metrics_(metrics) {}
+
+prometheus::Counter& GenerationMetrics::Cancels(CancelCause cause) {
+  return metrics_->Counter("runnel_cancels_total", "Generations asked to stop, by cause.",
+                           {{"cause", CauseName(cause)}});
+}
+
+Generation::Generation(Options options)
+    : options_(std::move(options)),
+      created_at_(options_.clock->Now()),
+      created_monotonic_(options_.clock->Monotonic()),
+      log_(Started{options_.model, created_at_, options_.prompt_tokens, options_.fingerprint}, options_.choice_count,
+           Micros(created_monotonic_)),
+      last_append_(created_monotonic_) {
+  options_.metrics->prompt_tokens.Increment(options_.prompt_tokens);
+}
+
+GenerationStatus Generation::status() const {
+  const EventLog::State state = log_.GetState();
+  if (state.ended) return state.failed ? GenerationStatus::kFailed : GenerationStatus::kDone;
+  return begun_.load(std::memory_order_relaxed) ? GenerationStatus::kRunning : GenerationStatus::kQueued;
+}
+
+Progress Generation::progress() const {
+  Progress progress;
+  if (!begun_.load(std::memory_order_relaxed)) {
+    progress.queue_position = options_.observer->QueuePosition(this);
+    return progress;
+  }
+  // Seq 1 is `started`.
+  progress.stage = log_.GetState().last_seq > 1 ? Progress::Stage::kDecoding : Progress::Stage::kPrefill;
+  const float share = prefill_share_.load(std::memory_order_relaxed);
+  if (progress.stage == Progress::Stage::kPrefill && share >= 0) progress.prefill_share = share;
+  return progress;
+}
+
+absl::Duration Generation::ended_at() const {
+  base::MutexLock lock(&mu_);
+  return ended_at_;
+}
+
+Generation::Hold::Hold(std::shared_ptr<Generation> generation) : generation_(std::move(generation)) {
+  generation_->AddHold();
+}
+
+Generation::Hold& Generation::Hold::operator=(Hold&& other) noexcept {
+  if (generation_ != nullptr) generation_->RemoveHold();
+  generation_ = std::move(other.generation_);
+  return *this;
+}
+
+Generation::Hold::~Hold() {
+  if (generation_ != nullptr) generation_->RemoveHold();
+}
+
+void Generation::AddHold() {
+  base::MutexLock lock(&mu_);
+  holds_.fetch_add(1, std::memory_order_relaxed);
+  detach_deadline_ = absl::InfiniteDuration();
+}
+
+void Generation::RemoveHold() {
+  absl::Duration deadline;
+  {
+    base::MutexLock lock(&mu_);
+    if (holds_.fetch_sub(1, std::memory_order_relaxed) > 1) return;
+    left_at_ = options_.clock->Monotonic();
+    if (ended_at_ != absl::InfiniteDuration() || options_.detach_timeout == absl::InfiniteDuration()) return;
+    deadline = detach_deadline_ = left_at_ + options_.detach_timeout;
+    // Once is enough, however often readers come and go: the observer's list stays as short as that of generations.
+    if (std::exchange(detach_announced_, true)) return;
+  }
+  options_.observer->OnDetached(this, deadline);
+}
+
+absl::Duration Generation::TakeDetachDeadline(absl::Duration now) {
+  base::MutexLock lock(&mu_);
+  const absl::Duration deadline =
+      ended_at_ == absl::InfiniteDuration() ? detach_deadline_ : absl::InfiniteDuration();
+  detach_announced_ = deadline > now && deadline != absl::InfiniteDuration();
+  return deadline;
+}
+
+absl::Duration Generation::WantedUntil() const {
+  base::MutexLock lock(&mu_);
+  if (ended_at_ == absl::InfiniteDuration() || holds_.load(std::memory_order_relaxed) > 0) {
+    return absl::InfiniteDuration();
+  }
+  const absl::Duration& away = options_.detach_timeout;
+  return left_at_ + (log_.end_was_read() ? std::min(away, options_.linger) : away);
+}
+
+void Generation::NotePause() {
+  base::MutexLock lock(&mu_);
+  paused_until_ = options_.clock->Monotonic() + kPause;
+}
+
+bool Generation::IsRead() const {
+  base::MutexLock lock(&mu_);
+  return holds_.load(std::memory_order_relaxed) > 0 || options_.clock->Monotonic() < paused_until_;
+}
+
+void Generation::RequestCancel(CancelCause cause) {
+  if (ended_at() != absl::InfiniteDuration() || cancelled_.exchange(true)) return;
+  options_.metrics->Cancels(cause).Increment();
+  options_.observer->OnCancelRequested(this);
+}
+
+void Generation::Begin() {
+  if (begun_.exchange(true)) return;
+  options_.metrics->queue_duration.Observe(absl::ToDoubleSeconds(options_.clock->Monotonic() - created_monotonic_));
+}
+
+void Generation::Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) {
+  while (text.size() > base::kMaxEventBytes) {
+    const std::string_view piece = base::Shorten(text, base::kMaxEventBytes);
+    AppendDelta(choice, piece, 0, wake);
+    text.remove_prefix(piece.size());
+  }
+  AppendDelta(choice, text, std::move(tokens), wake);
+}
+
+void Generation::AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) {
+  const absl::Duration now = options_.clock->Monotonic();
+  const uint32_t count = tokens.count;
+  if (!log_.AppendDelta(choice, text, std::move(tokens), Micros(now), wake)) return;
+  auto& gap = tokens_ == 0 ? options_.metrics->first_token : options_.metrics->inter_token;
+  gap.Observe(absl::ToDoubleSeconds(now - last_append_));
+  options_.metrics->generation_tokens.Increment(count);
+  if (holds_.load(std::memory_order_relaxed) == 0) options_.metrics->detached_tokens.Increment(count);
+  last_append_ = now;
+  tokens_ += count;
+}
+
+void Generation::EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) {
+  if (log_.EndChoice(choice, reason, Micros(options_.clock->Monotonic()), wake)) RecordEnd();
+}
+
+void Generation::EndAll(FinishReason reason, WakeSet* wake) {
+  if (log_.EndAll(reason, Micros(options_.clock->Monotonic()), wake)) RecordEnd();
+}
+
+void Generation::Fail(Failed failed, WakeSet* wake) {
+  failed.message = std::string(base::Shorten(failed.message, kMaxFailedMessageBytes));
+  if (log_.AppendFailed(std::move(failed), Micros(options_.clock->Monotonic()), wake)) {
+    RecordEnd();
+  }
+}
+
+void Generation::RecordEnd() {
+  const absl::Duration now = options_.clock->Monotonic();
+  {
+    base::MutexLock lock(&mu_);
+    ended_at_ = now;
+  }
+  options_.metrics->request_duration.Observe(absl::ToDoubleSeconds(now - created_monotonic_));
+  if (tokens_ > 1) {
+    options_.metrics->per_output_token.Observe(absl::ToDoubleSeconds(now - created_monotonic_) /
+                                               static_cast<double>(tokens_));
+  }
+  options_.observer->OnEnded(this);
+}
+
+}  // namespace runnel::inference

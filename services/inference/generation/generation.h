@@ -1,0 +1,170 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/time/time.h"
+#include "services/base/clock.h"
+#include "services/base/metrics.h"
+#include "services/base/mutex.h"
+#include "services/inference/generation/engine.h"
+#include "services/inference/generation/event_log.h"
+
+namespace runnel::inference {
+
+class Generation;
+
+enum class CancelCause { kRequested, kDetached, kDeleted, kShutdown };
+
+enum class GenerationStatus { kQueued, kRunning, kDone, kFailed };
+
+// How far a generation is. Of one that has ended, kDecoding.
+struct Progress {
+  enum class Stage { kQueued, kPrefill, kDecoding };
+  Stage stage = Stage::kQueued;
+  uint32_t queue_position = 0;         // of kQueued: 1 is the next to begin; 0: not known
+  std::optional<float> prefill_share;  // of kPrefill: 0 to 1
+};
+
+// What a Generation tells its manager. Called with no lock held, on the thread that caused it.
+class GenerationObserver {
+ public:
+  virtual ~GenerationObserver() = default;
+  // The last reader has left: ask TakeDetachDeadline at `deadline` (monotonic). Not said again before that was asked.
+  virtual void OnDetached(Generation* generation, absl::Duration deadline) = 0;
+  // The terminal event is in the log. Once.
+  virtual void OnEnded(Generation* generation) = 0;
+  // cancelled() has become true.
+  virtual void OnCancelRequested(Generation* generation) = 0;
+  // Its place among those that wait for the engine: 1 is the next. 0: it does not wait.
+  virtual uint32_t QueuePosition(const Generation* generation) const = 0;
+};
+
+// What is counted of every generation; one object for all, owned by the manager.
+struct GenerationMetrics {
+  explicit GenerationMetrics(base::Metrics* metrics);
+  prometheus::Counter& Cancels(CancelCause cause);
+
+  prometheus::Histogram& first_token;
+  prometheus::Histogram& inter_token;
+  prometheus::Histogram& per_output_token;
+  prometheus::Histogram& request_duration;
+  prometheus::Histogram& queue_duration;
+  prometheus::Counter& prompt_tokens;
+  prometheus::Counter& generation_tokens;
+  prometheus::Counter& detached_tokens;
+
+ private:
+  base::Metrics* metrics_;
+};
+
+// One run of a model: its log, who reads it, and whether it has to stop. Held by the manager while it can be found, by
+// the engine while it runs, by each reader while it reads. Thread-safe.
+class Generation final : public EventSink, public std::enable_shared_from_this<Generation> {
+ public:
+  struct Options {
+    std::string id;
+    std::string principal;
+    std::string model;
+    uint32_t choice_count = 1;
+    uint32_t prompt_tokens = 0;
+    std::string fingerprint;
+    absl::Duration detach_timeout;
+    absl::Duration linger;   // see WantedUntil
+    std::string annotation;  // of the request, given back as it is
+    const base::Clock* clock = nullptr;          // must outlive the generation, as all below
+    GenerationMetrics* metrics = nullptr;
+    GenerationObserver* observer = nullptr;
+  };
+  explicit Generation(Options options);
+
+  const std::string& id() const { return options_.id; }
+  const std::string& principal() const { return options_.principal; }
+  const std::string& model() const { return options_.model; }
+  uint32_t choice_count() const { return options_.choice_count; }
+  const std::string& annotation() const { return options_.annotation; }
+  absl::Time created_at() const { return created_at_; }
+  const EventLog& log() const { return log_; }
+
+  GenerationStatus status() const;
+  Progress progress() const;
+  // When the terminal event was appended (monotonic); InfiniteFuture's duration while it runs.
+  absl::Duration ended_at() const EXCLUDES(mu_);
+
+  // Counts as a reader for as long as it lives, whether it reads or not. It is what keeps the generation from being
+  // cancelled for want of readers.
+  class Hold {
+   public:
+    Hold() = default;
+    explicit Hold(std::shared_ptr<Generation> generation);
+    Hold(Hold&& other) noexcept = default;
+    Hold& operator=(Hold&& other) noexcept;
+    ~Hold();
+
+   private:
+    std::shared_ptr<Generation> generation_;
+  };
+
+  // See EventLog.
+  void AddReader(LogReader* reader) { log_.AddReader(reader); }
+  void RemoveReader(LogReader* reader) { log_.RemoveReader(reader); }
+
+  // Asks the engine to stop. Idempotent; changes nothing once the generation has ended.
+  void RequestCancel(CancelCause cause) EXCLUDES(mu_);
+
+  // At the deadline that OnDetached named: when to cancel for want of readers. Not after `now`: at once. Later than
+  // `now`: readers came and went, ask again then. Infinite: somebody reads, or it has ended.
+  absl::Duration TakeDetachDeadline(absl::Duration now) EXCLUDES(mu_);
+
+  // Until when a stop should wait for it (monotonic). Infinite while it runs or is read; then for as long as a reader
+  // may come back: the detach timeout, or Options::linger if somebody has read it to its end.
+  absl::Duration WantedUntil() const EXCLUDES(mu_);
+
+  // A reader has detached that will be back within a minute (LinkDetach.paused).
+  void NotePause() EXCLUDES(mu_);
+  // Whether somebody reads it, or has paused.
+  bool IsRead() const EXCLUDES(mu_);
+
+  // EventSink.
+  void Begin() override EXCLUDES(mu_);
+  void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override {
+    log_.SetPromptTokens(prompt_tokens, cached_prompt_tokens);
+  }
+  void SetPrefillShare(float share) override { prefill_share_.store(share, std::memory_order_relaxed); }
+  void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) override EXCLUDES(mu_);
+  void EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
+  void EndAll(FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
+  void Fail(Failed failed, WakeSet* wake) override EXCLUDES(mu_);
+  bool cancelled() const override { return cancelled_.load(std::memory_order_relaxed); }
+
+ private:
+  void AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) EXCLUDES(mu_);
+  void AddHold() EXCLUDES(mu_);
+  void RemoveHold() EXCLUDES(mu_);
+  void RecordEnd() EXCLUDES(mu_);
+
+  const Options options_;
+  const absl::Time created_at_;
+  const absl::Duration created_monotonic_;
+  EventLog log_;
+  std::atomic<bool> begun_ = false;
+  std::atomic<bool> cancelled_ = false;
+  std::atomic<int> holds_ = 0;
+  std::atomic<float> prefill_share_ = -1;  // below 0: not known
+  // Written by the engine's thread only.
+  absl::Duration last_append_;
+  uint64_t tokens_ = 0;
+
+  mutable base::Mutex mu_;
+  absl::Duration ended_at_ GUARDED_BY(mu_) = absl::InfiniteDuration();
+  absl::Duration left_at_ GUARDED_BY(mu_);  // when the last reader went
+  absl::Duration paused_until_ GUARDED_BY(mu_);
+  absl::Duration detach_deadline_ GUARDED_BY(mu_) = absl::InfiniteDuration();
+  bool detach_announced_ GUARDED_BY(mu_) = false;
+};
+
+}  // namespace runnel::inference

@@ -1,0 +1,310 @@
+#include "services/inference/generation/generation_manager.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
+#include "services/inference/generation/generation_id.h"
+#include "services/inference/generation/manager_error.h"
+
+namespace runnel::inference {
+namespace {
+
+// How long the thread sleeps if nothing tells it to wake earlier; bounds how late retention is noticed.
+constexpr absl::Duration kLongestSleep = absl::Seconds(1);
+// How often a drain looks for readers that have come, read and gone, which nobody tells it.
+constexpr std::chrono::milliseconds kDrainLook{50};
+// Finished logs that are read, of which the end of a generation looks at no more; the thread looks at all of them, at
+// least once a second.
+constexpr size_t kReadAtOnce = 16;
+constexpr std::string_view kExpired = "GENERATION_EXPIRED";
+
+}  // namespace
+
+GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Options options)
+    : engine_(engine),
+      options_(options),
+      models_(engine->Models()),
+      max_running_(options.max_running > 0 ? options.max_running : engine->MaxRunning()),
+      id_prefix_(NewIdPrefix()),
+      generation_metrics_(metrics),
+      running_gauge_(metrics->Gauge("runnel_requests_running", "Generations the engine works on.")),
+      waiting_gauge_(metrics->Gauge("runnel_requests_waiting", "Generations admitted that wait for the engine.")),
+      preparing_gauge_(metrics->Gauge("runnel_requests_preparing", "Starts that are not answered yet.")),
+      waiting_bytes_gauge_(metrics->Gauge("runnel_waiting_request_bytes",
+                                          "Memory held by requests that are prepared or wait for the engine.")),
+      retained_bytes_gauge_(metrics->Gauge("runnel_retained_log_bytes", "Memory held by logs that have ended.")),
+      retained_gauge_(metrics->Gauge("runnel_retained_logs", "Logs that have ended and can be read.")),
+      tombstones_gauge_(metrics->Gauge("runnel_tombstones", "Ids remembered after their logs were purged.")),
+      claims_gauge_(metrics->Gauge("runnel_request_id_claims",
+                                   "Idempotency keys that bridges claim, or that name generations of other replicas.")),
+      purged_(metrics->Counter("runnel_purged_logs_total", "Logs purged by time, by memory or on request.")),
+      rejected_(metrics->Counter("runnel_rejected_requests_total", "Generations rejected because a queue was full.")),
+      claims_({.lease = options.claim_lease,
+               .keep_names = options.retention,
+               .max_entries = options.max_claims,
+               .clock = options.clock}),
+      prepare_pool_(options.prepare_threads),
+      thread_([this] { Run(); }) {
+  metrics->BeforeExpose([this] {
+    base::MutexLock lock(&mu_);
+    running_gauge_.Set(static_cast<double>(running_.size()));
+    waiting_gauge_.Set(static_cast<double>(waiting_.size()));
+    preparing_gauge_.Set(static_cast<double>(preparing_));
+    waiting_bytes_gauge_.Set(static_cast<double>(waiting_bytes_));
+    retained_gauge_.Set(static_cast<double>(finished_.size()));
+    retained_bytes_gauge_.Set(static_cast<double>(finished_bytes_));
+    tombstones_gauge_.Set(static_cast<double>(tombstones_.size()));
+    claims_gauge_.Set(static_cast<double>(claims_.size()));
+  });
+}
+
+GenerationManager::~GenerationManager() = default;
+
+void GenerationManager::Find(const std::string& id, const std::string& principal, FindCallback done) {
+  base::MutexLock lock(&mu_);
+  absl::StatusOr<std::shared_ptr<Generation>> found = FindLocked(id, principal);
+  lock.Release();
+  done(std::move(found));
+}
+
+absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::FindLocked(const std::string& id,
+                                                                          const std::string& principal) const {
+  const auto found = generations_.find(id);
+  if (found == generations_.end() || found->second->principal() != principal) return NotFoundLocked(id, principal);
+  return found->second;
+}
+
+absl::Status GenerationManager::NotFoundLocked(const std::string& id, const std::string& principal) const {
+  if (const auto found = tombstones_.find(id); found != tombstones_.end() && found->second == principal) {
+    return ManagerError(absl::StatusCode::kNotFound, "the generation was purged", kExpired);
+  }
+  if (IsGenerationId(id) && !IsOfReplica(id, id_prefix_)) return OtherReplicaError(id_prefix_);
+  return ManagerError(absl::StatusCode::kNotFound, "no such generation", "GENERATION_NOT_FOUND");
+}
+
+void GenerationManager::Delete(const std::string& id, const std::string& principal, DeleteCallback done) {
+  done(DeleteNow(id, principal));
+}
+
+absl::Status GenerationManager::DeleteNow(const std::string& id, const std::string& principal) {
+  std::shared_ptr<Generation> generation;
+  {
+    base::MutexLock lock(&mu_);
+    const auto found = generations_.find(id);
+    if (found == generations_.end() || found->second->principal() != principal) {
+      const absl::Status status = NotFoundLocked(id, principal);
+      return base::DetailOf(status).reason == kExpired ? absl::OkStatus() : status;
+    }
+    generation = found->second;
+    const auto finished = std::find_if(finished_.begin(), finished_.end(), [&](const auto& f) { return f.id == id; });
+    if (finished != finished_.end()) {
+      finished_bytes_ -= finished->bytes;
+      finished_.erase(finished);
+    }
+    ForgetLocked(id);
+  }
+  generation->RequestCancel(CancelCause::kDeleted);
+  return absl::OkStatus();
+}
+
+void GenerationManager::ForgetLocked(const std::string& id) {
+  if (const auto key = start_keys_.find(id); key != start_keys_.end()) {
+    starts_.erase(key->second);
+    start_keys_.erase(key);
+  }
+  const auto found = generations_.find(id);
+  const auto tombstone = tombstones_.insert_or_assign(id, found->second->principal()).first;
+  tombstone_order_.push_back(&tombstone->first);
+  generations_.erase(found);
+  purged_.Increment();
+  if (tombstone_order_.size() > options_.max_tombstones) {
+    tombstones_.erase(tombstones_.find(*tombstone_order_.front()));
+    tombstone_order_.pop_front();
+  }
+}
+
+absl::Time GenerationManager::ExpiresAt(const Generation& generation) const {
+  const absl::Duration ended = generation.ended_at();
+  if (ended == absl::InfiniteDuration()) return absl::InfiniteFuture();
+  return options_.clock->Now() + (ended + options_.retention - options_.clock->Monotonic());
+}
+
+void GenerationManager::BeginDrain() {
+  {
+    base::MutexLock lock(&mu_);
+    draining_ = true;
+  }
+  RefusePending();
+}
+
+bool GenerationManager::WaitUntilIdle(absl::Duration timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
+  base::MutexLock lock(&mu_);
+  while (live_ > 0) {
+    if (!idle_.WaitUntil(&mu_, deadline) && live_ > 0) return false;
+  }
+  return true;
+}
+
+bool GenerationManager::WaitUntilUnwanted(absl::Duration timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
+  if (!WaitUntilIdle(timeout)) return false;
+  base::MutexLock lock(&mu_);
+  while (WantedLocked()) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now >= deadline) return false;
+    idle_.WaitUntil(&mu_, std::min(deadline, now + kDrainLook));
+  }
+  return true;
+}
+
+bool GenerationManager::WantedLocked() const {
+  const absl::Duration now = options_.clock->Monotonic();
+  return std::any_of(generations_.begin(), generations_.end(),
+                     [now](const auto& each) { return each.second->WantedUntil() > now; });
+}
+
+void GenerationManager::Stop() {
+  {
+    base::MutexLock lock(&mu_);
+    draining_ = stopped_ = true;
+    wake_.NotifyAll();
+  }
+  RefusePending();
+  prepare_pool_.Stop();
+  if (thread_.joinable()) thread_.join();
+  base::MutexLock lock(&mu_);
+  // Those that never reached the engine have nobody else to end them.
+  std::deque<Waiting> waiting = std::move(waiting_);
+  waiting_.clear();
+  waiting_bytes_ = 0;
+  lock.Release();
+  WakeSet wake;
+  for (const Waiting& each : waiting) each.generation->Fail({"draining", "the service is stopping", true}, &wake);
+}
+
+void GenerationManager::OnDetached(Generation* generation, absl::Duration deadline) {
+  base::MutexLock lock(&mu_);
+  detached_.push({deadline, generation->weak_from_this()});
+  wake_.NotifyOne();
+}
+
+void GenerationManager::OnCancelRequested(Generation*) {
+  engine_->CancelRequested();
+  base::MutexLock lock(&mu_);
+  if (waiting_.empty()) return;
+  chores_pending_ = true;
+  wake_.NotifyOne();
+}
+
+uint32_t GenerationManager::QueuePosition(const Generation* generation) const {
+  base::MutexLock lock(&mu_);
+  const auto found = std::find_if(waiting_.begin(), waiting_.end(),
+                                  [generation](const Waiting& each) { return each.generation.get() == generation; });
+  return found == waiting_.end() ? 0 : static_cast<uint32_t>(found - waiting_.begin()) + 1;
+}
+
+void GenerationManager::OnEnded(Generation* generation) {
+  const size_t bytes = generation->log().bytes() + generation->annotation().size();
+  const absl::Duration at = generation->ended_at();
+  base::MutexLock lock(&mu_);
+  --live_;
+  if (running_.erase(generation) > 0) running_choices_ -= generation->choice_count();
+  if (generations_.contains(generation->id())) {
+    finished_.push_back({generation->id(), at, bytes});
+    finished_bytes_ += bytes;
+  }
+  PurgeFinishedLocked(kReadAtOnce);
+  if (live_ == 0) idle_.NotifyAll();
+  if (waiting_.empty()) return;
+  chores_pending_ = true;
+  wake_.NotifyOne();
+}
+
+void GenerationManager::PurgeFinishedLocked(size_t max_read) {
+  const absl::Duration oldest = options_.clock->Monotonic() - options_.retention;
+  size_t read = 0;
+  for (auto it = finished_.begin(); it != finished_.end() && read <= max_read;) {
+    if (finished_bytes_ <= options_.retention_bytes && it->at > oldest) return;
+    if (generations_.at(it->id)->IsRead()) {
+      ++read;
+      ++it;
+      continue;
+    }
+    finished_bytes_ -= it->bytes;
+    const std::string id = it->id;
+    it = finished_.erase(it);
+    ForgetLocked(id);
+  }
+}
+
+void GenerationManager::Run() {
+  base::MutexLock lock(&mu_);
+  while (!stopped_) {
+    Chores chores = CollectChoresLocked();
+    mu_.Unlock();
+    DoChores(std::move(chores), engine_);
+    mu_.Lock();
+    if (stopped_ || std::exchange(chores_pending_, false)) continue;
+    const absl::Duration sleep = NextWakeLocked();
+    if (sleep <= absl::ZeroDuration()) continue;
+    wake_.WaitUntil(&mu_, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(sleep));
+  }
+}
+
+absl::Duration GenerationManager::NextWakeLocked() const {
+  if (detached_.empty()) return kLongestSleep;
+  return std::min(kLongestSleep, detached_.top().at - options_.clock->Monotonic());
+}
+
+GenerationManager::Chores GenerationManager::CollectChoresLocked() {
+  Chores chores;
+  const absl::Duration now = options_.clock->Monotonic();
+  PurgeFinishedLocked(finished_.size());
+  while (!detached_.empty() && detached_.top().at <= now) {
+    std::shared_ptr<Generation> generation = detached_.top().generation.lock();
+    detached_.pop();
+    if (generation == nullptr) continue;
+    const absl::Duration deadline = generation->TakeDetachDeadline(now);
+    if (deadline <= now) {
+      chores.cancel_detached.push_back(std::move(generation));
+    } else if (deadline != absl::InfiniteDuration()) {
+      detached_.push({deadline, generation});
+    }
+  }
+  CollectWaitingLocked(&chores);
+  return chores;
+}
+
+void GenerationManager::CollectWaitingLocked(Chores* chores) {
+  size_t bytes = 0;
+  std::erase_if(waiting_, [&](Waiting& each) {
+    if (!each.generation->cancelled()) return false;
+    bytes += each.bytes;
+    chores->end_cancelled.push_back(std::move(each.generation));
+    return true;
+  });
+  waiting_bytes_ -= bytes;
+  while (!waiting_.empty() && running_choices_ + waiting_.front().generation->choice_count() <= max_running_) {
+    running_choices_ += waiting_.front().generation->choice_count();
+    running_.insert(waiting_.front().generation.get());
+    waiting_bytes_ -= waiting_.front().bytes;
+    chores->start.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+void GenerationManager::DoChores(Chores chores, Engine* engine) {
+  WakeSet wake;
+  for (Waiting& each : chores.start) {
+    each.generation->Begin();
+    std::shared_ptr<Generation> generation = std::move(each.generation);
+    engine->Start(std::move(each.prepared), std::move(generation));
+  }
+  for (const auto& generation : chores.end_cancelled) generation->EndAll(FinishReason::kCancelled, &wake);
+  for (const auto& generation : chores.cancel_detached) generation->RequestCancel(CancelCause::kDetached);
+}
+
+}  // namespace runnel::inference

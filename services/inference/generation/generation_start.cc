@@ -1,0 +1,206 @@
+// How GenerationManager starts a generation: admission, preparation on the pool, and the answer.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
+#include "services/inference/generation/generation_id.h"
+#include "services/inference/generation/generation_manager.h"
+#include "services/inference/generation/manager_error.h"
+
+namespace runnel::inference {
+namespace {
+
+// What a request takes in memory while it waits, about. A message without text counts too: a megabyte holds a quarter
+// of a million of them.
+size_t BodyBytes(const GenerationRequest& request) {
+  size_t bytes = sizeof(GenerationRequest) + request.prompt.size() + request.output_format.json_schema.size() +
+                 request.annotation.size() + request.messages.size() * sizeof(ChatMessage);
+  for (const ChatMessage& message : request.messages) bytes += message.content.size();
+  for (const auto* pairs : {&request.metadata, &request.extra_fields}) {
+    for (const auto& [key, value] : *pairs) bytes += key.size() + value.size();
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::string GenerationManager::StartKey(const std::string& principal, const std::string& request_id) {
+  if (request_id.empty()) return {};
+  return absl::StrCat(principal, absl::string_view("\0", 1), request_id);
+}
+
+void GenerationManager::Start(GenerationRequest request, uint64_t fingerprint, StartTerms terms, StartCallback done) {
+  const std::string key = StartKey(request.principal, request.request_id);
+  const size_t bytes = BodyBytes(request);
+  base::MutexLock lock(&mu_);
+  if (const auto found = starts_.find(key); found != starts_.end()) {
+    const std::shared_ptr<PendingStart>& pending = found->second.pending;
+    absl::StatusOr<Started> answer = RepeatLocked(found->second, fingerprint);
+    if (answer.ok() && pending != nullptr) {
+      ++preparing_;
+      pending->callbacks.push_back(std::move(done));
+      return;
+    }
+    lock.Release();
+    return done(std::move(answer));
+  }
+  absl::Status admitted = CheckClaimLocked(key, terms);
+  if (admitted.ok()) admitted = AdmitLocked(request.choice_count);
+  if (admitted.ok()) admitted = AdmitPreparationLocked(bytes);
+  if (!admitted.ok()) {
+    CountRejection(admitted);
+    lock.Release();
+    return done(std::move(admitted));
+  }
+  auto pending = std::make_shared<PendingStart>();
+  pending->request = std::move(request);
+  pending->fingerprint = fingerprint;
+  pending->key = key;
+  pending->bytes = bytes;
+  pending->callbacks.push_back(std::move(done));
+  pending_.insert(pending);
+  if (!key.empty()) starts_[key] = {fingerprint, "", pending};
+  ++preparing_;
+  waiting_bytes_ += bytes;
+  lock.Release();
+  prepare_pool_.Add([this, pending] { Prepare(pending); });
+}
+
+absl::StatusOr<GenerationManager::Started> GenerationManager::RepeatLocked(const IdempotentStart& start,
+                                                                           uint64_t fingerprint) const {
+  if (start.fingerprint != fingerprint) {
+    return ManagerError(absl::StatusCode::kInvalidArgument, "request_id was used before with another request",
+                        "IDEMPOTENCY_MISMATCH");
+  }
+  if (start.pending == nullptr) return Existing(generations_.at(start.generation_id));
+  if (absl::Status admitted = AdmitPreparationLocked(0); !admitted.ok()) return admitted;
+  return Started();
+}
+
+GenerationManager::Started GenerationManager::Existing(std::shared_ptr<Generation> generation) {
+  Generation::Hold hold(generation);
+  return {std::move(generation), std::move(hold), true};
+}
+
+absl::Status GenerationManager::AdmitLocked(uint32_t choice_count) const {
+  if (draining_) return DrainingError(options_.retry_after);
+  if (choice_count > max_running_) {
+    return base::InvalidField("choice_count", absl::StrCat("at most ", max_running_, " with this engine"));
+  }
+  const bool runs_at_once = waiting_.empty() && running_choices_ + choice_count <= max_running_;
+  if (!runs_at_once && waiting_.size() >= options_.max_waiting) {
+    return QueueFullError(absl::StrCat(waiting_.size(), " generations are waiting already"), options_.retry_after);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GenerationManager::AdmitPreparationLocked(size_t bytes) const {
+  if (preparing_ >= options_.max_preparing) {
+    return QueueFullError(absl::StrCat(preparing_, " requests are being prepared already"), options_.retry_after);
+  }
+  // A request that is alone is always admitted, or a large one could never be.
+  if (bytes > 0 && waiting_bytes_ > 0 && waiting_bytes_ + bytes > options_.max_waiting_bytes) {
+    return QueueFullError(absl::StrCat("the requests that wait hold ", waiting_bytes_, " bytes already"),
+                          options_.retry_after);
+  }
+  return absl::OkStatus();
+}
+
+void GenerationManager::CountRejection(const absl::Status& status) {
+  if (absl::IsResourceExhausted(status)) rejected_.Increment();
+}
+
+void GenerationManager::Prepare(const std::shared_ptr<PendingStart>& pending) {
+  {
+    base::MutexLock lock(&mu_);
+    if (pending->callbacks.empty()) return;  // A drain has answered it.
+  }
+  auto prepared = engine_->Prepare(pending->request);
+  if (prepared.ok()) return Commit(pending, *std::move(prepared));
+  base::MutexLock lock(&mu_);
+  std::vector<StartCallback> callbacks = TakeCallbacksLocked(pending);
+  waiting_bytes_ -= callbacks.empty() ? 0 : pending->bytes;
+  lock.Release();
+  for (StartCallback& done : callbacks) done(prepared.status());
+}
+
+void GenerationManager::Commit(const std::shared_ptr<PendingStart>& pending,
+                               std::unique_ptr<PreparedGeneration> prepared) {
+  const GenerationRequest& request = pending->request;
+  Generation::Options generation_options;
+  generation_options.id = NewGenerationId(id_prefix_);
+  generation_options.principal = request.principal;
+  generation_options.model = request.model;
+  generation_options.choice_count = request.choice_count;
+  generation_options.prompt_tokens = prepared->prompt_tokens();
+  generation_options.fingerprint = prepared->fingerprint();
+  generation_options.detach_timeout = request.detach_timeout;
+  generation_options.linger = options_.drain_linger;
+  generation_options.annotation = request.annotation;
+  generation_options.clock = options_.clock;
+  generation_options.metrics = &generation_metrics_;
+  generation_options.observer = this;
+
+  base::MutexLock lock(&mu_);
+  std::vector<StartCallback> callbacks = TakeCallbacksLocked(pending);
+  if (callbacks.empty()) return;
+  // Again: the queue may have filled meanwhile.
+  if (const absl::Status admitted = AdmitLocked(request.choice_count); !admitted.ok()) {
+    CountRejection(admitted);
+    waiting_bytes_ -= pending->bytes;
+    lock.Release();
+    for (StartCallback& done : callbacks) done(admitted);
+    return;
+  }
+  auto generation = std::make_shared<Generation>(std::move(generation_options));
+  generations_[generation->id()] = generation;
+  if (!pending->key.empty()) {
+    starts_[pending->key] = {pending->fingerprint, generation->id(), nullptr};
+    start_keys_[generation->id()] = pending->key;
+  }
+  ++live_;
+  std::vector<Started> answers;
+  for (size_t i = 0; i < callbacks.size(); ++i) {
+    answers.push_back({generation, Generation::Hold(generation), /*existing=*/i > 0});
+  }
+  const bool runs_at_once = waiting_.empty() && running_choices_ + request.choice_count <= max_running_;
+  if (runs_at_once) {
+    running_choices_ += request.choice_count;
+    running_.insert(generation.get());
+    waiting_bytes_ -= pending->bytes;
+  } else {
+    waiting_.push_back({generation, std::move(prepared), pending->bytes});
+  }
+  lock.Release();
+  if (runs_at_once) {
+    generation->Begin();
+    engine_->Start(std::move(prepared), generation);
+  }
+  for (size_t i = 0; i < callbacks.size(); ++i) callbacks[i](std::move(answers[i]));
+}
+
+std::vector<GenerationManager::StartCallback> GenerationManager::TakeCallbacksLocked(
+    const std::shared_ptr<PendingStart>& pending) {
+  std::vector<StartCallback> callbacks;
+  callbacks.swap(pending->callbacks);
+  if (callbacks.empty()) return callbacks;
+  preparing_ -= callbacks.size();
+  pending_.erase(pending);
+  if (!pending->key.empty()) starts_.erase(pending->key);
+  return callbacks;
+}
+
+void GenerationManager::RefusePending() {
+  std::vector<StartCallback> callbacks;
+  {
+    base::MutexLock lock(&mu_);
+    while (!pending_.empty()) {
+      const std::shared_ptr<PendingStart> pending = *pending_.begin();
+      waiting_bytes_ -= pending->bytes;
+      for (StartCallback& done : TakeCallbacksLocked(pending)) callbacks.push_back(std::move(done));
+    }
+  }
+  for (StartCallback& done : callbacks) done(DrainingError(options_.retry_after));
+}
+
+}  // namespace runnel::inference

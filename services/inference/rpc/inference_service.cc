@@ -1,0 +1,104 @@
+#include "services/inference/rpc/inference_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "services/base/grpc_status.h"
+#include "services/base/message_limits.h"
+#include "services/inference/rpc/stream_reactor.h"
+
+namespace runnel::inference {
+namespace {
+
+void FinishWith(grpc::ServerUnaryReactor* reactor, const absl::Status& status) {
+  reactor->Finish(base::ToGrpcStatus(status));
+}
+
+}  // namespace
+
+InferenceService::InferenceService(GenerationManager* manager, LiveStreams* live, LinkOptions options)
+    : manager_(manager), live_(live), options_(std::move(options)) {}
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(grpc::CallbackServerContext*,
+                                                                           const v1::GenerateRequest* request) {
+  const auto stream = StreamReactor<v1::GenerateResponse>::Open(live_, options_.max_attachment_bytes);
+  auto checked = RequestFromProto(*request, options_.defaults, manager_->Models());
+  if (!checked.ok()) {
+    stream->Refuse(checked.status());
+    return stream.get();
+  }
+  manager_->Start(*std::move(checked), RequestFingerprint(*request), [stream](auto started) {
+    started.ok() ? stream->Read(*std::move(started), 0) : stream->Refuse(started.status());
+  });
+  return stream.get();
+}
+
+grpc::ServerWriteReactor<v1::ResumeGenerationResponse>* InferenceService::ResumeGeneration(
+    grpc::CallbackServerContext*, const v1::ResumeGenerationRequest* request) {
+  const auto stream = StreamReactor<v1::ResumeGenerationResponse>::Open(live_, options_.max_attachment_bytes);
+  const bool may_gap = request->gap_policy() != v1::GAP_POLICY_FAIL;
+  manager_->Find(request->generation_id(), request->principal(),
+                 [stream, may_gap, after = request->after_seq()](auto generation) {
+                   if (!generation.ok()) return stream->Refuse(generation.status());
+                   const uint64_t last_seq = (*generation)->log().GetState().last_seq;
+                   if (!may_gap && after > last_seq) return stream->Refuse(AfterBeyondEnd(last_seq));
+                   stream->Read(GenerationManager::Existing(*std::move(generation)), after);
+                 });
+  return stream.get();
+}
+
+grpc::ServerBidiReactor<v1::LinkRequest, v1::LinkResponse>* InferenceService::Link(grpc::CallbackServerContext*) {
+  return LinkReactor::Start(manager_, &options_, live_);
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetGeneration(grpc::CallbackServerContext* context,
+                                                          const v1::GetGenerationRequest* request,
+                                                          v1::GetGenerationResponse* response) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const bool may_omit = request->has_max_text_bytes();
+  const size_t max_bytes = may_omit ? std::min<uint64_t>(request->max_text_bytes(), base::kMaxUnaryTextBytes)
+                                    : base::kMaxUnaryTextBytes;
+  manager_->Find(request->generation_id(), request->principal(),
+                 [manager = manager_, reactor, response, may_omit, max_bytes](auto generation) {
+                   if (!generation.ok()) return FinishWith(reactor, generation.status());
+                   const Generation::Hold hold(*generation);  // its end renews the detach timeout
+                   v1::Generation* const proto = response->mutable_generation();
+                   GenerationToProto(**generation, manager->ExpiresAt(**generation), max_bytes, proto);
+                   FinishWith(reactor, proto->text_omitted() && !may_omit ? TextTooLarge() : absl::OkStatus());
+                 });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceService::CancelGeneration(grpc::CallbackServerContext* context,
+                                                             const v1::CancelGenerationRequest* request,
+                                                             v1::CancelGenerationResponse* response) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  manager_->Find(request->generation_id(), request->principal(), [reactor, response](auto generation) {
+    if (!generation.ok()) return FinishWith(reactor, generation.status());
+    response->set_status(StatusToProto(**generation));
+    response->set_last_seq((*generation)->log().GetState().last_seq);
+    (*generation)->RequestCancel(CancelCause::kRequested);
+    FinishWith(reactor, absl::OkStatus());
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceService::DeleteGeneration(grpc::CallbackServerContext* context,
+                                                             const v1::DeleteGenerationRequest* request,
+                                                             v1::DeleteGenerationResponse*) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  manager_->Delete(request->generation_id(), request->principal(),
+                   [reactor](const absl::Status& status) { FinishWith(reactor, status); });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerContext* context,
+                                                       const v1::ListModelsRequest*,
+                                                       v1::ListModelsResponse* response) {
+  for (const ModelInfo& model : manager_->Models()) ModelToProto(model, response->add_models());
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  FinishWith(reactor, absl::OkStatus());
+  return reactor;
+}
+
+}  // namespace runnel::inference

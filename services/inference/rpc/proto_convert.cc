@@ -1,0 +1,446 @@
+#include "services/inference/rpc/proto_convert.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/grpc_status.h"
+#include "services/base/message_limits.h"
+#include "services/base/status_macros.h"
+
+namespace runnel::inference {
+namespace {
+
+using base::InvalidField;
+
+constexpr uint32_t kMaxChoices = 8;
+constexpr int kMaxStops = 4;
+constexpr size_t kMaxStopBytes = 128;
+constexpr size_t kMaxRequestIdBytes = 128;
+constexpr size_t kMaxPrincipalBytes = 128;
+constexpr size_t kMaxAnnotationBytes = 16 << 10;
+constexpr size_t kMaxMetadataPairs = 16;
+constexpr size_t kMaxMetadataKeyBytes = 64;
+constexpr size_t kMaxMetadataValueBytes = 512;
+constexpr size_t kMaxExtraFields = 32;
+constexpr size_t kMaxExtraNameBytes = 64;
+constexpr size_t kMaxExtraBytes = 64 << 10;
+constexpr uint32_t kMaxTopLogprobs = 20;
+constexpr size_t kMaxLogitBiases = 1024;
+constexpr float kMaxLogitBias = 100;
+constexpr size_t kMaxSchemaBytes = 32 << 10;
+// Whatever walks through a schema does so by recursion.
+constexpr int kMaxSchemaDepth = 64;
+// llama.cpp and others take this value for "random".
+constexpr uint64_t kReservedSeed = 0xFFFFFFFF;
+
+template <typename T>
+absl::Status CheckRange(const char* field, T value, T least, T most) {
+  if (value >= least && value <= most) return absl::OkStatus();  // false for NaN too
+  return InvalidField(field, absl::StrCat("want ", least, " to ", most));
+}
+
+// None if it is negative or not in the one form that duration.proto allows, such as {seconds: 1, nanos: -5}.
+std::optional<absl::Duration> DurationFromProto(const google::protobuf::Duration& proto) {
+  if (proto.seconds() < 0 || proto.nanos() < 0 || proto.nanos() > 999'999'999) return std::nullopt;
+  return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
+}
+
+absl::Status ReadMessages(const v1::GenerateRequest& proto, GenerationRequest* request) {
+  if (proto.messages().empty() == proto.prompt().empty()) {
+    return InvalidField("messages", "give either messages or prompt, and not both");
+  }
+  request->prompt = proto.prompt();
+  for (int i = 0; i < proto.messages_size(); ++i) {
+    ChatMessage message;
+    message.content = proto.messages(i).content();
+    switch (proto.messages(i).role()) {
+      case v1::CHAT_ROLE_SYSTEM:
+        message.role = ChatRole::kSystem;
+        break;
+      case v1::CHAT_ROLE_USER:
+        message.role = ChatRole::kUser;
+        break;
+      case v1::CHAT_ROLE_ASSISTANT:
+        message.role = ChatRole::kAssistant;
+        break;
+      default:
+        return InvalidField(absl::StrCat("messages[", i, "].role"), "want system, user or assistant");
+    }
+    request->messages.push_back(std::move(message));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadSampling(const v1::Sampling& proto, GenerationRequest* request) {
+  Sampling& sampling = request->sampling;
+  if (proto.has_temperature()) {
+    RETURN_IF_ERROR(CheckRange("temperature", proto.temperature(), 0.0f, 2.0f));
+    sampling.temperature = proto.temperature();
+  }
+  if (proto.has_top_p()) {
+    RETURN_IF_ERROR(CheckRange("top_p", proto.top_p(), std::numeric_limits<float>::min(), 1.0f));
+    sampling.top_p = proto.top_p();
+  }
+  if (proto.has_top_k()) {
+    RETURN_IF_ERROR(CheckRange("top_k", proto.top_k(), uint32_t{1}, uint32_t{1'000'000}));
+    sampling.top_k = proto.top_k();
+  }
+  if (proto.has_min_p()) {
+    RETURN_IF_ERROR(CheckRange("min_p", proto.min_p(), 0.0f, 1.0f));
+    sampling.min_p = proto.min_p();
+  }
+  if (proto.has_presence_penalty()) {
+    RETURN_IF_ERROR(CheckRange("presence_penalty", proto.presence_penalty(), -2.0f, 2.0f));
+    sampling.presence_penalty = proto.presence_penalty();
+  }
+  if (proto.has_frequency_penalty()) {
+    RETURN_IF_ERROR(CheckRange("frequency_penalty", proto.frequency_penalty(), -2.0f, 2.0f));
+    sampling.frequency_penalty = proto.frequency_penalty();
+  }
+  if (proto.logit_bias().size() > kMaxLogitBiases) {
+    return InvalidField("logit_bias", absl::StrCat("at most ", kMaxLogitBiases, " tokens"));
+  }
+  for (const auto& [token, bias] : proto.logit_bias()) {
+    RETURN_IF_ERROR(CheckRange("logit_bias", bias, -kMaxLogitBias, kMaxLogitBias));
+    sampling.logit_bias[token] = bias;
+  }
+  request->seed = proto.seed();
+  while (!proto.has_seed() && (request->seed == 0 || request->seed == kReservedSeed)) {
+    std::random_device random;
+    request->seed = (uint64_t{random()} << 32) | random();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSchema(const std::string& schema) {
+  using Json = nlohmann::json;
+  const char* const field = "output_format.json_schema";
+  if (schema.empty() || schema.size() > kMaxSchemaBytes) {
+    return InvalidField(field, absl::StrCat("has 1 to ", kMaxSchemaBytes, " bytes"));
+  }
+  // The parser takes a NUL for the end of its input, whatever follows.
+  if (schema.find('\0') != std::string::npos) return InvalidField(field, "must not hold a NUL");
+  int deepest = 0;
+  const auto see_depth = [&deepest](int depth, Json::parse_event_t, Json&) {
+    deepest = std::max(deepest, depth);
+    return depth <= kMaxSchemaDepth;  // what is deeper is not kept
+  };
+  const Json json = Json::parse(schema, see_depth, false);
+  if (deepest > kMaxSchemaDepth) {
+    return InvalidField(field, absl::StrCat("is nested more than ", kMaxSchemaDepth, " deep"));
+  }
+  if (!json.is_object() && !json.is_boolean()) return InvalidField(field, "is no JSON Schema: want a JSON object");
+  return absl::OkStatus();
+}
+
+absl::Status ReadOutput(const v1::GenerateRequest& proto, GenerationRequest* request) {
+  if (proto.has_top_logprobs()) {
+    RETURN_IF_ERROR(CheckRange("top_logprobs", proto.top_logprobs(), uint32_t{0}, kMaxTopLogprobs));
+    request->top_logprobs = proto.top_logprobs();
+  }
+  OutputFormat& format = request->output_format;
+  switch (proto.output_format().format_case()) {
+    case v1::OutputFormat::kJsonObject:
+      if (!proto.output_format().json_object()) return InvalidField("output_format.json_object", "want true");
+      format.kind = OutputFormat::Kind::kJsonObject;
+      break;
+    case v1::OutputFormat::kJsonSchema:
+      RETURN_IF_ERROR(CheckSchema(proto.output_format().json_schema()));
+      format = {OutputFormat::Kind::kJsonSchema, proto.output_format().json_schema()};
+      break;
+    case v1::OutputFormat::FORMAT_NOT_SET:
+      break;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults& defaults,
+                        GenerationRequest* request) {
+  request->max_tokens = proto.has_max_tokens() ? proto.max_tokens() : defaults.max_tokens;
+  if (request->max_tokens < 1) return InvalidField("max_tokens", "must be a whole number of at least 1");
+  if (request->max_tokens > defaults.max_max_tokens) {
+    return InvalidField("max_tokens", absl::StrCat("must be at most ", defaults.max_max_tokens));
+  }
+  request->choice_count = proto.has_choice_count() ? proto.choice_count() : 1;
+  RETURN_IF_ERROR(CheckRange("choice_count", request->choice_count, uint32_t{1}, kMaxChoices));
+  if (proto.stop_size() > kMaxStops) return InvalidField("stop", absl::StrCat("at most ", kMaxStops, " strings"));
+  for (const std::string& stop : proto.stop()) {
+    if (stop.empty() || stop.size() > kMaxStopBytes) {
+      return InvalidField("stop", absl::StrCat("each string has 1 to ", kMaxStopBytes, " bytes"));
+    }
+    request->stop.push_back(stop);
+  }
+  request->detach_timeout = defaults.detach_timeout;
+  if (proto.keep_when_detached()) {
+    request->detach_timeout = absl::InfiniteDuration();
+  } else if (proto.has_detach_timeout()) {
+    const std::optional<absl::Duration> timeout = DurationFromProto(proto.detach_timeout());
+    if (!timeout.has_value() || *timeout > absl::Hours(24)) {
+      return InvalidField("detach_timeout", "want 0 to 24 hours, with nanos from 0 to 999,999,999");
+    }
+    request->detach_timeout = *timeout;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadClientData(const v1::GenerateRequest& proto, GenerationRequest* request) {
+  const std::string& id = proto.request_id();
+  const bool printable = std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c <= '~'; });
+  if (id.size() > kMaxRequestIdBytes || !printable) {
+    return InvalidField("request_id", absl::StrCat("want up to ", kMaxRequestIdBytes, " printable ASCII characters"));
+  }
+  request->request_id = id;
+  request->principal = proto.principal();
+  if (request->principal.size() > kMaxPrincipalBytes || request->principal.find('\0') != std::string::npos) {
+    return InvalidField("principal", absl::StrCat("want up to ", kMaxPrincipalBytes, " bytes without a NUL"));
+  }
+  if (proto.annotation().size() > kMaxAnnotationBytes) {
+    return InvalidField("annotation", absl::StrCat("want up to ", kMaxAnnotationBytes, " bytes"));
+  }
+  request->annotation = proto.annotation();
+  if (proto.metadata().size() > kMaxMetadataPairs) {
+    return InvalidField("metadata", absl::StrCat("at most ", kMaxMetadataPairs, " pairs"));
+  }
+  for (const auto& [key, value] : proto.metadata()) {
+    if (key.empty() || key.size() > kMaxMetadataKeyBytes || value.size() > kMaxMetadataValueBytes) {
+      return InvalidField("metadata", absl::StrCat("keys have 1 to ", kMaxMetadataKeyBytes, " bytes, values at most ",
+                                                   kMaxMetadataValueBytes));
+    }
+    request->metadata[key] = value;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadExtraFields(const v1::GenerateRequest& proto, GenerationRequest* request) {
+  size_t bytes = 0;
+  for (const auto& [name, value] : proto.extra_fields()) {
+    bytes += value.size();
+    if (name.empty() || name.size() > kMaxExtraNameBytes || bytes > kMaxExtraBytes ||
+        request->extra_fields.size() == kMaxExtraFields) {
+      return InvalidField("extra_fields", absl::StrCat("must have at most ", kMaxExtraFields, " names of 1 to ",
+                                                       kMaxExtraNameBytes, " bytes, and ", kMaxExtraBytes,
+                                                       " bytes of values"));
+    }
+    request->extra_fields[name] = value;
+  }
+  return absl::OkStatus();
+}
+
+v1::FinishReason ReasonToProto(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return v1::FINISH_REASON_UNSPECIFIED;
+    case FinishReason::kStop:
+      return v1::FINISH_REASON_STOP;
+    case FinishReason::kLength:
+      return v1::FINISH_REASON_LENGTH;
+    case FinishReason::kCancelled:
+      return v1::FINISH_REASON_CANCELLED;
+    case FinishReason::kContentFilter:
+      return v1::FINISH_REASON_CONTENT_FILTER;
+  }
+  return v1::FINISH_REASON_UNSPECIFIED;
+}
+
+void TimeToProto(absl::Time time, google::protobuf::Timestamp* proto) {
+  const int64_t nanos = absl::ToUnixNanos(time);
+  proto->set_seconds(nanos / 1'000'000'000);
+  proto->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+}
+
+void ChoiceTextToProto(ChoiceText choice, v1::ChoiceText* proto) {
+  proto->set_index(choice.index);
+  proto->set_text(std::move(choice.text));
+  proto->set_finish_reason(ReasonToProto(choice.finish_reason));
+}
+
+void UsageToProto(const Usage& usage, v1::Usage* proto) {
+  proto->set_prompt_tokens(usage.prompt_tokens);
+  proto->set_completion_tokens(usage.completion_tokens);
+  proto->set_cached_prompt_tokens(usage.cached_prompt_tokens);
+}
+
+void LogprobToProto(TokenLogprob logprob, v1::TokenLogprob* proto) {
+  proto->set_token(std::move(logprob.token));
+  proto->set_logprob(logprob.logprob);
+  for (TokenLogprob& each : logprob.top) LogprobToProto(std::move(each), proto->add_top());
+}
+
+void DoneToProto(const Done& done, v1::Done* proto) {
+  proto->set_event_count(done.event_count);
+  for (const ChoiceEnd& end : done.choices) {
+    auto* choice = proto->add_choices();
+    choice->set_index(end.index);
+    choice->set_finish_reason(ReasonToProto(end.finish_reason));
+    choice->set_text_bytes(end.text_bytes);
+    choice->set_text_crc32(end.text_crc32);
+  }
+  UsageToProto(done.usage, proto->mutable_usage());
+}
+
+void FailedToProto(const Failed& failed, v1::Failed* proto) {
+  proto->set_code(failed.code);
+  proto->set_message(failed.message);
+  proto->set_retryable(failed.retryable);
+}
+
+// One overload a payload, so that a new kind of event does not compile before it has a place on the wire.
+struct PayloadWriter {
+  v1::GenerationEvent* proto;
+
+  void operator()(Started&& started) const {
+    proto->mutable_started()->set_model(std::move(started.model));
+    proto->mutable_started()->set_prompt_tokens(started.prompt_tokens);
+    proto->mutable_started()->set_fingerprint(std::move(started.fingerprint));
+    TimeToProto(started.created_at, proto->mutable_started()->mutable_created_at());
+  }
+  void operator()(Delta&& delta) const {
+    proto->mutable_delta()->set_choice(delta.choice);
+    proto->mutable_delta()->set_text(std::move(delta.text));
+    proto->mutable_delta()->set_tokens(delta.tokens);
+    for (TokenLogprob& each : delta.logprobs) LogprobToProto(std::move(each), proto->mutable_delta()->add_logprobs());
+  }
+  void operator()(Done&& done) const { DoneToProto(done, proto->mutable_done()); }
+  void operator()(Failed&& failed) const { FailedToProto(failed, proto->mutable_failed()); }
+  void operator()(Gap&& gap) const {
+    proto->mutable_gap()->set_requested_after(gap.requested_after);
+    proto->mutable_gap()->set_first_available(gap.first_available);
+    proto->mutable_gap()->set_reason(v1::GAP_REASON_AFTER_BEYOND_END);
+    for (ChoiceText& choice : gap.snapshot) {
+      ChoiceTextToProto(std::move(choice), proto->mutable_gap()->add_snapshot());
+    }
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& proto, const RequestDefaults& defaults,
+                                                   const std::vector<ModelInfo>& models) {
+  GenerationRequest request;
+  request.model = proto.model().empty() ? models.front().id : proto.model();
+  if (std::none_of(models.begin(), models.end(), [&](const ModelInfo& model) { return model.id == request.model; })) {
+    base::ErrorDetail detail;
+    detail.reason = "MODEL_NOT_FOUND";
+    detail.field = "model";
+    return base::MakeError(absl::StatusCode::kNotFound, "model: no such model is served here", std::move(detail));
+  }
+  RETURN_IF_ERROR(ReadMessages(proto, &request));
+  RETURN_IF_ERROR(ReadSampling(proto.sampling(), &request));
+  RETURN_IF_ERROR(ReadLimits(proto, defaults, &request));
+  RETURN_IF_ERROR(ReadOutput(proto, &request));
+  RETURN_IF_ERROR(ReadClientData(proto, &request));
+  RETURN_IF_ERROR(ReadExtraFields(proto, &request));
+  return request;
+}
+
+uint64_t RequestFingerprint(const v1::GenerateRequest& proto) {
+  v1::GenerateRequest content = proto;
+  content.clear_request_id();
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);  // maps have no order of their own
+    content.SerializeToCodedStream(&coded);
+  }
+  return std::hash<std::string>()(bytes);
+}
+
+void EventToProto(Event event, v1::GenerationEvent* proto) {
+  proto->set_seq(event.seq);
+  proto->set_first_seq(event.first_seq == event.seq ? 0 : event.first_seq);
+  proto->set_elapsed_us(event.elapsed_us);
+  std::visit(PayloadWriter{proto}, std::move(event.payload));
+}
+
+v1::GenerationStatus StatusToProto(const Generation& generation) {
+  switch (generation.status()) {
+    case GenerationStatus::kQueued:
+      return v1::GENERATION_STATUS_QUEUED;
+    case GenerationStatus::kRunning:
+      return v1::GENERATION_STATUS_RUNNING;
+    case GenerationStatus::kDone:
+      return v1::GENERATION_STATUS_DONE;
+    case GenerationStatus::kFailed:
+      return v1::GENERATION_STATUS_FAILED;
+  }
+  return v1::GENERATION_STATUS_UNSPECIFIED;
+}
+
+void ProgressToProto(const Progress& progress, v1::Progress* proto) {
+  switch (progress.stage) {
+    case Progress::Stage::kQueued:
+      proto->set_stage(v1::PROGRESS_STAGE_QUEUED);
+      break;
+    case Progress::Stage::kPrefill:
+      proto->set_stage(v1::PROGRESS_STAGE_PREFILL);
+      break;
+    case Progress::Stage::kDecoding:
+      proto->set_stage(v1::PROGRESS_STAGE_DECODING);
+      break;
+  }
+  proto->set_queue_position(progress.queue_position);
+  if (progress.prefill_share.has_value()) proto->set_prefill_share(*progress.prefill_share);
+}
+
+void GenerationToProto(const Generation& generation, absl::Time expires_at, size_t max_text_bytes,
+                       v1::Generation* proto) {
+  EventLog::State state = generation.log().Snapshot(max_text_bytes);
+  proto->set_id(generation.id());
+  proto->set_model(generation.model());
+  proto->set_status(StatusToProto(generation));
+  proto->set_last_seq(state.last_seq);
+  for (ChoiceText& choice : state.choices) ChoiceTextToProto(std::move(choice), proto->add_choices());
+  proto->set_text_omitted(state.texts_omitted);
+  UsageToProto(state.usage, proto->mutable_usage());
+  proto->mutable_usage()->set_prompt_tokens(state.usage.prompt_tokens);
+  proto->mutable_usage()->set_completion_tokens(state.usage.completion_tokens);
+  proto->set_annotation(generation.annotation());
+  TimeToProto(generation.created_at(), proto->mutable_created_at());
+  if (expires_at != absl::InfiniteFuture()) TimeToProto(expires_at, proto->mutable_expire_time());
+  if (state.terminal.empty()) return;
+  // Read after the log's state above: it may have ended between the two.
+  if (const auto* done = std::get_if<Done>(&state.terminal.front().payload)) {
+    proto->set_status(v1::GENERATION_STATUS_DONE);
+    DoneToProto(*done, proto->mutable_done());
+  } else if (const auto* failed = std::get_if<Failed>(&state.terminal.front().payload)) {
+    proto->set_status(v1::GENERATION_STATUS_FAILED);
+    FailedToProto(*failed, proto->mutable_failed());
+  }
+}
+
+absl::Status AfterBeyondEnd(uint64_t last_seq) {
+  base::ErrorDetail detail;
+  detail.reason = "AFTER_BEYOND_END";
+  detail.metadata["last_seq"] = absl::StrCat(last_seq);
+  return base::MakeError(absl::StatusCode::kOutOfRange, absl::StrCat("the log ends at ", last_seq), std::move(detail));
+}
+
+absl::Status TextTooLarge() {
+  base::ErrorDetail detail;
+  detail.reason = "TEXT_TOO_LARGE";
+  detail.metadata["max_bytes"] = absl::StrCat(base::kMaxUnaryTextBytes);
+  return base::MakeError(absl::StatusCode::kFailedPrecondition,
+                         absl::StrCat("the text has more than ", base::kMaxUnaryTextBytes,
+                                      " bytes: read it with ResumeGeneration, or set max_text_bytes"),
+                         std::move(detail));
+}
+
+void ModelToProto(const ModelInfo& model, v1::Model* proto) {
+  proto->set_id(model.id);
+  proto->set_engine(model.engine);
+  proto->set_context_length(model.context_length);
+  TimeToProto(model.created_at, proto->mutable_created_at());
+}
+
+}  // namespace runnel::inference

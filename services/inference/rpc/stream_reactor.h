@@ -1,0 +1,211 @@
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "services/base/grpc_status.h"
+#include "services/base/mutex.h"
+#include "services/inference/generation/generation_manager.h"
+#include "services/inference/rpc/live_streams.h"
+#include "services/inference/rpc/proto_convert.h"
+#include "services/inference/generation/wake_set.h"
+
+namespace runnel::inference {
+
+// One Generate or ResumeGeneration call: a cursor, and one write in flight. `Response` has a mutable_event().
+//
+// It exists before its generation does: Read or Refuse follows, on any thread, and does nothing if the call has ended
+// meanwhile. What was read from the log and is not yet written is at most kReadBytes of text; the rest stays in the
+// log. Owned by LiveStreams from Open until OnDone. A call that ends detaches its reader and does nothing else to the
+// generation.
+template <typename Response>
+class StreamReactor final : public grpc::ServerWriteReactor<Response>,
+                            public Flushable,
+                            public LiveStream,
+                            public std::enable_shared_from_this<StreamReactor<Response>> {
+ public:
+  // `live` must outlive the reactor. A gap has a snapshot of at most `max_snapshot_bytes`.
+  static std::shared_ptr<StreamReactor> Open(LiveStreams* live, size_t max_snapshot_bytes) {
+    std::shared_ptr<StreamReactor> reactor(new StreamReactor(live, max_snapshot_bytes));
+    live->Add(reactor);
+    return reactor;
+  }
+
+  // Streams the events after `after`.
+  void Read(GenerationManager::Started started, uint64_t after) EXCLUDES(mu_) {
+    auto attachment = std::make_unique<Attachment>(this, std::move(started));  // without the lock, as is its end
+    base::MutexLock lock(&mu_);
+    if (ending_) return;
+    attachment_ = std::move(attachment);
+    cursor_ = after;
+    has_news_ = true;
+    lock.Release();
+    MaybeWrite();
+  }
+
+  // Ends the call without initial metadata, so that a client may retry it.
+  void Refuse(const absl::Status& status) EXCLUDES(mu_) {
+    base::MutexLock lock(&mu_);
+    if (std::exchange(ending_, true)) return;
+    final_status_ = base::ToGrpcStatus(status);
+    FinishIfIdleLocked();
+  }
+
+  ~StreamReactor() override = default;
+
+  void Flush() override { MaybeWrite(); }
+  // Its protocol has no word for it; the terminal event or the end of the call comes in time.
+  void AnnounceGoingAway() override {}
+
+  void OnWriteDone(bool ok) override EXCLUDES(mu_) {
+    {
+      base::MutexLock lock(&mu_);
+      write_in_flight_ = false;
+      if (!ok) ending_ = true;
+      FinishIfIdleLocked();
+    }
+    MaybeWrite();
+  }
+
+  void OnCancel() override EXCLUDES(mu_) {
+    base::MutexLock lock(&mu_);
+    ending_ = true;
+    FinishIfIdleLocked();
+  }
+
+  void OnDone() override EXCLUDES(mu_) {
+    std::unique_ptr<Attachment> attachment;  // destroyed after the lock
+    {
+      base::MutexLock lock(&mu_);
+      attachment = std::move(attachment_);
+    }
+    attachment.reset();
+    live_->Remove(this);
+  }
+
+ private:
+  // A reader of the log. Removes itself from it when it is destroyed, which must not happen under the reactor's lock.
+  class Attachment final : public LogReader {
+   public:
+    Attachment(StreamReactor* stream, GenerationManager::Started started)
+        : stream_(stream), generation_(std::move(started.generation)), hold_(std::move(started.hold)) {
+      generation_->AddReader(this);
+    }
+    ~Attachment() override { generation_->RemoveReader(this); }
+
+    std::shared_ptr<Flushable> MarkNews() override { return stream_->MarkNews(this); }
+    const Generation& generation() const { return *generation_; }
+
+   private:
+    StreamReactor* const stream_;
+    const std::shared_ptr<Generation> generation_;
+    const Generation::Hold hold_;
+  };
+
+  static constexpr size_t kReadBytes = 64 << 10;
+
+  StreamReactor(LiveStreams* live, size_t max_snapshot_bytes)
+      : live_(live), max_snapshot_bytes_(max_snapshot_bytes) {}
+
+  std::shared_ptr<Flushable> MarkNews(const Attachment* attachment) EXCLUDES(mu_) {
+    base::MutexLock lock(&mu_);
+    // Read marks it when it becomes the reactor's own.
+    if (attachment_.get() != attachment || std::exchange(has_news_, true) || write_in_flight_) return nullptr;
+    return this->shared_from_this();
+  }
+
+  void MaybeWrite() EXCLUDES(mu_) {
+    while (true) {
+      const Generation* generation = nullptr;
+      {
+        base::MutexLock lock(&mu_);
+        if (write_in_flight_ || ending_ || attachment_ == nullptr) return;
+        if (next_ == events_.size()) {
+          // Taken only by who reads the log next, not by one that still sends what was read before.
+          if (!has_news_) return;
+          has_news_ = false;
+        }
+        write_in_flight_ = true;
+        // Stays while a write is in flight: until then the call cannot be done.
+        generation = &attachment_->generation();
+      }
+      const bool ended = at_end_;
+      if (!ended && FillResponse(*generation)) {
+        HandOver();
+        this->StartWrite(&response_);
+        return;
+      }
+      base::MutexLock lock(&mu_);
+      write_in_flight_ = false;
+      ending_ = ending_ || ended || at_end_;
+      FinishIfIdleLocked();
+    }
+  }
+
+  // Of who holds the write. False if there is nothing to send.
+  bool FillResponse(const Generation& generation) {
+    if (next_ == events_.size()) {
+      events_.clear();
+      next_ = 0;
+      const EventLog& log = generation.log();
+      const bool more = log.Read(cursor_, kReadBytes, &events_);
+      if (events_.empty()) {
+        const EventLog::State state = log.GetState();
+        if (cursor_ > state.last_seq) events_.push_back(log.MakeGap(cursor_, max_snapshot_bytes_));
+        // Resumed at the very end.
+        at_end_ = state.ended && cursor_ == state.last_seq;
+        if (events_.empty()) return false;
+      }
+      if (more || std::holds_alternative<Gap>(events_.back().payload)) {
+        base::MutexLock lock(&mu_);
+        has_news_ = true;
+      }
+      cursor_ = events_.back().seq;
+    }
+    Event& event = events_[next_++];
+    at_end_ = event.terminal();
+    if (at_end_) {
+      // Comes back here after the write, to finish the call.
+      base::MutexLock lock(&mu_);
+      has_news_ = true;
+    }
+    response_.Clear();
+    response_.mutable_event()->set_generation_id(generation.id());
+    EventToProto(std::move(event), response_.mutable_event());
+    return true;
+  }
+
+  // What was filled is the next holder's, which may be another thread, from here on. gRPC orders the two anyway, but by
+  // locks that ThreadSanitizer does not see.
+  void HandOver() EXCLUDES(mu_) { base::MutexLock lock(&mu_); }
+
+  void FinishIfIdleLocked() REQUIRES(mu_) {
+    // Never while a write is in flight, and once: gRPC aborts on either.
+    if (!ending_ || write_in_flight_ || std::exchange(finished_, true)) return;
+    this->Finish(final_status_);
+  }
+
+  LiveStreams* const live_;
+  const size_t max_snapshot_bytes_;
+
+  // Of who holds the write.
+  Response response_;
+  std::vector<Event> events_;
+  size_t next_ = 0;
+  uint64_t cursor_ = 0;
+  bool at_end_ = false;
+
+  base::Mutex mu_;
+  std::unique_ptr<Attachment> attachment_ GUARDED_BY(mu_);  // null before Read
+  grpc::Status final_status_ GUARDED_BY(mu_);
+  bool has_news_ GUARDED_BY(mu_) = false;
+  bool write_in_flight_ GUARDED_BY(mu_) = false;
+  bool ending_ GUARDED_BY(mu_) = false;
+  bool finished_ GUARDED_BY(mu_) = false;
+};
+
+}  // namespace runnel::inference

@@ -1,0 +1,76 @@
+// Requests that are larger than the service takes: they fail alone, before they are sent.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/unit/bridges/link/link_harness.h"
+
+namespace runnel::bridge {
+namespace {
+
+using testing::FakeId;
+
+v1::GenerateRequest Prompt(size_t bytes) {
+  v1::GenerateRequest request;
+  request.set_prompt(std::string(bytes, 'x'));
+  return request;
+}
+
+// Refuses `above` bytes and sends `below`; what is attached beside them goes on.
+void ExpectLimitBetween(LinkHarness* harness, size_t below, size_t above) {
+  ASSERT_TRUE(harness->Connected());
+  RecordingReader& other = harness->NewReader();
+  harness->Attach(&other, FakeId('a'), 1);
+  const auto attach = harness->service.NextCommand();
+  ASSERT_TRUE(attach);
+  harness->service.Attach(*attach, FakeId('a'), v1::GENERATION_STATUS_RUNNING, 5);
+
+  RecordingReader& refused = harness->NewReader();
+  harness->Generate(&refused, Prompt(above));
+  EXPECT_TRUE(refused.WaitFor("end INVALID_ARGUMENT"));
+  EXPECT_EQ(refused.news().size(), 1u);
+
+  RecordingReader& taken = harness->NewReader();
+  harness->Generate(&taken, Prompt(below));
+  const auto command = harness->service.NextCommand();
+  ASSERT_TRUE(command && command->request.has_generate());
+  EXPECT_EQ(command->request.generate().request().prompt().size(), below);
+  harness->service.Attach(*command, FakeId('b'));
+  EXPECT_TRUE(taken.WaitFor("opened " + FakeId('b') + " 0"));
+
+  harness->service.SendEvents(*attach, {testing::DeltaEvent(2, "y")});
+  EXPECT_TRUE(other.WaitFor("event 2"));
+  EXPECT_EQ(harness->service.links_opened(), 1);
+}
+
+TEST(RequestSize, IsWhatTheServiceAnnounces) {
+  testing::FakeInferenceService::Options service;
+  service.max_request_bytes = 100'000;
+  LinkHarness harness(LinkHarness::QuickOptions(), service);
+  ExpectLimitBetween(&harness, 99'800, 100'000);
+}
+
+// A service that does not know the field has gRPC's limit, and this one enforces it.
+TEST(RequestSize, IsGrpcsDefaultForAServiceThatDoesNotSay) {
+  LinkHarness harness;
+  ExpectLimitBetween(&harness, (4 << 20) - 200, 4 << 20);
+}
+
+TEST(RequestSize, AReaderIsNotCalledBeforeGenerateReturns) {
+  testing::FakeInferenceService::Options service;
+  service.max_request_bytes = 1'000;
+  LinkHarness harness(LinkHarness::QuickOptions(), service);
+  ASSERT_TRUE(harness.Connected());
+  RecordingReader& reader = harness.NewReader();
+  harness.Run([&] {
+    Subscription subscription(&harness.thread().links, &reader);
+    subscription.Generate(Prompt(2'000));
+    EXPECT_TRUE(reader.log().empty());
+  });
+  // It is gone, and nothing calls it later.
+  harness.Run([] {});
+  EXPECT_TRUE(reader.log().empty());
+}
+
+}  // namespace
+}  // namespace runnel::bridge

@@ -1,0 +1,74 @@
+#include "bridges/sse/stream/sse_format.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/testing/fake_inference_service.h"
+
+namespace runnel::sse {
+namespace {
+
+std::string Message(const SseMessage& message) {
+  std::string out;
+  EXPECT_TRUE(AppendSseMessage(message, &out).ok());
+  return out;
+}
+
+TEST(SseFormat, WritesAnEvent) {
+  std::string out;
+  AppendSseEvent("gen_X", testing::DeltaEvent(2, "Hel"), 0, &out);
+  EXPECT_EQ(out,
+            "id: gen_X:2\nevent: delta\n"
+            "data: {\"type\":\"delta\",\"gen\":\"gen_X\",\"seq\":2,\"choice\":0,\"text\":\"Hel\",\"tokens\":1,\"ms\":2}\n\n");
+}
+
+TEST(SseFormat, WritesRetryIntoTheFirstEvent) {
+  std::string out;
+  AppendSseEvent("gen_X", testing::StartedEvent(), 1000, &out);
+  EXPECT_EQ(out.substr(0, out.find("data")), "retry: 1000\nid: gen_X:1\nevent: started\n");
+}
+
+TEST(SseFormat, NamesNoEventAsClientsNameTheirOwn) {
+  std::string out;
+  AppendSseEvent("gen_X", testing::FailedEvent(3, "engine_failed"), 0, &out);
+  EXPECT_NE(out.find("\nevent: failed\n"), std::string::npos);
+}
+
+TEST(SseFormat, KeepsLineEndsOfTheTextInsideTheJson) {
+  std::string out;
+  AppendSseEvent("gen_X", testing::DeltaEvent(2, "a\r\n\nid: 5\rb"), 0, &out);
+  EXPECT_EQ(out.find('\r'), std::string::npos);
+  EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 4);
+}
+
+TEST(SseFormat, HeartbeatIsACommentAndOneNewline) { EXPECT_EQ(kHeartbeat, ": hb\n"); }
+
+TEST(SseFormat, WritesEachPartOfAMessage) {
+  EXPECT_EQ(Message({.data = "x"}), "data: x\n\n");
+  EXPECT_EQ(Message({.retry_ms = 5, .id = "i", .event = "e", .data = "x"}), "retry: 5\nid: i\nevent: e\ndata: x\n\n");
+  EXPECT_EQ(Message({.data = ""}), "data: \n\n");
+}
+
+TEST(SseFormat, WritesALineOfDataForEachLine) {
+  EXPECT_EQ(Message({.data = "a\nb"}), "data: a\ndata: b\n\n");
+  EXPECT_EQ(Message({.data = "a\r\nb\rc\n"}), "data: a\ndata: b\ndata: c\ndata: \n\n");
+  EXPECT_EQ(Message({.data = "\n\n"}), "data: \ndata: \ndata: \n\n");
+}
+
+TEST(SseFormat, RefusesWhatWouldBreakOutOfItsLine) {
+  const std::vector<std::string> bad = {"a\nb", "a\rb", "\n", std::string("a\0", 2), "data: x\n\n"};
+  for (const std::string& text : bad) {
+    std::string out = "before";
+    EXPECT_FALSE(AppendSseMessage({.id = text, .data = "x"}, &out).ok());
+    EXPECT_FALSE(AppendSseMessage({.event = text, .data = "x"}, &out).ok());
+    EXPECT_EQ(out, "before");
+  }
+  std::string out;
+  EXPECT_FALSE(AppendSseMessage({.event = "error", .data = "x"}, &out).ok());
+  EXPECT_FALSE(AppendSseMessage({.event = "open", .data = "x"}, &out).ok());
+}
+
+}  // namespace
+}  // namespace runnel::sse

@@ -1,0 +1,142 @@
+// The log of one generation as the inference service keeps it, small enough to be read as its own specification.
+import { randomBytes } from 'node:crypto';
+import { crc32 } from '../../../../bridges/web/runnel.js';
+
+const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';
+const WORDS = ('the runnel carries every token of the answer from the hill down to the sea and not one of them is lost ' +
+  'on the way — naïve queues überlaufen, cursors do not 🌊').split(' ');
+
+export function newGenerationId() {
+  return `gen_${Array.from(randomBytes(26), (byte) => BASE32[byte & 31]).join('')}`;
+}
+
+/** Deterministic words; the same n gives the same word. */
+export const word = (n) => `${n % 23 === 22 ? '\n\n' : n === 0 ? '' : ' '}${WORDS[n % WORDS.length]}`;
+
+export class FakeGeneration {
+  events = [];
+  choices = [];
+  status = 'running';
+  cancelled = false;
+  #createdAt = Date.now();
+  #waiters = new Set();
+  #stop = () => {};
+
+  constructor({ id = newGenerationId(), model = 'scripted' } = {}) {
+    this.id = id;
+    this.model = model;
+    this.append({ type: 'started', model, created_at: new Date(this.#createdAt).toISOString(), prompt_tokens: 9, ms: 0 });
+  }
+
+  get lastSeq() {
+    return this.events.length;
+  }
+
+  get ended() {
+    return this.status !== 'running';
+  }
+
+  append({ type, ...fields }) {
+    this.events.push({ type, gen: this.id, seq: this.lastSeq + 1, ms: Date.now() - this.#createdAt, ...fields });
+    for (const wake of [...this.#waiters]) wake();
+    return this;
+  }
+
+  /** `more` may set `ms`, for tests that have their own time. */
+  delta(text, choice = 0, more = {}) {
+    this.choices[choice] = (this.choices[choice] ?? '') + text;
+    return this.append({ type: 'delta', choice, text, tokens: 1, ...more });
+  }
+
+  words(count) {
+    for (let n = 0; n < count; n++) this.delta(word(n));
+    return this;
+  }
+
+  done(finishReason = 'stop') {
+    const choices = this.choices.map((text, index) => {
+      const bytes = Buffer.from(text);
+      const crc = crc32(bytes).toString(16).padStart(8, '0');
+      return { index, finish_reason: finishReason, text_bytes: bytes.length, crc32: crc };
+    });
+    const completion = this.events.filter((event) => event.type === 'delta').length;
+    const usage = { prompt_tokens: 9, completion_tokens: completion, total_tokens: 9 + completion };
+    this.#end('done');
+    return this.append({ type: 'done', final: true, events: this.lastSeq + 1, choices, usage });
+  }
+
+  failed(error = { code: 'engine_failed', message: 'the engine failed', retryable: true }) {
+    this.#end('failed');
+    return this.append({ type: 'failed', final: true, error });
+  }
+
+  cancel() {
+    this.cancelled = true;
+    if (!this.ended) this.done('cancelled');
+  }
+
+  #end(status) {
+    this.status = status;
+    this.#stop();
+  }
+
+  /** Appends a word at a time, as a model would. */
+  play({ tokens = 60, tokensPerSecond = 20, firstTokenMs = 150 } = {}) {
+    let timer = setTimeout(() => {
+      let n = 0;
+      timer = setInterval(() => {
+        this.delta(word(n));
+        if (++n >= tokens) this.done();
+      }, 1000 / tokensPerSecond);
+    }, firstTokenMs);
+    this.#stop = () => (clearTimeout(timer), clearInterval(timer));
+    return this;
+  }
+
+  stop() {
+    this.#stop();
+  }
+
+  /** Resolves when there is something after `seq` or the log has ended; also when `signal` is aborted. */
+  changed(seq, signal) {
+    if (this.lastSeq > seq || this.ended || signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const wake = () => {
+        signal.removeEventListener('abort', wake);
+        this.#waiters.delete(wake);
+        resolve();
+      };
+      this.#waiters.add(wake);
+      signal.addEventListener('abort', wake);
+    });
+  }
+
+  gap(after) {
+    const choices = this.choices.map((text, index) => ({ index, text }));
+    // A snapshot holds texts, never the end: the terminal event follows it.
+    const seq = this.ended ? this.lastSeq - 1 : this.lastSeq;
+    return {
+      type: 'gap', gen: this.id, seq, requested_after: after, first_available: seq + 1, reason: 'after_beyond_end',
+      snapshot: { seq, choices },
+    };
+  }
+
+  /** What a reader with this cursor is owed now: a gap if the cursor lies beyond the end. */
+  after(seq) {
+    return seq > this.lastSeq ? [this.gap(seq)] : this.events.slice(seq);
+  }
+}
+
+/** Joins runs of deltas of one choice, as the service does for a reader that lags. */
+export function merge(events) {
+  const merged = [];
+  for (const event of events) {
+    const last = merged.at(-1);
+    if (event.type === 'delta' && last?.type === 'delta' && last.choice === event.choice) {
+      merged[merged.length - 1] = {
+        ...event, first_seq: last.first_seq ?? last.seq, text: last.text + event.text, tokens: last.tokens + event.tokens,
+      };
+    } else merged.push(event);
+  }
+  return merged;
+}

@@ -1,0 +1,219 @@
+// Each req of a client is answered once, whatever happens to its request.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "services/base/grpc_status.h"
+#include "tests/testing/fake_inference_service.h"
+#include "tests/testing/wait.h"
+#include "tests/unit/bridges/websocket/bridge_fixture.h"
+
+namespace runnel::websocket {
+namespace {
+
+using testing::FakeInferenceService;
+using testing::WaitUntil;
+using testing::WsClient;
+using Answers = std::multimap<std::string, std::string>;  // of a req: a type of message, or the code of an error
+
+const std::string kGen = testing::FakeId('a');
+const std::string kOther = testing::FakeId('b');
+
+class WsAnswersTest : public BridgeFixture {
+ public:
+  struct Row {
+    const char* what;
+    std::vector<Json> messages;                   // in one send
+    std::function<void(WsAnswersTest*)> serve;    // what the service does about them
+    Answers answers;
+  };
+
+  static Json Keyed(const std::string& req) {
+    Json generate = Generate(req, 1, 1);
+    generate["idempotency_key"] = "key";
+    return generate;
+  }
+  static Json Detach(const std::string& gen) { return {{"type", "detach"}, {"gen", gen}}; }
+
+  // The next command that opens an attachment.
+  FakeInferenceService::Command Next() {
+    for (;;) {
+      auto command = service.NextCommand();
+      EXPECT_TRUE(command.has_value());
+      if (!command) return {};
+      if (command->request.has_generate() || command->request.has_attach()) return *command;
+    }
+  }
+  // The next that attaches after `seq`.
+  FakeInferenceService::Command NextAfter(uint64_t seq) {
+    auto command = Next();
+    while (command.request.has_attach() && command.request.attach().after_seq() != seq) command = Next();
+    return command;
+  }
+  void Reject(const FakeInferenceService::Command& command, const char* reason) {
+    base::ErrorDetail detail;
+    detail.reason = reason;
+    service.Reject(command, base::MakeError(absl::StatusCode::kInvalidArgument, "no", detail));
+  }
+
+  // Sends all of `messages` at once, so that the later overtake what the service says about the earlier.
+  static void SendAtOnce(WsClient* client, const std::vector<Json>& messages) {
+    std::string frames;
+    for (const Json& message : messages) {
+      const std::string text = message.dump();
+      ASSERT_LT(text.size(), 65536u);
+      frames.push_back('\x81');
+      frames.push_back(static_cast<char>(0x80 | std::min<size_t>(text.size(), 126)));
+      if (text.size() >= 126) frames.push_back(static_cast<char>(text.size() >> 8));
+      if (text.size() >= 126) frames.push_back(static_cast<char>(text.size()));
+      frames += std::string(4, '\0') + text;
+    }
+    EXPECT_TRUE(client->SendRaw(frames).ok());
+  }
+
+  // Reads until `count` answers have come and a ping behind them is answered.
+  static Answers ReadAnswers(WsClient* client, size_t count) {
+    Answers answers;
+    bool pinged = false;
+    for (;;) {
+      if (answers.size() >= count && !std::exchange(pinged, true)) Send(client, {{"type", "ping"}, {"t", 1}});
+      const Json message = Read(client);
+      if (!message.is_object() || message["type"] == "pong") return answers;
+      if (!message.contains("req")) continue;
+      answers.emplace(message["req"], message["type"] == "error" ? message["error"]["code"] : message["type"]);
+    }
+  }
+
+  FakeInferenceService service;
+};
+
+TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
+  StartBridge(service.target());
+  // The bridge need not send what it takes back at once, so a command is known by its cursor.
+  const auto attach_after = [](uint64_t seq) {
+    return [seq](WsAnswersTest* test) { test->service.Attach(test->NextAfter(seq), kGen); };
+  };
+  const auto start = [](WsAnswersTest* test) {
+    const auto command = test->Next();
+    test->service.Attach(command, kGen);
+    test->service.SendEvents(command, {testing::StartedEvent()});
+  };
+  const auto nothing = [](WsAnswersTest*) {};
+  const std::vector<Row> rows = {
+      {"generate", {Generate("a", 1, 1)}, start, {{"a", "started"}}},
+      {"resume", {Resume("a", kGen, 7)}, attach_after(7), {{"a", "attached"}}},
+      {"resume, overtaken", {Resume("a", kGen, 0), Resume("b", kGen, 3)}, attach_after(3),
+       {{"a", "superseded"}, {"b", "attached"}}},
+      {"resume, overtaken twice", {Resume("a", kGen, 0), Resume("b", kGen, 3), Resume("c", kGen, 1)}, attach_after(1),
+       {{"a", "superseded"}, {"b", "superseded"}, {"c", "attached"}}},
+      {"resume, the same req", {Resume("a", kGen, 0), Resume("a", kGen, 5)}, attach_after(5),
+       {{"a", "superseded"}, {"a", "attached"}}},
+      {"resume, detached", {Resume("a", kGen, 0), Detach(kGen)}, nothing, {{"a", "detached"}}},
+      {"resume, detached and resumed", {Resume("a", kGen, 0), Detach(kGen), Resume("b", kGen, 2)}, attach_after(2),
+       {{"a", "detached"}, {"b", "attached"}}},
+      {"resume, refused", {Resume("a", kGen, 0)},
+       [](WsAnswersTest* test) { test->Reject(test->Next(), "GENERATION_NOT_FOUND"); },
+       {{"a", "generation_not_found"}}},
+      {"resume, two of two", {Resume("a", kGen, 0), Resume("b", kOther, 0)},
+       [](WsAnswersTest* test) {
+         test->service.Attach(test->Next(), kGen);
+         test->service.Attach(test->Next(), kOther);
+       },
+       {{"a", "attached"}, {"b", "attached"}}},
+      {"generate, one key, both before an event", {Keyed("a"), Keyed("b")},
+       [](WsAnswersTest* test) {
+         test->service.Attach(test->Next(), kGen);
+         const auto second = test->Next();
+         test->service.Attach(second, kGen, v1::GENERATION_STATUS_QUEUED, 0, true);
+         test->service.SendEvents(second, {testing::StartedEvent()});
+       },
+       {{"a", "superseded"}, {"b", "started"}}},
+      {"generate that turns out to be what is resumed", {Resume("a", kGen, 0), Keyed("b")},
+       [](WsAnswersTest* test) {
+         const auto first = test->Next();
+         const auto second = first.request.has_generate() ? first : test->Next();
+         test->service.Attach(second, kGen, v1::GENERATION_STATUS_RUNNING, 1, true);
+         test->service.SendEvents(second, {testing::StartedEvent()});
+       },
+       {{"a", "superseded"}, {"b", "started"}}},
+      {"generate, refused", {Generate("a", 1, 1)},
+       [](WsAnswersTest* test) { test->Reject(test->Next(), "MODEL_NOT_FOUND"); }, {{"a", "model_not_found"}}},
+      {"generate, a bad body", {{{"type", "generate"}, {"req", "a"}, {"body", {{"prompt", 1}}}}}, nothing,
+       {{"a", "invalid_field"}}},
+      {"generate, no body", {{{"type", "generate"}, {"req", "a"}}}, nothing, {{"a", "bad_frame"}}},
+      {"unknown key", {{{"type", "resume"}, {"req", "a"}, {"gen", kGen}, {"aftr", 1}}}, nothing,
+       {{"a", "invalid_field"}}},
+      {"unknown type", {{{"type", "subscribe"}, {"req", "a"}}}, nothing, {{"a", "bad_frame"}}},
+      {"no type", {{{"req", "a"}}}, nothing, {{"a", "bad_frame"}}},
+      {"req on what has none", {{{"type", "cancel"}, {"gen", kGen}, {"req", "a"}}}, nothing, {{"a", "invalid_field"}}},
+      {"resume, a bad cursor", {{{"type", "resume"}, {"req", "a"}, {"gen", kGen}, {"after", -1}}}, nothing,
+       {{"a", "bad_frame"}}},
+  };
+  for (const Row& row : rows) {
+    const auto client = Connect();
+    SendAtOnce(client.get(), row.messages);
+    row.serve(this);
+    EXPECT_EQ(ReadAnswers(client.get(), row.answers.size()), row.answers) << row.what;
+    client->Abort();
+    EXPECT_TRUE(WaitUntil([&] { return Metric("runnel_streams_active") == 0; })) << row.what;
+    while (service.pending_commands() > 0) service.NextCommand();
+  }
+}
+
+TEST_F(WsAnswersTest, ASupersededRequestIsAConflict) {
+  StartBridge(service.target());
+  const auto client = Connect();
+  SendAtOnce(client.get(), {Resume("a", kGen, 0), Resume("b", kGen, 3)});
+  EXPECT_EQ(Read(client.get()).dump(),
+            R"({"type":"error","req":"a","error":{"code":"superseded","message":)"
+            R"("a later request on this connection reads the same generation","status":409}})");
+}
+
+TEST_F(WsAnswersTest, AStreamThatIsAnsweredEndsInSilenceWhenItIsReplaced) {
+  StartBridge(service.target());
+  const auto client = Connect();
+  Send(client.get(), Resume("a", kGen, 0));
+  service.Attach(Next(), kGen);
+  EXPECT_EQ(Read(client.get())["req"], "a");
+  Send(client.get(), Resume("b", kGen, 0));
+  service.Attach(Next(), kGen);
+  EXPECT_EQ(ReadAnswers(client.get(), 1), (Answers{{"b", "attached"}}));
+}
+
+TEST_F(WsAnswersTest, AReplacementNeedsNoFurtherPlace) {
+  ws_options.max_streams_per_connection = 1;
+  StartBridge(service.target());
+  const auto client = Connect();
+  SendAtOnce(client.get(), {Resume("a", kGen, 0), Resume("b", kOther, 0), Resume("c", kGen, 4)});
+  service.Attach(NextAfter(4), kGen);
+  EXPECT_EQ(ReadAnswers(client.get(), 3),
+            (Answers{{"a", "superseded"}, {"b", "too_many_streams"}, {"c", "attached"}}));
+}
+
+TEST_F(WsAnswersTest, AResumeRefusedInADrainLeavesTheStreamThatItWouldHaveReplaced) {
+  bridge_options.drain_timeout = absl::Seconds(5);
+  StartBridge(service.target());
+  const auto client = Connect();
+  Send(client.get(), Resume("a", kGen, 0));
+  const auto attached = Next();
+  service.Attach(attached, kGen);
+  EXPECT_EQ(Read(client.get())["req"], "a");
+  std::thread drain([this] { Drain(); });
+  ReadUntil(client.get(), "goaway");
+  Send(client.get(), Resume("b", kGen, 0));
+  EXPECT_EQ(ReadUntil(client.get(), "error")["error"]["code"], "overloaded");
+  service.SendEvents(attached, {testing::StartedEvent(), testing::DoneEvent(2, "")});
+  service.Detach(attached);
+  EXPECT_EQ(ReadUntil(client.get(), "done")["seq"], 2);
+  EXPECT_EQ(client->ReadUntilClosed(), 1001);
+  drain.join();
+}
+
+}  // namespace
+}  // namespace runnel::websocket

@@ -1,0 +1,161 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/mutex.h"
+#include "services/base/strings.h"
+#include "services/inference/generation/engine.h"
+
+namespace runnel::testing {
+
+// Keeps what an engine says of one generation, and what it says twice or after the end.
+class FakeSink final : public inference::EventSink {
+ public:
+  explicit FakeSink(uint32_t choice_count = 1) : choices_(choice_count) {}
+
+  void Begin() override {
+    base::MutexLock lock(&mu_);
+    ++begins_;
+    changed_.NotifyAll();
+  }
+  void SetPrefillShare(float) override {}
+  void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override {
+    base::MutexLock lock(&mu_);
+    CheckOpenLocked("SetPromptTokens");
+    prompt_tokens_ = prompt_tokens;
+    cached_prompt_tokens_ = cached_prompt_tokens;
+  }
+  void Append(uint32_t choice, std::string_view text, inference::Tokens tokens, inference::WakeSet*) override {
+    base::MutexLock lock(&mu_);
+    CheckOpenLocked("Append");
+    if (text.empty() || choices_[choice].reason != inference::FinishReason::kNone) faults_ += "bad Append; ";
+    choices_[choice].text.append(text);
+    choices_[choice].tokens += tokens.count;
+    auto& logprobs = choices_[choice].logprobs;
+    logprobs.insert(logprobs.end(), tokens.logprobs.begin(), tokens.logprobs.end());
+    ++appends_;
+    changed_.NotifyAll();
+  }
+  void EndChoice(uint32_t choice, inference::FinishReason reason, inference::WakeSet*) override {
+    base::MutexLock lock(&mu_);
+    CheckOpenLocked("EndChoice");
+    choices_[choice].reason = reason;
+    for (const Choice& each : choices_) {
+      if (each.reason == inference::FinishReason::kNone) return;
+    }
+    EndLocked();
+  }
+  void EndAll(inference::FinishReason reason, inference::WakeSet*) override {
+    base::MutexLock lock(&mu_);
+    CheckOpenLocked("EndAll");
+    for (Choice& each : choices_) {
+      if (each.reason == inference::FinishReason::kNone) each.reason = reason;
+    }
+    EndLocked();
+  }
+  void Fail(inference::Failed failed, inference::WakeSet*) override {
+    base::MutexLock lock(&mu_);
+    CheckOpenLocked("Fail");
+    failed_ = std::move(failed);
+    EndLocked();
+  }
+  bool cancelled() const override { return cancelled_; }
+
+  void Cancel() { cancelled_ = true; }
+
+  struct Choice {
+    std::string text;
+    uint32_t tokens = 0;
+    std::vector<inference::TokenLogprob> logprobs;
+    inference::FinishReason reason = inference::FinishReason::kNone;
+  };
+  // Each is false after 10 s, a failure.
+  bool WaitEnded() const {
+    return WaitFor([this]() NO_THREAD_SAFETY_ANALYSIS { return ended_; });
+  }
+  bool WaitText(const std::string& text) const {
+    return WaitFor([this, &text]() NO_THREAD_SAFETY_ANALYSIS { return choices_[0].text == text; });
+  }
+  bool WaitBegun() const {
+    return WaitFor([this]() NO_THREAD_SAFETY_ANALYSIS { return begins_ > 0; });
+  }
+
+  // The whole story in one line: "Hello/2 stop; prompt 9", "Hel/1 -; failed engine_failed !retry: message".
+  std::string Story() const {
+    base::MutexLock lock(&mu_);
+    std::string story;
+    for (const Choice& each : choices_) {
+      absl::StrAppend(&story, each.text, "/", each.tokens, " ", ReasonName(each.reason), "; ");
+    }
+    absl::StrAppend(&story, "prompt ", prompt_tokens_);
+    if (failed_.has_value()) {
+      absl::StrAppend(&story, "; failed ", failed_->code,
+                      failed_->retryable ? " retry: " : " !retry: ", failed_->message);
+    }
+    if (!ended_) story += "; open";
+    if (!faults_.empty()) absl::StrAppend(&story, "; FAULTS: ", faults_);
+    return story;
+  }
+  std::optional<inference::Failed> failed() const {
+    base::MutexLock lock(&mu_);
+    return failed_;
+  }
+  std::vector<inference::TokenLogprob> logprobs() const {
+    base::MutexLock lock(&mu_);
+    return choices_[0].logprobs;
+  }
+  uint32_t cached_prompt_tokens() const {
+    base::MutexLock lock(&mu_);
+    return cached_prompt_tokens_;
+  }
+  int begins() const {
+    base::MutexLock lock(&mu_);
+    return begins_;
+  }
+  std::string text() const {
+    base::MutexLock lock(&mu_);
+    return choices_[0].text;
+  }
+
+ private:
+  static std::string ReasonName(inference::FinishReason reason) {
+    constexpr const char* kNames[] = {"-", "stop", "length", "cancelled", "content_filter"};
+    return kNames[static_cast<int>(reason)];
+  }
+  void CheckOpenLocked(const char* what) REQUIRES(mu_) {
+    if (ended_) absl::StrAppend(&faults_, what, " after the end; ");
+  }
+  void EndLocked() REQUIRES(mu_) {
+    ended_ = true;
+    changed_.NotifyAll();
+  }
+  bool WaitFor(const std::function<bool()>& condition) const {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    base::MutexLock lock(&mu_);
+    while (!condition()) {
+      if (!changed_.WaitUntil(&mu_, deadline)) return condition();
+    }
+    return true;
+  }
+
+  std::atomic<bool> cancelled_ = false;
+  mutable base::Mutex mu_;
+  mutable base::CondVar changed_;
+  std::vector<Choice> choices_ GUARDED_BY(mu_);
+  uint32_t prompt_tokens_ GUARDED_BY(mu_) = 0;
+  uint32_t cached_prompt_tokens_ GUARDED_BY(mu_) = 0;
+  std::optional<inference::Failed> failed_ GUARDED_BY(mu_);
+  bool ended_ GUARDED_BY(mu_) = false;
+  int begins_ GUARDED_BY(mu_) = 0;
+  int appends_ GUARDED_BY(mu_) = 0;
+  std::string faults_ GUARDED_BY(mu_);
+};
+
+}  // namespace runnel::testing

@@ -1,0 +1,185 @@
+#include "services/inference/engines/upstream/upstream_set.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+#include "services/inference/engines/upstream/upstream_failure.h"
+#include "tests/testing/fake_clock.h"
+
+namespace runnel::inference {
+namespace {
+
+constexpr auto kHealthy = UpstreamVerdict::kHealthy;
+constexpr auto kFaulty = UpstreamVerdict::kFaulty;
+constexpr auto kBusy = UpstreamVerdict::kBusy;
+constexpr auto kUnknown = UpstreamVerdict::kUnknown;
+
+TEST(UpstreamBreaker, OpensAfterFailuresInARow) {
+  UpstreamBreaker breaker(3, absl::Seconds(10));
+  const auto exchange = [&](bool ok, absl::Duration now) {
+    ASSERT_TRUE(breaker.MayTry(now));
+    breaker.Begin();
+    ok ? breaker.Succeed() : breaker.Fail(now);
+  };
+  const auto now = absl::Seconds(100);
+  exchange(false, now);
+  exchange(false, now);
+  exchange(true, now);
+  exchange(false, now);
+  exchange(false, now);
+  EXPECT_EQ(breaker.state(), UpstreamBreaker::State::kClosed);
+  exchange(false, now);
+  EXPECT_EQ(breaker.state(), UpstreamBreaker::State::kOpen);
+  EXPECT_FALSE(breaker.MayTry(now + absl::Seconds(9)));
+}
+
+TEST(UpstreamBreaker, LetsOneFindOutAfterThePause) {
+  UpstreamBreaker breaker(1, absl::Seconds(10));
+  breaker.Begin();
+  breaker.Fail(absl::Seconds(100));
+  const auto later = absl::Seconds(110);
+  ASSERT_TRUE(breaker.MayTry(later));
+  breaker.Begin();
+  EXPECT_EQ(breaker.state(), UpstreamBreaker::State::kHalfOpen);
+  EXPECT_FALSE(breaker.MayTry(later));
+  breaker.Fail(later);
+  EXPECT_FALSE(breaker.MayTry(later + absl::Seconds(9)));
+  // One that told nothing leaves it to the next.
+  ASSERT_TRUE(breaker.MayTry(later + absl::Seconds(10)));
+  breaker.Begin();
+  breaker.Forget();
+  ASSERT_TRUE(breaker.MayTry(later + absl::Seconds(10)));
+  breaker.Begin();
+  breaker.Succeed();
+  EXPECT_EQ(breaker.state(), UpstreamBreaker::State::kClosed);
+  EXPECT_TRUE(breaker.MayTry(later + absl::Seconds(10)));
+}
+
+class UpstreamSetTest : public ::testing::Test {
+ protected:
+  void Make(size_t count) {
+    std::vector<UpstreamConnectionOptions> upstreams(count);
+    for (size_t i = 0; i < count; ++i) upstreams[i].url.authority = std::to_string(i);
+    options_.clock = &clock_;
+    set_ = std::make_unique<UpstreamSet>(upstreams, options_, &metrics_);
+  }
+  std::optional<size_t> Take(std::vector<size_t> tried = {}) {
+    return set_->Take(tried, [] { return false; });
+  }
+  void GiveBack(size_t upstream, UpstreamVerdict verdict, absl::Duration retry_after = absl::ZeroDuration()) {
+    set_->GiveBack(upstream, verdict, retry_after);
+  }
+  void FailAll(size_t upstream) {
+    for (uint32_t i = 0; i < options_.max_failures; ++i) {
+      std::vector<size_t> others;
+      for (size_t other = 0; other < set_->size(); ++other) {
+        if (other != upstream) others.push_back(other);
+      }
+      ASSERT_EQ(Take(others), upstream);
+      GiveBack(upstream, kFaulty);
+    }
+  }
+  bool Exposes(const std::string& line) { return metrics_.Expose().find(line + "\n") != std::string::npos; }
+
+  testing::FakeClock clock_;
+  base::Metrics metrics_;
+  UpstreamSet::Options options_;
+  std::unique_ptr<UpstreamSet> set_;
+};
+
+TEST_F(UpstreamSetTest, TakesTheLeastLoadedAndSpreadsEquals) {
+  Make(3);
+  std::vector<size_t> load(3);
+  for (int i = 0; i < 9; ++i) ++load[Take().value()];
+  EXPECT_EQ(load, (std::vector<size_t>{3, 3, 3}));
+  GiveBack(1, kHealthy);
+  EXPECT_EQ(Take(), 1u);
+  EXPECT_TRUE(Exposes("runnel_upstream_streams{upstream=\"1\"} 3"));
+}
+
+TEST_F(UpstreamSetTest, LeavesOutWhatWasTried) {
+  Make(2);
+  EXPECT_EQ(Take({0}), 1u);
+  EXPECT_EQ(Take({0, 1}), std::nullopt);
+}
+
+TEST_F(UpstreamSetTest, LeavesAloneWhoFailsAndTriesAgainWithOne) {
+  Make(2);
+  FailAll(0);
+  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{upstream=\"0\"} 2"));
+  EXPECT_TRUE(Exposes("runnel_upstream_failures_total{upstream=\"0\"} 5"));
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(Take(), 1u);
+  clock_.Advance(options_.pause);
+  EXPECT_EQ(Take(), 0u);
+  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{upstream=\"0\"} 1"));
+  EXPECT_EQ(Take(), 1u);
+  GiveBack(0, kHealthy);
+  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{upstream=\"0\"} 0"));
+  EXPECT_EQ(Take(), 0u);
+}
+
+TEST_F(UpstreamSetTest, BusyAndUnknownAreNoFailures) {
+  Make(1);
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_EQ(Take(), 0u);
+    GiveBack(0, i % 2 == 0 ? kBusy : kUnknown);
+  }
+}
+
+TEST_F(UpstreamSetTest, KeepsAwayForAsLongAsItWasAsked) {
+  Make(2);
+  EXPECT_EQ(Take({1}), 0u);
+  GiveBack(0, kBusy, absl::Seconds(5));
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Take(), 1u);
+  EXPECT_EQ(Take({1}), std::nullopt);
+  clock_.Advance(absl::Seconds(5));
+  EXPECT_EQ(Take(), 0u);
+  // But not for ever.
+  GiveBack(0, kBusy, absl::Hours(24));
+  clock_.Advance(options_.longest_retry_after);
+  EXPECT_EQ(Take(), 0u);
+}
+
+TEST_F(UpstreamSetTest, WaitsForAPlaceAtOneThatIsFull) {
+  options_.max_streams_each = 1;
+  Make(1);
+  ASSERT_EQ(Take(), 0u);
+  std::optional<size_t> second;
+  {
+    const std::jthread waiter([&] { second = Take(); });
+    GiveBack(0, kHealthy);
+  }
+  EXPECT_EQ(second, 0u);
+}
+
+TEST_F(UpstreamSetTest, WaitingEndsWhenItIsGivenUp) {
+  options_.max_streams_each = 1;
+  Make(1);
+  ASSERT_EQ(Take(), 0u);
+  std::atomic<bool> give_up = false;
+  std::optional<size_t> second = 7;
+  {
+    const std::jthread waiter([&] { second = set_->Take({}, [&] { return give_up.load(); }); });
+    give_up = true;
+    set_->Wake();
+  }
+  EXPECT_EQ(second, std::nullopt);
+}
+
+TEST(UpstreamFailure, SaysWhoseFaultAStatusIs) {
+  for (const int status : {500, 502, 503, 504, 408, 401, 403}) EXPECT_EQ(VerdictOfStatus(status), kFaulty) << status;
+  for (const int status : {400, 404, 409, 413, 422}) EXPECT_EQ(VerdictOfStatus(status), kHealthy) << status;
+  EXPECT_EQ(VerdictOfStatus(429), kBusy);
+}
+
+TEST(UpstreamFailure, ReadsRetryAfter) {
+  EXPECT_EQ(ParseRetryAfter("7"), absl::Seconds(7));
+  for (const char* none : {"", "-1", "1.5", "1e9", "99999999999999999999", "Wed, 21 Oct 2015 07:28:00 GMT", "7;"}) {
+    EXPECT_EQ(ParseRetryAfter(none), absl::ZeroDuration()) << none;
+  }
+}
+
+}  // namespace
+}  // namespace runnel::inference
