@@ -71,17 +71,6 @@ BridgeMetrics::BridgeMetrics(base::Metrics* metrics, const std::string& transpor
       reattachments(metrics->Counter("runnel_link_reattachments_total",
                                      "Attachments made anew after a loss of their Link or a pause.", labels)) {}
 
-void BridgeMetrics::CountLost(KnownReplicas::Run run) {
-  switch (run) {
-    case KnownReplicas::Run::kStopped:
-      return lost_generations_stopped.Increment();
-    case KnownReplicas::Run::kUnknown:
-      return lost_generations_unknown.Increment();
-    default:
-      return lost_generations.Increment();
-  }
-}
-
 void BridgeMetrics::CountRequest(int status) {
   registry
       ->Counter("runnel_http_requests_total", "Requests by the status of their answer.",

@@ -2,7 +2,6 @@
 
 #include <string>
 
-#include "bridges/link/known_replicas.h"
 #include "services/base/metrics.h"
 
 namespace runnel::bridge {
@@ -20,8 +19,8 @@ struct BridgeMetrics {
   prometheus::Counter& connections_refused;
   prometheus::Gauge& streams;
   prometheus::Gauge& streams_paused;
-  prometheus::Gauge& pending_bytes;  // as of the last tick, as link_attachments
-  prometheus::Gauge& unfinished_bytes;        // as of the last look
+  prometheus::Gauge& pending_bytes;     // as of the last tick, as link_attachments
+  prometheus::Gauge& unfinished_bytes;  // as of the last look
   prometheus::Counter& unfinished_rejected;
   prometheus::Counter& connection_exceptions;
   prometheus::Counter& events;
@@ -51,8 +50,6 @@ struct BridgeMetrics {
   prometheus::Counter& lost_generations_unknown;
   prometheus::Counter& reattachments;
 
-  // A reader that is answered generation_lost.
-  void CountLost(KnownReplicas::Run run);
   // runnel_http_requests_total by status.
   void CountRequest(int status);
 };

@@ -145,4 +145,15 @@ size_t KnownReplicas::runs() const {
   return runs_.size();
 }
 
+void CountLost(KnownReplicas::Run run, BridgeMetrics* metrics) {
+  switch (run) {
+    case KnownReplicas::Run::kStopped:
+      return metrics->lost_generations_stopped.Increment();
+    case KnownReplicas::Run::kUnknown:
+      return metrics->lost_generations_unknown.Increment();
+    default:
+      return metrics->lost_generations.Increment();
+  }
+}
+
 }  // namespace runnel::bridge

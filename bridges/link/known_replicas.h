@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "bridges/base/bridge_metrics.h"
 #include "services/base/clock.h"
 #include "services/base/mutex.h"
 
@@ -15,9 +16,10 @@ namespace runnel::bridge {
 // What the process remembers of the replicas that it has reached or was pointed to, so that all of its io threads can
 // tell a generation that is lost from one that never was, and a replica that may come back from one that will not.
 //
-// A run is one process of a replica; its ids begin with a prefix of its own. A run that is not reached any more may come
-// back for the recovery timeout and counts as lost after it. It is lost at once if its address belongs to another run or
-// is not listed any more, and stopped if it has said so. Runs are forgotten when their logs would have been purged.
+// A run is one process of a replica; its ids begin with a prefix of its own. A run that is not reached any more may
+// come back for the recovery timeout and counts as lost after it. It is lost at once if its address belongs to another
+// run or is not listed any more, and stopped if it has said so. Runs are forgotten when their logs would have been
+// purged.
 //
 // Thread-safe.
 class KnownReplicas {
@@ -94,5 +96,8 @@ class KnownReplicas {
   std::map<std::string, Address, std::less<>> addresses_ GUARDED_BY(mu_);
   bool listed_ GUARDED_BY(mu_) = false;
 };
+
+// Counts a reader that gets generation_lost, by what is known of the replica that kept the generation.
+void CountLost(KnownReplicas::Run run, BridgeMetrics* metrics);
 
 }  // namespace runnel::bridge

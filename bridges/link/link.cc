@@ -29,10 +29,10 @@ constexpr size_t kCommandOverheadBytes = 32;
 absl::Status RequestTooLarge(size_t max_bytes) {
   base::ErrorDetail detail;
   detail.reason = "REQUEST_TOO_LARGE";
-  return base::MakeError(absl::StatusCode::kInvalidArgument,
-                         absl::StrCat("the request is too large: the inference service takes up to ", max_bytes,
-                                      " bytes"),
-                         std::move(detail));
+  return base::MakeError(
+      absl::StatusCode::kInvalidArgument,
+      absl::StrCat("the request is too large: the inference service takes up to ", max_bytes, " bytes"),
+      std::move(detail));
 }
 
 // How long a generation that was left by its reader counts as load: the service's default detach timeout, after which
@@ -278,7 +278,7 @@ void Link::HandleAttached(Subscription* subscription, v1::LinkAttached& attached
     subscription->start_.reset();
   }
   subscription->generation_id_ = std::move(*attached.mutable_generation_id());
-  Subscription::Opened opened;
+  GenerationInfo opened;
   opened.model = std::move(*attached.mutable_model());
   opened.status = attached.status();
   opened.last_seq = attached.last_seq();

@@ -172,7 +172,7 @@ void LinkSet::Lose(Subscription* subscription) {
   subscription->terminal_seen_ = true;
   // Its reader had it, whatever is known of the replica.
   const bool stopped = known_->Find(subscription->generation_id_) == KnownReplicas::Run::kStopped;
-  metrics_->CountLost(stopped ? KnownReplicas::Run::kStopped : KnownReplicas::Run::kLost);
+  CountLost(stopped ? KnownReplicas::Run::kStopped : KnownReplicas::Run::kLost, metrics_);
   End(subscription, absl::OkStatus());
   subscription->reader_->OnEvent(subscription, event);
 }
@@ -265,8 +265,8 @@ bool LinkSet::Overdue(Subscription* subscription, absl::Duration now) {
   const bool opened = subscription->opened_;
   Detach(subscription);
   if (asked) {
-    End(subscription, opened ? ReplicaUnreachable()
-                             : absl::DeadlineExceededError("the inference service did not answer in time"));
+    End(subscription,
+        opened ? ReplicaUnreachable() : absl::DeadlineExceededError("the inference service did not answer in time"));
   } else if (subscription->start_ != nullptr) {
     End(subscription, StartRefusal());
   } else if (FindKeeper(subscription->generation_id_) != nullptr) {

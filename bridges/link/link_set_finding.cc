@@ -121,7 +121,7 @@ absl::Status LinkSet::ReadRefusal(std::string_view generation_id, bool seen) con
 
 absl::Status LinkSet::CountedRefusal(std::string_view generation_id, bool seen) {
   absl::Status status = ReadRefusal(generation_id, seen);
-  if (IsGenerationLost(status)) metrics_->CountLost(known_->Find(generation_id));
+  if (IsGenerationLost(status)) CountLost(known_->Find(generation_id), metrics_);
   return status;
 }
 

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "bridges/base/generation_info.h"
 #include "bridges/link/keyed_starts.h"
 #include "runnel/v1/inference.pb.h"
 
@@ -27,15 +28,6 @@ class LinkSet;
 // Owned by a connection. Confined to the Link's io thread, with all calls to the reader.
 class Subscription {
  public:
-  // The answer of the service.
-  struct Opened {
-    std::string model;
-    v1::GenerationStatus status = v1::GENERATION_STATUS_UNSPECIFIED;  // at that moment, as last_seq
-    uint64_t last_seq = 0;
-    bool existing = false;  // it was there before: an attach, or a request_id seen before
-    std::string annotation;
-  };
-
   // Who reads. Each batch of a Link calls OnOpened, if due, then OnEvent any number of times, then once OnFlush or
   // OnEnd. The Subscription must not be destroyed within OnOpened or OnEvent; within OnFlush and OnEnd it may.
   class Reader {
@@ -43,7 +35,7 @@ class Subscription {
     virtual ~Reader() = default;
 
     // Once, before any event; generation_id() is known from here on.
-    virtual void OnOpened(Subscription* subscription, const Opened& opened) = 0;
+    virtual void OnOpened(Subscription* subscription, const GenerationInfo& opened) = 0;
     // The next event of the log (its generation_id is empty), or a gap. It may be moved from.
     virtual void OnEvent(Subscription* subscription, v1::GenerationEvent& event) = 0;
     // The batch has no more for this subscription: now is the time to write.

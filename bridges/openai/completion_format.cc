@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "bridges/wire/event_json.h"
 #include "bridges/openai/openai_json.h"
+#include "bridges/wire/event_json.h"
 #include "services/base/strings.h"
 
 namespace runnel::sse {
@@ -117,11 +117,11 @@ void CompletionEncoder::EndChunk(std::string* out) const {
 }
 
 std::string CompletionJson(std::string_view gen, const CompletionShape& shape, uint32_t choice_count,
-                           const WholeAnswer& answer) {
-  static const WholeAnswer::Choice kEmpty;
+                           const bridge::CollectedGeneration& answer) {
+  static const bridge::CollectedGeneration::Choice kEmpty;
   std::string json = Head(gen, shape.chat ? "chat.completion" : "text_completion", shape.chat, answer.started);
   for (uint32_t i = 0; i < choice_count; ++i) {
-    const WholeAnswer::Choice& choice = i < answer.choices.size() ? answer.choices[i] : kEmpty;
+    const bridge::CollectedGeneration::Choice& choice = i < answer.choices.size() ? answer.choices[i] : kEmpty;
     absl::StrAppend(&json, i == 0 ? "" : ",", "{\"index\":", i,
                     shape.chat ? ",\"message\":{\"role\":\"assistant\",\"content\":" : ",\"text\":");
     bridge::AppendJsonString(choice.text, &json);

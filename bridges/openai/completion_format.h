@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "bridges/sse/openai/answer_reader.h"
 #include "bridges/openai/completion_request.h"
 #include "bridges/openai/openai_error.h"
-#include "bridges/sse/stream/stream_encoder.h"
+#include "bridges/wire/collected_generation.h"
+#include "bridges/wire/stream_encoder.h"
 
 namespace runnel::sse {
 
@@ -17,7 +17,7 @@ namespace runnel::sse {
 // of index, then the text as it comes, then for each choice its finish reason, the usage if it was asked for, `[DONE]`.
 // A generation that fails, or is cancelled, ends with an error object and `[DONE]`. No ids: the client cannot come
 // back.
-class CompletionEncoder final : public StreamEncoder {
+class CompletionEncoder final : public bridge::StreamEncoder {
  public:
   CompletionEncoder(const CompletionShape& shape, uint32_t choice_count)
       : shape_(shape), choice_count_(choice_count), offsets_(choice_count) {}
@@ -40,7 +40,7 @@ class CompletionEncoder final : public StreamEncoder {
 
 // The answer in one piece, of a generation that has ended with `done`.
 std::string CompletionJson(std::string_view gen, const CompletionShape& shape, uint32_t choice_count,
-                           const WholeAnswer& answer);
+                           const bridge::CollectedGeneration& answer);
 
 // Whether a choice was cut short by a cancel.
 bool WasCancelled(const v1::Done& done);

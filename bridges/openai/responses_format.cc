@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "bridges/wire/event_json.h"
 #include "bridges/openai/openai_error.h"
 #include "bridges/openai/openai_json.h"
+#include "bridges/wire/event_json.h"
 #include "services/base/grpc_status.h"
 #include "services/base/strings.h"
 
@@ -115,19 +115,18 @@ std::string ResponseJson(const ResponseState& state) {
                   ",\"model\":", Quoted(state.model), ",\"output\":[",
                   state.item_status.empty() ? std::string() : Item(state, true),
                   "],\"parallel_tool_calls\":", state.echo.parallel_tool_calls ? "true" : "false",
-                  ",\"temperature\":", state.echo.temperature,
-                  ",\"top_p\":", state.echo.top_p, state.echo.top_logprobs.empty() ? "" : ",\"top_logprobs\":",
-                  state.echo.top_logprobs,
-                  ",\"tool_choice\":", state.echo.tool_choice, ",\"tools\":[],\"max_output_tokens\":",
-                  state.echo.max_output_tokens, ",\"text\":", state.echo.text, ",\"truncation\":\"disabled\"",
-                  ",\"reasoning\":", state.echo.reasoning, ",\"service_tier\":", state.echo.service_tier,
-                  ",\"store\":", state.echo.store ? "true" : "false",
+                  ",\"temperature\":", state.echo.temperature, ",\"top_p\":", state.echo.top_p,
+                  state.echo.top_logprobs.empty() ? "" : ",\"top_logprobs\":", state.echo.top_logprobs,
+                  ",\"tool_choice\":", state.echo.tool_choice,
+                  ",\"tools\":[],\"max_output_tokens\":", state.echo.max_output_tokens, ",\"text\":", state.echo.text,
+                  ",\"truncation\":\"disabled\"", ",\"reasoning\":", state.echo.reasoning,
+                  ",\"service_tier\":", state.echo.service_tier, ",\"store\":", state.echo.store ? "true" : "false",
                   ",\"previous_response_id\":null,\"background\":", state.echo.background ? "true" : "false",
                   ",\"usage\":", state.usage.has_value() ? UsageJson(*state.usage) : "null", "}");
   return json;
 }
 
-absl::Status ResponsesEncoder::Open(std::string_view gen, const bridge::Subscription::Opened& opened) {
+absl::Status ResponsesEncoder::Open(std::string_view gen, const bridge::GenerationInfo& opened) {
   absl::StatusOr<ResponseEcho> echo = ResponseEcho::FromAnnotation(opened.annotation);
   if (!echo.ok()) return echo.status();
   if (of_ == Of::kStored && !echo->store) {
@@ -140,7 +139,7 @@ absl::Status ResponsesEncoder::Open(std::string_view gen, const bridge::Subscrip
   return opened.existing ? CheckStart(opened) : absl::OkStatus();
 }
 
-absl::Status ResponsesEncoder::CheckStart(const bridge::Subscription::Opened& opened) {
+absl::Status ResponsesEncoder::CheckStart(const bridge::GenerationInfo& opened) {
   if (!starting_after_.has_value()) return absl::OkStatus();
   const bool done = opened.status == v1::GENERATION_STATUS_DONE;
   const bool ended = done || opened.status == v1::GENERATION_STATUS_FAILED;

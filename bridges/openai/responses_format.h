@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "bridges/openai/responses_request.h"
-#include "bridges/sse/stream/stream_encoder.h"
+#include "bridges/wire/stream_encoder.h"
 #include "runnel/v1/inference.pb.h"
 
 namespace runnel::sse {
@@ -38,7 +38,7 @@ std::string ResponseJson(const ResponseState& state);
 // time: 0 to 3 are made of `started` (seq 1), the delta with seq s has s + 2, and what follows the text goes on from
 // there. So each delta must come alone (unmerged), and from the beginning: the last events have the whole text, and its
 // log-probabilities as long as those have at most kMaxRepeatedLogprobs bytes.
-class ResponsesEncoder final : public StreamEncoder {
+class ResponsesEncoder final : public bridge::StreamEncoder {
  public:
   enum class Of { kNew, kStored };
   // Events up to `starting_after` are not sent, but for the last one of a response that has ended.
@@ -47,12 +47,12 @@ class ResponsesEncoder final : public StreamEncoder {
 
   // NotFound if the generation is not a response, or a stored one is wanted and this one is not stored. InvalidArgument
   // if `starting_after` lies beyond the last event that there is.
-  absl::Status Open(std::string_view gen, const bridge::Subscription::Opened& opened) override;
+  absl::Status Open(std::string_view gen, const bridge::GenerationInfo& opened) override;
   void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) override;
   bridge::HttpError ErrorOf(const absl::Status& status, bool repeatable) const override;
 
  private:
-  absl::Status CheckStart(const bridge::Subscription::Opened& opened);
+  absl::Status CheckStart(const bridge::GenerationInfo& opened);
   void EncodeStarted(std::string* out);
   void EncodeDelta(const v1::Delta& delta, uint64_t number, std::string* out);
   void EncodeEndOfText(uint64_t number, std::string* out);

@@ -7,12 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "bridges/openai/openai_fields.h"
+#include "bridges/openai/other_fields.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/json_fields.h"
 #include "bridges/wire/stream_request.h"
-#include "bridges/sse/stream/api_answer.h"
-#include "bridges/openai/openai_fields.h"
-#include "bridges/openai/other_fields.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -291,20 +290,20 @@ std::vector<std::string_view> ResponsesFieldNames() {
   return names;
 }
 
-absl::StatusOr<ResponseQuery> ParseResponseQuery(const Route& route) {
+absl::StatusOr<ResponseQuery> ParseResponseQuery(const bridge::Query& parameters) {
   ResponseQuery query;
-  const std::string_view stream = QueryValue(route, "stream");
+  const std::string_view stream = bridge::QueryValue(parameters, "stream");
   if (!stream.empty() && stream != "true" && stream != "false") {
     return InvalidField("stream", "must be true or false");
   }
   query.stream = stream == "true";
   for (const char* key : {"include", "include[]"}) {
-    for (const absl::string_view each : absl::StrSplit(base::ToAbsl(QueryValue(route, key)), ',')) {
+    for (const absl::string_view each : absl::StrSplit(base::ToAbsl(bridge::QueryValue(parameters, key)), ',')) {
       query.logprobs |= each == base::ToAbsl(kLogprobs);
     }
   }
-  if (route.query.count("starting_after") == 0) return query;
-  const absl::StatusOr<uint64_t> after = bridge::ParseSeq(QueryValue(route, "starting_after"));
+  if (parameters.count("starting_after") == 0) return query;
+  const absl::StatusOr<uint64_t> after = bridge::ParseSeq(bridge::QueryValue(parameters, "starting_after"));
   if (!after.ok()) return InvalidField("starting_after", "must be a whole number");
   if (!query.stream) return InvalidField("starting_after", "needs stream=true");
   query.starting_after = *after;

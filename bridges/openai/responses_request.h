@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "bridges/openai/response_echo.h"
-#include "bridges/sse/http/routes.h"
+#include "bridges/wire/query.h"
 #include "runnel/v1/inference.pb.h"
 
 namespace runnel::sse {
@@ -31,7 +31,7 @@ struct ResponseQuery {
   bool logprobs = false;  // `include` has them; of no meaning for a stream, which has what it was made with
   std::optional<uint64_t> starting_after;
 };
-absl::StatusOr<ResponseQuery> ParseResponseQuery(const Route& route);
+absl::StatusOr<ResponseQuery> ParseResponseQuery(const bridge::Query& parameters);
 
 // `resp_x` <-> `gen_x`. NotFound (reason GENERATION_NOT_FOUND) if it has not the form of an id.
 absl::StatusOr<std::string> GenerationOfResponse(std::string_view response_id);

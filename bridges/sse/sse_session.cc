@@ -11,16 +11,16 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/base/contain.h"
-#include "bridges/wire/cursor.h"
-#include "bridges/wire/event_json.h"
 #include "bridges/server/health.h"
 #include "bridges/server/inference_client.h"
-#include "bridges/wire/stream_request.h"
-#include "bridges/sse/native/generation_api.h"
+#include "bridges/sse/api.h"
 #include "bridges/sse/http/http_connection.h"
 #include "bridges/sse/http/routes.h"
-#include "bridges/sse/stream/sse_stream.h"
 #include "bridges/sse/http/static_files.h"
+#include "bridges/sse/stream/sse_stream.h"
+#include "bridges/wire/cursor.h"
+#include "bridges/wire/event_json.h"
+#include "bridges/wire/stream_request.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -97,8 +97,8 @@ std::optional<HttpResponse> AnswerAtOnce(const bridge::IoThread& thread, const S
 
 // The headers that every answer has.
 std::string CommonHeaders(const SseContext& context, const HttpRequest& request) {
-  std::string headers = absl::StrCat("x-request-id: ", bridge::NewRequestId(),
-                                     "\r\ncross-origin-resource-policy: same-origin\r\n");
+  std::string headers =
+      absl::StrCat("x-request-id: ", bridge::NewRequestId(), "\r\ncross-origin-resource-policy: same-origin\r\n");
   const std::string_view origin = request.Header("origin");
   // A preflight has its own.
   if (request.method != "OPTIONS" && context.policy.CheckOrigin(origin, request.Header("host")).ok()) {
@@ -109,9 +109,9 @@ std::string CommonHeaders(const SseContext& context, const HttpRequest& request)
 
 // A client that closed its side may still read, and is not left without a word.
 HttpResponse HalfClosedResponse() {
-  return ErrorResponse(InvalidRequest(
-      499, "the client closed its side of the connection before the answer: the generation is cancelled",
-      "client_closed_request"));
+  return ErrorResponse(
+      InvalidRequest(499, "the client closed its side of the connection before the answer: the generation is cancelled",
+                     "client_closed_request"));
 }
 
 // What comes of one request: an answer to write, or neither and the connection is somebody else's or over.
@@ -122,7 +122,7 @@ struct Served {
 
 Awaitable<Served> ServeApi(bridge::IoThread* thread, const SseContext* context, HttpConnection* connection,
                            HttpRequest* request, const Route* route, const std::string* common_headers) {
-  ApiAnswer answer = co_await AnswerApi(thread, &context->options, connection, request, route);
+  ApiAnswer answer = co_await AnswerApi(thread, &context->options.bridge, connection, request, route);
   Served served;
   if (answer.stream.has_value()) {
     answer.stream->common_headers = *common_headers;

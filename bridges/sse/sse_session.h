@@ -2,12 +2,12 @@
 
 #include <string>
 
-#include "bridges/wire/http_policy.h"
-#include "bridges/server/io_threads.h"
 #include "bridges/base/net.h"
-#include "bridges/sse/options.h"
+#include "bridges/server/io_threads.h"
 #include "bridges/sse/http/read_ahead.h"
 #include "bridges/sse/http/static_files.h"
+#include "bridges/sse/options.h"
+#include "bridges/wire/http_policy.h"
 
 namespace runnel::sse {
 
@@ -16,7 +16,7 @@ struct SseContext {
   explicit SseContext(const SseOptions& sse_options)
       : options(sse_options),
         policy(sse_options.bridge),
-        page_headers(PageHeaders(sse_options.websocket_url)) {}
+        page_headers(PageHeaders(OriginOfUrl(sse_options.websocket_url))) {}
 
   const SseOptions options;
   const bridge::HttpPolicy policy;

@@ -39,7 +39,7 @@ void WsStream::Refuse(std::string_view reason, std::string_view message) {
 
 // The calls of the subscription. Its Link serves other connections too, so no exception may reach it.
 
-void WsStream::OnOpened(bridge::Subscription*, const bridge::Subscription::Opened& opened) {
+void WsStream::OnOpened(bridge::Subscription*, const bridge::GenerationInfo& opened) {
   session_->Guard([&] {
     session_->OnIdKnown(this);
     if (retired_ || std::exchange(opened_, true) || !resumed_) return;
@@ -76,7 +76,7 @@ void WsStream::OnEnd(bridge::Subscription*, const absl::Status& status) {
   });
 }
 
-void WsStream::WriteAttached(const bridge::Subscription::Opened& opened) {
+void WsStream::WriteAttached(const bridge::GenerationInfo& opened) {
   v1::WebSocketServerMessage message;
   message.set_req(std::exchange(req_, std::string()));
   v1::WebSocketAttached* attached = message.mutable_attached();

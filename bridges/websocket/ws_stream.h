@@ -38,7 +38,7 @@ class WsStream final : public bridge::Subscription::Reader {
   // removed early: each req is answered once.
   void Refuse(std::string_view reason, std::string_view message);
 
-  void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) override;
+  void OnOpened(bridge::Subscription* subscription, const bridge::GenerationInfo& opened) override;
   void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;
   void OnFlush(bridge::Subscription* subscription) override;
   void OnProgress(bridge::Subscription* subscription, const v1::Progress& progress) override;
@@ -50,7 +50,7 @@ class WsStream final : public bridge::Subscription::Reader {
   void Repeat();
   void WriteEnd(const absl::Status& status);
   void WriteHeartbeat(const v1::Progress* progress);
-  void WriteAttached(const bridge::Subscription::Opened& opened);
+  void WriteAttached(const bridge::GenerationInfo& opened);
   void CountResumed(const v1::GenerationEvent& event);
   void CountRefused(const absl::Status& status);
 

@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "bridges/wire/query.h"
 
 // The public paths of the SSE bridge. Pure functions.
 namespace runnel::sse {
@@ -33,7 +33,7 @@ struct Route {
   Endpoint endpoint = Endpoint::kNone;
   std::string path;  // decoded
   std::string id;    // of a generation, a response or a model, decoded
-  std::map<std::string, std::string> query;
+  bridge::Query query;
 };
 
 // The message of 404 for kNone.

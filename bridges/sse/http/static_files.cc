@@ -2,15 +2,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridges/sse/http/embedded_files.h"
-#include "bridges/sse/options.h"
 #include "services/base/strings.h"
 
 namespace runnel::sse {
 // The page has no inline code. It connects to the bridge that it comes from, and to the WebSocket bridge.
-std::string PageHeaders(const std::string& websocket_url) {
-  const std::string origin = OriginOfUrl(websocket_url);
+std::string PageHeaders(const std::string& websocket_origin) {
   return absl::StrCat("cache-control: no-cache\r\ncontent-security-policy: default-src 'self'; connect-src 'self'",
-                      origin.empty() ? "" : " ", origin,
+                      websocket_origin.empty() ? "" : " ", websocket_origin,
                       "; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'\r\n"
                       "x-content-type-options: nosniff\r\n"
                       "referrer-policy: no-referrer\r\n");

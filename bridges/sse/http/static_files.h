@@ -19,8 +19,8 @@ struct StaticFile {
 // Null if there is none. "/" is "/index.html".
 const StaticFile* FindStaticFile(std::string_view path);
 
-// The header lines of the page and its files. `websocket_url` as in SseOptions.
-std::string PageHeaders(const std::string& websocket_url);
+// The header lines of the page and its files. `websocket_origin` is that of the WebSocket bridge, or empty.
+std::string PageHeaders(const std::string& websocket_origin);
 
 // 200 with the file, or 304 if `if_none_match` names it as it is.
 bridge::HttpResponse StaticResponse(const StaticFile& file, std::string_view if_none_match,

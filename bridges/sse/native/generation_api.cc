@@ -5,15 +5,13 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "bridges/wire/cursor.h"
-#include "bridges/wire/event_json.h"
 #include "bridges/server/inference_client.h"
-#include "bridges/wire/media_type.h"
-#include "bridges/wire/stream_request.h"
-#include "bridges/sse/openai/completion_api.h"
 #include "bridges/sse/native/generation_reader.h"
 #include "bridges/sse/native/generation_snapshot.h"
-#include "bridges/sse/openai/responses_api.h"
+#include "bridges/wire/cursor.h"
+#include "bridges/wire/event_json.h"
+#include "bridges/wire/media_type.h"
+#include "bridges/wire/stream_request.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -39,7 +37,7 @@ absl::Status CheckId(const std::string& id) {
 bool WantsStream(const HttpRequest& request) { return bridge::PrefersEventStream(HeaderList(request, "accept")); }
 
 absl::Status ReadGapPolicy(const Route& route, v1::GapPolicy* policy) {
-  const std::string_view on_gap = QueryValue(route, "on_gap");
+  const std::string_view on_gap = bridge::QueryValue(route.query, "on_gap");
   *policy = on_gap == "fail" ? v1::GAP_POLICY_FAIL : v1::GAP_POLICY_SIGNAL;
   if (on_gap.empty() || on_gap == "signal" || on_gap == "fail") return absl::OkStatus();
   return base::InvalidField("on_gap", "must be signal or fail");
@@ -94,7 +92,7 @@ absl::StatusOr<CreateRequest> ReadCreateRequest(const HttpRequest& request, cons
   return create;
 }
 
-Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options, HttpConnection* connection,
+Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
                             const HttpRequest* request, const Route* route) {
   if (!IsJson(*request)) co_return AnswerNotJson();
   absl::StatusOr<CreateRequest> create = ReadCreateRequest(*request, *route);
@@ -104,7 +102,7 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options,
     answer.stream = std::move(create->spec);
     co_return answer;
   }
-  GenerationReader reader(&thread->io, &thread->links, options->bridge.max_pending_bytes);
+  GenerationReader reader(&thread->io, &thread->links, options->max_pending_bytes);
   reader.subscription().Generate(*std::move(create->spec.generate), create->spec.after_seq,
                                  std::move(create->spec.traceparent), std::move(create->spec.tracestate));
   while (!reader.opened() && !reader.ended()) {
@@ -141,7 +139,7 @@ absl::StatusOr<PollRequest> ReadPollRequest(const HttpRequest& request, const Ro
   // HEAD says what is there now.
   if (route.query.count("wait") == 0 || request.method == "HEAD") return poll;
   uint64_t seconds = 0;
-  if (!absl::SimpleAtoi(base::ToAbsl(QueryValue(route, "wait")), &seconds) || seconds > kMaxWaitSeconds) {
+  if (!absl::SimpleAtoi(base::ToAbsl(bridge::QueryValue(route.query, "wait")), &seconds) || seconds > kMaxWaitSeconds) {
     return base::InvalidField("wait", absl::StrCat("must be a whole number of seconds from 0 to ", kMaxWaitSeconds));
   }
   poll.wait = absl::Seconds(seconds);
@@ -177,14 +175,14 @@ HttpResponse PollResponse(const std::string& id, const GenerationReader& reader)
   return JsonResponse(200, std::move(body));
 }
 
-Awaitable<ApiAnswer> Poll(bridge::IoThread* thread, const SseOptions* options, HttpConnection* connection,
+Awaitable<ApiAnswer> Poll(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
                           const HttpRequest* request, const Route* route) {
   const absl::StatusOr<PollRequest> poll = ReadPollRequest(*request, *route);
   if (!poll.ok()) co_return Refusal(poll.status());
-  GenerationReader reader(&thread->io, &thread->links, options->bridge.max_pending_bytes);
+  GenerationReader reader(&thread->io, &thread->links, options->max_pending_bytes);
   reader.subscription().Attach(route->id, poll->after, request->principal, poll->gap_policy);
   // Without a wait, events that are in the log already are still on their way.
-  const absl::Duration limit = poll->wait > absl::ZeroDuration() ? poll->wait : options->bridge.open_timeout;
+  const absl::Duration limit = poll->wait > absl::ZeroDuration() ? poll->wait : options->open_timeout;
   const absl::Duration deadline = thread->tasks.now() + limit;
   ApiAnswer answer;
   while (!IsAnswered(reader, *poll)) {
@@ -251,7 +249,9 @@ Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, const HttpRequest* request
   co_return AnswerWith(std::move(response));
 }
 
-Awaitable<ApiAnswer> Models(bridge::IoThread* thread, const Route* route) {
+}  // namespace
+
+Awaitable<ApiAnswer> AnswerModels(bridge::IoThread* thread, const Route* route) {
   const absl::StatusOr<v1::ListModelsResponse> models = co_await thread->client->ListModels(thread);
   if (!models.ok()) co_return Refusal(models.status());
   std::string body;
@@ -269,28 +269,11 @@ Awaitable<ApiAnswer> Models(bridge::IoThread* thread, const Route* route) {
   co_return AnswerWith(JsonResponse(200, std::move(body)));
 }
 
-}  // namespace
-
-Awaitable<ApiAnswer> AnswerApi(bridge::IoThread* thread, const SseOptions* options, HttpConnection* connection,
-                               const HttpRequest* request, const Route* route) {
-  if (route->endpoint == Endpoint::kModels || route->endpoint == Endpoint::kModel) {
-    co_return co_await Models(thread, route);
-  }
-  const bool starts = route->endpoint == Endpoint::kChatCompletions || route->endpoint == Endpoint::kCompletions ||
-                      route->endpoint == Endpoint::kResponses;
-  if (starts && thread->tasks.draining()) co_return Refusal(absl::UnavailableError("the bridge is stopping"));
-  if (route->endpoint == Endpoint::kChatCompletions || route->endpoint == Endpoint::kCompletions) {
-    co_return co_await AnswerCompletion(thread, options, connection, request, route);
-  }
-  if (route->endpoint == Endpoint::kResponses || route->endpoint == Endpoint::kResponse ||
-      route->endpoint == Endpoint::kResponseCancel) {
-    co_return co_await AnswerResponses(thread, options, connection, request, route);
-  }
+Awaitable<ApiAnswer> AnswerGenerations(bridge::IoThread* thread, const bridge::BridgeOptions* options,
+                                       HttpConnection* connection, const HttpRequest* request, const Route* route) {
   if (route->endpoint != Endpoint::kGenerations) {
     if (const absl::Status status = CheckId(route->id); !status.ok()) co_return Refusal(status);
   }
-  const bool streams = route->endpoint == Endpoint::kGenerations || route->endpoint == Endpoint::kEvents;
-  if (streams && thread->tasks.draining()) co_return Refusal(absl::UnavailableError("the bridge is stopping"));
   switch (route->endpoint) {
     case Endpoint::kGenerations:
       co_return co_await Create(thread, options, connection, request, route);

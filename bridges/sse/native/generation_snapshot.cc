@@ -5,8 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridges/server/inference_client.h"
-#include "bridges/sse/openai/answer_reader.h"
-#include "bridges/sse/openai/completion_api.h"
+#include "bridges/sse/stream/collecting_reader.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 
@@ -27,7 +26,7 @@ absl::Status TooLarge() {
 }
 
 // Puts the texts that were read, and what the log says up to there, in the place of what the call said.
-void ReplaceByRead(WholeAnswer answer, uint64_t last_seq, v1::Generation* generation) {
+void ReplaceByRead(bridge::CollectedGeneration answer, uint64_t last_seq, v1::Generation* generation) {
   generation->set_text_omitted(false);
   generation->set_last_seq(last_seq);
   generation->mutable_usage()->set_completion_tokens(answer.tokens);
@@ -55,7 +54,7 @@ Awaitable<absl::StatusOr<v1::Generation>> ReadGeneration(bridge::IoThread* threa
   absl::StatusOr<v1::Generation> generation =
       co_await thread->client->GetGeneration(thread, id, principal, kOneCallBytes);
   if (!generation.ok() || !generation->text_omitted()) co_return generation;
-  AnswerReader reader(&thread->io, &thread->links, kMaxAnswerBytes);
+  CollectingReader reader(&thread->io, &thread->links, kMaxCollectedBytes);
   reader.subscription().Attach(id, 0, principal, v1::GAP_POLICY_FAIL);
   const auto read = [&reader] {
     return reader.ended() || reader.too_large() ||
@@ -70,7 +69,7 @@ Awaitable<absl::StatusOr<v1::Generation>> ReadGeneration(bridge::IoThread* threa
   if (reader.too_large()) co_return TooLarge();
   if (reader.ended() && !reader.subscription().terminal_seen()) co_return reader.status();
   const bool ended_since = reader.ended() && !generation->has_expire_time();
-  ReplaceByRead(reader.TakeAnswer(), reader.subscription().last_seq(), &*generation);
+  ReplaceByRead(reader.Take(), reader.subscription().last_seq(), &*generation);
   if (!ended_since) co_return generation;
   // Only now it is known when it expires.
   const absl::StatusOr<v1::Generation> again = co_await thread->client->GetGeneration(thread, id, principal, 0);

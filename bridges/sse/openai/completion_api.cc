@@ -8,17 +8,16 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "bridges/server/inference_client.h"
 #include "bridges/openai/completion_format.h"
 #include "bridges/openai/completion_request.h"
+#include "bridges/server/inference_client.h"
+#include "bridges/sse/openai/reading_error.h"
+#include "bridges/sse/stream/collecting_reader.h"
 
 namespace runnel::sse {
 namespace {
 
 using bridge::Awaitable;
-
-// Beyond the longest that a reader may be without an attachment.
-constexpr absl::Duration kDetachSlack = absl::Seconds(5);
 
 uint32_t ChoiceCount(const v1::GenerateRequest& request) {
   return request.has_choice_count() ? request.choice_count() : 1;
@@ -34,20 +33,20 @@ Awaitable<ApiAnswer> AnswerInOnePiece(bridge::IoThread* thread, HttpConnection* 
                                       std::vector<v1::GenerateRequest> requests, CompletionShape shape,
                                       StreamSpec spec) {
   const uint32_t choice_count = ChoiceCount(requests[0]);
-  std::deque<AnswerReader> readers;
+  std::deque<CollectingReader> readers;
   for (v1::GenerateRequest& request : requests) {
-    AnswerReader& reader = readers.emplace_back(&thread->io, &thread->links, kMaxAnswerBytes / requests.size());
+    CollectingReader& reader = readers.emplace_back(&thread->io, &thread->links, kMaxCollectedBytes / requests.size());
     reader.subscription().RefuseGaps();
     reader.subscription().Generate(std::move(request), 0, spec.traceparent, spec.tracestate);
   }
   ApiAnswer answer;
-  WholeAnswer whole;
+  bridge::CollectedGeneration whole;
   for (uint32_t i = 0; i < readers.size(); ++i) {
-    AnswerReader& reader = readers[i];
+    CollectingReader& reader = readers[i];
     answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGiveUp);
     std::optional<bridge::HttpError> error =
         ErrorOfReading(reader, shape.chat ? OpenAiApi::kChat : OpenAiApi::kCompletions);
-    if (!error.has_value() && WasCancelled(*reader.answer().done)) error = ErrorOfCancelled();
+    if (!error.has_value() && WasCancelled(*reader.collected().done)) error = ErrorOfCancelled();
     if (answer.client_gone || error.has_value()) {
       // Those read to their end before have seen it.
       for (uint32_t other = i + 1; other < readers.size(); ++other) {
@@ -56,7 +55,7 @@ Awaitable<ApiAnswer> AnswerInOnePiece(bridge::IoThread* thread, HttpConnection* 
       if (!answer.client_gone) answer.response = bridge::ErrorResponse(*error);
       co_return answer;
     }
-    i == 0 ? void(whole = reader.TakeAnswer()) : whole.AddChoices(reader.TakeAnswer(), i * choice_count);
+    i == 0 ? void(whole = reader.Take()) : whole.AddChoices(reader.Take(), i * choice_count);
   }
   const std::string& id = readers.front().subscription().generation_id();
   const auto total = static_cast<uint32_t>(readers.size()) * choice_count;
@@ -67,38 +66,8 @@ Awaitable<ApiAnswer> AnswerInOnePiece(bridge::IoThread* thread, HttpConnection* 
 
 }  // namespace
 
-void EndWithClient(const bridge::BridgeOptions& options, v1::GenerateRequest* request) {
-  const absl::Duration timeout = std::max(options.write_timeout, options.recovery_timeout) + kDetachSlack;
-  request->mutable_detach_timeout()->set_seconds(std::min<int64_t>(absl::ToInt64Seconds(timeout), 86'400));
-}
-
-Awaitable<bool> ReadToEnd(bridge::IoThread* thread, HttpConnection* connection, AnswerReader* reader,
-                          OnHalfClose on_half_close) {
-  bool here = true;
-  while (here && !reader->ended() && !reader->too_large()) {
-    here = co_await reader->WaitFor(connection, absl::InfiniteDuration());
-    if (connection->half_closed() && on_half_close == OnHalfClose::kGiveUp && !reader->ended()) here = false;
-  }
-  if (here) connection->StopWatching();
-  // A start that is under way has no id yet by which it could be cancelled. Its answer comes within --open_timeout.
-  while (!reader->opened() && !reader->ended()) co_await reader->Wait();
-  if (!reader->ended()) {
-    thread->client->CancelGeneration(thread, reader->subscription().generation_id(), reader->subscription().principal(),
-                                     [](const absl::StatusOr<v1::CancelGenerationResponse>&) {});
-  }
-  co_return here;
-}
-
-std::optional<bridge::HttpError> ErrorOfReading(const AnswerReader& reader, OpenAiApi api) {
-  if (reader.too_large()) return ErrorOfTooLarge();
-  if (!reader.opened()) return OpenAiErrorOf(reader.status(), api);
-  if (reader.answer().failed.has_value()) return ErrorOfFailed(*reader.answer().failed);
-  if (!reader.answer().done.has_value()) return ErrorOfBroken();
-  return std::nullopt;
-}
-
-Awaitable<ApiAnswer> AnswerCompletion(bridge::IoThread* thread, const SseOptions* options, HttpConnection* connection,
-                                      const HttpRequest* request, const Route* route) {
+Awaitable<ApiAnswer> AnswerCompletion(bridge::IoThread* thread, const bridge::BridgeOptions* options,
+                                      HttpConnection* connection, const HttpRequest* request, const Route* route) {
   const bool chat = route->endpoint == Endpoint::kChatCompletions;
   if (!IsJson(*request)) co_return AnswerNotJson();
   absl::StatusOr<CompletionRequest> asked =
@@ -106,7 +75,7 @@ Awaitable<ApiAnswer> AnswerCompletion(bridge::IoThread* thread, const SseOptions
   if (!asked.ok()) {
     co_return AnswerWith(OpenAiErrorOf(asked.status(), chat ? OpenAiApi::kChat : OpenAiApi::kCompletions));
   }
-  EndWithClient(options->bridge, &asked->request);
+  EndWithClient(*options, &asked->request);
   asked->request.set_principal(request->principal);
   std::vector<v1::GenerateRequest> requests = OnePerPrompt(&*asked);
   StreamSpec spec = BaseSpec(*request, *route);

@@ -4,14 +4,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "bridges/server/inference_client.h"
-#include "bridges/wire/stream_request.h"
-#include "bridges/sse/openai/completion_api.h"
-#include "bridges/sse/native/generation_snapshot.h"
 #include "bridges/openai/openai_error.h"
 #include "bridges/openai/openai_json.h"
 #include "bridges/openai/responses_format.h"
 #include "bridges/openai/responses_request.h"
+#include "bridges/server/inference_client.h"
+#include "bridges/sse/native/generation_snapshot.h"
+#include "bridges/sse/openai/reading_error.h"
+#include "bridges/sse/stream/collecting_reader.h"
+#include "bridges/wire/stream_request.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 
@@ -30,10 +31,10 @@ ApiAnswer AnswerWithState(const ResponseState& state) {
   return answer;
 }
 
-absl::StatusOr<ResponsesRequest> ReadCreateRequest(const SseOptions& options, const HttpRequest& request) {
+absl::StatusOr<ResponsesRequest> ReadCreateRequest(const bridge::BridgeOptions& options, const HttpRequest& request) {
   ASSIGN_OR_RETURN(ResponsesRequest asked, ParseResponsesRequest(request.body));
   if (!asked.echo.background) {
-    EndWithClient(options.bridge, &asked.request);
+    EndWithClient(options, &asked.request);
     return asked;
   }
   asked.request.set_keep_when_detached(true);
@@ -46,7 +47,7 @@ absl::StatusOr<ResponsesRequest> ReadCreateRequest(const SseOptions& options, co
 }
 
 // Reads only so far as to say that it has begun.
-Awaitable<bool> ReadToStart(HttpConnection* connection, AnswerReader* reader) {
+Awaitable<bool> ReadToStart(HttpConnection* connection, CollectingReader* reader) {
   bool here = true;
   while (here && !reader->ended() && reader->subscription().last_seq() == 0) {
     here = co_await reader->WaitFor(connection, absl::InfiniteDuration());
@@ -55,8 +56,8 @@ Awaitable<bool> ReadToStart(HttpConnection* connection, AnswerReader* reader) {
   co_return here;
 }
 
-ResponseState StateOf(const AnswerReader& reader, const std::string& id, ResponseEcho echo) {
-  const WholeAnswer& answer = reader.answer();
+ResponseState StateOf(const CollectingReader& reader, const std::string& id, ResponseEcho echo) {
+  const bridge::CollectedGeneration& answer = reader.collected();
   ResponseState state;
   state.generation_id = id;
   state.echo = std::move(echo);
@@ -73,7 +74,7 @@ ResponseState StateOf(const AnswerReader& reader, const std::string& id, Respons
   return state;
 }
 
-Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options, HttpConnection* connection,
+Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
                             const HttpRequest* request, const Route* route) {
   if (!IsJson(*request)) co_return AnswerNotJson();
   absl::StatusOr<ResponsesRequest> asked = ReadCreateRequest(*options, *request);
@@ -92,7 +93,7 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options,
     answer.stream = std::move(spec);
     co_return answer;
   }
-  AnswerReader reader(&thread->io, &thread->links, kMaxAnswerBytes);
+  CollectingReader reader(&thread->io, &thread->links, kMaxCollectedBytes);
   reader.subscription().RefuseGaps();
   reader.subscription().Generate(std::move(asked->request), 0, std::move(spec.traceparent), std::move(spec.tracestate));
   if (background) {
@@ -104,7 +105,7 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const SseOptions* options,
   std::optional<bridge::HttpError> error = ErrorOfReading(reader, OpenAiApi::kResponses);
   // That it has not ended is what a background is for; and a failure is a state of the response.
   if (reader.opened() && background && reader.subscription().last_seq() > 0) error.reset();
-  if (reader.answer().failed.has_value()) error.reset();
+  if (reader.collected().failed.has_value()) error.reset();
   if (error.has_value()) co_return AnswerWith(*error);
   const std::string id = reader.subscription().generation_id();
   co_return AnswerWithState(StateOf(reader, id, std::move(asked->echo)));
@@ -154,7 +155,7 @@ Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, HttpConnection* connection
       co_await thread->client->CancelGeneration(thread, generation_id, principal);
   if (!cancelled.ok()) co_return Refusal(cancelled.status());
   // The end follows in the log, and the answer is to tell it.
-  AnswerReader reader(&thread->io, &thread->links, kMaxAnswerBytes);
+  CollectingReader reader(&thread->io, &thread->links, kMaxCollectedBytes);
   reader.subscription().Attach(generation_id, cancelled->last_seq(), principal);
   ApiAnswer answer;
   answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGoOn);
@@ -175,7 +176,7 @@ Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, std::string generation_id,
 // With log-probabilities, which only the log has: reads it as far as it is now.
 Awaitable<ApiAnswer> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* connection, ResponseState found,
                                      std::string principal) {
-  AnswerReader reader(&thread->io, &thread->links, kMaxAnswerBytes);
+  CollectingReader reader(&thread->io, &thread->links, kMaxCollectedBytes);
   reader.subscription().Attach(found.generation_id, 0, std::move(principal), v1::GAP_POLICY_FAIL);
   ApiAnswer answer;
   const auto whole = [&reader] {
@@ -196,7 +197,7 @@ Awaitable<ApiAnswer> HeadOfEvents(bridge::IoThread* thread, std::string generati
   const absl::StatusOr<v1::Generation> generation =
       co_await thread->client->GetGeneration(thread, generation_id, std::move(principal), /*max_text_bytes=*/0);
   if (!generation.ok()) co_return Refusal(generation.status());
-  bridge::Subscription::Opened opened;
+  bridge::GenerationInfo opened;
   opened.status = generation->status();
   opened.last_seq = generation->last_seq();
   opened.existing = true;
@@ -208,7 +209,7 @@ Awaitable<ApiAnswer> HeadOfEvents(bridge::IoThread* thread, std::string generati
 
 Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
                          const Route* route, std::string generation_id) {
-  const absl::StatusOr<ResponseQuery> query = ParseResponseQuery(*route);
+  const absl::StatusOr<ResponseQuery> query = ParseResponseQuery(route->query);
   if (!query.ok()) co_return Refusal(query.status());
   const bool head = request->method == "HEAD";
   if (query->stream && head) {
@@ -238,8 +239,8 @@ Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, c
 
 }  // namespace
 
-Awaitable<ApiAnswer> AnswerResponses(bridge::IoThread* thread, const SseOptions* options, HttpConnection* connection,
-                                     const HttpRequest* request, const Route* route) {
+Awaitable<ApiAnswer> AnswerResponses(bridge::IoThread* thread, const bridge::BridgeOptions* options,
+                                     HttpConnection* connection, const HttpRequest* request, const Route* route) {
   if (route->endpoint == Endpoint::kResponses) co_return co_await Create(thread, options, connection, request, route);
   const absl::StatusOr<std::string> generation_id = GenerationOfResponse(route->id);
   if (!generation_id.ok()) co_return Refusal(generation_id.status());

@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "bridges/wire/media_type.h"
 #include "bridges/sse/stream/sse_format.h"
+#include "bridges/wire/media_type.h"
 #include "services/base/strings.h"
 
 namespace runnel::sse {
@@ -14,7 +14,7 @@ constexpr size_t kMaxTraceBytes = 512;
 
 std::string TraceHeader(const HttpRequest& request, const Route& route, const std::string& name) {
   std::string_view value = request.Header(name);
-  if (value.empty()) value = QueryValue(route, name);
+  if (value.empty()) value = bridge::QueryValue(route.query, name);
   return value.size() > kMaxTraceBytes ? std::string() : std::string(value);
 }
 
@@ -47,8 +47,7 @@ ApiAnswer AnswerNotJson() {
 ApiAnswer HeadOfStream(std::string_view generation_id) {
   ApiAnswer answer;
   answer.response.sized = false;
-  answer.response.headers =
-      absl::StrCat(kStreamHeaders, "x-generation-id: ", base::ToAbsl(generation_id), "\r\n");
+  answer.response.headers = absl::StrCat(kStreamHeaders, "x-generation-id: ", base::ToAbsl(generation_id), "\r\n");
   return answer;
 }
 
@@ -60,11 +59,6 @@ std::string HeaderList(const HttpRequest& request, std::string_view lower_case_n
     list += value;
   }
   return list;
-}
-
-std::string_view QueryValue(const Route& route, const std::string& key) {
-  const auto found = route.query.find(key);
-  return found == route.query.end() ? std::string_view() : std::string_view(found->second);
 }
 
 StreamSpec BaseSpec(const HttpRequest& request, const Route& route) {

@@ -4,10 +4,10 @@
 #include <string>
 #include <string_view>
 
-#include "bridges/wire/http_policy.h"
 #include "bridges/sse/http/http_connection.h"
 #include "bridges/sse/http/routes.h"
 #include "bridges/sse/stream/sse_stream.h"
+#include "bridges/wire/http_policy.h"
 
 // What the endpoints under /v1 have in common.
 namespace runnel::sse {
@@ -36,9 +36,6 @@ std::string HeaderList(const HttpRequest& request, std::string_view lower_case_n
 bool IsJson(const HttpRequest& request);
 // 415
 ApiAnswer AnswerNotJson();
-
-// Empty if the query has none of that name.
-std::string_view QueryValue(const Route& route, const std::string& key);
 
 // The parts of a stream that do not depend on what is read.
 StreamSpec BaseSpec(const HttpRequest& request, const Route& route);

@@ -1,23 +1,13 @@
 #include "bridges/sse/stream/prompt_group.h"
 
+#include "bridges/wire/collected_generation.h"
+
 #include <algorithm>
 #include <utility>
 
 namespace runnel::sse {
 
 using bridge::Subscription;
-
-void MergeDone(const v1::Done& done, uint32_t first_choice, v1::Done* into) {
-  for (const v1::ChoiceEnd& end : done.choices()) {
-    v1::ChoiceEnd* merged = into->add_choices();
-    *merged = end;
-    merged->set_index(first_choice + end.index());
-  }
-  v1::Usage* sum = into->mutable_usage();
-  sum->set_prompt_tokens(sum->prompt_tokens() + done.usage().prompt_tokens());
-  sum->set_completion_tokens(sum->completion_tokens() + done.usage().completion_tokens());
-  sum->set_cached_prompt_tokens(sum->cached_prompt_tokens() + done.usage().cached_prompt_tokens());
-}
 
 void PromptGroup::Start(bridge::LinkSet* links, Subscription* first, uint32_t choice_count,
                         std::vector<v1::GenerateRequest> requests, const std::string& traceparent,
@@ -45,7 +35,7 @@ void PromptGroup::Continue() {
   }
 }
 
-void PromptGroup::OnOpened(Subscription* subscription, const Subscription::Opened& opened) {
+void PromptGroup::OnOpened(Subscription* subscription, const bridge::GenerationInfo& opened) {
   if (ended_) return;
   if (subscription == first_) opened_ = opened;
   // What one has to say waits in its log until the others are admitted.
@@ -68,7 +58,7 @@ void PromptGroup::OnEvent(Subscription* subscription, v1::GenerationEvent& event
     if (event.delta().choice() >= choice_count_) return;
     event.mutable_delta()->set_choice(FirstChoice(subscription) + event.delta().choice());
   } else if (event.has_done()) {
-    MergeDone(event.done(), FirstChoice(subscription), done_.mutable_done());
+    bridge::MergeDone(event.done(), FirstChoice(subscription), done_.mutable_done());
     if (++done_count_ < all_.size()) return;
     return reader_->OnEvent(first_, done_);
   }

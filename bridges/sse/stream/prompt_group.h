@@ -12,9 +12,6 @@
 
 namespace runnel::sse {
 
-// Adds what `done` says to `into`: its choices as those from `first_choice` on, its usage to the sum.
-void MergeDone(const v1::Done& done, uint32_t first_choice, v1::Done* into);
-
 // Reads the generations of several prompts as if they were one with all their choices, prompt by prompt: between their
 // subscriptions and the reader, which is called as if for the first of them. Nothing is read before all are admitted,
 // so the refusal of any is that of the whole; `started` of the first comes first, one `done` last. A failure of any is
@@ -36,7 +33,7 @@ class PromptGroup final : public bridge::Subscription::Reader {
   // All but the first.
   const std::deque<bridge::Subscription>& others() const { return others_; }
 
-  void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) override;
+  void OnOpened(bridge::Subscription* subscription, const bridge::GenerationInfo& opened) override;
   void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;
   void OnFlush(bridge::Subscription* subscription) override;
   void OnEnd(bridge::Subscription* subscription, const absl::Status& status) override;
@@ -49,7 +46,7 @@ class PromptGroup final : public bridge::Subscription::Reader {
   std::deque<bridge::Subscription> others_;
   std::vector<bridge::Subscription*> all_;  // by prompt
   uint32_t choice_count_ = 1;               // of each
-  bridge::Subscription::Opened opened_;     // of the first
+  bridge::GenerationInfo opened_;           // of the first
   size_t opened_count_ = 0;
   size_t done_count_ = 0;
   v1::GenerationEvent done_;

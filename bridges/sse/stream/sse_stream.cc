@@ -1,4 +1,5 @@
 #include "bridges/sse/stream/sse_stream.h"
+#include "bridges/sse/stream/native_encoder.h"
 
 #include <algorithm>
 #include <array>
@@ -9,11 +10,11 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/base/contain.h"
+#include "bridges/base/spare_buffers.h"
+#include "bridges/server/inference_client.h"
+#include "bridges/sse/stream/sse_format.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/http_policy.h"
-#include "bridges/server/inference_client.h"
-#include "bridges/base/spare_buffers.h"
-#include "bridges/sse/stream/sse_format.h"
 
 namespace runnel::sse {
 namespace {
@@ -37,7 +38,7 @@ std::minstd_rand& Random() {
 // Clients that lose their bridge together must not come back together.
 uint32_t RetryMs() { return std::uniform_int_distribution<uint32_t>(500, 1500)(Random()); }
 
-std::unique_ptr<StreamEncoder> OrNative(std::unique_ptr<StreamEncoder> encoder) {
+std::unique_ptr<bridge::StreamEncoder> OrNative(std::unique_ptr<bridge::StreamEncoder> encoder) {
   return encoder != nullptr ? std::move(encoder) : std::make_unique<NativeEncoder>(RetryMs());
 }
 
@@ -99,7 +100,7 @@ void SseStream::Begin() {
 
 // ------------------------------------------------------------------------------------------ from the subscription
 
-void SseStream::OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) {
+void SseStream::OnOpened(bridge::Subscription* subscription, const bridge::GenerationInfo& opened) {
   opening_->opened = true;
   // It goes into a header and into ids, where a line end would be another header or field.
   opening_->refusal = bridge::IsGenerationId(subscription->generation_id())
@@ -161,9 +162,9 @@ void SseStream::End(bridge::Subscription* subscription, const absl::Status& stat
 
 void SseStream::WriteHeader() {
   BorrowBuffer();
-  absl::StrAppend(&out_, bridge::StatusLine(200), kStreamHeaders, "x-generation-id: ",
-                  subscription_->generation_id(), "\r\n", opening_->spec.common_headers,
-                  chunked_ ? "transfer-encoding: chunked\r\n" : "", keep_alive_ ? "" : "connection: close\r\n", "\r\n");
+  absl::StrAppend(&out_, bridge::StatusLine(200), kStreamHeaders, "x-generation-id: ", subscription_->generation_id(),
+                  "\r\n", opening_->spec.common_headers, chunked_ ? "transfer-encoding: chunked\r\n" : "",
+                  keep_alive_ ? "" : "connection: close\r\n", "\r\n");
   phase_ = Phase::kStreaming;
   thread_->metrics->CountRequest(200);
   thread_->metrics->streams.Increment();

@@ -9,14 +9,14 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "bridges/base/heartbeat.h"
-#include "bridges/server/io_threads.h"
 #include "bridges/base/net.h"
 #include "bridges/base/options.h"
-#include "bridges/link/subscription.h"
 #include "bridges/base/task_group.h"
-#include "bridges/sse/stream/prompt_group.h"
+#include "bridges/link/subscription.h"
+#include "bridges/server/io_threads.h"
 #include "bridges/sse/http/read_ahead.h"
-#include "bridges/sse/stream/stream_encoder.h"
+#include "bridges/sse/stream/prompt_group.h"
+#include "bridges/wire/stream_encoder.h"
 #include "runnel/v1/inference.pb.h"
 
 namespace runnel::sse {
@@ -32,7 +32,7 @@ struct StreamSpec {
   std::string principal;  // on whose behalf; of a new generation it is in the request
   bool unmerged = false;
   // Null: the native events.
-  std::unique_ptr<StreamEncoder> encoder;
+  std::unique_ptr<bridge::StreamEncoder> encoder;
   // The client cannot come back: the generation is cancelled when it goes, and a drain gives it all the time there is.
   bool cancel_on_disconnect = false;
   std::string traceparent;
@@ -70,7 +70,7 @@ class SseStream final : public bridge::Task,
                     StreamSpec spec, OnReusable on_reusable, const void* context);
   ~SseStream() override;
 
-  void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) override;
+  void OnOpened(bridge::Subscription* subscription, const bridge::GenerationInfo& opened) override;
   void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;
   void OnFlush(bridge::Subscription* subscription) override;
   void OnProgress(bridge::Subscription* subscription, const v1::Progress& progress) override;
@@ -134,7 +134,7 @@ class SseStream final : public bridge::Task,
   bridge::Heartbeat heartbeat_;
   bridge::IoThread* const thread_;
   const bridge::BridgeOptions* const options_;
-  const std::unique_ptr<StreamEncoder> encoder_;
+  const std::unique_ptr<bridge::StreamEncoder> encoder_;
   std::string out_;
   size_t sent_ = 0;
   size_t chunk_begin_ = 0;     // of the open chunk's size line in out_

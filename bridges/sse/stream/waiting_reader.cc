@@ -29,7 +29,7 @@ bridge::Awaitable<bool> WaitingReader::WaitFor(HttpConnection* connection, absl:
   co_return !connection->client_gone();
 }
 
-void WaitingReader::OnOpened(bridge::Subscription*, const bridge::Subscription::Opened& opened) {
+void WaitingReader::OnOpened(bridge::Subscription*, const bridge::GenerationInfo& opened) {
   opened_ = true;
   info_ = opened;
 }

@@ -29,9 +29,9 @@ class WaitingReader : public bridge::Subscription::Reader {
   bool ended() const { return ended_; }
   // The end's, if it has ended.
   const absl::Status& status() const { return status_; }
-  const bridge::Subscription::Opened& info() const { return info_; }
+  const bridge::GenerationInfo& info() const { return info_; }
 
-  void OnOpened(bridge::Subscription* subscription, const bridge::Subscription::Opened& opened) final;
+  void OnOpened(bridge::Subscription* subscription, const bridge::GenerationInfo& opened) final;
   void OnFlush(bridge::Subscription* subscription) final;
   void OnEnd(bridge::Subscription* subscription, const absl::Status& status) final;
 
@@ -41,7 +41,7 @@ class WaitingReader : public bridge::Subscription::Reader {
   bool ended_ = false;
   bool changed_ = false;
   absl::Status status_;
-  bridge::Subscription::Opened info_;
+  bridge::GenerationInfo info_;
   absl::AnyInvocable<void()> waiter_;
   bridge::Subscription subscription_;
 };

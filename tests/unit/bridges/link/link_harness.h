@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "bridges/base/bridge_metrics.h"
+#include "bridges/link/subscription.h"
 #include "bridges/server/inference_client.h"
 #include "bridges/server/io_threads.h"
-#include "bridges/link/subscription.h"
 #include "services/base/grpc_status.h"
 #include "services/base/metrics.h"
 #include "services/base/mutex.h"
@@ -25,7 +25,7 @@ namespace runnel::bridge {
 // thread, what is read back may be anywhere.
 class RecordingReader final : public Subscription::Reader {
  public:
-  void OnOpened(Subscription* subscription, const Subscription::Opened& opened) override {
+  void OnOpened(Subscription* subscription, const GenerationInfo& opened) override {
     Add("opened " + subscription->generation_id() + " " + std::to_string(opened.last_seq));
   }
   void OnEvent(Subscription* subscription, v1::GenerationEvent& event) override {

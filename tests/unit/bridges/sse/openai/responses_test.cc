@@ -160,8 +160,9 @@ TEST(ResponsesStream, RepeatsTheLastEventAtTheEndAndRefusesWhatIsBeyond) {
   };
   EXPECT_EQ(get(9, Hello()).body, From(9));
   const std::vector<v1::GenerationEvent> failed = {StartedEvent(), FailedEvent(2, "engine_failed")};
-  EXPECT_EQ(get(4, failed).body.find("event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":4,"),
-            0u);
+  EXPECT_EQ(
+      get(4, failed).body.find("event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":4,"),
+      0u);
   for (const auto& [after, events] : std::vector<std::pair<uint64_t, std::vector<v1::GenerationEvent>>>{
            {10, Hello()},
            {999, Hello()},
@@ -220,14 +221,14 @@ std::vector<std::string> StreamWithLogprobs() {
   events[1] = Event("response.in_progress", 1, "\"response\":" + WithTop(Response({})));
   events[4] = Event("response.output_text.delta", 4, kPlace + R"(,"delta":"Hel","logprobs":[)" + kHel + "]");
   events[5] = Event("response.output_text.delta", 5, kPlace + R"(,"delta":"lo","logprobs":[)" + kLo + "]");
-  events[6] = Event("response.output_text.done", 6,
-                    kPlace + R"(,"text":"Hello","logprobs":[)" + kHel + "," + kLo + "]");
+  events[6] =
+      Event("response.output_text.done", 6, kPlace + R"(,"text":"Hello","logprobs":[)" + kHel + "," + kLo + "]");
   events[7] = Event("response.content_part.done", 7, kPlace + ",\"part\":" + part);
   events[8] = Event("response.output_item.done", 8, "\"output_index\":0,\"item\":" + Item("completed", part));
-  events[9] = Event("response.completed", 9,
-                    "\"response\":" + WithTop(Response({.status = "completed",
-                                                       .output = Item("completed", part),
-                                                       .usage = Usage(2)})));
+  events[9] =
+      Event("response.completed", 9,
+            "\"response\":" +
+                WithTop(Response({.status = "completed", .output = Item("completed", part), .usage = Usage(2)})));
   return events;
 }
 
@@ -254,7 +255,7 @@ TEST(ResponsesStream, DoesNotRepeatMoreLogprobsThanItMayKeep) {
   // Four characters and more a byte.
   events[2].mutable_delta()->mutable_logprobs(0)->set_token(std::string(kMaxRepeatedLogprobs / 4, 'x'));
   ResponsesEncoder encoder(ResponsesEncoder::Of::kNew);
-  bridge::Subscription::Opened opened;
+  bridge::GenerationInfo opened;
   opened.annotation = Annotation(kWithLogprobs);
   ASSERT_TRUE(encoder.Open(kGen, opened).ok());
   std::string text;
@@ -326,9 +327,8 @@ TEST(Responses, AnswerInOnePieceAndInTheBackground) {
 TEST(Responses, HaveLogprobsInOnePiece) {
   SseHarness harness;
   EXPECT_EQ(Ask(&harness, "POST", kPath, Body(kWithLogprobs), Annotation(kWithLogprobs), HelloWithLogprobs()).body,
-            WithTop(Response({.status = "completed",
-                              .output = Item("completed", HelloPart(kHel + "," + kLo)),
-                              .usage = Usage(2)})));
+            WithTop(Response(
+                {.status = "completed", .output = Item("completed", HelloPart(kHel + "," + kLo)), .usage = Usage(2)})));
 }
 
 v1::Generation Kept(const std::string& annotation) {
@@ -381,8 +381,8 @@ TEST(Responses, AreFoundWithLogprobsIfTheQueryHasThem) {
   harness.service.SetHandlers(handlers);
   EXPECT_EQ(harness.Ask("GET", kOne).body, WithTop(Response({.output = Item("in_progress", Part("He"))})));
   const std::vector<v1::GenerationEvent> events = HelloWithLogprobs();
-  for (const std::string query : {"?include=message.output_text.logprobs",
-                                  "?include%5B%5D=x&include%5B%5D=message.output_text.logprobs"}) {
+  for (const std::string query :
+       {"?include=message.output_text.logprobs", "?include%5B%5D=x&include%5B%5D=message.output_text.logprobs"}) {
     const auto client = harness.Connect();
     ASSERT_TRUE(client->Request("GET", kOne + query).ok());
     const auto command = harness.service.NextCommand();

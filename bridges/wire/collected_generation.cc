@@ -1,12 +1,10 @@
-#include "bridges/sse/openai/answer_reader.h"
+#include "bridges/wire/collected_generation.h"
 
 #include <algorithm>
 #include <iterator>
 #include <utility>
 
-#include "bridges/sse/stream/prompt_group.h"
-
-namespace runnel::sse {
+namespace runnel::bridge {
 namespace {
 
 // What no request can ask for; a service that says more is not believed.
@@ -14,7 +12,19 @@ constexpr uint32_t kMaxChoices = 64;
 
 }  // namespace
 
-void WholeAnswer::Add(v1::GenerationEvent& event) {
+void MergeDone(const v1::Done& done, uint32_t first_choice, v1::Done* into) {
+  for (const v1::ChoiceEnd& end : done.choices()) {
+    v1::ChoiceEnd* merged = into->add_choices();
+    *merged = end;
+    merged->set_index(first_choice + end.index());
+  }
+  v1::Usage* sum = into->mutable_usage();
+  sum->set_prompt_tokens(sum->prompt_tokens() + done.usage().prompt_tokens());
+  sum->set_completion_tokens(sum->completion_tokens() + done.usage().completion_tokens());
+  sum->set_cached_prompt_tokens(sum->cached_prompt_tokens() + done.usage().cached_prompt_tokens());
+}
+
+void CollectedGeneration::Add(v1::GenerationEvent& event) {
   if (event.has_started()) started = std::move(*event.mutable_started());
   if (event.has_done()) done = std::move(*event.mutable_done());
   if (event.has_failed()) failed = std::move(*event.mutable_failed());
@@ -31,15 +41,10 @@ void WholeAnswer::Add(v1::GenerationEvent& event) {
   }
 }
 
-void WholeAnswer::AddChoices(WholeAnswer next, uint32_t first_choice) {
+void CollectedGeneration::AddChoices(CollectedGeneration next, uint32_t first_choice) {
   choices.resize(first_choice);
   std::move(next.choices.begin(), next.choices.end(), std::back_inserter(choices));
   MergeDone(*next.done, first_choice, &*done);
 }
 
-void AnswerReader::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) {
-  answer_.Add(event);
-  if (too_large()) subscription->Pause();
-}
-
-}  // namespace runnel::sse
+}  // namespace runnel::bridge
