@@ -8,7 +8,7 @@
 #include "bridges/link/known_replicas.h"
 #include "bridges/link/link.h"
 #include "bridges/link/link_errors.h"
-#include "bridges/link/link_set.h"
+#include "bridges/link/replica_router.h"
 #include "services/base/clock.h"
 #include "services/base/grpc_status.h"
 
@@ -41,14 +41,14 @@ uint32_t KeyedStart::ClaimOn(const Link& link) const {
   return found == held_.end() ? 0 : found->number;
 }
 
-KeyedStarts::KeyedStarts(LinkSet* set, net::io_context* io)
-    : set_(set), timer_(io->get_executor()), random_(std::random_device{}()) {}
+KeyedStarts::KeyedStarts(ReplicaRouter* router, net::io_context* io)
+    : router_(router), timer_(io->get_executor()), random_(std::random_device{}()) {}
 
 KeyedStarts::~KeyedStarts() = default;
 
 bool KeyedStarts::Supported() const {
   bool reached = false;
-  for (const auto& link : set_->links_) {
+  for (const auto& link : router_->links_) {
     if (!link->connected()) continue;
     if (link->claim_lease() == absl::ZeroDuration()) return false;
     reached = true;
@@ -58,10 +58,10 @@ bool KeyedStarts::Supported() const {
 
 bool KeyedStarts::Possible() const {
   std::vector<std::string_view> reached;
-  for (const auto& link : set_->links_) {
+  for (const auto& link : router_->links_) {
     if (link->connected()) reached.push_back(link->id_prefix());
   }
-  return !reached.empty() && !set_->known_->MayHoldKeys(reached);
+  return !reached.empty() && !router_->known_->MayHoldKeys(reached);
 }
 
 bool KeyedStarts::Advance(Subscription* subscription) {
@@ -72,12 +72,12 @@ bool KeyedStarts::Advance(Subscription* subscription) {
   auto& start = subscription->start_->claims;
   if (start == nullptr) start = std::make_unique<KeyedStart>(this);
   absl::Duration lease = absl::InfiniteDuration();
-  for (const auto& link : set_->links_) {
+  for (const auto& link : router_->links_) {
     if (link->connected()) lease = std::min(lease, link->claim_lease());
   }
   const bool stale = !start->held_.empty() && Now() - start->begun_at_ > lease / kLeaseShare;
   const bool cut = std::any_of(start->held_.begin(), start->held_.end(), [this](const KeyedStart::Claim& claim) {
-    return set_->FindConnection(claim.connection) == nullptr;
+    return router_->FindConnection(claim.connection) == nullptr;
   });
   if (stale || cut) Release(start.get(), "");
   Link* next = NextToClaim(*start);
@@ -91,10 +91,11 @@ bool KeyedStarts::Advance(Subscription* subscription) {
 
 Link* KeyedStarts::NextToClaim(const KeyedStart& start) const {
   Link* next = nullptr;
-  for (const auto& link : set_->links_) {
+  for (const auto& link : router_->links_) {
     if (!link->connected() || start.ClaimOn(*link) != 0) continue;
     // The same order in every bridge: of two that want the same key, the one that is ahead meets no claim of the other.
-    if (next == nullptr || std::tie(link->id_prefix(), link->replica()) < std::tie(next->id_prefix(), next->replica())) {
+    if (next == nullptr ||
+        std::tie(link->id_prefix(), link->replica()) < std::tie(next->id_prefix(), next->replica())) {
       next = link.get();
     }
   }
@@ -136,7 +137,7 @@ void KeyedStarts::OnAnswer(Link* link, const v1::LinkClaimAnswer& answer) {
       Release(&start, "");
       return Found(subscription, answer.generation_id());
     case v1::LinkClaimAnswer::kRejected:
-      return set_->End(subscription, base::FromRpcStatus(answer.rejected()));
+      return router_->End(subscription, base::FromRpcStatus(answer.rejected()));
     case v1::LinkClaimAnswer::kHeld:
     case v1::LinkClaimAnswer::ANSWER_NOT_SET:
       Release(&start, "");
@@ -145,24 +146,24 @@ void KeyedStarts::OnAnswer(Link* link, const v1::LinkClaimAnswer& answer) {
 }
 
 void KeyedStarts::GoOn(Subscription* subscription) {
-  if (!Advance(subscription)) set_->Wait(subscription, set_->refresh_());
+  if (!Advance(subscription)) router_->Wait(subscription, router_->refresh_());
 }
 
 void KeyedStarts::Found(Subscription* subscription, const std::string& generation_id) {
   KeyedStart& start = *subscription->start_->claims;
-  if (set_->FindKeeper(generation_id) != nullptr) {
+  if (router_->FindKeeper(generation_id) != nullptr) {
     start.existing_id_ = generation_id;
     return Send(subscription);
   }
   if (start.lost_id_ == generation_id) return RetryLater(subscription);
-  const KnownReplicas::Run run = set_->known_->Find(generation_id);
+  const KnownReplicas::Run run = router_->known_->Find(generation_id);
   if (run == KnownReplicas::Run::kLost || run == KnownReplicas::Run::kStopped) {
     start.lost_id_ = generation_id;
     return GoOn(subscription);
   }
-  set_->known_->OnHeardOf(generation_id);
+  router_->known_->OnHeardOf(generation_id);
   GiveUp(subscription);
-  set_->Wait(subscription, set_->refresh_());
+  router_->Wait(subscription, router_->refresh_());
 }
 
 void KeyedStarts::Send(Subscription* subscription) {
@@ -170,9 +171,9 @@ void KeyedStarts::Send(Subscription* subscription) {
   claiming_.erase(subscription);
   subscription->state_ = Subscription::State::kIdle;
   const std::string& existing = start.claims->existing_id_;
-  Link* link = existing.empty() ? set_->FindForStart(start) : set_->FindKeeper(existing);
+  Link* link = existing.empty() ? router_->FindForStart(start) : router_->FindKeeper(existing);
   if (link != nullptr && link->Open(subscription)) return;
-  set_->End(subscription, link != nullptr || start.refusal.ok() ? TooManyAttachments() : start.refusal);
+  router_->End(subscription, link != nullptr || start.refusal.ok() ? TooManyAttachments() : start.refusal);
 }
 
 bool KeyedStarts::OnRefused(Subscription* subscription, const absl::Status& status) {
@@ -205,7 +206,7 @@ void KeyedStarts::GiveUp(Subscription* subscription) {
 void KeyedStarts::Release(KeyedStart* start, const std::string& generation_id) {
   if (start->asked_.number != 0) start->held_.push_back(std::exchange(start->asked_, {}));
   for (const KeyedStart::Claim& claim : start->held_) {
-    Link* link = set_->FindConnection(claim.connection);
+    Link* link = router_->FindConnection(claim.connection);
     if (link != nullptr) link->Release(claim.number, generation_id);
   }
   start->held_.clear();
@@ -218,7 +219,7 @@ void KeyedStarts::OnDown(uint64_t connection, uint64_t round) {
   }
   for (Subscription* subscription : waiting) {
     GiveUp(subscription);
-    set_->Wait(subscription, round);
+    router_->Wait(subscription, round);
   }
 }
 
@@ -229,13 +230,13 @@ void KeyedStarts::OnTick(absl::Duration now) {
   }
   for (Subscription* subscription : overdue) {
     const bool asked = subscription->start_->claims->asked_.number != 0;
-    set_->End(subscription, asked ? ReplicaUnreachable() : KeyInUse());
+    router_->End(subscription, asked ? ReplicaUnreachable() : KeyInUse());
   }
 }
 
 void KeyedStarts::Stop() {
   const std::vector<Subscription*> claiming(claiming_.begin(), claiming_.end());
-  for (Subscription* subscription : claiming) set_->End(subscription, BridgeStopping());
+  for (Subscription* subscription : claiming) router_->End(subscription, BridgeStopping());
   timer_.cancel();
 }
 
@@ -270,7 +271,7 @@ void KeyedStarts::OnRetryTimer() {
     subscription->start_->claims->retry_at_ = absl::InfiniteDuration();
     GoOn(subscription);
   }
-  set_->FlushDirty();
+  router_->FlushDirty();
   ScheduleRetries();
 }
 

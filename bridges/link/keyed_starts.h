@@ -20,7 +20,7 @@ namespace runnel::bridge {
 
 class KeyedStarts;
 class Link;
-class LinkSet;
+class ReplicaRouter;
 class Subscription;
 
 // The claims that one start holds (see LinkClaim), and where it is on its way. Gives them up when it is destroyed.
@@ -49,12 +49,12 @@ class KeyedStart {
 
   KeyedStarts* const owner_;
   std::vector<Claim> held_;
-  absl::Duration begun_at_;         // when the first of held_ was asked for
-  Claim asked_;                     // not answered yet; number 0: none
+  absl::Duration begun_at_;  // when the first of held_ was asked for
+  Claim asked_;              // not answered yet; number 0: none
   absl::Duration asked_at_;
-  std::string existing_id_;         // what the key names; the claims have been given up
-  std::string lost_id_;             // what the key named, and is lost
-  int held_elsewhere_ = 0;          // how often a replica has said so
+  std::string existing_id_;  // what the key names; the claims have been given up
+  std::string lost_id_;      // what the key named, and is lost
+  int held_elsewhere_ = 0;   // how often a replica has said so
   absl::Duration retry_at_ = absl::InfiniteDuration();
 };
 
@@ -62,11 +62,11 @@ class KeyedStart {
 // thread reaches, in an order that is the same in every bridge, then goes to the one that has least to do. A replica
 // that is not reached and may hold the key holds up the start.
 //
-// Owned by the LinkSet and confined to its io thread.
+// Owned by the ReplicaRouter and confined to its io thread.
 class KeyedStarts {
  public:
   // Both must outlive it.
-  KeyedStarts(LinkSet* set, net::io_context* io);
+  KeyedStarts(ReplicaRouter* router, net::io_context* io);
   ~KeyedStarts();
 
   // Whether every replica that is reached knows claims. Otherwise a key goes where its hash says.
@@ -82,7 +82,7 @@ class KeyedStarts {
   bool OnRefused(Subscription* subscription, const absl::Status& status);
 
   void OnAnswer(Link* link, const v1::LinkClaimAnswer& answer);
-  // A Link's RPC is over. Calls Wait of the LinkSet for each start whose claim was under way there.
+  // A Link's RPC is over. Calls Wait of the ReplicaRouter for each start whose claim was under way there.
   void OnDown(uint64_t connection, uint64_t round);
   // Ends those whose deadline has passed.
   void OnTick(absl::Duration now);
@@ -96,7 +96,7 @@ class KeyedStarts {
   friend class KeyedStart;
 
   void Ask(Subscription* subscription, Link* link);
-  // Advance, or else Wait of the LinkSet.
+  // Advance, or else Wait of the ReplicaRouter.
   void GoOn(Subscription* subscription);
   // A replica has said what the key names.
   void Found(Subscription* subscription, const std::string& generation_id);
@@ -108,7 +108,7 @@ class KeyedStarts {
   void Release(KeyedStart* start, const std::string& generation_id);
   Link* NextToClaim(const KeyedStart& start) const;
 
-  LinkSet* const set_;
+  ReplicaRouter* const router_;
   net::basic_waitable_timer<std::chrono::steady_clock, net::wait_traits<std::chrono::steady_clock>, Executor> timer_;
   std::minstd_rand random_;
   uint32_t last_number_ = 0;

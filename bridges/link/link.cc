@@ -11,7 +11,7 @@
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/link/grpc_stub.h"
 #include "bridges/link/link_call.h"
-#include "bridges/link/link_set.h"
+#include "bridges/link/replica_router.h"
 #include "services/base/clock.h"
 #include "services/base/grpc_status.h"
 #include "services/base/message_limits.h"
@@ -44,9 +44,9 @@ absl::Duration Now() { return base::Clock::System().Monotonic(); }
 
 }  // namespace
 
-Link::Link(LinkSet* set, net::io_context* io, std::shared_ptr<GrpcStub> stub, BridgeMetrics* metrics,
+Link::Link(ReplicaRouter* router, net::io_context* io, std::shared_ptr<GrpcStub> stub, BridgeMetrics* metrics,
            const Options& options)
-    : set_(set),
+    : router_(router),
       io_(io),
       stub_(std::move(stub)),
       metrics_(metrics),
@@ -69,7 +69,7 @@ void Link::Stop(const absl::Status& status) {
   timer_.cancel();
   for (Slot& slot : slots_) {
     Subscription* subscription = std::exchange(slot.subscription, nullptr);
-    if (subscription != nullptr) set_->End(subscription, status);
+    if (subscription != nullptr) router_->End(subscription, status);
     slot.claims.reset();
   }
   if (call_ != nullptr) call_->Cancel();
@@ -118,8 +118,8 @@ bool Link::Open(Subscription* subscription) {
   if (subscription->start_ != nullptr &&
       subscription->start_->command.ByteSizeLong() + kCommandOverheadBytes > max_request_bytes_) {
     // Sent, it would end the Link with all of its streams.
-    set_->End(subscription, RequestTooLarge(max_request_bytes_));
-    set_->ReconsiderSoon();
+    router_->End(subscription, RequestTooLarge(max_request_bytes_));
+    router_->ReconsiderSoon();
     return true;
   }
   if (!TakeNumber(subscription)) return false;
@@ -127,7 +127,7 @@ bool Link::Open(Subscription* subscription) {
   subscription->link_ = this;
   v1::LinkRequest command;
   if (subscription->start_ != nullptr) {
-    set_->OnStartSent();
+    router_->OnStartSent();
     *command.mutable_generate() = subscription->start_->command;
     command.mutable_generate()->set_attachment(subscription->number_);
     command.mutable_generate()->set_unmerged(subscription->unmerged_);
@@ -195,7 +195,7 @@ void Link::OnBatches() {
   flush_in_groups_ = batches_.size() == 1 && batches_.front()->get()->replies_size() == 0;
   for (const auto& batch : batches_) HandleBatch(**batch);
   // Before the messages are used again: readers may still refer to what was in them.
-  set_->FlushDirty();
+  router_->FlushDirty();
   if (call_ == nullptr) return batches_.clear();
   metrics_->link_batches.Increment(static_cast<double>(batches_.size()));
   if (const size_t pauses = call_->read_pauses(); pauses > read_pauses_counted_) {
@@ -203,7 +203,7 @@ void Link::OnBatches() {
     read_pauses_counted_ = pauses;
   }
   call_->Recycle(&batches_);
-  set_->OnNumbersFreed();
+  router_->OnNumbersFreed();
 }
 
 void Link::HandleBatch(v1::LinkResponse& batch) {
@@ -224,18 +224,18 @@ void Link::HandleHello(const v1::LinkHello& hello) {
   id_prefix_ = hello.id_prefix().empty() ? "" : absl::StrCat("gen_", hello.id_prefix());
   replica_ = hello.replica();
   claim_lease_ = absl::Seconds(hello.claim_lease().seconds()) + absl::Nanoseconds(hello.claim_lease().nanos());
-  connection_ = set_->NextConnection();
+  connection_ = router_->NextConnection();
   max_attachments_ = hello.max_attachments();
   max_request_bytes_ = hello.max_request_bytes() > 0 ? hello.max_request_bytes() : base::kGrpcDefaultMessageBytes;
   retention_ = absl::Seconds(hello.retention().seconds());
   backoff_ = options_.reconnect_backoff;
   metrics_->links_connected.Increment();
   spdlog::info("linked to replica {} at {}", hello.replica(), stub_->address);
-  set_->OnUp(this);
+  router_->OnUp(this);
 }
 
 void Link::HandleReply(v1::LinkReply& reply) {
-  if (reply.has_claim()) return set_->keyed_starts()->OnAnswer(this, reply.claim());
+  if (reply.has_claim()) return router_->keyed_starts()->OnAnswer(this, reply.claim());
   const uint32_t number = reply.attachment();
   if (number >= slots_.size()) return;
   Subscription* subscription = slots_[number].subscription;
@@ -248,12 +248,12 @@ void Link::HandleReply(v1::LinkReply& reply) {
       if (subscription == nullptr) return;  // `detached` is still to come
       FreeNumber(number);
       subscription->link_ = nullptr;
-      return set_->OnRefused(subscription, this, base::FromRpcStatus(reply.rejected()));
+      return router_->OnRefused(subscription, this, base::FromRpcStatus(reply.rejected()));
     case v1::LinkReply::kDetached:
       if (subscription == nullptr && !slots_[number].detaching) return;
       FreeNumber(number);
       // Not asked for: the log has ended at the cursor.
-      if (subscription != nullptr) set_->End(subscription, absl::OkStatus());
+      if (subscription != nullptr) router_->End(subscription, absl::OkStatus());
       return;
     case v1::LinkReply::kProgress:
       if (subscription == nullptr || subscription->state_ != Subscription::State::kAttached) return;
@@ -284,7 +284,7 @@ void Link::HandleAttached(Subscription* subscription, v1::LinkAttached& attached
   opened.last_seq = attached.last_seq();
   opened.existing = attached.existing();
   opened.annotation = std::move(*attached.mutable_annotation());
-  set_->MarkDirty(subscription);
+  router_->MarkDirty(subscription);
   subscription->reader_->OnOpened(subscription, opened);
 }
 
@@ -292,7 +292,7 @@ void Link::HandleEvent(v1::LinkEvent& link_event) {
   const uint32_t number = link_event.attachment();
   // Before the slot is looked at, for the reader may change it.
   const bool next_reader = std::exchange(last_number_, number) != number;
-  if (flush_in_groups_ && next_reader && set_->dirty() >= kFlushGroup) set_->FlushDirty();
+  if (flush_in_groups_ && next_reader && router_->dirty() >= kFlushGroup) router_->FlushDirty();
   if (number >= slots_.size()) return;
   Subscription* subscription = slots_[number].subscription;
   if (subscription == nullptr || subscription->state_ != Subscription::State::kAttached) return;
@@ -302,16 +302,16 @@ void Link::HandleEvent(v1::LinkEvent& link_event) {
     if (event.seq() <= subscription->last_seq_) return;
     if (first != subscription->last_seq_ + 1) {
       Detach(subscription);
-      return set_->End(subscription, absl::DataLossError("the service skipped events"));
+      return router_->End(subscription, absl::DataLossError("the service skipped events"));
     }
   }
   subscription->last_seq_ = event.seq();
   if (event.has_done() || event.has_failed()) {
     FreeNumber(number);
     subscription->terminal_seen_ = true;
-    set_->End(subscription, absl::OkStatus());
+    router_->End(subscription, absl::OkStatus());
   } else {
-    set_->MarkDirty(subscription);
+    router_->MarkDirty(subscription);
   }
   subscription->reader_->OnEvent(subscription, event);
 }
@@ -326,7 +326,7 @@ void Link::OnCallDone(LinkCall* call, const absl::Status& status) {
     down_since_ = Now();
   }
   // By its words, for gRPC gives no other sign of it. Under other words it counts as away for a while.
-  if (!was_connected && absl::StrContains(status.message(), "Connection refused")) set_->OnNothingListens(*this);
+  if (!was_connected && absl::StrContains(status.message(), "Connection refused")) router_->OnNothingListens(*this);
   std::vector<Slot> slots;
   slots.swap(slots_);
   free_.clear();
@@ -343,7 +343,7 @@ void Link::OnCallDone(LinkCall* call, const absl::Status& status) {
   for (const Slot& slot : slots) {
     if (slot.subscription != nullptr) lost.push_back(slot.subscription);
   }
-  set_->OnDown(this, was_connected, base::DetailOf(status).reason == "REPLICA_STOPPED", lost);
+  router_->OnDown(this, was_connected, base::DetailOf(status).reason == "REPLICA_STOPPED", lost);
 }
 
 bool Link::TakeNumber(Subscription* subscription) {

@@ -12,8 +12,8 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "bridges/link/keyed_starts.h"
 #include "bridges/base/net.h"
+#include "bridges/link/keyed_starts.h"
 #include "bridges/link/subscription.h"
 #include "runnel/v1/inference.pb.h"
 #include "services/base/arena_message.h"
@@ -23,13 +23,13 @@ namespace runnel::bridge {
 struct BridgeMetrics;
 struct GrpcStub;
 class LinkCall;
-class LinkSet;
+class ReplicaRouter;
 
 // One io thread's connection to one replica of the inference service: a Link RPC that carries the attachments which the
 // thread has there, made anew with jittered backoff whenever it is lost. gRPC's threads only move whole batches into an
 // inbox; everything else happens on the io thread.
 //
-// Owned by the LinkSet, which decides what is sent where. Confined to the io thread.
+// Owned by the ReplicaRouter, which decides what is sent where. Confined to the io thread.
 class Link {
  public:
   struct Options {
@@ -41,7 +41,7 @@ class Link {
   };
 
   // All must outlive it.
-  Link(LinkSet* set, net::io_context* io, std::shared_ptr<GrpcStub> stub, BridgeMetrics* metrics,
+  Link(ReplicaRouter* router, net::io_context* io, std::shared_ptr<GrpcStub> stub, BridgeMetrics* metrics,
        const Options& options);
   // The io thread must have stopped, or be this one. Waits for the end of the RPC.
   ~Link();
@@ -82,7 +82,7 @@ class Link {
 
  private:
   friend class KeyedStarts;
-  friend class LinkSet;
+  friend class ReplicaRouter;
   friend class LinkCall;
   friend class Subscription;
 
@@ -119,7 +119,7 @@ class Link {
   bool TakeNumber(Subscription* subscription);
   void FreeNumber(uint32_t number);
 
-  LinkSet* const set_;
+  ReplicaRouter* const router_;
   net::io_context* const io_;
   const std::shared_ptr<GrpcStub> stub_;
   BridgeMetrics* const metrics_;

@@ -7,7 +7,7 @@
 
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/link/link.h"
-#include "bridges/link/link_set.h"
+#include "bridges/link/replica_router.h"
 
 namespace runnel::bridge {
 namespace {
@@ -27,8 +27,8 @@ std::string NewStartId() {
 }  // namespace
 
 Subscription::~Subscription() {
-  if (paused_) links_->metrics()->streams_paused.Decrement();
-  links_->Forget(this);
+  if (paused_) router_->metrics()->streams_paused.Decrement();
+  router_->Forget(this);
 }
 
 void Subscription::Generate(v1::GenerateRequest request, uint64_t after_seq, std::string traceparent,
@@ -42,7 +42,7 @@ void Subscription::Generate(v1::GenerateRequest request, uint64_t after_seq, std
   start_->command.set_traceparent(std::move(traceparent));
   start_->command.set_tracestate(std::move(tracestate));
   last_seq_ = after_seq;
-  links_->Open(this);
+  router_->Open(this);
 }
 
 void Subscription::Attach(std::string generation_id, uint64_t after_seq, std::string principal,
@@ -52,21 +52,21 @@ void Subscription::Attach(std::string generation_id, uint64_t after_seq, std::st
   last_seq_ = after_seq;
   seen_ |= after_seq > 0;
   gap_policy_ = gap_policy;
-  links_->Open(this);
+  router_->Open(this);
 }
 
 void Subscription::Pause() {
   if (paused_ || !opened_ || state_ == State::kEnded) return;
   paused_ = true;
-  links_->metrics()->streams_paused.Increment();
-  links_->Detach(this);
+  router_->metrics()->streams_paused.Increment();
+  router_->Detach(this);
 }
 
 void Subscription::Continue() {
   if (!paused_) return;
   paused_ = false;
-  links_->metrics()->streams_paused.Decrement();
-  if (state_ != State::kEnded) links_->Open(this);
+  router_->metrics()->streams_paused.Decrement();
+  if (state_ != State::kEnded) router_->Open(this);
 }
 
 void Subscription::Ask() {

@@ -15,7 +15,7 @@
 namespace runnel::bridge {
 
 class Link;
-class LinkSet;
+class ReplicaRouter;
 
 // One reader of one generation: a cursor into its log that outlives Links. When a Link is lost it attaches again after
 // the last event that it has handed on, by itself; so its reader sees each event once and in order, or an end. When the
@@ -30,9 +30,9 @@ class Subscription {
  public:
   // Who reads. Each batch of a Link calls OnOpened, if due, then OnEvent any number of times, then once OnFlush or
   // OnEnd. The Subscription must not be destroyed within OnOpened or OnEvent; within OnFlush and OnEnd it may.
-  class Reader {
+  class Handler {
    public:
-    virtual ~Reader() = default;
+    virtual ~Handler() = default;
 
     // Once, before any event; generation_id() is known from here on.
     virtual void OnOpened(Subscription* subscription, const GenerationInfo& opened) = 0;
@@ -50,7 +50,7 @@ class Subscription {
   };
 
   // Both must outlive it.
-  Subscription(LinkSet* links, Reader* reader) : reader_(reader), links_(links) {}
+  Subscription(ReplicaRouter* router, Handler* reader) : reader_(reader), router_(router) {}
   // Detaches. The reader is not called.
   ~Subscription();
   Subscription(const Subscription&) = delete;
@@ -93,7 +93,7 @@ class Subscription {
  private:
   friend class KeyedStarts;
   friend class Link;
-  friend class LinkSet;
+  friend class ReplicaRouter;
 
   enum class State : uint8_t {
     kIdle,      // not begun, or paused
@@ -115,7 +115,7 @@ class Subscription {
 
   // What each event touches comes first and together: between two tokens of a stream all others go by, and each line of
   // memory has to be fetched anew.
-  Reader* const reader_;
+  Handler* const reader_;
   uint64_t last_seq_ = 0;
   uint32_t number_ = 0;
   uint32_t dirty_index_ = 0;  // place + 1 in the set's list of those to flush; 0: not in it
@@ -127,7 +127,7 @@ class Subscription {
   bool paused_ = false;
   bool terminal_seen_ = false;
   std::string generation_id_;
-  LinkSet* const links_;
+  ReplicaRouter* const router_;
   Link* link_ = nullptr;  // of kOpening and kAttached
   std::string principal_;
   std::unique_ptr<Start> start_;

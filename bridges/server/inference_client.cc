@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "bridges/link/grpc_stub.h"
-#include "bridges/server/io_threads.h"
 #include "bridges/link/link_errors.h"
+#include "bridges/server/io_threads.h"
 #include "services/base/grpc_status.h"
 #include "services/base/mutex.h"
 
@@ -105,7 +105,7 @@ template <typename Result, typename Request, typename Response, typename Calls>
 void Begin(IoThread* thread, const std::string& id, std::shared_ptr<Calls> calls, absl::Duration timeout,
            Request request, Method<Request, Response> method, Result (*convert)(Response),
            InferenceClient::Callback<Result> done) {
-  thread->links.Locate(id, [=, io = &thread->io](absl::StatusOr<std::shared_ptr<GrpcStub>> stub) {
+  thread->router.Locate(id, [=, io = &thread->io](absl::StatusOr<std::shared_ptr<GrpcStub>> stub) {
     if (!stub.ok()) return done(stub.status());
     auto* call = new UnaryCall<Result, Request, Response, Calls>(calls, io, request, convert, done);
     call->Start(*std::move(stub), timeout, method);

@@ -37,8 +37,8 @@ IoThread::IoThread(size_t thread_index, InferenceClient* inference_client, Bridg
       client(inference_client),
       metrics(bridge_metrics),
       unfinished(budget),
-      links(&io, bridge_metrics, known, link_options),
-      tasks(bridge_metrics) {}
+      router(&io, bridge_metrics, known, link_options),
+      connections(bridge_metrics) {}
 
 struct IoThreads::Runner {
   explicit Runner(IoThread* io_thread) : thread(io_thread), work(io_thread->io.get_executor()), timer(io_thread->io) {}
@@ -55,9 +55,8 @@ IoThreads::IoThreads(const BridgeOptions& options, InferenceClient* client, Brid
       known_({.recovery_timeout = options.recovery_timeout, .max_runs = options.max_known_replicas}) {
   const size_t count = options.io_threads == 0 ? 1 : options.io_threads;
   for (size_t i = 0; i < count; ++i) {
-    threads_.push_back(std::make_unique<IoThread>(i, client, metrics, &unfinished_, &known_,
-                                                  LinkOptionsOf(options)));
-    threads_.back()->tasks.Tick(MonotonicNow());
+    threads_.push_back(std::make_unique<IoThread>(i, client, metrics, &unfinished_, &known_, LinkOptionsOf(options)));
+    threads_.back()->connections.Tick(MonotonicNow());
     runners_.push_back(std::make_unique<Runner>(threads_.back().get()));
   }
 }
@@ -90,9 +89,9 @@ void IoThreads::Tick(Runner* runner) {
     if (ec) return;
     // First, so that whatever happens below the next one comes.
     Tick(runner);
-    runner->thread->tasks.Tick(MonotonicNow());
-    runner->thread->links.OnTick();
-    runner->thread->attachments = runner->thread->links.attachments();
+    runner->thread->connections.Tick(MonotonicNow());
+    runner->thread->router.OnTick();
+    runner->thread->attachments = runner->thread->router.attachments();
   });
 }
 
@@ -101,19 +100,19 @@ void IoThreads::Update(const ReplicaSet::State& state) {
   for (const auto& stub : state.replicas) addresses.push_back(stub->address);
   known_.OnListed(addresses);
   for (const auto& thread : threads_) {
-    net::post(thread->io, [raw = thread.get(), state] { raw->links.Update(state); });
+    net::post(thread->io, [raw = thread.get(), state] { raw->router.Update(state); });
   }
 }
 
 size_t IoThreads::links_connected() const {
   size_t count = 0;
-  for (const auto& thread : threads_) count += thread->links.connected();
+  for (const auto& thread : threads_) count += thread->router.connected();
   return count;
 }
 
 size_t IoThreads::connections() const {
   size_t count = 0;
-  for (const auto& thread : threads_) count += thread->tasks.size();
+  for (const auto& thread : threads_) count += thread->connections.size();
   return count;
 }
 
@@ -121,7 +120,7 @@ void IoThreads::SetGauges(BridgeMetrics* metrics) const {
   size_t pending = 0;
   size_t attachments = 0;
   for (const auto& thread : threads_) {
-    pending += thread->tasks.pending_bytes();
+    pending += thread->connections.pending_bytes();
     attachments += thread->attachments;
   }
   metrics->connections.Set(static_cast<double>(connections()));
@@ -145,7 +144,7 @@ bool IoThreads::WaitUntilEmpty(absl::Duration timeout) {
 
 bool IoThreads::DrainFor(absl::Duration timeout) {
   for (auto& thread : threads_) {
-    net::post(thread->io, [raw = thread.get()] { raw->tasks.Drain(); });
+    net::post(thread->io, [raw = thread.get()] { raw->connections.Drain(); });
   }
   return WaitUntilEmpty(timeout);
 }
@@ -156,8 +155,8 @@ void IoThreads::Cut() {
     if (!runner->jthread.joinable()) continue;
     running = true;
     net::post(runner->thread->io, [raw = runner->thread] {
-      raw->tasks.Cut();
-      raw->links.Stop();
+      raw->connections.Cut();
+      raw->router.Stop();
     });
   }
   if (running && !WaitUntilEmpty(kAfterCut)) spdlog::warn("{} connections did not end when cut", connections());

@@ -8,11 +8,11 @@
 
 #include "absl/time/time.h"
 #include "bridges/base/byte_budget.h"
-#include "bridges/link/known_replicas.h"
-#include "bridges/link/link_set.h"
+#include "bridges/base/connection_set.h"
 #include "bridges/base/net.h"
 #include "bridges/base/options.h"
-#include "bridges/base/task_group.h"
+#include "bridges/link/known_replicas.h"
+#include "bridges/link/replica_router.h"
 
 namespace runnel::bridge {
 
@@ -29,9 +29,9 @@ struct IoThread {
   InferenceClient* const client;
   BridgeMetrics* const metrics;
   ByteBudget* const unfinished;  // of all threads
-  LinkSet links;
+  ReplicaRouter router;
   std::atomic<size_t> attachments = 0;  // of its Links, as of the last tick
-  TaskGroup tasks;
+  ConnectionSet connections;
   // Why the process is not ready, or empty. Set before the threads start; any thread.
   std::function<std::string()> not_ready_reason;
 };

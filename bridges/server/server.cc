@@ -44,7 +44,7 @@ Server::Server(const BridgeOptions& options, BridgeMetrics* metrics, std::unique
 
 void Server::Start() {
   for (size_t i = 0; i < threads_->size(); ++i) {
-    (*threads_)[i].links.SetRefresh([replicas = replicas_.get()] { return replicas->Refresh(); });
+    (*threads_)[i].router.SetRefresh([replicas = replicas_.get()] { return replicas->Refresh(); });
     (*threads_)[i].not_ready_reason = [this] { return NotReadyReason(); };
   }
   threads_->Start();
@@ -81,9 +81,10 @@ absl::Status RunServer(std::string_view process, const BridgeOptions& options, b
                        base::Metrics* metrics, BridgeMetrics* bridge_metrics, OnAccept on_accept) {
   RETURN_IF_ERROR(base::InitLogging(process, options.log_level));
   if (const size_t guessable = CountGuessableKeys(options.api_keys); guessable > 0) {
-    spdlog::warn("--api_keys_file: {} keys without a name are shorter than 16 characters and can be guessed from their "
-                 "principal: give them names, or use longer random keys",
-                 guessable);
+    spdlog::warn(
+        "--api_keys_file: {} keys without a name are shorter than 16 characters and can be guessed from their "
+        "principal: give them names, or use longer random keys",
+        guessable);
   }
   base::SetUpGrpc();
   base::RaiseDescriptorLimit();

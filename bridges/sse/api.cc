@@ -23,24 +23,24 @@ bool StaysOpen(Endpoint endpoint) {
 
 }  // namespace
 
-bridge::Awaitable<ApiAnswer> AnswerApi(bridge::IoThread* thread, const bridge::BridgeOptions* options,
+bridge::Awaitable<ApiResult> HandleApi(bridge::IoThread* thread, const bridge::BridgeOptions* options,
                                        HttpConnection* connection, const HttpRequest* request, const Route* route) {
-  if (StaysOpen(route->endpoint) && thread->tasks.draining()) {
-    co_return AnswerWith(bridge::RepeatableErrorOf(absl::UnavailableError("the bridge is stopping")));
+  if (StaysOpen(route->endpoint) && thread->connections.draining()) {
+    co_return RespondWith(bridge::RepeatableErrorOf(absl::UnavailableError("the bridge is stopping")));
   }
   switch (route->endpoint) {
     case Endpoint::kModels:
     case Endpoint::kModel:
-      co_return co_await AnswerModels(thread, route);
+      co_return co_await HandleModels(thread, route);
     case Endpoint::kChatCompletions:
     case Endpoint::kCompletions:
-      co_return co_await AnswerCompletion(thread, options, connection, request, route);
+      co_return co_await HandleCompletion(thread, options, connection, request, route);
     case Endpoint::kResponses:
     case Endpoint::kResponse:
     case Endpoint::kResponseCancel:
-      co_return co_await AnswerResponses(thread, options, connection, request, route);
+      co_return co_await HandleResponses(thread, options, connection, request, route);
     default:
-      co_return co_await AnswerGenerations(thread, options, connection, request, route);
+      co_return co_await HandleGenerations(thread, options, connection, request, route);
   }
 }
 

@@ -91,7 +91,7 @@ std::optional<HttpResponse> AnswerAtOnce(const bridge::IoThread& thread, const S
   if (const absl::Status status = CheckAccess(context, request); !status.ok()) {
     return ErrorResponse(HttpErrorOf(status));
   }
-  if (TakesJson(route->endpoint, request->method) && !IsJson(*request)) return AnswerNotJson().response;
+  if (TakesJson(route->endpoint, request->method) && !IsJson(*request)) return RespondNotJson().response;
   return std::nullopt;
 }
 
@@ -122,7 +122,7 @@ struct Served {
 
 Awaitable<Served> ServeApi(bridge::IoThread* thread, const SseContext* context, HttpConnection* connection,
                            HttpRequest* request, const Route* route, const std::string* common_headers) {
-  ApiAnswer answer = co_await AnswerApi(thread, &context->options.bridge, connection, request, route);
+  ApiResult answer = co_await HandleApi(thread, &context->options.bridge, connection, request, route);
   Served served;
   if (answer.stream.has_value()) {
     answer.stream->common_headers = *common_headers;
@@ -174,7 +174,7 @@ Awaitable<void> RunSession(bridge::IoThread* thread, const SseContext* context, 
     response.headers += common_headers;
     response.head = request.method == "HEAD";
     response.http_1_0 = request.http_1_0;
-    keep_alive = served.reusable && request.keep_alive && !thread->tasks.draining();
+    keep_alive = served.reusable && request.keep_alive && !thread->connections.draining();
     response.keep_alive = keep_alive;
     thread->metrics->CountRequest(response.status);
     spdlog::debug("{} {}: {}", request.method, request.target.substr(0, request.target.find('?')), response.status);

@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridges/websocket/close_codes.h"
-#include "bridges/websocket/coalescing_stream.h"
+#include "bridges/websocket/coalescing_socket.h"
 #include "bridges/websocket/ws_error.h"
 #include "bridges/websocket/ws_stream.h"
 #include "services/base/clock.h"
@@ -36,7 +36,7 @@ absl::Duration Now() { return base::Clock::System().Monotonic(); }
 
 }  // namespace
 
-struct WsSession::Beast : ws::stream<CoalescingStream, /*deflateSupported=*/false> {
+struct WsSession::Beast : ws::stream<CoalescingSocket, /*deflateSupported=*/false> {
   explicit Beast(bridge::Socket socket) : stream(std::move(socket)) {}
 };
 
@@ -56,10 +56,10 @@ WsSession::WsSession(bridge::Socket socket, const WsContext* context, bridge::Io
       last_progress_(opened_),
       cut_at_(opened_ + context->options.close_timeout),
       unfinished_(thread->unfinished) {
-  thread_->tasks.Add(this);
+  thread_->connections.Add(this);
 }
 
-WsSession::~WsSession() { thread_->tasks.Remove(this); }
+WsSession::~WsSession() { thread_->connections.Remove(this); }
 
 void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
   out_.SetMaxPending(context_.bridge.max_pending_bytes + kReplyBytes);
@@ -73,9 +73,8 @@ void WsSession::Start(const UpgradeRequest& request, std::string read_ahead) {
     response.set(beast::http::field::server, "runnel");
     if (!protocol.empty()) response.set("Sec-WebSocket-Protocol", beast::string_view(protocol.data(), protocol.size()));
   }));
-  ws_->async_accept(request, [self = shared_from_this()](error_code ec) {
-    self->Guard([&] { self->OnAccepted(ec); });
-  });
+  ws_->async_accept(request,
+                    [self = shared_from_this()](error_code ec) { self->Guard([&] { self->OnAccepted(ec); }); });
 }
 
 // ------------------------------------------------------------------------------------------------------------ reading
@@ -113,10 +112,9 @@ void WsSession::StartRead() {
     return CloseWith(kCloseBusy, "too many unfinished messages: try again later");
   }
   message_.resize(message_bytes_ + bytes);
-  ws_->async_read_some(net::buffer(message_.data() + message_bytes_, bytes),
-                       [self = shared_from_this()](error_code ec, size_t read) {
-                         self->Guard([&] { self->OnRead(ec, read); });
-                       });
+  ws_->async_read_some(
+      net::buffer(message_.data() + message_bytes_, bytes),
+      [self = shared_from_this()](error_code ec, size_t read) { self->Guard([&] { self->OnRead(ec, read); }); });
 }
 
 bool WsSession::ReserveMessage(size_t bytes) {
@@ -141,8 +139,7 @@ void WsSession::OnRead(error_code ec, size_t bytes) {
   if (open() && ws_->got_text() != (format() == Format::kJson)) {
     CloseWith(kCloseUnsupported, "the subprotocol has another kind of frame");
   }
-  if (open() && ws_->is_message_done() && ws_->got_text() &&
-      EndsWithinCharacter({message_.data(), message_bytes_})) {
+  if (open() && ws_->is_message_done() && ws_->got_text() && EndsWithinCharacter({message_.data(), message_bytes_})) {
     CloseWith(kCloseNotText, "the text ends within a character");
   }
   if (open() && ws_->is_message_done()) OnClientMessage({message_.data(), message_bytes_});
@@ -208,7 +205,7 @@ void WsSession::WriteHello() {
   hello->set_version(1);
   hello->set_max_streams(context_.options.max_streams_per_connection);
   hello->set_heartbeat_seconds(static_cast<uint32_t>(absl::ToInt64Seconds(context_.options.ping_interval)));
-  hello->set_resume_ttl_seconds(static_cast<uint32_t>(absl::ToInt64Seconds(thread_->links.retention())));
+  hello->set_resume_ttl_seconds(static_cast<uint32_t>(absl::ToInt64Seconds(thread_->router.retention())));
   WriteMessage(message);
 }
 

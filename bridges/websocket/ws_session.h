@@ -12,10 +12,10 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "bridges/base/byte_budget.h"
+#include "bridges/base/connection_set.h"
 #include "bridges/base/contain.h"
-#include "bridges/server/io_threads.h"
 #include "bridges/base/net.h"
-#include "bridges/base/task_group.h"
+#include "bridges/server/io_threads.h"
 #include "bridges/websocket/frame_tracker.h"
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_protocol.h"
@@ -24,16 +24,16 @@ namespace runnel::websocket {
 
 using UpgradeRequest = boost::beast::http::request<boost::beast::http::empty_body>;
 
-class CoalescingStream;
+class CoalescingSocket;
 class WsStream;
 
 // One connection of /v1/ws from the upgrade to its end.
 //
 // It lives in the handlers that wait for its socket, and ends with the last of them. It never changes its thread. What
-// it has to say is appended to the CoalescingStream as whole frames and flushed once a batch of the Link. When more
+// it has to say is appended to the CoalescingSocket as whole frames and flushed once a batch of the Link. When more
 // than max_pending_bytes wait for the socket, each stream that brings more is paused until the socket has taken all: a
 // slow socket stops its own streams, and nothing else.
-class WsSession final : public bridge::Task, public std::enable_shared_from_this<WsSession> {
+class WsSession final : public bridge::Connection, public std::enable_shared_from_this<WsSession> {
  public:
   struct Parameters {
     Negotiated negotiated;
@@ -75,7 +75,7 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   }
 
  private:
-  // Beast's stream over a CoalescingStream. It takes many seconds to compile, so only ws_session.cc knows it.
+  // Beast's stream over a CoalescingSocket. It takes many seconds to compile, so only ws_session.cc knows it.
   struct Beast;
   using error_code = boost::system::error_code;
 
@@ -122,18 +122,18 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   void LetGo();
   bool open() const;
 
-  // What each event touches: see CoalescingStream.
+  // What each event touches: see CoalescingSocket.
   const WsContext& context_;
   bridge::IoThread* const thread_;
   std::unique_ptr<Beast> ws_;  // null once it has been let go
-  CoalescingStream& out_;      // of ws_
+  CoalescingSocket& out_;      // of ws_
   const Format format_;
   bool accepted_ = false;
   bool closing_ = false;
   bool flush_posted_ = false;
   bool told_to_go_ = false;
   bool faulted_ = false;
-  uint8_t cut_ticks_ = 0;  // since the first Cut
+  uint8_t cut_ticks_ = 0;        // since the first Cut
   uint32_t written_events_ = 0;  // not yet counted in the metrics, as the two below
   uint32_t written_tokens_ = 0;
   size_t written_bytes_ = 0;
@@ -157,8 +157,8 @@ class WsSession final : public bridge::Task, public std::enable_shared_from_this
   absl::Duration close_at_ = absl::InfiniteDuration();  // with 1001
   absl::Duration cut_at_;                               // of the answer to the upgrade, then of the closing handshake
 
-  FrameTracker frames_;  // of the client
-  std::string message_;  // its first message_bytes_ have been read
+  FrameTracker frames_;                         // of the client
+  std::string message_;                         // its first message_bytes_ have been read
   bridge::ByteBudget::Reservation unfinished_;  // of message_, but for the room of a short message
   size_t message_bytes_ = 0;
   size_t first_to_continue_ = 0;

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "bridges/websocket/close_codes.h"
-#include "bridges/websocket/coalescing_stream.h"
+#include "bridges/websocket/coalescing_socket.h"
 #include "bridges/websocket/ws_session.h"
 #include "bridges/websocket/ws_stream.h"
 #include "services/base/clock.h"
@@ -45,7 +45,7 @@ void WsSession::OnTime(absl::Duration now) {
   if (now - last_message_ >= context_.bridge.idle_timeout)
     return CloseWith(kCloseTooLate, "nothing came, nothing is open");
   if (stuck) return;
-  for (const auto& stream : streams_) stream->OnTick(thread_->tasks.now());
+  for (const auto& stream : streams_) stream->OnTick(thread_->connections.now());
   MaybePing(now);
 }
 

@@ -9,8 +9,8 @@
 namespace runnel::websocket {
 
 WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
-    : session_(session), last_said_(session->thread()->tasks.now()), resumed_(false), req_(generate.req()) {
-  subscription_.emplace(&session->thread()->links, this);
+    : session_(session), last_said_(session->thread()->connections.now()), resumed_(false), req_(generate.req()) {
+  subscription_.emplace(&session->thread()->router, this);
   generate.mutable_request()->set_principal(session->principal());
   subscription_->Generate(std::move(*generate.mutable_request()), 0, std::move(*generate.mutable_traceparent()),
                           std::move(*generate.mutable_tracestate()));
@@ -18,8 +18,8 @@ WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
 }
 
 WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
-    : session_(session), last_said_(session->thread()->tasks.now()), resumed_(true), req_(resume.req()) {
-  subscription_.emplace(&session->thread()->links, this);
+    : session_(session), last_said_(session->thread()->connections.now()), resumed_(true), req_(resume.req()) {
+  subscription_.emplace(&session->thread()->router, this);
   subscription_->Attach(resume.generation_id(), resume.after_seq(), session->principal(), resume.gap_policy());
   session_->context().metrics->streams.Increment();
 }
@@ -62,7 +62,7 @@ void WsStream::OnFlush(bridge::Subscription*) {
 void WsStream::OnProgress(bridge::Subscription*, const v1::Progress& progress) {
   session_->Guard([&] {
     if (retired_) return;
-    const absl::Duration idle = session_->thread()->tasks.now() - last_said_;
+    const absl::Duration idle = session_->thread()->connections.now() - last_said_;
     if (heartbeat_.OnAnswer(idle, session_->context().bridge.heartbeat_interval)) WriteHeartbeat(&progress);
   });
 }
@@ -90,7 +90,7 @@ void WsStream::WriteAttached(const bridge::GenerationInfo& opened) {
 void WsStream::WriteEvent(v1::GenerationEvent& event) {
   if (retired_) return;
   if (resumed_) CountResumed(event);
-  last_said_ = session_->thread()->tasks.now();
+  last_said_ = session_->thread()->connections.now();
   session_->WriteEvent(this, req_, &event);
   if (!req_.empty()) std::string().swap(req_);
 }
@@ -108,7 +108,7 @@ void WsStream::OnTick(absl::Duration now) {
 }
 
 void WsStream::WriteHeartbeat(const v1::Progress* progress) {
-  last_said_ = session_->thread()->tasks.now();
+  last_said_ = session_->thread()->connections.now();
   session_->context().metrics->heartbeats.Increment();
   v1::WebSocketServerMessage message;
   message.mutable_heartbeat()->set_generation_id(generation_id());
@@ -126,7 +126,7 @@ void WsStream::Repeat() {
   repeating_ = true;
   const uint64_t last_seq = subscription_->last_seq();
   const std::string id = generation_id();
-  subscription_.emplace(&session_->thread()->links, this);
+  subscription_.emplace(&session_->thread()->router, this);
   subscription_->Attach(id, last_seq - 1, session_->principal());
 }
 

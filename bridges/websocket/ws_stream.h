@@ -15,7 +15,7 @@ class WsSession;
 
 // One generation on one connection: turns what its subscription says into messages of the session, which owns it and
 // must outlive it. Confined to the session's thread.
-class WsStream final : public bridge::Subscription::Reader {
+class WsStream final : public bridge::Subscription::Handler {
  public:
   // Begin at once, though nothing is said before they return.
   WsStream(WsSession* session, v1::WebSocketGenerate generate);
@@ -54,7 +54,7 @@ class WsStream final : public bridge::Subscription::Reader {
   void CountResumed(const v1::GenerationEvent& event);
   void CountRefused(const absl::Status& status);
 
-  // What each event touches: see CoalescingStream.
+  // What each event touches: see CoalescingSocket.
   WsSession* const session_;
   absl::Duration last_said_;  // when something was last written of it, on the clock of the ticks
   const bool resumed_;

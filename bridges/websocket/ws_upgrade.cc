@@ -121,7 +121,7 @@ bridge::HttpError ErrorOf(const base::HttpParseError& error) {
 thread_local std::array<char, 4 << 10> scratch;
 
 // The time from accept to upgrade.
-class Handshake final : public bridge::Task, public std::enable_shared_from_this<Handshake> {
+class Handshake final : public bridge::Connection, public std::enable_shared_from_this<Handshake> {
  public:
   Handshake(const WsContext* context, bridge::IoThread* thread, bridge::Socket socket)
       : context_(*context),
@@ -130,9 +130,9 @@ class Handshake final : public bridge::Task, public std::enable_shared_from_this
         deadline_(base::Clock::System().Monotonic() + context->bridge.header_timeout),
         parser_(LimitsOf(context->bridge)),
         reservation_(thread->unfinished) {
-    thread_->tasks.Add(this);
+    thread_->connections.Add(this);
   }
-  ~Handshake() override { thread_->tasks.Remove(this); }
+  ~Handshake() override { thread_->connections.Remove(this); }
 
   void Wait() {
     socket_.async_wait(bridge::Socket::wait_read, [self = shared_from_this()](error_code ec) {

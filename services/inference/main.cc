@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "services/base/admin_server.h"
+#include "services/base/exit_deadline.h"
 #include "services/base/flags.h"
 #include "services/base/grpc_runtime.h"
 #include "services/base/logging.h"
@@ -16,12 +17,11 @@
 #include "services/base/status_macros.h"
 #include "services/inference/engine_factory.h"
 #include "services/inference/generation/engine_watchdog.h"
-#include "services/base/exit_deadline.h"
 #include "services/inference/generation/generation_manager.h"
+#include "services/inference/options.h"
 #include "services/inference/rpc/grpc_listener.h"
 #include "services/inference/rpc/inference_service.h"
-#include "services/inference/rpc/live_streams.h"
-#include "services/inference/options.h"
+#include "services/inference/rpc/live_calls.h"
 #include "services/inference/rpc/serving_state.h"
 
 namespace runnel::inference {
@@ -53,7 +53,7 @@ absl::Status Run() {
 
   ExitDeadline deadline;
   base::Metrics metrics;
-  LiveStreams live;
+  LiveCalls live;
   prometheus::Gauge& streams = metrics.Gauge("runnel_streams_active", "Open streaming calls.", {{"transport", "grpc"}});
   metrics.BeforeExpose([&] { streams.Set(static_cast<double>(live.size())); });
 

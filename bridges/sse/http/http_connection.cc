@@ -41,15 +41,15 @@ HttpConnection::HttpConnection(bridge::IoThread* thread, const bridge::BridgeOpt
                                ReadAhead read_ahead)
     : thread_(thread), options_(options), socket_(std::move(socket)), read_ahead_(std::move(read_ahead)) {
   if (read_ahead_.bytes.empty()) read_ahead_.reservation = bridge::ByteBudget::Reservation(thread->unfinished);
-  thread_->tasks.Add(this);
+  thread_->connections.Add(this);
 }
 
 HttpConnection::~HttpConnection() {
   StopWatching();
-  thread_->tasks.Remove(this);
+  thread_->connections.Remove(this);
 }
 
-void HttpConnection::SetDeadline(absl::Duration timeout) { deadline_ = thread_->tasks.now() + timeout; }
+void HttpConnection::SetDeadline(absl::Duration timeout) { deadline_ = thread_->connections.now() + timeout; }
 
 Awaitable<ReadResult> HttpConnection::ReadHead() {
   ReadResult result;
@@ -59,7 +59,7 @@ Awaitable<ReadResult> HttpConnection::ReadHead() {
   parser_.emplace(LimitsOf(*options_));
   SetDeadline(std::exchange(first_, false) ? options_->header_timeout : options_->idle_timeout);
   idle_ = read_ahead_.bytes.empty();
-  if (idle_ && thread_->tasks.draining()) co_return result;
+  if (idle_ && thread_->connections.draining()) co_return result;
   while (parser_->state() == State::kHead) {
     const bool fed = co_await FeedSome();
     if (!fed) break;
@@ -135,8 +135,7 @@ Awaitable<std::string_view> HttpConnection::ReadSome() {
 
 // A request that is complete is not counted; what came behind it is.
 bool HttpConnection::Reserve() {
-  const bool unfinished =
-      parser_.has_value() && (parser_->state() == State::kHead || parser_->state() == State::kBody);
+  const bool unfinished = parser_.has_value() && (parser_->state() == State::kHead || parser_->state() == State::kBody);
   const size_t bytes = (unfinished ? parser_->buffered() : 0) + read_ahead_.bytes.size();
   if (read_ahead_.reservation.Resize(bytes)) return true;
   thread_->metrics->unfinished_rejected.Increment();

@@ -8,12 +8,12 @@
 #include <utility>
 
 #include "absl/time/time.h"
-#include "bridges/wire/http_policy.h"
-#include "bridges/server/io_threads.h"
+#include "bridges/base/connection_set.h"
 #include "bridges/base/net.h"
 #include "bridges/base/options.h"
-#include "bridges/base/task_group.h"
+#include "bridges/server/io_threads.h"
 #include "bridges/sse/http/read_ahead.h"
+#include "bridges/wire/http_policy.h"
 #include "services/base/http_parser.h"
 
 namespace runnel::sse {
@@ -33,7 +33,7 @@ struct ReadResult {
 
 // An HTTP/1 connection between streams: reads requests and writes answers, each within its time. Lives in the frame of
 // the coroutine that uses it and is confined to its io thread; one operation at a time.
-class HttpConnection final : public bridge::Task {
+class HttpConnection final : public bridge::Connection {
  public:
   // `read_ahead` came before and belongs to the first request. The pointers must outlive it.
   HttpConnection(bridge::IoThread* thread, const bridge::BridgeOptions* options, bridge::Socket socket,

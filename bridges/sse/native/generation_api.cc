@@ -25,7 +25,7 @@ using bridge::HttpResponse;
 
 constexpr uint64_t kMaxWaitSeconds = 60;
 
-ApiAnswer Refusal(const absl::Status& status) { return AnswerWith(bridge::RepeatableErrorOf(status)); }
+ApiResult Refusal(const absl::Status& status) { return RespondWith(bridge::RepeatableErrorOf(status)); }
 
 absl::Status CheckId(const std::string& id) {
   if (bridge::IsGenerationId(id)) return absl::OkStatus();
@@ -92,17 +92,17 @@ absl::StatusOr<CreateRequest> ReadCreateRequest(const HttpRequest& request, cons
   return create;
 }
 
-Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
+Awaitable<ApiResult> Create(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
                             const HttpRequest* request, const Route* route) {
-  if (!IsJson(*request)) co_return AnswerNotJson();
+  if (!IsJson(*request)) co_return RespondNotJson();
   absl::StatusOr<CreateRequest> create = ReadCreateRequest(*request, *route);
   if (!create.ok()) co_return Refusal(create.status());
-  ApiAnswer answer;
+  ApiResult answer;
   if (create->stream) {
     answer.stream = std::move(create->spec);
     co_return answer;
   }
-  GenerationReader reader(&thread->io, &thread->links, options->max_pending_bytes);
+  GenerationReader reader(&thread->io, &thread->router, options->max_pending_bytes);
   reader.subscription().Generate(*std::move(create->spec.generate), create->spec.after_seq,
                                  std::move(create->spec.traceparent), std::move(create->spec.tracestate));
   while (!reader.opened() && !reader.ended()) {
@@ -112,7 +112,7 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const bridge::BridgeOption
   connection->StopWatching();
   if (!reader.opened()) {
     if (create->spec.repeatable) co_return Refusal(reader.status());
-    co_return AnswerWith(HttpErrorOf(reader.status()));
+    co_return RespondWith(HttpErrorOf(reader.status()));
   }
   const std::string& id = reader.subscription().generation_id();
   std::string body = "{\"id\":";
@@ -175,47 +175,48 @@ HttpResponse PollResponse(const std::string& id, const GenerationReader& reader)
   return JsonResponse(200, std::move(body));
 }
 
-Awaitable<ApiAnswer> Poll(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
+Awaitable<ApiResult> Poll(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
                           const HttpRequest* request, const Route* route) {
   const absl::StatusOr<PollRequest> poll = ReadPollRequest(*request, *route);
   if (!poll.ok()) co_return Refusal(poll.status());
-  GenerationReader reader(&thread->io, &thread->links, options->max_pending_bytes);
+  GenerationReader reader(&thread->io, &thread->router, options->max_pending_bytes);
   reader.subscription().Attach(route->id, poll->after, request->principal, poll->gap_policy);
   // Without a wait, events that are in the log already are still on their way.
   const absl::Duration limit = poll->wait > absl::ZeroDuration() ? poll->wait : options->open_timeout;
-  const absl::Duration deadline = thread->tasks.now() + limit;
-  ApiAnswer answer;
+  const absl::Duration deadline = thread->connections.now() + limit;
+  ApiResult answer;
   while (!IsAnswered(reader, *poll)) {
     // An opening that takes too long is ended by the Link.
-    const absl::Duration left = reader.opened() ? deadline - thread->tasks.now() : absl::InfiniteDuration();
+    const absl::Duration left = reader.opened() ? deadline - thread->connections.now() : absl::InfiniteDuration();
     answer.client_gone = !co_await reader.WaitFor(connection, left);
     if (answer.client_gone) co_return answer;
     // A client that closed its side gets what there is: it may wait for that, or may have gone.
-    if (reader.opened() && (connection->timed_out() || connection->half_closed() || thread->tasks.draining())) break;
+    if (reader.opened() && (connection->timed_out() || connection->half_closed() || thread->connections.draining()))
+      break;
   }
   connection->StopWatching();
   if (!reader.opened() || (reader.ended() && !reader.status().ok() && reader.events().empty())) {
     co_return Refusal(reader.status());
   }
-  co_return AnswerWith(PollResponse(route->id, reader));
+  co_return RespondWith(PollResponse(route->id, reader));
 }
 
-Awaitable<ApiAnswer> Snapshot(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
+Awaitable<ApiResult> Snapshot(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
                               const Route* route) {
   const absl::StatusOr<v1::Generation> generation =
       co_await ReadGeneration(thread, connection, route->id, request->principal);
   if (connection->client_gone()) {
-    ApiAnswer answer;
+    ApiResult answer;
     answer.client_gone = true;
     co_return answer;
   }
   if (!generation.ok()) co_return Refusal(generation.status());
   std::string body;
   bridge::AppendGenerationJson(*generation, &body);
-  co_return AnswerWith(JsonResponse(200, std::move(body)));
+  co_return RespondWith(JsonResponse(200, std::move(body)));
 }
 
-Awaitable<ApiAnswer> HeadOfEvents(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
+Awaitable<ApiResult> HeadOfEvents(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
   const absl::StatusOr<StreamSpec> spec = ReadEventsRequest(*request, *route);
   if (!spec.ok()) co_return Refusal(spec.status());
   const absl::StatusOr<v1::Generation> generation =
@@ -228,30 +229,30 @@ Awaitable<ApiAnswer> HeadOfEvents(bridge::IoThread* thread, const HttpRequest* r
   if (!ended || spec->after_seq != generation->last_seq()) co_return HeadOfStream(route->id);
   HttpResponse nothing_left;
   nothing_left.status = 204;
-  co_return AnswerWith(std::move(nothing_left));
+  co_return RespondWith(std::move(nothing_left));
 }
 
-Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
+Awaitable<ApiResult> Cancel(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
   const absl::StatusOr<v1::CancelGenerationResponse> cancelled =
       co_await thread->client->CancelGeneration(thread, route->id, request->principal);
   if (!cancelled.ok()) co_return Refusal(cancelled.status());
-  co_return AnswerWith(JsonResponse(200, absl::StrCat("{\"id\":\"", route->id, "\",\"status\":\"",
-                                                      base::ToAbsl(bridge::StatusName(cancelled->status())),
-                                                      "\",\"last_seq\":", cancelled->last_seq(), "}")));
+  co_return RespondWith(JsonResponse(200, absl::StrCat("{\"id\":\"", route->id, "\",\"status\":\"",
+                                                       base::ToAbsl(bridge::StatusName(cancelled->status())),
+                                                       "\",\"last_seq\":", cancelled->last_seq(), "}")));
 }
 
-Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
+Awaitable<ApiResult> Delete(bridge::IoThread* thread, const HttpRequest* request, const Route* route) {
   const absl::StatusOr<v1::DeleteGenerationResponse> deleted =
       co_await thread->client->DeleteGeneration(thread, route->id, request->principal);
   if (!deleted.ok()) co_return Refusal(deleted.status());
   HttpResponse response;
   response.status = 204;
-  co_return AnswerWith(std::move(response));
+  co_return RespondWith(std::move(response));
 }
 
 }  // namespace
 
-Awaitable<ApiAnswer> AnswerModels(bridge::IoThread* thread, const Route* route) {
+Awaitable<ApiResult> HandleModels(bridge::IoThread* thread, const Route* route) {
   const absl::StatusOr<v1::ListModelsResponse> models = co_await thread->client->ListModels(thread);
   if (!models.ok()) co_return Refusal(models.status());
   std::string body;
@@ -261,15 +262,15 @@ Awaitable<ApiAnswer> AnswerModels(bridge::IoThread* thread, const Route* route) 
     bridge::AppendModelJson(model, &body);
   }
   if (route->endpoint == Endpoint::kModels) {
-    co_return AnswerWith(JsonResponse(200, absl::StrCat("{\"object\":\"list\",\"data\":[", body, "]}")));
+    co_return RespondWith(JsonResponse(200, absl::StrCat("{\"object\":\"list\",\"data\":[", body, "]}")));
   }
   if (body.empty()) {
-    co_return AnswerWith(bridge::InvalidRequest(404, "no such model", "model_not_found"));
+    co_return RespondWith(bridge::InvalidRequest(404, "no such model", "model_not_found"));
   }
-  co_return AnswerWith(JsonResponse(200, std::move(body)));
+  co_return RespondWith(JsonResponse(200, std::move(body)));
 }
 
-Awaitable<ApiAnswer> AnswerGenerations(bridge::IoThread* thread, const bridge::BridgeOptions* options,
+Awaitable<ApiResult> HandleGenerations(bridge::IoThread* thread, const bridge::BridgeOptions* options,
                                        HttpConnection* connection, const HttpRequest* request, const Route* route) {
   if (route->endpoint != Endpoint::kGenerations) {
     if (const absl::Status status = CheckId(route->id); !status.ok()) co_return Refusal(status);
@@ -279,7 +280,7 @@ Awaitable<ApiAnswer> AnswerGenerations(bridge::IoThread* thread, const bridge::B
       co_return co_await Create(thread, options, connection, request, route);
     case Endpoint::kEvents: {
       if (request->method == "HEAD") co_return co_await HeadOfEvents(thread, request, route);
-      ApiAnswer answer;
+      ApiResult answer;
       absl::StatusOr<StreamSpec> spec = ReadEventsRequest(*request, *route);
       if (!spec.ok()) co_return Refusal(spec.status());
       answer.stream = *std::move(spec);

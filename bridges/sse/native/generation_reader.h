@@ -10,9 +10,9 @@ namespace runnel::sse {
 // For a start, or a poll: collects events up to a limit of bytes, then pauses.
 class GenerationReader final : public WaitingReader {
  public:
-  // `io` and `links` must outlive it.
-  GenerationReader(bridge::net::io_context* io, bridge::LinkSet* links, size_t max_bytes)
-      : WaitingReader(io, links), max_bytes_(max_bytes) {}
+  // `io` and `router` must outlive it.
+  GenerationReader(bridge::net::io_context* io, bridge::ReplicaRouter* router, size_t max_bytes)
+      : WaitingReader(io, router), max_bytes_(max_bytes) {}
 
   const std::vector<v1::GenerationEvent>& events() const { return events_; }
   bool full() const { return bytes_ >= max_bytes_; }

@@ -54,7 +54,7 @@ Awaitable<absl::StatusOr<v1::Generation>> ReadGeneration(bridge::IoThread* threa
   absl::StatusOr<v1::Generation> generation =
       co_await thread->client->GetGeneration(thread, id, principal, kOneCallBytes);
   if (!generation.ok() || !generation->text_omitted()) co_return generation;
-  CollectingReader reader(&thread->io, &thread->links, kMaxCollectedBytes);
+  CollectingReader reader(&thread->io, &thread->router, kMaxCollectedBytes);
   reader.subscription().Attach(id, 0, principal, v1::GAP_POLICY_FAIL);
   const auto read = [&reader] {
     return reader.ended() || reader.too_large() ||

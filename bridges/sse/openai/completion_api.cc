@@ -29,17 +29,17 @@ std::vector<v1::GenerateRequest> OnePerPrompt(CompletionRequest* asked) {
   return requests;
 }
 
-Awaitable<ApiAnswer> AnswerInOnePiece(bridge::IoThread* thread, HttpConnection* connection,
-                                      std::vector<v1::GenerateRequest> requests, CompletionShape shape,
-                                      StreamSpec spec) {
+Awaitable<ApiResult> RespondInOnePiece(bridge::IoThread* thread, HttpConnection* connection,
+                                       std::vector<v1::GenerateRequest> requests, CompletionShape shape,
+                                       StreamSpec spec) {
   const uint32_t choice_count = ChoiceCount(requests[0]);
   std::deque<CollectingReader> readers;
   for (v1::GenerateRequest& request : requests) {
-    CollectingReader& reader = readers.emplace_back(&thread->io, &thread->links, kMaxCollectedBytes / requests.size());
+    CollectingReader& reader = readers.emplace_back(&thread->io, &thread->router, kMaxCollectedBytes / requests.size());
     reader.subscription().RefuseGaps();
     reader.subscription().Generate(std::move(request), 0, spec.traceparent, spec.tracestate);
   }
-  ApiAnswer answer;
+  ApiResult answer;
   bridge::CollectedGeneration whole;
   for (uint32_t i = 0; i < readers.size(); ++i) {
     CollectingReader& reader = readers[i];
@@ -66,21 +66,21 @@ Awaitable<ApiAnswer> AnswerInOnePiece(bridge::IoThread* thread, HttpConnection* 
 
 }  // namespace
 
-Awaitable<ApiAnswer> AnswerCompletion(bridge::IoThread* thread, const bridge::BridgeOptions* options,
+Awaitable<ApiResult> HandleCompletion(bridge::IoThread* thread, const bridge::BridgeOptions* options,
                                       HttpConnection* connection, const HttpRequest* request, const Route* route) {
   const bool chat = route->endpoint == Endpoint::kChatCompletions;
-  if (!IsJson(*request)) co_return AnswerNotJson();
+  if (!IsJson(*request)) co_return RespondNotJson();
   absl::StatusOr<CompletionRequest> asked =
       chat ? ParseChatRequest(request->body) : ParseCompletionRequest(request->body);
   if (!asked.ok()) {
-    co_return AnswerWith(OpenAiErrorOf(asked.status(), chat ? OpenAiApi::kChat : OpenAiApi::kCompletions));
+    co_return RespondWith(OpenAiErrorOf(asked.status(), chat ? OpenAiApi::kChat : OpenAiApi::kCompletions));
   }
   EndWithClient(*options, &asked->request);
   asked->request.set_principal(request->principal);
   std::vector<v1::GenerateRequest> requests = OnePerPrompt(&*asked);
   StreamSpec spec = BaseSpec(*request, *route);
   if (!asked->shape.stream) {
-    co_return co_await AnswerInOnePiece(thread, connection, std::move(requests), asked->shape, std::move(spec));
+    co_return co_await RespondInOnePiece(thread, connection, std::move(requests), asked->shape, std::move(spec));
   }
   spec.encoder = std::make_unique<CompletionEncoder>(
       asked->shape, ChoiceCount(asked->request) * static_cast<uint32_t>(requests.size()));
@@ -89,7 +89,7 @@ Awaitable<ApiAnswer> AnswerCompletion(bridge::IoThread* thread, const bridge::Br
   spec.gap_policy = v1::GAP_POLICY_FAIL;
   spec.cancel_on_disconnect = true;
   spec.repeatable = false;
-  ApiAnswer answer;
+  ApiResult answer;
   answer.stream = std::move(spec);
   co_return answer;
 }

@@ -21,12 +21,12 @@ namespace {
 
 using bridge::Awaitable;
 
-ApiAnswer Refusal(const absl::Status& status) {
-  return AnswerWith(OpenAiErrorOf(status, OpenAiApi::kResponses, /*repeatable=*/true));
+ApiResult Refusal(const absl::Status& status) {
+  return RespondWith(OpenAiErrorOf(status, OpenAiApi::kResponses, /*repeatable=*/true));
 }
 
-ApiAnswer AnswerWithState(const ResponseState& state) {
-  ApiAnswer answer = AnswerWith(JsonResponse(200, ResponseJson(state)));
+ApiResult AnswerWithState(const ResponseState& state) {
+  ApiResult answer = RespondWith(JsonResponse(200, ResponseJson(state)));
   absl::StrAppend(&answer.response.headers, "x-generation-id: ", state.generation_id, "\r\n");
   return answer;
 }
@@ -74,16 +74,16 @@ ResponseState StateOf(const CollectingReader& reader, const std::string& id, Res
   return state;
 }
 
-Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
+Awaitable<ApiResult> Create(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
                             const HttpRequest* request, const Route* route) {
-  if (!IsJson(*request)) co_return AnswerNotJson();
+  if (!IsJson(*request)) co_return RespondNotJson();
   absl::StatusOr<ResponsesRequest> asked = ReadCreateRequest(*options, *request);
   if (!asked.ok()) co_return Refusal(asked.status());
   const bool background = asked->echo.background;
   StreamSpec spec = BaseSpec(*request, *route);
   asked->request.set_principal(request->principal);
   spec.repeatable = !asked->request.request_id().empty();
-  ApiAnswer answer;
+  ApiResult answer;
   if (asked->stream) {
     spec.generate = std::move(asked->request);
     spec.gap_policy = v1::GAP_POLICY_FAIL;
@@ -93,7 +93,7 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const bridge::BridgeOption
     answer.stream = std::move(spec);
     co_return answer;
   }
-  CollectingReader reader(&thread->io, &thread->links, kMaxCollectedBytes);
+  CollectingReader reader(&thread->io, &thread->router, kMaxCollectedBytes);
   reader.subscription().RefuseGaps();
   reader.subscription().Generate(std::move(asked->request), 0, std::move(spec.traceparent), std::move(spec.tracestate));
   if (background) {
@@ -106,7 +106,7 @@ Awaitable<ApiAnswer> Create(bridge::IoThread* thread, const bridge::BridgeOption
   // That it has not ended is what a background is for; and a failure is a state of the response.
   if (reader.opened() && background && reader.subscription().last_seq() > 0) error.reset();
   if (reader.collected().failed.has_value()) error.reset();
-  if (error.has_value()) co_return AnswerWith(*error);
+  if (error.has_value()) co_return RespondWith(*error);
   const std::string id = reader.subscription().generation_id();
   co_return AnswerWithState(StateOf(reader, id, std::move(asked->echo)));
 }
@@ -131,54 +131,54 @@ Awaitable<absl::StatusOr<ResponseState>> Find(bridge::IoThread* thread, std::str
   co_return AsStored(generation);
 }
 
-Awaitable<ApiAnswer> AnswerWithWhole(bridge::IoThread* thread, HttpConnection* connection, std::string generation_id,
+Awaitable<ApiResult> AnswerWithWhole(bridge::IoThread* thread, HttpConnection* connection, std::string generation_id,
                                      std::string principal) {
   const absl::StatusOr<v1::Generation> generation =
       co_await ReadGeneration(thread, connection, std::move(generation_id), std::move(principal));
   const absl::StatusOr<ResponseState> found = AsStored(generation);
   if (connection->client_gone()) {
-    ApiAnswer answer;
+    ApiResult answer;
     answer.client_gone = true;
     co_return answer;
   }
   co_return found.ok() ? AnswerWithState(*found) : Refusal(found.status());
 }
 
-Awaitable<ApiAnswer> Cancel(bridge::IoThread* thread, HttpConnection* connection, std::string generation_id,
+Awaitable<ApiResult> Cancel(bridge::IoThread* thread, HttpConnection* connection, std::string generation_id,
                             std::string principal) {
   const absl::StatusOr<ResponseState> found = co_await Find(thread, generation_id, principal);
   if (!found.ok()) co_return Refusal(found.status());
   if (!found->echo.background) {
-    co_return AnswerWith(bridge::InvalidRequest(400, "only a response with background can be cancelled"));
+    co_return RespondWith(bridge::InvalidRequest(400, "only a response with background can be cancelled"));
   }
   const absl::StatusOr<v1::CancelGenerationResponse> cancelled =
       co_await thread->client->CancelGeneration(thread, generation_id, principal);
   if (!cancelled.ok()) co_return Refusal(cancelled.status());
   // The end follows in the log, and the answer is to tell it.
-  CollectingReader reader(&thread->io, &thread->links, kMaxCollectedBytes);
+  CollectingReader reader(&thread->io, &thread->router, kMaxCollectedBytes);
   reader.subscription().Attach(generation_id, cancelled->last_seq(), principal);
-  ApiAnswer answer;
+  ApiResult answer;
   answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGoOn);
   if (answer.client_gone) co_return answer;
   co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), std::move(principal));
 }
 
-Awaitable<ApiAnswer> Delete(bridge::IoThread* thread, std::string generation_id, std::string response_id,
+Awaitable<ApiResult> Delete(bridge::IoThread* thread, std::string generation_id, std::string response_id,
                             std::string principal) {
   const absl::StatusOr<ResponseState> found = co_await Find(thread, generation_id, principal);
   if (!found.ok()) co_return Refusal(found.status());
   const auto deleted = co_await thread->client->DeleteGeneration(thread, generation_id, principal);
   if (!deleted.ok()) co_return Refusal(deleted.status());
-  co_return AnswerWith(
+  co_return RespondWith(
       JsonResponse(200, absl::StrCat("{\"id\":\"", response_id, "\",\"object\":\"response\",\"deleted\":true}")));
 }
 
 // With log-probabilities, which only the log has: reads it as far as it is now.
-Awaitable<ApiAnswer> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* connection, ResponseState found,
+Awaitable<ApiResult> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* connection, ResponseState found,
                                      std::string principal) {
-  CollectingReader reader(&thread->io, &thread->links, kMaxCollectedBytes);
+  CollectingReader reader(&thread->io, &thread->router, kMaxCollectedBytes);
   reader.subscription().Attach(found.generation_id, 0, std::move(principal), v1::GAP_POLICY_FAIL);
-  ApiAnswer answer;
+  ApiResult answer;
   const auto whole = [&reader] {
     return reader.ended() || (reader.opened() && reader.subscription().last_seq() >= reader.info().last_seq);
   };
@@ -186,13 +186,13 @@ Awaitable<ApiAnswer> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* c
     answer.client_gone = !co_await reader.WaitFor(connection, absl::InfiniteDuration());
   }
   if (answer.client_gone) co_return answer;
-  if (reader.too_large()) co_return AnswerWith(ErrorOfTooLarge());
+  if (reader.too_large()) co_return RespondWith(ErrorOfTooLarge());
   if (reader.ended() && !reader.subscription().terminal_seen()) co_return Refusal(reader.status());
   co_return AnswerWithState(StateOf(reader, found.generation_id, std::move(found.echo)));
 }
 
 // As the stream would be begun, by what is known of it.
-Awaitable<ApiAnswer> HeadOfEvents(bridge::IoThread* thread, std::string generation_id, std::string principal,
+Awaitable<ApiResult> HeadOfEvents(bridge::IoThread* thread, std::string generation_id, std::string principal,
                                   std::optional<uint64_t> starting_after) {
   const absl::StatusOr<v1::Generation> generation =
       co_await thread->client->GetGeneration(thread, generation_id, std::move(principal), /*max_text_bytes=*/0);
@@ -207,7 +207,7 @@ Awaitable<ApiAnswer> HeadOfEvents(bridge::IoThread* thread, std::string generati
   co_return status.ok() ? HeadOfStream(generation_id) : Refusal(status);
 }
 
-Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
+Awaitable<ApiResult> Get(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
                          const Route* route, std::string generation_id) {
   const absl::StatusOr<ResponseQuery> query = ParseResponseQuery(route->query);
   if (!query.ok()) co_return Refusal(query.status());
@@ -222,7 +222,7 @@ Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, c
     spec.unmerged = true;
     spec.read_before = query->starting_after.has_value();
     spec.encoder = std::make_unique<ResponsesEncoder>(ResponsesEncoder::Of::kStored, query->starting_after);
-    ApiAnswer answer;
+    ApiResult answer;
     answer.stream = std::move(spec);
     co_return answer;
   }
@@ -239,7 +239,7 @@ Awaitable<ApiAnswer> Get(bridge::IoThread* thread, HttpConnection* connection, c
 
 }  // namespace
 
-Awaitable<ApiAnswer> AnswerResponses(bridge::IoThread* thread, const bridge::BridgeOptions* options,
+Awaitable<ApiResult> HandleResponses(bridge::IoThread* thread, const bridge::BridgeOptions* options,
                                      HttpConnection* connection, const HttpRequest* request, const Route* route) {
   if (route->endpoint == Endpoint::kResponses) co_return co_await Create(thread, options, connection, request, route);
   const absl::StatusOr<std::string> generation_id = GenerationOfResponse(route->id);

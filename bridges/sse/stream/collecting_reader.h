@@ -16,9 +16,9 @@ namespace runnel::sse {
 // For an answer that is given in one piece. Beyond `max_bytes` it stops reading.
 class CollectingReader final : public WaitingReader {
  public:
-  // `io` and `links` must outlive it.
-  CollectingReader(bridge::net::io_context* io, bridge::LinkSet* links, size_t max_bytes)
-      : WaitingReader(io, links), max_bytes_(max_bytes) {}
+  // `io` and `router` must outlive it.
+  CollectingReader(bridge::net::io_context* io, bridge::ReplicaRouter* router, size_t max_bytes)
+      : WaitingReader(io, router), max_bytes_(max_bytes) {}
 
   const bridge::CollectedGeneration& collected() const { return collected_; }
   bridge::CollectedGeneration Take() { return std::move(collected_); }

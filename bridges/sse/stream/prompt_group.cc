@@ -9,14 +9,14 @@ namespace runnel::sse {
 
 using bridge::Subscription;
 
-void PromptGroup::Start(bridge::LinkSet* links, Subscription* first, uint32_t choice_count,
+void PromptGroup::Start(bridge::ReplicaRouter* router, Subscription* first, uint32_t choice_count,
                         std::vector<v1::GenerateRequest> requests, const std::string& traceparent,
                         const std::string& tracestate) {
   first_ = first;
   choice_count_ = choice_count;
   all_.push_back(first);
   for (v1::GenerateRequest& request : requests) {
-    Subscription& other = others_.emplace_back(links, this);
+    Subscription& other = others_.emplace_back(router, this);
     all_.push_back(&other);
     other.RefuseGaps();
     other.Generate(std::move(request), 0, traceparent, tracestate);

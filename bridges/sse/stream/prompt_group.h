@@ -16,13 +16,13 @@ namespace runnel::sse {
 // subscriptions and the reader, which is called as if for the first of them. Nothing is read before all are admitted,
 // so the refusal of any is that of the whole; `started` of the first comes first, one `done` last. A failure of any is
 // that of the whole, and the others are the reader's to cancel. Confined to the io thread.
-class PromptGroup final : public bridge::Subscription::Reader {
+class PromptGroup final : public bridge::Subscription::Handler {
  public:
   // Must outlive it. The reader may destroy it within OnFlush and OnEnd.
-  explicit PromptGroup(bridge::Subscription::Reader* reader) : reader_(reader) {}
+  explicit PromptGroup(bridge::Subscription::Handler* reader) : reader_(reader) {}
 
   // Starts `requests` beside `first`, whose reader this is, and which has been started. Once.
-  void Start(bridge::LinkSet* links, bridge::Subscription* first, uint32_t choice_count,
+  void Start(bridge::ReplicaRouter* router, bridge::Subscription* first, uint32_t choice_count,
              std::vector<v1::GenerateRequest> requests, const std::string& traceparent, const std::string& tracestate);
 
   // As those of a Subscription, for all.
@@ -41,7 +41,7 @@ class PromptGroup final : public bridge::Subscription::Reader {
  private:
   uint32_t FirstChoice(const bridge::Subscription* subscription) const;
 
-  bridge::Subscription::Reader* const reader_;
+  bridge::Subscription::Handler* const reader_;
   bridge::Subscription* first_ = nullptr;
   std::deque<bridge::Subscription> others_;
   std::vector<bridge::Subscription*> all_;  // by prompt

@@ -66,7 +66,7 @@ SseStream::SseStream(bridge::IoThread* thread, const bridge::BridgeOptions* opti
       thread_(thread),
       options_(options),
       encoder_(OrNative(std::move(spec.encoder))),
-      last_write_(thread->tasks.now()),
+      last_write_(thread->connections.now()),
       socket_(std::move(socket)),
       on_reusable_(on_reusable),
       context_(context),
@@ -74,15 +74,15 @@ SseStream::SseStream(bridge::IoThread* thread, const bridge::BridgeOptions* opti
   opening_->spec = std::move(spec);
 }
 
-SseStream::~SseStream() { thread_->tasks.Remove(this); }
+SseStream::~SseStream() { thread_->connections.Remove(this); }
 
 void SseStream::Begin() {
-  thread_->tasks.Add(this);
+  thread_->connections.Add(this);
   WaitReadable();
   StreamSpec& spec = opening_->spec;
-  bridge::Subscription::Reader* reader = this;
+  bridge::Subscription::Handler* reader = this;
   if (!spec.more.empty()) reader = (group_ = std::make_unique<PromptGroup>(this)).get();
-  subscription_.emplace(&thread_->links, reader);
+  subscription_.emplace(&thread_->router, reader);
   if (spec.unmerged) subscription_->ReadUnmerged();
   if (spec.read_before) subscription_->ReadBefore();
   if (spec.gap_policy == v1::GAP_POLICY_FAIL) subscription_->RefuseGaps();
@@ -91,7 +91,7 @@ void SseStream::Begin() {
     subscription_->Generate(*std::move(spec.generate), spec.after_seq, spec.traceparent, spec.tracestate);
     spec.generate.reset();
     if (group_ == nullptr) return;
-    group_->Start(&thread_->links, &*subscription_, choice_count, std::move(spec.more), spec.traceparent,
+    group_->Start(&thread_->router, &*subscription_, choice_count, std::move(spec.more), spec.traceparent,
                   spec.tracestate);
   } else {
     subscription_->Attach(spec.generation_id, spec.after_seq, std::move(spec.principal), spec.gap_policy);
@@ -270,7 +270,8 @@ void SseStream::OnTick(absl::Duration now) {
 
 void SseStream::OnProgress(bridge::Subscription*, const v1::Progress& progress) {
   if (phase_ != Phase::kStreaming || pending() > 0) return;
-  if (heartbeat_.OnAnswer(thread_->tasks.now() - last_write_, options_->heartbeat_interval)) SendHeartbeat(&progress);
+  if (heartbeat_.OnAnswer(thread_->connections.now() - last_write_, options_->heartbeat_interval))
+    SendHeartbeat(&progress);
 }
 
 void SseStream::SendHeartbeat(const v1::Progress* progress) {
@@ -285,7 +286,7 @@ void SseStream::OnDrain() {
   keep_alive_ = false;
   if (cancel_on_disconnect_) return;
   std::uniform_real_distribution<double> share(0.0, kDrainShare);
-  leave_at_ = thread_->tasks.now() + options_->drain_timeout * share(Random());
+  leave_at_ = thread_->connections.now() + options_->drain_timeout * share(Random());
 }
 
 void SseStream::OnCut() {

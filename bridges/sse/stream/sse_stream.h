@@ -8,10 +8,10 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "bridges/base/connection_set.h"
 #include "bridges/base/heartbeat.h"
 #include "bridges/base/net.h"
 #include "bridges/base/options.h"
-#include "bridges/base/task_group.h"
 #include "bridges/link/subscription.h"
 #include "bridges/server/io_threads.h"
 #include "bridges/sse/http/read_ahead.h"
@@ -57,8 +57,8 @@ void CancelUnlessEnded(bridge::IoThread* thread, const bridge::Subscription& sub
 // here or behind, ends without it, and the client sees a broken transfer.
 //
 // Owns itself until it is over. Confined to its io thread.
-class SseStream final : public bridge::Task,
-                        public bridge::Subscription::Reader,
+class SseStream final : public bridge::Connection,
+                        public bridge::Subscription::Handler,
                         public std::enable_shared_from_this<SseStream> {
  public:
   // Takes over a connection whose answer has been written and which is to be kept.

@@ -24,7 +24,7 @@ bool SseStream::Send() {
     }
     if (ec) return false;
     sent_ += n;
-    last_write_ = thread_->tasks.now();
+    last_write_ = thread_->connections.now();
     thread_->metrics->bytes.Increment(static_cast<double>(n));
   }
   CountSent();
@@ -81,7 +81,7 @@ bool SseStream::LookAtClient() {
 
 void SseStream::WaitWritable() {
   waiting_writable_ = true;
-  last_write_ = thread_->tasks.now();
+  last_write_ = thread_->connections.now();
   socket_.async_wait(Socket::wait_write, [self = shared_from_this()](ErrorCode ec) {
     self->waiting_writable_ = false;
     if (self->phase_ == Phase::kClosed) return;
@@ -106,7 +106,7 @@ void SseStream::Close() {
   CountSent();
   group_.reset();
   subscription_.reset();
-  thread_->tasks.Remove(this);
+  thread_->connections.Remove(this);
   ErrorCode ignored;
   if (socket_.is_open()) socket_.close(ignored);
   // May be the end of this object.

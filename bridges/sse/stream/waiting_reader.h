@@ -12,10 +12,10 @@ class HttpConnection;
 
 // Reads a generation for a coroutine that answers with one JSON document. What becomes of the events is its subclass's.
 // Confined to the io thread.
-class WaitingReader : public bridge::Subscription::Reader {
+class WaitingReader : public bridge::Subscription::Handler {
  public:
   // Both must outlive it.
-  WaitingReader(bridge::net::io_context* io, bridge::LinkSet* links) : io_(io), subscription_(links, this) {}
+  WaitingReader(bridge::net::io_context* io, bridge::ReplicaRouter* router) : io_(io), subscription_(router, this) {}
 
   bridge::Subscription& subscription() { return subscription_; }
 

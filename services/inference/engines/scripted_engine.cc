@@ -15,19 +15,19 @@
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 #include "services/inference/engines/extra_fields.h"
-#include "services/inference/engines/text_holder.h"
+#include "services/inference/engines/stop_string_filter.h"
 #include "services/inference/generation/wake_set.h"
 
 namespace runnel::inference {
 namespace {
 
 constexpr std::array<std::string_view, 64> kWords = {
-    "water", "runs",   "down",  "the",    "hill",  "and",    "carries", "small", "stones", "to",     "sea",
-    "where", "light",  "falls", "on",     "waves", "of",     "green",   "glass", "while",  "birds",  "turn",
-    "slow",  "circles", "over", "sand",   "a",     "boat",   "waits",   "for",   "wind",   "from",   "north",
-    "it",    "will",   "come",  "before", "dark",  "says",   "old",     "man",   "who",    "mends",  "nets",
-    "café",  "naïve",  "Übung", "東京",   "水",    "🌊",     "привет",  "señor", "fjörd",  "Ωmega",  "we",
-    "listen", "then",  "sail",  "home",   "with",  "silver", "fish,",   "bread,", "salt."};
+    "water",  "runs",    "down",  "the",    "hill",  "and",    "carries", "small",  "stones", "to",    "sea",
+    "where",  "light",   "falls", "on",     "waves", "of",     "green",   "glass",  "while",  "birds", "turn",
+    "slow",   "circles", "over",  "sand",   "a",     "boat",   "waits",   "for",    "wind",   "from",  "north",
+    "it",     "will",    "come",  "before", "dark",  "says",   "old",     "man",    "who",    "mends", "nets",
+    "café",   "naïve",   "Übung", "東京",   "水",    "🌊",      "привет",  "señor",  "fjörd",  "Ωmega", "we",
+    "listen", "then",    "sail",  "home",   "with",  "silver", "fish,",   "bread,", "salt."};
 
 // Changes with the words and how they are chosen.
 constexpr char kFingerprint[] = "scripted-1";
@@ -65,8 +65,8 @@ absl::StatusOr<double> ReadNumber(const GenerationRequest& request, const std::s
 }
 
 absl::StatusOr<Script> ReadScript(const GenerationRequest& request, Script script) {
-  ASSIGN_OR_RETURN(script.tokens_per_second, ReadNumber(request, "scripted.tokens_per_second",
-                                                        script.tokens_per_second, 0.001, 1e6));
+  ASSIGN_OR_RETURN(script.tokens_per_second,
+                   ReadNumber(request, "scripted.tokens_per_second", script.tokens_per_second, 0.001, 1e6));
   ASSIGN_OR_RETURN(const double first_ms, ReadNumber(request, "scripted.first_token_ms",
                                                      absl::ToDoubleMilliseconds(script.first_token), 0, 600'000));
   ASSIGN_OR_RETURN(const double tokens, ReadNumber(request, "scripted.tokens", script.tokens, 0, 1e6));
@@ -74,7 +74,8 @@ absl::StatusOr<Script> ReadScript(const GenerationRequest& request, Script scrip
                    ReadNumber(request, "scripted.fail_at", static_cast<double>(script.fail_at), -1, 1e6));
   ASSIGN_OR_RETURN(const double stall_at,
                    ReadNumber(request, "scripted.stall_at", static_cast<double>(script.stall_at), -1, 1e6));
-  ASSIGN_OR_RETURN(const double timestamps, ReadNumber(request, "scripted.timestamps", script.timestamps ? 1 : 0, 0, 1));
+  ASSIGN_OR_RETURN(const double timestamps,
+                   ReadNumber(request, "scripted.timestamps", script.timestamps ? 1 : 0, 0, 1));
   ASSIGN_OR_RETURN(const double stepped, ReadNumber(request, "scripted.stepped", script.stepped ? 1 : 0, 0, 1));
   script.first_token = absl::Milliseconds(first_ms);
   script.tokens = static_cast<uint32_t>(tokens);
@@ -103,7 +104,7 @@ class PreparedScript final : public PreparedGeneration {
 struct StoppableChoice {
   explicit StoppableChoice(const std::vector<std::string>& stop) : holder(stop) {}
 
-  TextHolder holder;
+  StopStringFilter holder;
   Tokens untold = 0;  // in no delta yet
 };
 

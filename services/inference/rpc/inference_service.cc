@@ -16,7 +16,7 @@ void FinishWith(grpc::ServerUnaryReactor* reactor, const absl::Status& status) {
 
 }  // namespace
 
-InferenceService::InferenceService(GenerationManager* manager, LiveStreams* live, LinkOptions options)
+InferenceService::InferenceService(GenerationManager* manager, LiveCalls* live, LinkOptions options)
     : manager_(manager), live_(live), options_(std::move(options)) {}
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(grpc::CallbackServerContext*,
@@ -56,8 +56,8 @@ grpc::ServerUnaryReactor* InferenceService::GetGeneration(grpc::CallbackServerCo
                                                           v1::GetGenerationResponse* response) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   const bool may_omit = request->has_max_text_bytes();
-  const size_t max_bytes = may_omit ? std::min<uint64_t>(request->max_text_bytes(), base::kMaxUnaryTextBytes)
-                                    : base::kMaxUnaryTextBytes;
+  const size_t max_bytes =
+      may_omit ? std::min<uint64_t>(request->max_text_bytes(), base::kMaxUnaryTextBytes) : base::kMaxUnaryTextBytes;
   manager_->Find(request->generation_id(), request->principal(),
                  [manager = manager_, reactor, response, may_omit, max_bytes](auto generation) {
                    if (!generation.ok()) return FinishWith(reactor, generation.status());
@@ -93,8 +93,7 @@ grpc::ServerUnaryReactor* InferenceService::DeleteGeneration(grpc::CallbackServe
 }
 
 grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerContext* context,
-                                                       const v1::ListModelsRequest*,
-                                                       v1::ListModelsResponse* response) {
+                                                       const v1::ListModelsRequest*, v1::ListModelsResponse* response) {
   for (const ModelInfo& model : manager_->Models()) ModelToProto(model, response->add_models());
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   FinishWith(reactor, absl::OkStatus());

@@ -5,7 +5,7 @@
 #include "runnel/v1/inference.grpc.pb.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/rpc/link_reactor.h"
-#include "services/inference/rpc/live_streams.h"
+#include "services/inference/rpc/live_calls.h"
 
 namespace runnel::inference {
 
@@ -13,15 +13,14 @@ namespace runnel::inference {
 class InferenceService final : public v1::InferenceService::CallbackService {
  public:
   // Both must outlive the service.
-  InferenceService(GenerationManager* manager, LiveStreams* live, LinkOptions options);
+  InferenceService(GenerationManager* manager, LiveCalls* live, LinkOptions options);
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override;
   grpc::ServerWriteReactor<v1::ResumeGenerationResponse>* ResumeGeneration(
       grpc::CallbackServerContext* context, const v1::ResumeGenerationRequest* request) override;
   grpc::ServerBidiReactor<v1::LinkRequest, v1::LinkResponse>* Link(grpc::CallbackServerContext* context) override;
-  grpc::ServerUnaryReactor* GetGeneration(grpc::CallbackServerContext* context,
-                                          const v1::GetGenerationRequest* request,
+  grpc::ServerUnaryReactor* GetGeneration(grpc::CallbackServerContext* context, const v1::GetGenerationRequest* request,
                                           v1::GetGenerationResponse* response) override;
   grpc::ServerUnaryReactor* CancelGeneration(grpc::CallbackServerContext* context,
                                              const v1::CancelGenerationRequest* request,
@@ -34,7 +33,7 @@ class InferenceService final : public v1::InferenceService::CallbackService {
 
  private:
   GenerationManager* const manager_;
-  LiveStreams* const live_;
+  LiveCalls* const live_;
   const LinkOptions options_;
 };
 

@@ -49,7 +49,7 @@ class LinkReactor::Attachment final : public LogReader {
   bool has_news = false;
 };
 
-LinkReactor* LinkReactor::Start(GenerationManager* manager, const LinkOptions* options, LiveStreams* live) {
+LinkReactor* LinkReactor::Start(GenerationManager* manager, const LinkOptions* options, LiveCalls* live) {
   const std::shared_ptr<LinkReactor> reactor(new LinkReactor(manager, options, live));
   live->Add(reactor);
   reactor->HandOver();
@@ -58,7 +58,7 @@ LinkReactor* LinkReactor::Start(GenerationManager* manager, const LinkOptions* o
   return reactor.get();
 }
 
-LinkReactor::LinkReactor(GenerationManager* manager, const LinkOptions* options, LiveStreams* live)
+LinkReactor::LinkReactor(GenerationManager* manager, const LinkOptions* options, LiveCalls* live)
     : manager_(manager), options_(options), live_(live), claimant_(manager->NewClaimant()) {}
 
 LinkReactor::~LinkReactor() = default;
@@ -138,8 +138,7 @@ void LinkReactor::HandleAttach(const v1::LinkAttach& command) {
                  });
 }
 
-void LinkReactor::Attach(uint32_t number, uint64_t ticket, GenerationManager::Started started,
-                         const Reading& reading) {
+void LinkReactor::Attach(uint32_t number, uint64_t ticket, GenerationManager::Started started, const Reading& reading) {
   const std::shared_ptr<Generation>& generation = started.generation;
   const EventLog::State state = generation->log().GetState();
   if (reading.after > state.last_seq && reading.gap_policy == v1::GAP_POLICY_FAIL) {

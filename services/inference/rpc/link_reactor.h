@@ -13,9 +13,9 @@
 #include "services/base/message_limits.h"
 #include "services/base/mutex.h"
 #include "services/inference/generation/generation_manager.h"
-#include "services/inference/rpc/live_streams.h"
-#include "services/inference/rpc/proto_convert.h"
 #include "services/inference/generation/wake_set.h"
+#include "services/inference/rpc/live_calls.h"
+#include "services/inference/rpc/proto_convert.h"
 
 namespace runnel::inference {
 
@@ -23,7 +23,8 @@ struct LinkOptions {
   std::string replica;
   uint32_t max_attachments = 20'000;
   size_t max_batch_bytes = 256 << 10;
-  // Of one attachment in one batch, so that a replay of a long log does not hold up the others; and of a gap's snapshot.
+  // Of one attachment in one batch, so that a replay of a long log does not hold up the others; and of a gap's
+  // snapshot.
   size_t max_attachment_bytes = 16 << 10;
   // Commands not answered, or answered and not yet written; beyond, no more commands are read.
   size_t max_pending_replies = 4096;
@@ -35,15 +36,15 @@ struct LinkOptions {
 // One Link: the cursors of a bridge's attachments and the one write in flight. Nothing is queued but replies: when the
 // write completes, the next batch is filled from the logs of the attachments that have news.
 //
-// Owned by LiveStreams from Start until OnDone. Locks: a log's before the reactor's, so the reactor reads logs without
+// Owned by LiveCalls from Start until OnDone. Locks: a log's before the reactor's, so the reactor reads logs without
 // its own.
 class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::LinkResponse>,
                           public Flushable,
-                          public LiveStream,
+                          public LiveCall,
                           public std::enable_shared_from_this<LinkReactor> {
  public:
   // All must outlive the reactor.
-  static LinkReactor* Start(GenerationManager* manager, const LinkOptions* options, LiveStreams* live);
+  static LinkReactor* Start(GenerationManager* manager, const LinkOptions* options, LiveCalls* live);
   ~LinkReactor() override;
 
   void Flush() override { MaybeWrite(); }
@@ -58,7 +59,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
  private:
   class Attachment;
 
-  LinkReactor(GenerationManager* manager, const LinkOptions* options, LiveStreams* live);
+  LinkReactor(GenerationManager* manager, const LinkOptions* options, LiveCalls* live);
 
   void HandleCommand() EXCLUDES(mu_);
   void HandleGenerate(const v1::LinkGenerate& command) EXCLUDES(mu_);
@@ -105,7 +106,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
 
   GenerationManager* const manager_;
   const LinkOptions* const options_;
-  LiveStreams* const live_;
+  LiveCalls* const live_;
   const uint64_t claimant_;
 
   // Of the one read, and of the one write and who fills it.
@@ -122,7 +123,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   };
   std::vector<Number> numbers_ GUARDED_BY(mu_);  // as many as slots_
   uint64_t last_ticket_ GUARDED_BY(mu_) = 0;
-  size_t opening_ GUARDED_BY(mu_) = 0;  // numbers with a ticket
+  size_t opening_ GUARDED_BY(mu_) = 0;                             // numbers with a ticket
   std::vector<std::shared_ptr<Attachment>> news_ GUARDED_BY(mu_);  // in the order in which they are served
   struct PendingReply {
     v1::LinkReply reply;

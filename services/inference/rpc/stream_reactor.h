@@ -10,9 +10,9 @@
 #include "services/base/grpc_status.h"
 #include "services/base/mutex.h"
 #include "services/inference/generation/generation_manager.h"
-#include "services/inference/rpc/live_streams.h"
-#include "services/inference/rpc/proto_convert.h"
 #include "services/inference/generation/wake_set.h"
+#include "services/inference/rpc/live_calls.h"
+#include "services/inference/rpc/proto_convert.h"
 
 namespace runnel::inference {
 
@@ -20,16 +20,16 @@ namespace runnel::inference {
 //
 // It exists before its generation does: Read or Refuse follows, on any thread, and does nothing if the call has ended
 // meanwhile. What was read from the log and is not yet written is at most kReadBytes of text; the rest stays in the
-// log. Owned by LiveStreams from Open until OnDone. A call that ends detaches its reader and does nothing else to the
+// log. Owned by LiveCalls from Open until OnDone. A call that ends detaches its reader and does nothing else to the
 // generation.
 template <typename Response>
 class StreamReactor final : public grpc::ServerWriteReactor<Response>,
                             public Flushable,
-                            public LiveStream,
+                            public LiveCall,
                             public std::enable_shared_from_this<StreamReactor<Response>> {
  public:
   // `live` must outlive the reactor. A gap has a snapshot of at most `max_snapshot_bytes`.
-  static std::shared_ptr<StreamReactor> Open(LiveStreams* live, size_t max_snapshot_bytes) {
+  static std::shared_ptr<StreamReactor> Open(LiveCalls* live, size_t max_snapshot_bytes) {
     std::shared_ptr<StreamReactor> reactor(new StreamReactor(live, max_snapshot_bytes));
     live->Add(reactor);
     return reactor;
@@ -108,8 +108,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
 
   static constexpr size_t kReadBytes = 64 << 10;
 
-  StreamReactor(LiveStreams* live, size_t max_snapshot_bytes)
-      : live_(live), max_snapshot_bytes_(max_snapshot_bytes) {}
+  StreamReactor(LiveCalls* live, size_t max_snapshot_bytes) : live_(live), max_snapshot_bytes_(max_snapshot_bytes) {}
 
   std::shared_ptr<Flushable> MarkNews(const Attachment* attachment) EXCLUDES(mu_) {
     base::MutexLock lock(&mu_);
@@ -189,7 +188,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     this->Finish(final_status_);
   }
 
-  LiveStreams* const live_;
+  LiveCalls* const live_;
   const size_t max_snapshot_bytes_;
 
   // Of who holds the write.

@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "services/inference/engines/text_holder.h"
+#include "services/inference/engines/stop_string_filter.h"
 
 namespace runnel::inference {
 namespace {
@@ -13,8 +13,8 @@ namespace {
 // After so many failed batches without one that succeeded, the generations in them fail.
 constexpr uint32_t kMaxFailures = 2;
 
-// A filter that takes longer for a token is slow: of the choices that have one, at most one is in a batch, and only once
-// decoding has taken as long as the last of them. So the others keep at least half of their pace. A vocabulary of
+// A filter that takes longer for a token is slow: of the choices that have one, at most one is in a batch, and only
+// once decoding has taken as long as the last of them. So the others keep at least half of their pace. A vocabulary of
 // 50,000 tokens takes 2 to 10 ms where much is allowed.
 constexpr std::chrono::duration<double> kSlowFilter{0.02};
 
@@ -39,15 +39,15 @@ struct LlamaScheduler::Choice {
   Generation* const generation;
   const uint32_t index;
   std::vector<int32_t> tokens;  // prompt and answer
-  TextHolder holder;
+  StopStringFilter holder;
   Sampler sampler;
   std::optional<uint32_t> slot;  // while it runs
   uint32_t drawn = 0;            // tokens of the answer, an end token not counted
   uint32_t untold = 0;           // of those, how many are in no delta yet
   std::vector<TokenLogprob> untold_logprobs;
   bool ended = false;
-  bool slow_filter = false;   // at its last token
-  uint64_t last_drawn = 0;    // the batch of its last token
+  bool slow_filter = false;  // at its last token
+  uint64_t last_drawn = 0;   // the batch of its last token
 };
 
 struct LlamaScheduler::Generation {
@@ -64,11 +64,9 @@ struct LlamaScheduler::Generation {
 };
 
 LlamaScheduler::LlamaScheduler(LlamaDecoder* decoder, base::Metrics* metrics, const Options& options)
-    : decoder_(decoder),
-      options_(options),
-      metrics_(metrics),
-      slots_(decoder, options.preambles),
-      thread_([this] { Loop(); }) {}
+    : decoder_(decoder), options_(options), metrics_(metrics), slots_(decoder, options.preambles), thread_([this] {
+        Loop();
+      }) {}
 
 LlamaScheduler::~LlamaScheduler() { Stop(); }
 
@@ -210,9 +208,7 @@ void LlamaScheduler::FillBatch() {
   owners_.clear();
   ChooseSlow();
   size_t answering = 0;
-  ForEachRunning([&](const Choice* choice) {
-    answering += !LeftOut(*choice) && MissingTokens(*choice) == 1 ? 1 : 0;
-  });
+  ForEachRunning([&](const Choice* choice) { answering += !LeftOut(*choice) && MissingTokens(*choice) == 1 ? 1 : 0; });
   size_t room = decoder_->max_rows() - answering;
   if (answering > 0) room = std::min<size_t>(room, options_.prefill_rows);
 

@@ -48,7 +48,7 @@ class KeyedStartsTest : public ::testing::Test {
         harness(options, Claiming("aaaa"), "," + second.target()),
         first(harness.service),
         reader(harness.NewReader()) {
-    EXPECT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 2; }));
+    EXPECT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 2; }));
   }
 
   Command Next(FakeInferenceService& service) {
@@ -246,7 +246,7 @@ TEST_F(ImpatientKeyedStartsTest, EndsWithARetryableErrorIfTheKeyStaysHeld) {
 
 TEST_F(ImpatientKeyedStartsTest, IsHeldUpByAReplicaThatIsAwayForTheRecoveryTimeout) {
   second.Stop();
-  ASSERT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 1; }));
+  ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 1; }));
   harness.Generate(&reader, Keyed());
   ASSERT_TRUE(reader.WaitFor("end UNAVAILABLE"));
   EXPECT_EQ(reader.reason(), "REPLICA_UNREACHABLE");

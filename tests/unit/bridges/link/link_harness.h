@@ -23,7 +23,7 @@ namespace runnel::bridge {
 
 // A reader that writes down what it is told: "opened gen_x 5", "event 2", "flush", "end OK". Its calls are on the io
 // thread, what is read back may be anywhere.
-class RecordingReader final : public Subscription::Reader {
+class RecordingReader final : public Subscription::Handler {
  public:
   void OnOpened(Subscription* subscription, const GenerationInfo& opened) override {
     Add("opened " + subscription->generation_id() + " " + std::to_string(opened.last_seq));
@@ -119,7 +119,7 @@ class LinkHarness {
 
   IoThread& thread() { return (*threads)[0]; }
   bool Connected() {
-    return testing::WaitUntil([&] { return thread().links.connected() == 1; });
+    return testing::WaitUntil([&] { return thread().router.connected() == 1; });
   }
 
   // Runs on the io thread, and returns when it has.
@@ -169,7 +169,7 @@ class LinkHarness {
   Subscription* Begin(RecordingReader* reader, const std::function<void(Subscription*)>& begin) {
     Subscription* subscription = nullptr;
     Run([&] {
-      subscriptions.push_back(std::make_unique<Subscription>(&thread().links, reader));
+      subscriptions.push_back(std::make_unique<Subscription>(&thread().router, reader));
       subscription = subscriptions.back().get();
       begin(subscription);
     });

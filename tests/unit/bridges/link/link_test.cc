@@ -52,7 +52,7 @@ TEST(Link, StartsAGenerationAndReadsItToItsEnd) {
     EXPECT_TRUE(subscription->ended());
     EXPECT_EQ(subscription->last_seq(), 7u);
     EXPECT_EQ(subscription->generation_id(), kGen);
-    EXPECT_EQ(harness.thread().links.attachments(), 0u);
+    EXPECT_EQ(harness.thread().router.attachments(), 0u);
   });
   harness.Destroy(subscription);
   EXPECT_EQ(harness.service.pending_commands(), 0u);
@@ -225,7 +225,7 @@ TEST(Link, GoesOnWhenTheServiceWasStartedAgain) {
   }
   ASSERT_TRUE(readers.back()->WaitFor("flush"));
   harness.service.Stop();
-  ASSERT_TRUE(WaitUntil([&] { return harness.thread().links.connected() == 0; }));
+  ASSERT_TRUE(WaitUntil([&] { return harness.thread().router.connected() == 0; }));
   harness.service.Restart();
   std::vector<std::string> seen;
   for (int i = 0; i < 20; ++i) {
@@ -260,7 +260,7 @@ TEST(Link, RefusesAtOnceWhatIsNewWhileTheServiceCannotBeReached) {
   LinkHarness harness(options, {});
   ASSERT_TRUE(harness.Connected());
   harness.service.Stop();
-  ASSERT_TRUE(WaitUntil([&] { return harness.thread().links.connected() == 0; }));
+  ASSERT_TRUE(WaitUntil([&] { return harness.thread().router.connected() == 0; }));
   RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt());
   EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
@@ -345,7 +345,7 @@ TEST(Link, AsksForEachEventAloneWheneverItAttaches) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
   harness.Run([&] {
-    harness.subscriptions.push_back(std::make_unique<Subscription>(&harness.thread().links, &reader));
+    harness.subscriptions.push_back(std::make_unique<Subscription>(&harness.thread().router, &reader));
     harness.subscriptions.back()->ReadUnmerged();
     harness.subscriptions.back()->Generate(Prompt());
   });
@@ -399,7 +399,7 @@ TEST(Link, UsesANumberAgainOnlyWhenTheServiceHasLetGoOfIt) {
   harness.service.Detach(*command);
   ASSERT_TRUE(WaitUntil([&] {
     size_t taken = 0;
-    harness.Run([&] { taken = harness.thread().links.attachments(); });
+    harness.Run([&] { taken = harness.thread().router.attachments(); });
     return taken == 2;
   }));
   RecordingReader& fourth = harness.NewReader();
@@ -491,7 +491,7 @@ TEST(Link, EndsItsReadersWhenItStops) {
   harness.service.Attach(*harness.service.NextCommand(), kGen);
   harness.Attach(&opening, kGen, 0);
   ASSERT_TRUE(attached.WaitFor(kOpened));
-  harness.Run([&] { harness.thread().links.Stop(); });
+  harness.Run([&] { harness.thread().router.Stop(); });
   EXPECT_TRUE(attached.WaitFor("end CANCELLED"));
   EXPECT_TRUE(opening.WaitFor("end CANCELLED"));
   EXPECT_TRUE(WaitUntil([&] { return harness.service.links_open() == 0; }));

@@ -63,7 +63,7 @@ TEST(RequestSize, AReaderIsNotCalledBeforeGenerateReturns) {
   ASSERT_TRUE(harness.Connected());
   RecordingReader& reader = harness.NewReader();
   harness.Run([&] {
-    Subscription subscription(&harness.thread().links, &reader);
+    Subscription subscription(&harness.thread().router, &reader);
     subscription.Generate(Prompt(2'000));
     EXPECT_TRUE(reader.log().empty());
   });

@@ -16,10 +16,10 @@ namespace runnel::bridge {
 namespace {
 
 // A connection that throws at its first tick, or counts them.
-class TickingTask final : public Task {
+class TickingConnection final : public Connection {
  public:
-  TickingTask(TaskGroup* group, bool throws) : group_(group), throws_(throws) { group_->Add(this); }
-  ~TickingTask() override { group_->Remove(this); }
+  TickingConnection(ConnectionSet* group, bool throws) : group_(group), throws_(throws) { group_->Add(this); }
+  ~TickingConnection() override { group_->Remove(this); }
   void OnTick(absl::Duration) override {
     if (throws_) throw std::length_error("field value too large");
     ++ticks;
@@ -34,7 +34,7 @@ class TickingTask final : public Task {
   std::atomic<bool> cut = false;
 
  private:
-  TaskGroup* const group_;
+  ConnectionSet* const group_;
   const bool throws_;
 };
 
@@ -53,13 +53,13 @@ TEST(IoThreads, GoOnAfterAHandlerThatThrows) {
 
 TEST(IoThreads, ATaskThatThrowsIsCutAndTheOthersTick) {
   LinkHarness harness;
-  std::unique_ptr<TickingTask> first;
-  std::unique_ptr<TickingTask> bad;
-  std::unique_ptr<TickingTask> last;
+  std::unique_ptr<TickingConnection> first;
+  std::unique_ptr<TickingConnection> bad;
+  std::unique_ptr<TickingConnection> last;
   harness.Run([&] {
-    first = std::make_unique<TickingTask>(&harness.thread().tasks, false);
-    bad = std::make_unique<TickingTask>(&harness.thread().tasks, true);
-    last = std::make_unique<TickingTask>(&harness.thread().tasks, false);
+    first = std::make_unique<TickingConnection>(&harness.thread().connections, false);
+    bad = std::make_unique<TickingConnection>(&harness.thread().connections, true);
+    last = std::make_unique<TickingConnection>(&harness.thread().connections, false);
   });
   EXPECT_TRUE(testing::WaitUntil([&] { return first->ticks > 2 && last->ticks > 2; }));
   EXPECT_TRUE(bad->cut);

@@ -8,9 +8,9 @@
 
 #include "bridges/server/server.h"
 #include "bridges/websocket/ws_upgrade.h"
+#include "services/inference/engines/scripted_engine.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/rpc/inference_service.h"
-#include "services/inference/engines/scripted_engine.h"
 #include "tests/testing/wait.h"
 
 namespace runnel::websocket {
@@ -31,7 +31,7 @@ struct BridgeFixture::Processes {
   }
 
   base::Metrics service_metrics;
-  inference::LiveStreams live;
+  inference::LiveCalls live;
   inference::ScriptedEngine engine;
   inference::GenerationManager manager;
   inference::InferenceService service;

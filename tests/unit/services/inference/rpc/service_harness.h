@@ -39,7 +39,7 @@ class ServiceHarness {
 
  public:
   base::Metrics metrics;
-  LiveStreams live;
+  LiveCalls live;
   GenerationManager manager;
 
  private:

@@ -11,9 +11,9 @@
 
 #include "runnel/v1/inference.grpc.pb.h"
 #include "services/base/grpc_status.h"
+#include "services/inference/engines/scripted_engine.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/rpc/inference_service.h"
-#include "services/inference/engines/scripted_engine.h"
 #include "tests/testing/generation_calls.h"
 #include "tests/testing/reader_rule.h"
 #include "tests/testing/wait.h"
@@ -36,7 +36,9 @@ LinkOptions SmallBatches() {
 class ServiceTest : public ::testing::Test {
  protected:
   ServiceTest()
-      : engine_(ScriptedEngine::Options()), manager_(&engine_, &metrics_, {}), service_(&manager_, &live_, SmallBatches()) {
+      : engine_(ScriptedEngine::Options()),
+        manager_(&engine_, &metrics_, {}),
+        service_(&manager_, &live_, SmallBatches()) {
     grpc::ServerBuilder builder;
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
@@ -77,7 +79,7 @@ class ServiceTest : public ::testing::Test {
   }
 
   base::Metrics metrics_;
-  LiveStreams live_;
+  LiveCalls live_;
   ScriptedEngine engine_;
   GenerationManager manager_;
   InferenceService service_;
@@ -114,8 +116,8 @@ TEST_F(ServiceTest, ResumesAtEverySeq) {
   }
 }
 
-// Deltas of two choices by turns do not merge: what is read from the log at once takes many writes, during which the log
-// grows on, and after which there is more of it to read.
+// Deltas of two choices by turns do not merge: what is read from the log at once takes many writes, during which the
+// log grows on, and after which there is more of it to read.
 TEST_F(ServiceTest, GoesOnReadingALogOfSeveralChoices) {
   constexpr int kTokens = 20'000;
   v1::GenerateRequest start = Request(5, kTokens);

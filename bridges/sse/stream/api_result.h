@@ -13,20 +13,20 @@
 namespace runnel::sse {
 
 // What to do about a request of the API: answer with `response`, unless one of the others is set.
-struct ApiAnswer {
+struct ApiResult {
   bridge::HttpResponse response;
   std::optional<StreamSpec> stream;
   bool client_gone = false;
 };
 
-ApiAnswer AnswerWith(bridge::HttpResponse response);
-ApiAnswer AnswerWith(const bridge::HttpError& error);
+ApiResult RespondWith(bridge::HttpResponse response);
+ApiResult RespondWith(const bridge::HttpError& error);
 
 // `body` as JSON that nobody may keep.
 bridge::HttpResponse JsonResponse(int status, std::string body);
 
 // The answer to HEAD where GET gives the stream of a generation: nothing is attached to it.
-ApiAnswer HeadOfStream(std::string_view generation_id);
+ApiResult HeadOfStream(std::string_view generation_id);
 
 // All lines of a header that is a list, joined by commas; empty if there is none.
 std::string HeaderList(const HttpRequest& request, std::string_view lower_case_name);
@@ -35,7 +35,7 @@ std::string HeaderList(const HttpRequest& request, std::string_view lower_case_n
 // another site, which a browser sends without asking.
 bool IsJson(const HttpRequest& request);
 // 415
-ApiAnswer AnswerNotJson();
+ApiResult RespondNotJson();
 
 // The parts of a stream that do not depend on what is read.
 StreamSpec BaseSpec(const HttpRequest& request, const Route& route);

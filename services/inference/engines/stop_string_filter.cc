@@ -1,4 +1,4 @@
-#include "services/inference/engines/text_holder.h"
+#include "services/inference/engines/stop_string_filter.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -50,7 +50,7 @@ Unit FirstUnit(std::string_view bytes) {
 
 }  // namespace
 
-std::string TextHolder::Push(std::string_view bytes) {
+std::string StopStringFilter::Push(std::string_view bytes) {
   if (stopped_) return {};
   torn_ += bytes;
   std::string_view rest = torn_;
@@ -64,13 +64,13 @@ std::string TextHolder::Push(std::string_view bytes) {
   return TakeSure();
 }
 
-std::string TextHolder::Finish() {
+std::string StopStringFilter::Finish() {
   if (stopped_) return {};
   torn_.clear();
   return std::exchange(held_, {});
 }
 
-std::string TextHolder::TakeSure() {
+std::string StopStringFilter::TakeSure() {
   size_t stop_begin = std::string::npos;
   size_t stop_end = std::string::npos;
   size_t longest_hold = 0;

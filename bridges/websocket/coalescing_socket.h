@@ -32,7 +32,7 @@ namespace runnel::websocket {
 // Bounded by who writes: the session adds events only while pending() is low, and Beast's own writes, and with them its
 // reading, wait while it is above max_pending. A send that fails closes the socket, which ends the pending read.
 // Confined to the io_context's thread.
-class CoalescingStream {
+class CoalescingSocket {
  public:
   using executor_type = boost::asio::io_context::executor_type;
   using Socket = boost::asio::basic_stream_socket<boost::asio::ip::tcp, executor_type>;
@@ -42,7 +42,7 @@ class CoalescingStream {
 
   static constexpr size_t kMaxPending = 256 * 1024;  // unless it is set
 
-  explicit CoalescingStream(Socket socket);
+  explicit CoalescingSocket(Socket socket);
   void SetMaxPending(size_t bytes) { max_pending_ = bytes; }
 
   executor_type get_executor() { return socket_.get_executor(); }
@@ -121,7 +121,7 @@ class CoalescingStream {
 
   // How Beast ends a connection, found by it through the argument's namespace. The rest is sent first.
   template <class Handler>
-  friend void async_teardown(boost::beast::role_type, CoalescingStream& stream, Handler&& handler) {
+  friend void async_teardown(boost::beast::role_type, CoalescingSocket& stream, Handler&& handler) {
     stream.when_discarded_ = [&stream, h = std::forward<Handler>(handler)](error_code ec) mutable {
       boost::asio::post(stream.get_executor(), boost::beast::bind_front_handler(std::move(h), ec));
     };
@@ -131,7 +131,7 @@ class CoalescingStream {
     };
     stream.Flush();
   }
-  friend void teardown(boost::beast::role_type, CoalescingStream& stream, error_code&) { stream.Close(); }
+  friend void teardown(boost::beast::role_type, CoalescingSocket& stream, error_code&) { stream.Close(); }
 
  private:
   using Waiter = absl::AnyInvocable<void(error_code)>;
@@ -141,7 +141,7 @@ class CoalescingStream {
   class ReportedRead : public boost::beast::async_base<Handler, executor_type> {
    public:
     template <class DeducedHandler>
-    ReportedRead(CoalescingStream* stream, const MutableBufferSequence& buffers, DeducedHandler&& handler)
+    ReportedRead(CoalescingSocket* stream, const MutableBufferSequence& buffers, DeducedHandler&& handler)
         : boost::beast::async_base<Handler, executor_type>(std::forward<DeducedHandler>(handler),
                                                            stream->get_executor()),
           stream_(stream),
@@ -153,7 +153,7 @@ class CoalescingStream {
     }
 
    private:
-    CoalescingStream* stream_;
+    CoalescingSocket* stream_;
     MutableBufferSequence buffers_;
   };
 

@@ -13,10 +13,10 @@ namespace runnel::inference {
 //
 // The text is a function of the bytes alone, however they are cut into tokens. It ends before the stop string that is
 // complete first; of two that end at the same byte, before the longer one. Not thread-safe.
-class TextHolder {
+class StopStringFilter {
  public:
   // `stops` are valid UTF-8 and not empty.
-  explicit TextHolder(std::vector<std::string> stops) : stops_(std::move(stops)) {}
+  explicit StopStringFilter(std::vector<std::string> stops) : stops_(std::move(stops)) {}
 
   // Returns the text that has become sure, which may be none. None at all once stopped() is true.
   std::string Push(std::string_view bytes);

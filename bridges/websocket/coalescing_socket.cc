@@ -1,4 +1,4 @@
-#include "bridges/websocket/coalescing_stream.h"
+#include "bridges/websocket/coalescing_socket.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -18,18 +18,18 @@ constexpr int kMaxDiscardReads = 16;
 
 }  // namespace
 
-CoalescingStream::CoalescingStream(Socket socket) : socket_(std::move(socket)) {
+CoalescingSocket::CoalescingSocket(Socket socket) : socket_(std::move(socket)) {
   error_code ec;  // Fails only if the socket is not open, and then so does every operation.
   socket_.non_blocking(true, ec);
   socket_.set_option(NotSentLimit(kMaxNotSentBytes), ec);
 }
 
-void CoalescingStream::SetOwner(std::weak_ptr<void> owner, std::function<void()> on_progress) {
+void CoalescingSocket::SetOwner(std::weak_ptr<void> owner, std::function<void()> on_progress) {
   owner_ = std::move(owner);
   on_progress_ = std::move(on_progress);
 }
 
-void CoalescingStream::AppendMessage(bool text, std::string_view payload) {
+void CoalescingSocket::AppendMessage(bool text, std::string_view payload) {
   // RFC 6455, section 5.2: one final frame of a server, which masks nothing; a length of 126 or 127 announces a longer
   // one.
   std::array<char, 10> head;
@@ -44,7 +44,7 @@ void CoalescingStream::AppendMessage(bool text, std::string_view payload) {
   out_.append(head.data(), 2 + length_bytes).append(payload);
 }
 
-void CoalescingStream::Flush() {
+void CoalescingSocket::Flush() {
   if (waiting_ || pending() == 0) return;
   error_code ec;
   while (pending() > 0 && !ec) {
@@ -58,7 +58,7 @@ void CoalescingStream::Flush() {
   }
 }
 
-void CoalescingStream::Close() {
+void CoalescingSocket::Close() {
   error_code ec;
   socket_.close(ec);
   goodbye_said_ = true;
@@ -69,14 +69,14 @@ void CoalescingStream::Close() {
 
 // Says that nothing more comes, and reads to the peer's end: a socket that is closed with bytes unread resets the
 // connection, and the peer would lose the close frame that it has not read yet. Beast's own teardown reads 2 KiB.
-void CoalescingStream::ShutDown() {
+void CoalescingSocket::ShutDown() {
   error_code ec;
   socket_.shutdown(Socket::shutdown_send, ec);
   Discard();
 }
 
 // Who owns the connection bounds how long it may take.
-void CoalescingStream::Discard() {
+void CoalescingSocket::Discard() {
   error_code ec;
   std::array<char, 4096> bytes;
   // A turn's worth: a peer may send as fast as this reads.
@@ -91,12 +91,12 @@ void CoalescingStream::Discard() {
   if (when_discarded_) std::exchange(when_discarded_, nullptr)(error_code());
 }
 
-void CoalescingStream::Compact() {
+void CoalescingSocket::Compact() {
   out_.erase(0, std::exchange(sent_, 0));
   if (out_.empty()) bridge::ReturnBuffer(&out_);
 }
 
-void CoalescingStream::WaitWritable() {
+void CoalescingSocket::WaitWritable() {
   waiting_ = true;
   socket_.async_wait(Socket::wait_write, [this, owner = owner_.lock()](error_code ec) {
     waiting_ = false;
@@ -108,7 +108,7 @@ void CoalescingStream::WaitWritable() {
   });
 }
 
-void CoalescingStream::RunWaiters(error_code ec) {
+void CoalescingSocket::RunWaiters(error_code ec) {
   for (Waiter& waiter : std::exchange(when_room_, {})) waiter(ec);
   if (when_drained_ && (ec || pending() == 0)) std::exchange(when_drained_, nullptr)(ec);
 }

@@ -1,4 +1,4 @@
-#include "bridges/link/link_set.h"
+#include "bridges/link/replica_router.h"
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
@@ -25,7 +25,8 @@ bool MayElsewhere(bool pinned, const absl::Status& refusal) {
 
 }  // namespace
 
-LinkSet::LinkSet(net::io_context* io, BridgeMetrics* metrics, KnownReplicas* known, const Link::Options& options)
+ReplicaRouter::ReplicaRouter(net::io_context* io, BridgeMetrics* metrics, KnownReplicas* known,
+                             const Link::Options& options)
     : io_(io),
       metrics_(metrics),
       known_(known),
@@ -34,14 +35,14 @@ LinkSet::LinkSet(net::io_context* io, BridgeMetrics* metrics, KnownReplicas* kno
       keyed_starts_(this, io),
       starts_(std::random_device{}()) {}
 
-LinkSet::~LinkSet() {
+ReplicaRouter::~ReplicaRouter() {
   // While all Links are there: a claim is released on each of them.
   for (const auto& link : links_) {
     for (Link::Slot& slot : link->slots_) slot.claims.reset();
   }
 }
 
-void LinkSet::Update(const ReplicaSet::State& state) {
+void ReplicaRouter::Update(const ReplicaSet::State& state) {
   if (stopped_) return;
   round_ = state.round;
   updated_ = true;
@@ -60,20 +61,20 @@ void LinkSet::Update(const ReplicaSet::State& state) {
   Reconsider();
 }
 
-void LinkSet::Stop() {
+void ReplicaRouter::Stop() {
   if (std::exchange(stopped_, true)) return;
   for (const auto& link : links_) link->Stop(BridgeStopping());
   keyed_starts_.Stop();
   Reconsider();
 }
 
-absl::Duration LinkSet::retention() const {
+absl::Duration ReplicaRouter::retention() const {
   absl::Duration retention;
   for (const auto& link : links_) retention = std::max(retention, link->retention());
   return retention;
 }
 
-size_t LinkSet::attachments() const {
+size_t ReplicaRouter::attachments() const {
   size_t count = 0;
   for (const auto& link : links_) count += link->attachments();
   return count;
@@ -81,14 +82,14 @@ size_t LinkSet::attachments() const {
 
 // ------------------------------------------------------------------------------------------------ from subscriptions
 
-void LinkSet::Open(Subscription* subscription) {
+void ReplicaRouter::Open(Subscription* subscription) {
   subscription->deadline_ = Now() + (subscription->opened_ ? options_.recovery_timeout : options_.open_timeout);
   if (!stopped_ && MaybeSend(subscription)) return;
   Wait(subscription, refresh_());
   ReconsiderSoon();
 }
 
-void LinkSet::Detach(Subscription* subscription) {
+void ReplicaRouter::Detach(Subscription* subscription) {
   if (subscription->state_ == State::kWaiting) subscription->waiting_hook_.unlink();
   if (subscription->state_ == State::kClaiming) keyed_starts_.GiveUp(subscription);
   if (subscription->state_ == State::kOpening || subscription->state_ == State::kAttached) {
@@ -97,12 +98,12 @@ void LinkSet::Detach(Subscription* subscription) {
   if (subscription->state_ != State::kEnded) subscription->state_ = State::kIdle;
 }
 
-void LinkSet::Forget(Subscription* subscription) {
+void ReplicaRouter::Forget(Subscription* subscription) {
   Detach(subscription);
   if (subscription->dirty_index_ != 0) dirty_[subscription->dirty_index_ - 1] = nullptr;
 }
 
-bool LinkSet::MaybeSend(Subscription* subscription) {
+bool ReplicaRouter::MaybeSend(Subscription* subscription) {
   const bool keyed = subscription->start_ != nullptr && subscription->start_->keyed;
   if (keyed && keyed_starts_.Supported()) return keyed_starts_.Advance(subscription);
   if (keyed) keyed_starts_.GiveUp(subscription);
@@ -110,13 +111,13 @@ bool LinkSet::MaybeSend(Subscription* subscription) {
   return link != nullptr && link->Open(subscription);
 }
 
-void LinkSet::Wait(Subscription* subscription, uint64_t round) {
+void ReplicaRouter::Wait(Subscription* subscription, uint64_t round) {
   subscription->state_ = State::kWaiting;
   subscription->settled_round_ = round;
   waiting_.push_back(*subscription);
 }
 
-void LinkSet::ReconsiderSoon() {
+void ReplicaRouter::ReconsiderSoon() {
   if (std::exchange(reconsider_posted_, true)) return;
   net::post(*io_, [this] {
     reconsider_posted_ = false;
@@ -124,7 +125,7 @@ void LinkSet::ReconsiderSoon() {
   });
 }
 
-void LinkSet::Reconsider() {
+void ReplicaRouter::Reconsider() {
   starved_ = false;
   WaitingList waiting;
   waiting.swap(waiting_);
@@ -142,7 +143,7 @@ void LinkSet::Reconsider() {
   FlushDirty();
 }
 
-void LinkSet::Judge(Subscription* subscription) {
+void ReplicaRouter::Judge(Subscription* subscription) {
   const bool opened = subscription->opened_;
   const Subscription::Start* start = subscription->start_.get();
   const uint64_t round = subscription->settled_round_;
@@ -162,7 +163,7 @@ void LinkSet::Judge(Subscription* subscription) {
   IsGenerationLost(ReadRefusal(id, true)) ? Lose(subscription) : Wait(subscription, round);
 }
 
-void LinkSet::Lose(Subscription* subscription) {
+void ReplicaRouter::Lose(Subscription* subscription) {
   v1::GenerationEvent event;
   event.set_seq(subscription->last_seq_ + 1);
   event.mutable_failed()->set_code("generation_lost");
@@ -179,7 +180,7 @@ void LinkSet::Lose(Subscription* subscription) {
 
 // -------------------------------------------------------------------------------------------------------- from Links
 
-void LinkSet::OnUp(Link* link) {
+void ReplicaRouter::OnUp(Link* link) {
   connected_.fetch_add(1, std::memory_order_relaxed);
   const bool claims = link->claim_lease() > absl::ZeroDuration();
   known_->OnUp({link->stub()->address, link->id_prefix(), link->retention(), claims});
@@ -187,7 +188,7 @@ void LinkSet::OnUp(Link* link) {
   ReconsiderSoon();
 }
 
-void LinkSet::OnDown(Link* link, bool was_connected, bool stopped, const std::vector<Subscription*>& lost) {
+void ReplicaRouter::OnDown(Link* link, bool was_connected, bool stopped, const std::vector<Subscription*>& lost) {
   uint64_t round = 0;
   if (was_connected) {
     connected_.fetch_sub(1, std::memory_order_relaxed);
@@ -208,7 +209,7 @@ void LinkSet::OnDown(Link* link, bool was_connected, bool stopped, const std::ve
   net::post(*io_, [this] { std::erase_if(links_, [](const auto& each) { return each->over(); }); });
 }
 
-void LinkSet::OnRefused(Subscription* subscription, Link* link, const absl::Status& status) {
+void ReplicaRouter::OnRefused(Subscription* subscription, Link* link, const absl::Status& status) {
   subscription->state_ = State::kIdle;
   if (subscription->opened_ && absl::IsNotFound(status)) return Lose(subscription);
   Subscription::Start* start = subscription->start_.get();
@@ -221,19 +222,19 @@ void LinkSet::OnRefused(Subscription* subscription, Link* link, const absl::Stat
   if (!MaybeSend(subscription)) End(subscription, status);
 }
 
-void LinkSet::OnNothingListens(const Link& link) { known_->OnRefused(link.stub()->address); }
+void ReplicaRouter::OnNothingListens(const Link& link) { known_->OnRefused(link.stub()->address); }
 
-void LinkSet::OnNumbersFreed() {
+void ReplicaRouter::OnNumbersFreed() {
   if (starved_) Reconsider();
 }
 
-void LinkSet::MarkDirty(Subscription* subscription) {
+void ReplicaRouter::MarkDirty(Subscription* subscription) {
   if (subscription->dirty_index_ != 0) return;
   dirty_.push_back(subscription);
   subscription->dirty_index_ = static_cast<uint32_t>(dirty_.size());
 }
 
-void LinkSet::End(Subscription* subscription, absl::Status status) {
+void ReplicaRouter::End(Subscription* subscription, absl::Status status) {
   keyed_starts_.GiveUp(subscription);
   subscription->state_ = State::kEnded;
   subscription->link_ = nullptr;
@@ -241,7 +242,7 @@ void LinkSet::End(Subscription* subscription, absl::Status status) {
   MarkDirty(subscription);
 }
 
-void LinkSet::FlushDirty() {
+void ReplicaRouter::FlushDirty() {
   // By index: readers may subscribe, and with that add to it, or destroy subscriptions, which empties their place.
   for (size_t i = 0; i < dirty_.size(); ++i) {
     Subscription* subscription = std::exchange(dirty_[i], nullptr);
@@ -259,7 +260,7 @@ void LinkSet::FlushDirty() {
 
 // ---------------------------------------------------------------------------------------------------------- the time
 
-bool LinkSet::Overdue(Subscription* subscription, absl::Duration now) {
+bool ReplicaRouter::Overdue(Subscription* subscription, absl::Duration now) {
   if (subscription->deadline_ > now || subscription->state_ == State::kEnded) return false;
   const bool asked = subscription->state_ == State::kOpening;
   const bool opened = subscription->opened_;
@@ -281,7 +282,7 @@ bool LinkSet::Overdue(Subscription* subscription, absl::Duration now) {
   return true;
 }
 
-void LinkSet::OnTick() {
+void ReplicaRouter::OnTick() {
   const absl::Duration now = Now();
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     Subscription* subscription = &*it;

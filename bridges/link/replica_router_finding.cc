@@ -1,4 +1,4 @@
-// How a LinkSet finds the replica for a start or a generation, and what it answers if there is none.
+// How a ReplicaRouter finds the replica for a start or a generation, and what it answers if there is none.
 #include <algorithm>
 #include <tuple>
 #include <utility>
@@ -6,7 +6,7 @@
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/link/grpc_stub.h"
 #include "bridges/link/link_errors.h"
-#include "bridges/link/link_set.h"
+#include "bridges/link/replica_router.h"
 #include "services/base/clock.h"
 
 namespace runnel::bridge {
@@ -26,29 +26,29 @@ uint64_t StableHash(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-Link* LinkSet::FindFor(const Subscription& subscription) const {
+Link* ReplicaRouter::FindFor(const Subscription& subscription) const {
   return subscription.start_ != nullptr ? FindForStart(*subscription.start_) : FindKeeper(subscription.generation_id_);
 }
 
-Link* LinkSet::FindKeeper(std::string_view generation_id) const {
+Link* ReplicaRouter::FindKeeper(std::string_view generation_id) const {
   const auto found =
       std::find_if(links_.begin(), links_.end(), [&](const auto& link) { return link->Keeps(generation_id); });
   return found == links_.end() ? nullptr : found->get();
 }
 
-Link* LinkSet::FindAny() const {
+Link* ReplicaRouter::FindAny() const {
   const auto found = std::find_if(links_.begin(), links_.end(), [](const auto& link) { return link->connected(); });
   return found == links_.end() ? nullptr : found->get();
 }
 
-Link* LinkSet::FindConnection(uint64_t connection) const {
+Link* ReplicaRouter::FindConnection(uint64_t connection) const {
   const auto found = std::find_if(links_.begin(), links_.end(), [connection](const auto& link) {
     return link->connected() && link->connection() == connection;
   });
   return found == links_.end() ? nullptr : found->get();
 }
 
-Link* LinkSet::FindForStart(const Subscription::Start& start) const {
+Link* ReplicaRouter::FindForStart(const Subscription::Start& start) const {
   const v1::GenerateRequest& request = start.command.request();
   const bool by_hash = start.keyed && start.claims == nullptr;
   const absl::Duration now = Now();
@@ -70,13 +70,13 @@ Link* LinkSet::FindForStart(const Subscription::Start& start) const {
   return best;
 }
 
-bool LinkSet::MayReachMore(uint64_t round) const {
+bool ReplicaRouter::MayReachMore(uint64_t round) const {
   if (!updated_ || round_ < round) return true;
   const absl::Duration now = Now();
   return std::any_of(links_.begin(), links_.end(), [now](const auto& link) { return link->MayConnectSoon(now); });
 }
 
-void LinkSet::Locate(std::string generation_id, OnLocated done) {
+void ReplicaRouter::Locate(std::string generation_id, OnLocated done) {
   Locating locating{std::move(generation_id), std::move(done), Now() + options_.open_timeout, 0};
   const bool known =
       locating.generation_id.empty() ? FindAny() != nullptr : FindKeeper(locating.generation_id) != nullptr;
@@ -85,7 +85,7 @@ void LinkSet::Locate(std::string generation_id, OnLocated done) {
   ReconsiderSoon();
 }
 
-bool LinkSet::Answer(const Locating& locating) {
+bool ReplicaRouter::Answer(const Locating& locating) {
   const std::string& id = locating.generation_id;
   const Link* link = id.empty() ? FindAny() : FindKeeper(id);
   if (stopped_) {
@@ -100,9 +100,11 @@ bool LinkSet::Answer(const Locating& locating) {
   return true;
 }
 
-absl::Status LinkSet::StartRefusal() const { return connected() == 0 ? ServiceUnreachable() : ReplicaUnreachable(); }
+absl::Status ReplicaRouter::StartRefusal() const {
+  return connected() == 0 ? ServiceUnreachable() : ReplicaUnreachable();
+}
 
-absl::Status LinkSet::ReadRefusal(std::string_view generation_id, bool seen) const {
+absl::Status ReplicaRouter::ReadRefusal(std::string_view generation_id, bool seen) const {
   using Run = KnownReplicas::Run;
   const Run run = known_->Find(generation_id);
   if (run == Run::kStopped) return GenerationLost();
@@ -119,7 +121,7 @@ absl::Status LinkSet::ReadRefusal(std::string_view generation_id, bool seen) con
   return none_listed_ && reached.empty() ? ServiceUnreachable() : GenerationNotFound();
 }
 
-absl::Status LinkSet::CountedRefusal(std::string_view generation_id, bool seen) {
+absl::Status ReplicaRouter::CountedRefusal(std::string_view generation_id, bool seen) {
   absl::Status status = ReadRefusal(generation_id, seen);
   if (IsGenerationLost(status)) CountLost(known_->Find(generation_id), metrics_);
   return status;

@@ -1,4 +1,4 @@
-#include "bridges/sse/stream/api_answer.h"
+#include "bridges/sse/stream/api_result.h"
 
 #include <utility>
 
@@ -20,13 +20,13 @@ std::string TraceHeader(const HttpRequest& request, const Route& route, const st
 
 }  // namespace
 
-ApiAnswer AnswerWith(bridge::HttpResponse response) {
-  ApiAnswer answer;
+ApiResult RespondWith(bridge::HttpResponse response) {
+  ApiResult answer;
   answer.response = std::move(response);
   return answer;
 }
 
-ApiAnswer AnswerWith(const bridge::HttpError& error) { return AnswerWith(bridge::ErrorResponse(error)); }
+ApiResult RespondWith(const bridge::HttpError& error) { return RespondWith(bridge::ErrorResponse(error)); }
 
 bridge::HttpResponse JsonResponse(int status, std::string body) {
   bridge::HttpResponse response;
@@ -39,13 +39,13 @@ bridge::HttpResponse JsonResponse(int status, std::string body) {
 
 bool IsJson(const HttpRequest& request) { return bridge::IsJsonContentType(HeaderList(request, "content-type")); }
 
-ApiAnswer AnswerNotJson() {
-  return AnswerWith(
+ApiResult RespondNotJson() {
+  return RespondWith(
       bridge::InvalidRequest(415, "the content-type must be application/json, in UTF-8", "unsupported_media_type"));
 }
 
-ApiAnswer HeadOfStream(std::string_view generation_id) {
-  ApiAnswer answer;
+ApiResult HeadOfStream(std::string_view generation_id) {
+  ApiResult answer;
   answer.response.sized = false;
   answer.response.headers = absl::StrCat(kStreamHeaders, "x-generation-id: ", base::ToAbsl(generation_id), "\r\n");
   return answer;

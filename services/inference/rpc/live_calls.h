@@ -10,9 +10,9 @@
 namespace runnel::inference {
 
 // A streaming call that is open. Implemented by the reactors.
-class LiveStream {
+class LiveCall {
  public:
-  virtual ~LiveStream() = default;
+  virtual ~LiveCall() = default;
   // Tells the client that the service is about to stop, if its protocol can say so.
   virtual void AnnounceGoingAway() = 0;
   // Ends it, if its protocol can say that the service has stopped and keeps no log any more.
@@ -20,10 +20,10 @@ class LiveStream {
 };
 
 // All open streaming calls: what a stop has to wait for. Thread-safe.
-class LiveStreams {
+class LiveCalls {
  public:
-  void Add(const std::shared_ptr<LiveStream>& stream) EXCLUDES(mu_);
-  void Remove(const LiveStream* stream) EXCLUDES(mu_);
+  void Add(const std::shared_ptr<LiveCall>& call) EXCLUDES(mu_);
+  void Remove(const LiveCall* call) EXCLUDES(mu_);
   // Of those that come later too: bridges are replaced while a replica drains, and the new ones must not choose it.
   void AnnounceGoingAway() EXCLUDES(mu_);
   void AnnounceStopped() EXCLUDES(mu_);
@@ -34,7 +34,7 @@ class LiveStreams {
  private:
   mutable base::Mutex mu_;
   base::CondVar none_;
-  std::vector<std::shared_ptr<LiveStream>> streams_ GUARDED_BY(mu_);
+  std::vector<std::shared_ptr<LiveCall>> calls_ GUARDED_BY(mu_);
   bool going_away_ GUARDED_BY(mu_) = false;
   bool stopped_ GUARDED_BY(mu_) = false;
 };

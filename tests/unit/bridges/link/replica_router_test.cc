@@ -1,4 +1,4 @@
-#include "bridges/link/link_set.h"
+#include "bridges/link/replica_router.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -38,14 +38,14 @@ v1::GenerateRequest Request(const std::string& key = "") {
 absl::Status QueueFull() { return absl::ResourceExhaustedError("no room"); }
 
 // One io thread that is linked to two replicas.
-class LinkSetTest : public ::testing::Test {
+class ReplicaRouterTest : public ::testing::Test {
  protected:
-  LinkSetTest() : LinkSetTest(LinkHarness::QuickOptions()) {}
-  explicit LinkSetTest(const BridgeOptions& options)
+  ReplicaRouterTest() : ReplicaRouterTest(LinkHarness::QuickOptions()) {}
+  explicit ReplicaRouterTest(const BridgeOptions& options)
       : second(WithPrefix("bbbb")),
         harness(options, WithPrefix("aaaa"), "," + second.target()),
         first(harness.service) {
-    EXPECT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 2; }));
+    EXPECT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 2; }));
   }
 
   FakeInferenceService second;
@@ -53,7 +53,7 @@ class LinkSetTest : public ::testing::Test {
   FakeInferenceService& first;
 };
 
-TEST_F(LinkSetTest, AsksTheReplicaThatKeepsTheLog) {
+TEST_F(ReplicaRouterTest, AsksTheReplicaThatKeepsTheLog) {
   RecordingReader& one = harness.NewReader();
   RecordingReader& two = harness.NewReader();
   harness.Attach(&one, kOfFirst, 3);
@@ -69,7 +69,7 @@ TEST_F(LinkSetTest, AsksTheReplicaThatKeepsTheLog) {
   EXPECT_TRUE(two.WaitFor("event 5"));
 }
 
-TEST_F(LinkSetTest, FindsNothingThatNoReplicaKeeps) {
+TEST_F(ReplicaRouterTest, FindsNothingThatNoReplicaKeeps) {
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kOfNone, 0);
   EXPECT_TRUE(reader.WaitFor("end NOT_FOUND"));
@@ -77,7 +77,7 @@ TEST_F(LinkSetTest, FindsNothingThatNoReplicaKeeps) {
   EXPECT_EQ(first.pending_commands() + second.pending_commands(), 0u);
 }
 
-TEST_F(LinkSetTest, TakesACursorForProofThatAGenerationWas) {
+TEST_F(ReplicaRouterTest, TakesACursorForProofThatAGenerationWas) {
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kOfNone, 3);
   EXPECT_TRUE(reader.WaitFor("end NOT_FOUND"));
@@ -86,19 +86,19 @@ TEST_F(LinkSetTest, TakesACursorForProofThatAGenerationWas) {
   EXPECT_EQ(harness.metrics.lost_generations.Value(), 0);
 }
 
-TEST_F(LinkSetTest, CannotSayWhileAReplicaIsAway) {
+TEST_F(ReplicaRouterTest, CannotSayWhileAReplicaIsAway) {
   second.Stop();
-  ASSERT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 1; }));
+  ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 1; }));
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kOfSecond, 3);
   EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
   EXPECT_EQ(reader.reason(), "REPLICA_UNREACHABLE");
 }
 
-TEST_F(LinkSetTest, SaysThatTheServiceIsUnreachableOnlyIfAllReplicasAre) {
+TEST_F(ReplicaRouterTest, SaysThatTheServiceIsUnreachableOnlyIfAllReplicasAre) {
   second.Stop();
   first.Stop();
-  ASSERT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 0; }));
+  ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 0; }));
   RecordingReader& reader = harness.NewReader();
   RecordingReader& start = harness.NewReader();
   harness.Attach(&reader, kOfSecond, 3);
@@ -109,7 +109,7 @@ TEST_F(LinkSetTest, SaysThatTheServiceIsUnreachableOnlyIfAllReplicasAre) {
   EXPECT_EQ(start.reason(), "SERVICE_UNREACHABLE");
 }
 
-TEST_F(LinkSetTest, SpreadsStartsThatNobodyReads) {
+TEST_F(ReplicaRouterTest, SpreadsStartsThatNobodyReads) {
   size_t at_first = 0;
   for (int i = 0; i < 20; ++i) {
     RecordingReader& reader = harness.NewReader();
@@ -127,19 +127,19 @@ TEST_F(LinkSetTest, SpreadsStartsThatNobodyReads) {
     taker.Detach(*start);
     ASSERT_TRUE(WaitUntil([this] {
       size_t taken = 1;
-      harness.Run([&] { taken = harness.thread().links.attachments(); });
+      harness.Run([&] { taken = harness.thread().router.attachments(); });
       return taken == 0;
     }));
   }
   EXPECT_EQ(at_first, 10u);
 }
 
-TEST_F(LinkSetTest, SpreadsNewGenerations) {
+TEST_F(ReplicaRouterTest, SpreadsNewGenerations) {
   for (int i = 0; i < 6; ++i) harness.Generate(&harness.NewReader(), Request());
   EXPECT_TRUE(WaitUntil([this] { return first.pending_commands() == 3 && second.pending_commands() == 3; }));
 }
 
-TEST_F(LinkSetTest, TriesTheNextReplicaIfOneHasNoRoom) {
+TEST_F(ReplicaRouterTest, TriesTheNextReplicaIfOneHasNoRoom) {
   RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Request());
   ASSERT_TRUE(WaitUntil([this] { return first.pending_commands() + second.pending_commands() == 1; }));
@@ -154,7 +154,7 @@ TEST_F(LinkSetTest, TriesTheNextReplicaIfOneHasNoRoom) {
   EXPECT_TRUE(reader.WaitFor("event 1"));
 }
 
-TEST_F(LinkSetTest, RefusesIfNoReplicaHasRoom) {
+TEST_F(ReplicaRouterTest, RefusesIfNoReplicaHasRoom) {
   RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Request());
   ASSERT_TRUE(WaitUntil([this] { return first.pending_commands() + second.pending_commands() == 1; }));
@@ -165,7 +165,7 @@ TEST_F(LinkSetTest, RefusesIfNoReplicaHasRoom) {
   EXPECT_TRUE(reader.WaitFor("end RESOURCE_EXHAUSTED"));
 }
 
-TEST_F(LinkSetTest, DoesNotTryElsewhereWhatIsTheCallersFault) {
+TEST_F(ReplicaRouterTest, DoesNotTryElsewhereWhatIsTheCallersFault) {
   RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Request());
   ASSERT_TRUE(WaitUntil([this] { return first.pending_commands() + second.pending_commands() == 1; }));
@@ -175,7 +175,7 @@ TEST_F(LinkSetTest, DoesNotTryElsewhereWhatIsTheCallersFault) {
   EXPECT_EQ(first.pending_commands() + second.pending_commands(), 0u);
 }
 
-TEST_F(LinkSetTest, SendsAKeyAlwaysToTheSameReplica) {
+TEST_F(ReplicaRouterTest, SendsAKeyAlwaysToTheSameReplica) {
   std::set<FakeInferenceService*> used;
   for (int key = 0; key < 16; ++key) {
     FakeInferenceService* owner = nullptr;
@@ -195,7 +195,7 @@ TEST_F(LinkSetTest, SendsAKeyAlwaysToTheSameReplica) {
   EXPECT_EQ(used.size(), 2u);
 }
 
-TEST_F(LinkSetTest, TakesAKeyElsewhereOnlyIfItsReplicaDrains) {
+TEST_F(ReplicaRouterTest, TakesAKeyElsewhereOnlyIfItsReplicaDrains) {
   base::ErrorDetail draining;
   draining.reason = "DRAINING";
   for (const absl::Status& refusal :
@@ -219,7 +219,7 @@ TEST_F(LinkSetTest, TakesAKeyElsewhereOnlyIfItsReplicaDrains) {
   }
 }
 
-TEST_F(LinkSetTest, GivesNothingNewToAReplicaThatIsAboutToStop) {
+TEST_F(ReplicaRouterTest, GivesNothingNewToAReplicaThatIsAboutToStop) {
   v1::LinkResponse going;
   going.set_going_away(true);
   first.Send(0, going);
@@ -233,7 +233,7 @@ TEST_F(LinkSetTest, GivesNothingNewToAReplicaThatIsAboutToStop) {
   EXPECT_EQ(first.pending_commands(), 0u);
 }
 
-TEST_F(LinkSetTest, TellsReadersOfALogThatIsGoneAndLeavesTheOthers) {
+TEST_F(ReplicaRouterTest, TellsReadersOfALogThatIsGoneAndLeavesTheOthers) {
   RecordingReader& lost = harness.NewReader();
   RecordingReader& kept = harness.NewReader();
   harness.Attach(&lost, kOfFirst, 3);
@@ -243,7 +243,7 @@ TEST_F(LinkSetTest, TellsReadersOfALogThatIsGoneAndLeavesTheOthers) {
   second.Attach(*to_second, kOfSecond, v1::GENERATION_STATUS_RUNNING, 4, true);
   ASSERT_TRUE(lost.WaitFor("opened " + kOfFirst + " 3"));
   first.Stop();
-  ASSERT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 1; }));
+  ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 1; }));
   // Another run of the replica, at the same address: its ids begin differently.
   first.SetIdPrefix("dddd");
   first.Restart();
@@ -259,9 +259,9 @@ BridgeOptions QuickToLose() {
   return options;
 }
 
-class LostReplicaTest : public LinkSetTest {
+class LostReplicaTest : public ReplicaRouterTest {
  protected:
-  LostReplicaTest() : LinkSetTest(QuickToLose()) {}
+  LostReplicaTest() : ReplicaRouterTest(QuickToLose()) {}
 
   // Of an attach without a cursor.
   std::string ReasonFor(const std::string& id) {
@@ -286,7 +286,7 @@ TEST_F(LostReplicaTest, TellsEveryReaderOnceTheReplicaWasAwayForTheRecoveryTimeo
   second.Attach(*second.NextCommand(), kOfSecond, v1::GENERATION_STATUS_RUNNING, 4, true);
   ASSERT_TRUE(open.WaitFor("opened " + kOfSecond + " 4"));
   second.Stop();
-  ASSERT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 1; }));
+  ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 1; }));
   EXPECT_EQ(ReasonFor(kOfSecond), "REPLICA_UNREACHABLE");
   EXPECT_EQ(ReasonForUnary(kOfSecond), "REPLICA_UNREACHABLE");
   ASSERT_TRUE(open.WaitFor("end OK"));
@@ -318,12 +318,12 @@ TEST_F(LostReplicaTest, KnowsAReplicaThatHasStoppedInOrder) {
   stopped.reason = "REPLICA_STOPPED";
   second.EndLink(0, base::MakeError(absl::StatusCode::kUnavailable, "stopped", stopped));
   second.Stop();
-  ASSERT_TRUE(WaitUntil([this] { return harness.thread().links.connected() == 1; }));
+  ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 1; }));
   EXPECT_EQ(ReasonFor(kOfSecond), "GENERATION_LOST");
   EXPECT_EQ(harness.metrics.lost_generations_stopped.Value(), 1);
 }
 
-TEST(LinkSet, SearchesAnUnknownGenerationAtADeadAddressForTheRecoveryTimeoutOnly) {
+TEST(ReplicaRouter, SearchesAnUnknownGenerationAtADeadAddressForTheRecoveryTimeoutOnly) {
   BridgeOptions options = LinkHarness::QuickOptions();
   options.recovery_timeout = absl::Milliseconds(300);
   LinkHarness harness(options, WithPrefix("aaaa"), ",127.0.0.1:1");
@@ -337,7 +337,7 @@ TEST(LinkSet, SearchesAnUnknownGenerationAtADeadAddressForTheRecoveryTimeoutOnly
   EXPECT_TRUE(WaitUntil([&] { return reason() == "GENERATION_NOT_FOUND"; }));
 }
 
-TEST_F(LinkSetTest, LocatesTheReplicaOfAUnaryCall) {
+TEST_F(ReplicaRouterTest, LocatesTheReplicaOfAUnaryCall) {
   std::atomic<int> cancelled_at_second = 0;
   FakeInferenceService::Handlers handlers;
   handlers.cancel = [&](const std::string&) {

@@ -1,4 +1,4 @@
-#include "services/inference/engines/text_holder.h"
+#include "services/inference/engines/stop_string_filter.h"
 
 #include <gtest/gtest.h>
 
@@ -47,17 +47,22 @@ std::vector<Row> Rows() {
       {"what held back for one, ended by another", "xaby", {"abz", "y"}, "xab", true},
       {"stop of characters of many bytes", "a😀b😁c", {"😁"}, "a😀b", true},
       {"stop whose first bytes are another character's", "😀😂", {"😁"}, "😀😂", false},
-      {"stop is the replacement", "a\xFF""b", {BAD}, "a", true},
+      {"stop is the replacement",
+       "a\xFF"
+       "b",
+       {BAD},
+       "a",
+       true},
       {"a torn tail completes no stop", "a\xE2\x82", {BAD}, "a", false},
       {"newlines", "a\n\nb", {"\n\n"}, "a", true},
   };
 }
 
-TEST(TextHolder, TextDoesNotDependOnHowBytesAreCut) {
+TEST(StopStringFilter, TextDoesNotDependOnHowBytesAreCut) {
   for (const Row& row : Rows()) {
     const size_t cuts = row.bytes.empty() ? 0 : row.bytes.size() - 1;
     for (uint32_t split = 0; split < (1u << cuts); ++split) {
-      TextHolder holder(row.stops);
+      StopStringFilter holder(row.stops);
       std::string text;
       size_t from = 0;
       for (size_t to = 1; to <= row.bytes.size(); ++to) {
@@ -72,8 +77,8 @@ TEST(TextHolder, TextDoesNotDependOnHowBytesAreCut) {
   }
 }
 
-TEST(TextHolder, HoldsNoMoreThanIsUnsure) {
-  TextHolder holder({"stop", "</end>"});
+TEST(StopStringFilter, HoldsNoMoreThanIsUnsure) {
+  StopStringFilter holder({"stop", "</end>"});
   EXPECT_EQ(holder.Push("hello s"), "hello ");
   EXPECT_EQ(holder.Push("t"), "");
   EXPECT_EQ(holder.Push("ar"), "star");
@@ -83,8 +88,8 @@ TEST(TextHolder, HoldsNoMoreThanIsUnsure) {
   EXPECT_EQ(holder.Finish(), "<");
 }
 
-TEST(TextHolder, SaysNothingMoreAfterAStop) {
-  TextHolder holder({"."});
+TEST(StopStringFilter, SaysNothingMoreAfterAStop) {
+  StopStringFilter holder({"."});
   EXPECT_EQ(holder.Push("one. two"), "one");
   EXPECT_TRUE(holder.stopped());
   EXPECT_EQ(holder.Push("three"), "");

@@ -10,10 +10,10 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "bridges/base/net.h"
 #include "bridges/link/keyed_starts.h"
 #include "bridges/link/known_replicas.h"
 #include "bridges/link/link.h"
-#include "bridges/base/net.h"
 #include "bridges/link/replica_set.h"
 #include "bridges/link/subscription.h"
 
@@ -27,18 +27,18 @@ struct GrpcStub;
 //   a new generation   goes to the replica that has least to do for this thread; if that refuses because it is full or
 //                      stops, to the next. With a key of the client's, after it was claimed (see KeyedStarts).
 //   a known one        to the replica whose ids begin like its id. If none does, once the name service has been asked
-//                      again: lost, if its replica is known to be gone, or if the reader has seen it and no replica that
-//                      may keep it is away; not found, if nothing is known of it; else unreachable, for the recovery
-//                      timeout at most.
+//                      again: lost, if its replica is known to be gone, or if the reader has seen it and no replica
+//                      that may keep it is away; not found, if nothing is known of it; else unreachable, for the
+//                      recovery timeout at most.
 //
 // What cannot be sent yet waits here, bounded by the timeouts of Link::Options. Confined to the io thread of `io`, but
 // where said. It must outlive its Subscriptions.
-class LinkSet {
+class ReplicaRouter {
  public:
   // All must outlive it.
-  LinkSet(net::io_context* io, BridgeMetrics* metrics, KnownReplicas* known, const Link::Options& options);
+  ReplicaRouter(net::io_context* io, BridgeMetrics* metrics, KnownReplicas* known, const Link::Options& options);
   // The io thread must have stopped.
-  ~LinkSet();
+  ~ReplicaRouter();
 
   // `refresh` is ReplicaSet::Refresh. Before the first Update.
   void SetRefresh(std::function<uint64_t()> refresh) { refresh_ = std::move(refresh); }
@@ -57,8 +57,8 @@ class LinkSet {
   BridgeMetrics* metrics() const { return metrics_; }
 
   // Calls `done`, at a later turn and within the open timeout, with the replica to ask about a generation by a call of
-  // its own; with an empty id, any. Unavailable if it, or none, can be reached; for an id that no replica keeps, NotFound
-  // (GENERATION_LOST or GENERATION_NOT_FOUND).
+  // its own; with an empty id, any. Unavailable if it, or none, can be reached; for an id that no replica keeps,
+  // NotFound (GENERATION_LOST or GENERATION_NOT_FOUND).
   using OnLocated = std::function<void(absl::StatusOr<std::shared_ptr<GrpcStub>> stub)>;
   void Locate(std::string generation_id, OnLocated done);
 
@@ -144,8 +144,8 @@ class LinkSet {
   std::atomic<size_t> connected_ = 0;
   uint64_t round_ = 0;
   uint64_t last_connection_ = 0;
-  size_t starts_ = 0;        // sent, from a random number on: which of several equal replicas is next
-  bool updated_ = false;     // since the beginning
+  size_t starts_ = 0;         // sent, from a random number on: which of several equal replicas is next
+  bool updated_ = false;      // since the beginning
   bool none_listed_ = false;  // the name service says that there is no replica
   WaitingList waiting_;
   std::vector<Locating> locating_;

@@ -1,4 +1,4 @@
-#include "bridges/websocket/coalescing_stream.h"
+#include "bridges/websocket/coalescing_socket.h"
 
 #include <gtest/gtest.h>
 
@@ -16,17 +16,17 @@ namespace net = boost::asio;
 using net::ip::tcp;
 
 // Two ends of a loopback connection on one io_context; the far one is read by hand.
-class CoalescingStreamTest : public ::testing::Test {
+class CoalescingSocketTest : public ::testing::Test {
  protected:
-  CoalescingStreamTest() {
+  CoalescingSocketTest() {
     tcp::acceptor acceptor(context_, {net::ip::address_v4::loopback(), 0});
     far_.open(tcp::v4());
     far_.set_option(net::socket_base::receive_buffer_size(8 * 1024));
     far_.connect(acceptor.local_endpoint());
-    CoalescingStream::Socket near(context_);
+    CoalescingSocket::Socket near(context_);
     acceptor.accept(near);
     near.set_option(net::socket_base::send_buffer_size(8 * 1024));
-    stream_ = std::make_shared<CoalescingStream>(std::move(near));
+    stream_ = std::make_shared<CoalescingSocket>(std::move(near));
     stream_->SetOwner(stream_, [this] { progress_++; });
   }
 
@@ -60,11 +60,11 @@ class CoalescingStreamTest : public ::testing::Test {
 
   net::io_context context_{1};
   tcp::socket far_{context_};
-  std::shared_ptr<CoalescingStream> stream_;
+  std::shared_ptr<CoalescingSocket> stream_;
   int progress_ = 0;
 };
 
-TEST_F(CoalescingStreamTest, SendsNothingBeforeFlushAndAllOfItThen) {
+TEST_F(CoalescingSocketTest, SendsNothingBeforeFlushAndAllOfItThen) {
   Write("one ");
   Write("two ");
   Write("three");
@@ -75,7 +75,7 @@ TEST_F(CoalescingStreamTest, SendsNothingBeforeFlushAndAllOfItThen) {
   EXPECT_EQ(ReadFar(13), "one two three");
 }
 
-TEST_F(CoalescingStreamTest, AppendsAMessageAsOneFrame) {
+TEST_F(CoalescingSocketTest, AppendsAMessageAsOneFrame) {
   const struct {
     size_t bytes;
     std::string head;
@@ -96,10 +96,12 @@ TEST_F(CoalescingStreamTest, AppendsAMessageAsOneFrame) {
   }
   stream_->AppendMessage(/*text=*/false, "ab");
   stream_->Flush();
-  EXPECT_EQ(ReadFar(4), "\x82\x02" "ab");
+  EXPECT_EQ(ReadFar(4),
+            "\x82\x02"
+            "ab");
 }
 
-TEST_F(CoalescingStreamTest, KnowsWhenGoodbyeWasSaid) {
+TEST_F(CoalescingSocketTest, KnowsWhenGoodbyeWasSaid) {
   Write("HTTP/1.1 101 Switching Protocols\r\n\r\n");
   stream_->AppendMessage(/*text=*/true, std::string(3, '\x88'));
   Write(std::string_view("\x8a\x00", 2));  // a pong
@@ -108,12 +110,12 @@ TEST_F(CoalescingStreamTest, KnowsWhenGoodbyeWasSaid) {
   EXPECT_TRUE(stream_->goodbye_said());
 }
 
-TEST_F(CoalescingStreamTest, AClosedSocketHasSaidGoodbye) {
+TEST_F(CoalescingSocketTest, AClosedSocketHasSaidGoodbye) {
   stream_->Close();
   EXPECT_TRUE(stream_->goodbye_said());
 }
 
-TEST_F(CoalescingStreamTest, KeepsTheOrderAcrossASlowReader) {
+TEST_F(CoalescingSocketTest, KeepsTheOrderAcrossASlowReader) {
   std::string want;
   for (int i = 0; i < 20'000; i++) {
     const std::string part = "part " + std::to_string(i) + "\n";
@@ -128,8 +130,8 @@ TEST_F(CoalescingStreamTest, KeepsTheOrderAcrossASlowReader) {
   EXPECT_GT(progress_, 0);
 }
 
-TEST_F(CoalescingStreamTest, AnAsynchronousWriteWaitsForRoomAboveTheLimit) {
-  const std::string much(CoalescingStream::kMaxPending + 256 * 1024, 'x');
+TEST_F(CoalescingSocketTest, AnAsynchronousWriteWaitsForRoomAboveTheLimit) {
+  const std::string much(CoalescingSocket::kMaxPending + 256 * 1024, 'x');
   std::optional<size_t> written;
   net::async_write(*stream_, net::buffer(much), net::transfer_at_least(much.size()),
                    [&](boost::system::error_code ec, size_t bytes) {
@@ -139,13 +141,13 @@ TEST_F(CoalescingStreamTest, AnAsynchronousWriteWaitsForRoomAboveTheLimit) {
   context_.restart();
   context_.poll();
   EXPECT_FALSE(written.has_value());
-  EXPECT_LE(stream_->pending(), CoalescingStream::kMaxPending + 64 * 1024);
+  EXPECT_LE(stream_->pending(), CoalescingSocket::kMaxPending + 64 * 1024);
   EXPECT_EQ(ReadFar(much.size()), much);
   RunUntil([&] { return written.has_value(); });
   EXPECT_EQ(*written, much.size());
 }
 
-TEST_F(CoalescingStreamTest, ReadsTheBytesOfTheRequestFirst) {
+TEST_F(CoalescingSocketTest, ReadsTheBytesOfTheRequestFirst) {
   stream_->SetReadAhead("abc");
   net::write(far_, net::buffer("def", 3));
   std::string text;
@@ -162,8 +164,8 @@ TEST_F(CoalescingStreamTest, ReadsTheBytesOfTheRequestFirst) {
   EXPECT_EQ(text, "abcdef");
 }
 
-TEST_F(CoalescingStreamTest, CloseEndsAWaitingWrite) {
-  const std::string much(4 * CoalescingStream::kMaxPending, 'x');
+TEST_F(CoalescingSocketTest, CloseEndsAWaitingWrite) {
+  const std::string much(4 * CoalescingSocket::kMaxPending, 'x');
   boost::system::error_code result;
   net::async_write(*stream_, net::buffer(much), [&](boost::system::error_code ec, size_t) { result = ec; });
   context_.restart();
@@ -174,7 +176,7 @@ TEST_F(CoalescingStreamTest, CloseEndsAWaitingWrite) {
   EXPECT_EQ(stream_->pending(), 0u);
 }
 
-TEST_F(CoalescingStreamTest, AFailedSendEndsThePendingRead) {
+TEST_F(CoalescingSocketTest, AFailedSendEndsThePendingRead) {
   char chunk[16];
   boost::system::error_code result;
   stream_->async_read_some(net::buffer(chunk), [&](boost::system::error_code ec, size_t) { result = ec; });
