@@ -137,9 +137,8 @@ absl::StatusOr<bool> IsLoopback(const std::string& address) {
 }
 
 size_t CountGuessableKeys(const std::vector<ApiKey>& keys) {
-  return static_cast<size_t>(std::count_if(keys.begin(), keys.end(), [](const ApiKey& key) {
-    return !key.named && key.key.size() < kGuessableKeyBytes;
-  }));
+  return static_cast<size_t>(std::count_if(
+      keys.begin(), keys.end(), [](const ApiKey& key) { return !key.named && key.key.size() < kGuessableKeyBytes; }));
 }
 
 void SetListenDefaults(const std::string& listen, const std::string& admin_listen) {

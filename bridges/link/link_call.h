@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "bridges/link/grpc_stub.h"
 #include "bridges/base/net.h"
+#include "bridges/link/grpc_stub.h"
 #include "runnel/v1/inference.pb.h"
 #include "services/base/arena_message.h"
 #include "services/base/mutex.h"

@@ -10,10 +10,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "bridges/wire/json_fields.h"
-#include "bridges/wire/stream_request.h"
 #include "bridges/openai/openai_fields.h"
 #include "bridges/openai/other_fields.h"
+#include "bridges/wire/json_fields.h"
+#include "bridges/wire/stream_request.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 

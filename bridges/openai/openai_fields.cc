@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "bridges/wire/json_fields.h"
 #include "bridges/openai/other_fields.h"
+#include "bridges/wire/json_fields.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 

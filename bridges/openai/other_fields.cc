@@ -94,7 +94,8 @@ absl::Status HandToEngine(const std::string& name, const json& value, v1::Genera
 }  // namespace
 
 absl::Status ReadOtherField(const std::string& name, const json& value, v1::GenerateRequest* request) {
-  const auto* row = std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& each) { return each.name == name; });
+  const auto* row =
+      std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& each) { return each.name == name; });
   if (row == std::end(kRows)) return HandToEngine(name, value, request);
   if (row->rule == Rule::kIgnore || AsksForNothing(value, row->neutral)) return absl::OkStatus();
   if (row->rule == Rule::kRefuse) return Unsupported(name, "is not supported: leave it out");

@@ -31,10 +31,9 @@ constexpr std::pair<const char*, std::string ResponseEcho::*> kEchoedJson[] = {
 };
 
 std::string AnnotationOf(const ResponseEcho& echo) {
-  std::string annotation = absl::StrCat(
-      "{\"api\":\"", kApi, "\",\"background\":", echo.background ? "true" : "false",
-      ",\"store\":", echo.store ? "true" : "false",
-      ",\"parallel_tool_calls\":", echo.parallel_tool_calls ? "true" : "false");
+  std::string annotation = absl::StrCat("{\"api\":\"", kApi, "\",\"background\":", echo.background ? "true" : "false",
+                                        ",\"store\":", echo.store ? "true" : "false",
+                                        ",\"parallel_tool_calls\":", echo.parallel_tool_calls ? "true" : "false");
   for (const auto& [key, member] : kEchoedJson) {
     if (!(echo.*member).empty()) absl::StrAppend(&annotation, ",\"", key, "\":", echo.*member);
   }
@@ -44,8 +43,7 @@ std::string AnnotationOf(const ResponseEcho& echo) {
 absl::Status NotAResponse() {
   base::ErrorDetail detail;
   detail.reason = "GENERATION_NOT_FOUND";
-  return base::MakeError(absl::StatusCode::kNotFound, "the generation is not a response",
-                         std::move(detail));
+  return base::MakeError(absl::StatusCode::kNotFound, "the generation is not a response", std::move(detail));
 }
 
 }  // namespace
@@ -54,8 +52,8 @@ absl::StatusOr<std::string> ResponseEcho::ToAnnotation() const {
   ResponseEcho kept = *this;
   std::string annotation = AnnotationOf(kept);
   // What has no room is left out, the longest kinds first.
-  for (std::string ResponseEcho::*member : {&ResponseEcho::instructions, &ResponseEcho::text, &ResponseEcho::reasoning,
-                                            &ResponseEcho::tool_choice}) {
+  for (std::string ResponseEcho::*member :
+       {&ResponseEcho::instructions, &ResponseEcho::text, &ResponseEcho::reasoning, &ResponseEcho::tool_choice}) {
     if (annotation.size() <= kMaxAnnotationBytes) break;
     kept.*member = ResponseEcho().*member;
     annotation = AnnotationOf(kept);

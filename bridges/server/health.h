@@ -1,7 +1,7 @@
 #pragma once
 
-#include "bridges/wire/http_policy.h"
 #include "bridges/server/io_threads.h"
+#include "bridges/wire/http_policy.h"
 
 namespace runnel::bridge {
 

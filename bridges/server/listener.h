@@ -6,8 +6,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "bridges/server/io_threads.h"
 #include "bridges/base/net.h"
+#include "bridges/server/io_threads.h"
 
 namespace runnel::bridge {
 

@@ -6,11 +6,11 @@
 
 #include "absl/status/statusor.h"
 #include "bridges/base/bridge_metrics.h"
+#include "bridges/base/options.h"
+#include "bridges/link/replica_set.h"
 #include "bridges/server/inference_client.h"
 #include "bridges/server/io_threads.h"
 #include "bridges/server/listener.h"
-#include "bridges/base/options.h"
-#include "bridges/link/replica_set.h"
 #include "services/base/metrics.h"
 #include "services/base/shutdown.h"
 

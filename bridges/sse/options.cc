@@ -23,8 +23,8 @@ absl::StatusOr<SseOptions> SseOptionsFromFlags() {
   ASSIGN_OR_RETURN(options.bridge, bridge::BridgeOptionsFromFlags());
   options.websocket_url = absl::GetFlag(FLAGS_websocket_url);
   if (options.websocket_url.empty() || !OriginOfUrl(options.websocket_url).empty()) return options;
-  return absl::InvalidArgumentError(absl::StrCat("--websocket_url is '", options.websocket_url,
-                                                 "', want ws://host/path or wss://host/path"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("--websocket_url is '", options.websocket_url, "', want ws://host/path or wss://host/path"));
 }
 
 }  // namespace runnel::sse

@@ -27,12 +27,12 @@ class FrameTracker {
   static constexpr size_t kMaxHeader = 14;
 
   uint8_t header_[kMaxHeader] = {};
-  uint8_t header_bytes_ = 0;     // of it that have come
-  bool in_frame_ = false;        // the frame has begun and not ended
-  bool in_message_ = false;      // a data message has begun and not ended
-  bool began_ = false;           // within the current Feed, and not ended yet
-  bool first_ended_ = false;     // the first data message
-  uint64_t payload_left_ = 0;    // once the header is complete
+  uint8_t header_bytes_ = 0;   // of it that have come
+  bool in_frame_ = false;      // the frame has begun and not ended
+  bool in_message_ = false;    // a data message has begun and not ended
+  bool began_ = false;         // within the current Feed, and not ended yet
+  bool first_ended_ = false;   // the first data message
+  uint64_t payload_left_ = 0;  // once the header is complete
   uint64_t first_bytes_ = 0;
 };
 

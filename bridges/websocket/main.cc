@@ -2,11 +2,11 @@
 
 #include "absl/status/status.h"
 #include "bridges/base/bridge_metrics.h"
-#include "bridges/wire/http_policy.h"
 #include "bridges/base/options.h"
 #include "bridges/server/server.h"
 #include "bridges/websocket/options.h"
 #include "bridges/websocket/ws_upgrade.h"
+#include "bridges/wire/http_policy.h"
 #include "google/protobuf/stubs/logging.h"
 #include "services/base/flags.h"
 #include "services/base/metrics.h"

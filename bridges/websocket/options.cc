@@ -4,7 +4,7 @@
 #include "absl/strings/str_cat.h"
 
 ABSL_FLAG(uint32_t, max_streams_per_connection, 32, "Open streams on one connection, 1 to 1000.");
-ABSL_FLAG(uint32_t, max_message_bytes, 1 << 20, 
+ABSL_FLAG(uint32_t, max_message_bytes, 1 << 20,
           "longest message of a client, 1024 to 67108864 bytes; a request above the inference service's "
           "--max_request_bytes is answered 413 all the same");
 ABSL_FLAG(

@@ -20,7 +20,7 @@ struct WsOptions {
   absl::Duration message_timeout = absl::Seconds(10);
 
   // Not flags.
-  size_t max_bytes_before_auth = 4096;  // of a client that has not given its key, frames and pings included
+  size_t max_bytes_before_auth = 4096;              // of a client that has not given its key, frames and pings included
   absl::Duration auth_timeout = absl::Seconds(5);   // from the upgrade to the message `auth`
   absl::Duration close_timeout = absl::Seconds(5);  // from a close frame to the end of the connection
 };

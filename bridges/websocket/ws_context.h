@@ -1,9 +1,9 @@
 #pragma once
 
 #include "bridges/base/bridge_metrics.h"
-#include "bridges/wire/http_policy.h"
 #include "bridges/base/options.h"
 #include "bridges/websocket/options.h"
+#include "bridges/wire/http_policy.h"
 
 namespace runnel::websocket {
 

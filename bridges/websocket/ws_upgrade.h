@@ -3,11 +3,11 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "bridges/wire/http_policy.h"
-#include "bridges/server/io_threads.h"
 #include "bridges/base/net.h"
+#include "bridges/server/io_threads.h"
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_session.h"
+#include "bridges/wire/http_policy.h"
 #include "services/base/http_parser.h"
 
 namespace runnel::websocket {

@@ -31,7 +31,8 @@ bool IsGenerationId(std::string_view text) {
 }
 
 absl::StatusOr<uint64_t> ParseSeq(std::string_view text) {
-  const bool digits = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const bool digits =
+      !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (!digits || (text.size() > 1 && text.front() == '0')) {
     return BadCursor("a cursor is a whole number, or the id of a generation, a colon and a whole number");
   }

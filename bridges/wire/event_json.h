@@ -5,8 +5,8 @@
 
 #include "runnel/v1/inference.pb.h"
 
-// Messages as compact JSON on one line, the same bytes for both bridges. Written by hand for speed: AppendEventJson runs
-// for each token of each reader. Everything is appended to `out`.
+// Messages as compact JSON on one line, the same bytes for both bridges. Written by hand for speed: AppendEventJson
+// runs for each token of each reader. Everything is appended to `out`.
 namespace runnel::bridge {
 
 // `text` in quotes and escaped. `text` must be valid UTF-8, as every proto3 string is.

@@ -354,8 +354,8 @@ std::string HttpPolicy::PreflightHeaders(std::string_view origin, std::string_vi
       "authorization, content-type, last-event-id, idempotency-key, traceparent, tracestate";
   const std::string_view allowed = !requested.empty() && IsHeaderList(requested) ? requested : kUsual;
   return absl::StrCat("allow: ", ToAbsl(methods), "\r\n", CorsHeaders(origin),
-                      "access-control-allow-methods: ", ToAbsl(methods), "\r\naccess-control-allow-headers: ",
-                      ToAbsl(allowed), "\r\naccess-control-max-age: 600\r\n");
+                      "access-control-allow-methods: ", ToAbsl(methods),
+                      "\r\naccess-control-allow-headers: ", ToAbsl(allowed), "\r\naccess-control-max-age: 600\r\n");
 }
 
 }  // namespace runnel::bridge

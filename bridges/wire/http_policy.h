@@ -40,8 +40,8 @@ struct HttpResponse {
   std::string body;
   std::string headers;  // further header lines, each ended by \r\n
   bool keep_alive = true;
-  bool head = false;  // the answer to HEAD: all headers, no body
-  bool sized = true;  // false: no content-length, as for HEAD where GET gives a stream
+  bool head = false;      // the answer to HEAD: all headers, no body
+  bool sized = true;      // false: no content-length, as for HEAD where GET gives a stream
   bool http_1_0 = false;  // of the request: such a client does not expect that its connection is kept
 };
 HttpResponse ErrorResponse(const HttpError& error);

@@ -102,8 +102,8 @@ absl::Status ReadMetadata(const std::string& field, const json& value, v1::Gener
     if (key.empty() || key.size() > kMaxMetadataKeyBytes) {
       return InvalidField(field, absl::StrCat("keys must have 1 to ", kMaxMetadataKeyBytes, " bytes"));
     }
-    RETURN_IF_ERROR(ReadText(absl::StrCat(field, ".", key), item, 0, kMaxMetadataValueBytes,
-                             &(*request->mutable_metadata())[key]));
+    RETURN_IF_ERROR(
+        ReadText(absl::StrCat(field, ".", key), item, 0, kMaxMetadataValueBytes, &(*request->mutable_metadata())[key]));
   }
   return absl::OkStatus();
 }

@@ -11,10 +11,10 @@ namespace runnel::bridge {
 
 // One member of a list, in lower case but for the values of its parameters.
 struct MediaRange {
-  std::string type;     // `*` only in Accept
-  std::string subtype;  // likewise
+  std::string type;                                             // `*` only in Accept
+  std::string subtype;                                          // likewise
   std::vector<std::pair<std::string, std::string>> parameters;  // without `q`
-  int quality = 1000;   // thousandths; 0: refused
+  int quality = 1000;                                           // thousandths; 0: refused
 };
 
 // The well-formed members of a list such as the value of Accept, whose lines have been joined by commas. Members that

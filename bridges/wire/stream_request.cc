@@ -68,8 +68,8 @@ absl::Status ReadMessages(const std::string& field, const json& value, v1::Gener
     RETURN_IF_ERROR(ReadRole(path + ".role", message, out));
     const auto content = message.find("content");
     if (content == message.end()) return InvalidField(path + ".content", "is missing");
-    RETURN_IF_ERROR(ReadText(path + ".content", *content, 0, std::numeric_limits<int32_t>::max(),
-                             out->mutable_content()));
+    RETURN_IF_ERROR(
+        ReadText(path + ".content", *content, 0, std::numeric_limits<int32_t>::max(), out->mutable_content()));
   }
   return absl::OkStatus();
 }

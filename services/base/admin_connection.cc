@@ -116,7 +116,8 @@ void AdminConnection::OnReadable() {
 }
 
 void AdminConnection::Take(std::string_view bytes) {
-  while (!bytes.empty() && (parser_->state() == HttpParser::State::kHead || parser_->state() == HttpParser::State::kBody)) {
+  while (!bytes.empty() &&
+         (parser_->state() == HttpParser::State::kHead || parser_->state() == HttpParser::State::kBody)) {
     bytes.remove_prefix(parser_->Feed(bytes));
   }
   if (parser_->started() && !std::exchange(started_, true)) SetDeadline(Nanoseconds(limits_->request_timeout));
@@ -153,9 +154,13 @@ void AdminConnection::Refuse(const HttpParseError& error) {
 void AdminConnection::Respond(AdminResponse response) {
   if (!place_) return;
   response_ = std::move(response);
-  head_ = absl::StrCat("HTTP/1.1 ", response_.status, " ", ToAbsl(Reason(response_.status)), "\r\ncontent-type: ", response_.content_type,
-                       "\r\ncontent-length: ", response_.body->size(), "\r\n", response_.headers,
-                       !keep_alive_ ? "connection: close\r\n" : http_1_0_ ? "connection: keep-alive\r\n" : "", "\r\n");
+  head_ = absl::StrCat("HTTP/1.1 ", response_.status, " ", ToAbsl(Reason(response_.status)),
+                       "\r\ncontent-type: ", response_.content_type, "\r\ncontent-length: ", response_.body->size(),
+                       "\r\n", response_.headers,
+                       !keep_alive_ ? "connection: close\r\n"
+                       : http_1_0_  ? "connection: keep-alive\r\n"
+                                    : "",
+                       "\r\n");
   const std::array<net::const_buffer, 2> buffers = {net::buffer(head_),
                                                     head_only_ ? net::const_buffer() : net::buffer(*response_.body)};
   net::async_write(socket_, buffers, [self = shared_from_this()](ErrorCode ec, size_t) {

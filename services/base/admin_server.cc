@@ -134,9 +134,8 @@ class AdminServer::Impl {
     const bool probe = path == "/livez" || path == "/readyz";
     if (!probe && path != "/metrics") return connection->Respond({.status = 404, .body = Line("no such path")});
     if (head.method != "GET" && head.method != "HEAD") {
-      return connection->Respond({.status = 405,
-                                  .headers = "allow: GET, HEAD\r\n",
-                                  .body = Line("the path does not have this method")});
+      return connection->Respond(
+          {.status = 405, .headers = "allow: GET, HEAD\r\n", .body = Line("the path does not have this method")});
     }
     if (!probe) return AnswerMetrics(std::move(connection));
     const auto& reason = path == "/livez" ? probes_.not_live_reason : probes_.not_ready_reason;

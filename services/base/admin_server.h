@@ -24,8 +24,8 @@ struct AdminLimits {
 // The port of a process that operators and Kubernetes read, never the public: /livez and /readyz (200, or 503 with a
 // reason), /metrics (Prometheus text). One thread serves all connections; the text of the metrics is made on another.
 //
-// A request's Host must be an address, localhost or a name below .localhost if the port is on loopback: otherwise a page
-// could read the metrics by making its own name point to 127.0.0.1 (DNS rebinding). On any other address every
+// A request's Host must be an address, localhost or a name below .localhost if the port is on loopback: otherwise a
+// page could read the metrics by making its own name point to 127.0.0.1 (DNS rebinding). On any other address every
 // well-formed Host is served, because kubelets use the address of the pod and scrapers whatever name they were given.
 class AdminServer {
  public:

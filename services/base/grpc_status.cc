@@ -70,7 +70,8 @@ absl::Status InvalidField(std::string_view field, std::string_view message) {
   ErrorDetail detail;
   detail.reason = "INVALID_FIELD";
   detail.field = std::string(field);
-  return MakeError(absl::StatusCode::kInvalidArgument, absl::StrCat(ToAbsl(field), ": ", ToAbsl(message)), std::move(detail));
+  return MakeError(absl::StatusCode::kInvalidArgument, absl::StrCat(ToAbsl(field), ": ", ToAbsl(message)),
+                   std::move(detail));
 }
 
 ErrorDetail DetailOf(const absl::Status& status) {
@@ -86,8 +87,7 @@ ErrorDetail DetailOf(const absl::Status& status) {
   }
   google::rpc::RetryInfo retry;
   if (ReadPayload(status, kRetryInfoUrl, &retry)) {
-    detail.retry_after =
-        absl::Seconds(retry.retry_delay().seconds()) + absl::Nanoseconds(retry.retry_delay().nanos());
+    detail.retry_after = absl::Seconds(retry.retry_delay().seconds()) + absl::Nanoseconds(retry.retry_delay().nanos());
   }
   return detail;
 }

@@ -30,8 +30,8 @@ absl::StatusOr<AddressList> Resolve(const std::string& host, int port) {
   addrinfo* found = nullptr;
   const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
   if (error != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot listen on '", host, "': ", gai_strerror(error), "; want an IP address, localhost or a name of this machine"));
+    return absl::InvalidArgumentError(absl::StrCat("cannot listen on '", host, "': ", gai_strerror(error),
+                                                   "; want an IP address, localhost or a name of this machine"));
   }
   return AddressList(found, &freeaddrinfo);
 }

@@ -15,7 +15,8 @@ absl::Status InitLogging(std::string_view process, const std::string& level) {
     return absl::InvalidArgumentError(
         absl::StrCat("--log_level is '", level, "', want trace, debug, info, warn, error or off"));
   }
-  auto logger = std::make_shared<spdlog::logger>(std::string(process), std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger =
+      std::make_shared<spdlog::logger>(std::string(process), std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %n %v", spdlog::pattern_time_type::utc);
   logger->set_level(parsed);
   logger->flush_on(spdlog::level::info);

@@ -105,14 +105,18 @@ int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uin
       for (const v1::ChoiceText& choice : event.gap().snapshot()) std::cout << choice.text() << std::flush;
     }
     if (event.has_failed()) {
-      std::cerr << "\nrunnel-client: " << id << " failed: " << event.failed().code() << ": "
-                << event.failed().message() << "\n";
+      std::cerr << "\nrunnel-client: " << id << " failed: " << event.failed().code() << ": " << event.failed().message()
+                << "\n";
       return 1;
     }
     if (event.has_done()) {
       const std::string wrong = answer.whole() ? answer.Check(event.done()) : "";
-      std::cerr << "\n" << id << ":" << event.seq() << " "
-                << (!wrong.empty() ? wrong : answer.whole() ? "verified" : "read to the end") << "\n";
+      std::cerr << "\n"
+                << id << ":" << event.seq() << " "
+                << (!wrong.empty()   ? wrong
+                    : answer.whole() ? "verified"
+                                     : "read to the end")
+                << "\n";
       return wrong.empty() ? 0 : 1;
     }
   }

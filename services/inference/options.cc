@@ -41,7 +41,8 @@ ABSL_FLAG(std::string, model, "", "llama: path of the GGUF file");
 ABSL_FLAG(std::string, model_id, "", "id that clients name the model by; empty: from the file or the engine");
 ABSL_FLAG(uint32_t, llama_sequences, 8, "llama: choices decoded at once, 1 to 60");
 ABSL_FLAG(uint32_t, llama_context, 2048, "llama: prompt and answer of one choice together, in tokens");
-ABSL_FLAG(uint32_t, llama_threads, 0, "llama: threads that decode; 0: all cores but one, as threads that spin beside the bridges cost more than "
+ABSL_FLAG(uint32_t, llama_threads, 0,
+          "llama: threads that decode; 0: all cores but one, as threads that spin beside the bridges cost more than "
           "they give");
 ABSL_FLAG(bool, llama_exact, true,
           "llama: the same request and seed give the same text whatever else is decoded; costs some speed");
@@ -49,9 +50,10 @@ ABSL_FLAG(std::string, llama_chat_template, "",
           "llama: name of a chat template of llama.cpp, such as chatml; empty: the model's own");
 ABSL_FLAG(absl::Duration, llama_grammar_step_timeout, absl::Milliseconds(100),
           "llama: work for one token of an answer that is held to a format; a generation that needs longer fails");
-ABSL_FLAG(std::string, llama_shared_preamble_file, "",
-          "llama: file with the beginning of many prompts, such as the system message of an application, whose KV cache "
-          "principals share; empty: each principal's prompts are its own");
+ABSL_FLAG(
+    std::string, llama_shared_preamble_file, "",
+    "llama: file with the beginning of many prompts, such as the system message of an application, whose KV cache "
+    "principals share; empty: each principal's prompts are its own");
 ABSL_FLAG(std::vector<std::string>, upstream_url, {},
           "upstream: base URL of the server, such as http://127.0.0.1:8000/v1; several servers: with commas between");
 ABSL_FLAG(std::string, upstream_model, "", "upstream: model to ask for; empty: the first that the server lists");
@@ -91,9 +93,10 @@ ABSL_FLAG(uint64_t, max_request_bytes, runnel::base::kGrpcDefaultMessageBytes,
           "largest request, in bytes of its gRPC message; bridges answer 413 to larger ones");
 ABSL_FLAG(absl::Duration, claim_lease, absl::Seconds(10),
           "how long a bridge may hold an idempotency key that it is about to start a generation with");
-ABSL_FLAG(uint64_t, max_claims, 65'536,
-          "idempotency keys that are held, or that name generations of other replicas; beyond, the oldest of the latter "
-          "are forgotten, then starts are refused");
+ABSL_FLAG(
+    uint64_t, max_claims, 65'536,
+    "idempotency keys that are held, or that name generations of other replicas; beyond, the oldest of the latter "
+    "are forgotten, then starts are refused");
 ABSL_FLAG(uint32_t, max_attachments, 20'000, "attachments on one Link");
 ABSL_FLAG(uint64_t, max_batch_bytes, 256 << 10, "text of one batch of a Link, in bytes");
 ABSL_FLAG(uint64_t, max_attachment_bytes, 16 << 10,
@@ -148,8 +151,7 @@ absl::StatusOr<std::string> ReadPreamble(const std::string& path) {
   // An editor adds it.
   if (text.ends_with('\n')) text.pop_back();
   if (!file || text.empty()) {
-    return absl::NotFoundError(
-        absl::StrCat("--llama_shared_preamble_file: '", path, "' cannot be read, or is empty"));
+    return absl::NotFoundError(absl::StrCat("--llama_shared_preamble_file: '", path, "' cannot be read, or is empty"));
   }
   return text;
 }
@@ -178,11 +180,11 @@ absl::Status CheckEngineFlags(const Options& options) {
   RETURN_IF_ERROR(CheckFlag("llama_threads", options.llama_threads, 0u, 512u));
   RETURN_IF_ERROR(CheckFlag("upstream_streams", options.upstream_streams, 1u, 4096u));
   RETURN_IF_ERROR(CheckFlag("upstream_max_failures", options.upstream_max_failures, 1u, 1000u));
-  RETURN_IF_ERROR(CheckDuration("llama_grammar_step_timeout", options.llama_grammar_step_timeout,
-                                absl::Milliseconds(1), absl::Minutes(1)));
+  RETURN_IF_ERROR(CheckDuration("llama_grammar_step_timeout", options.llama_grammar_step_timeout, absl::Milliseconds(1),
+                                absl::Minutes(1)));
   if (options.engine_stall_timeout != absl::ZeroDuration()) {
-    RETURN_IF_ERROR(CheckDuration("engine_stall_timeout", options.engine_stall_timeout, absl::Seconds(1),
-                                  absl::Hours(24)));
+    RETURN_IF_ERROR(
+        CheckDuration("engine_stall_timeout", options.engine_stall_timeout, absl::Seconds(1), absl::Hours(24)));
   }
   return CheckFlag("scripted_tokens_per_second", options.script.tokens_per_second, 0.001, 1e6);
 }
@@ -243,8 +245,8 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.manager.retention_bytes = absl::GetFlag(FLAGS_retention_bytes);
   options.manager.claim_lease = absl::GetFlag(FLAGS_claim_lease);
   if (options.manager.claim_lease < absl::Seconds(1) || options.manager.claim_lease > absl::Minutes(10)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--claim_lease is ", absl::FormatDuration(options.manager.claim_lease), ", want 1s to 10m"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--claim_lease is ", absl::FormatDuration(options.manager.claim_lease), ", want 1s to 10m"));
   }
   options.manager.max_claims = absl::GetFlag(FLAGS_max_claims);
   RETURN_IF_ERROR(CheckFlag("max_claims", options.manager.max_claims, size_t{1}, size_t{100'000'000}));
@@ -257,11 +259,11 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.link.max_batch_bytes = absl::GetFlag(FLAGS_max_batch_bytes);
   RETURN_IF_ERROR(CheckFlag("max_batch_bytes", options.link.max_batch_bytes, size_t{1} << 10, base::kMaxBatchBytes));
   options.link.max_attachment_bytes = absl::GetFlag(FLAGS_max_attachment_bytes);
-  RETURN_IF_ERROR(CheckFlag("max_attachment_bytes", options.link.max_attachment_bytes, size_t{256},
-                            base::kMaxAttachmentBytes));
+  RETURN_IF_ERROR(
+      CheckFlag("max_attachment_bytes", options.link.max_attachment_bytes, size_t{256}, base::kMaxAttachmentBytes));
   options.link.max_request_bytes = absl::GetFlag(FLAGS_max_request_bytes);
-  RETURN_IF_ERROR(CheckFlag("max_request_bytes", options.link.max_request_bytes, base::kMinRequestBytes,
-                            base::kMaxRequestBytes));
+  RETURN_IF_ERROR(
+      CheckFlag("max_request_bytes", options.link.max_request_bytes, base::kMinRequestBytes, base::kMaxRequestBytes));
   options.grpc.limits.max_request_bytes = options.link.max_request_bytes;
   options.link.defaults.max_tokens = absl::GetFlag(FLAGS_default_max_tokens);
   RETURN_IF_ERROR(CheckFlag("default_max_tokens", options.link.defaults.max_tokens, 1u, 1'000'000u));

@@ -7,10 +7,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "services/inference/engines/scripted_engine.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/rpc/grpc_listener.h"
 #include "services/inference/rpc/link_reactor.h"
-#include "services/inference/engines/scripted_engine.h"
 
 namespace runnel::inference {
 
@@ -38,7 +38,7 @@ struct Options {
   std::vector<std::string> upstream_urls;
   std::string upstream_model;
   std::vector<std::pair<std::string, std::string>> upstream_models;  // our clients' name, the upstream's name
-  std::string upstream_api_key;  // read from --upstream_api_key_file
+  std::string upstream_api_key;                                      // read from --upstream_api_key_file
   std::string upstream_ca_file;
   uint32_t upstream_streams = 0;
   uint32_t upstream_streams_each = 0;

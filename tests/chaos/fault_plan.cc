@@ -8,8 +8,8 @@
 namespace runnel::chaos {
 namespace {
 
-constexpr std::array<std::string_view, kFaultKinds> kNames = {
-    "none", "cut", "reset", "truncate", "half_open", "stall", "delay", "throttle", "buffer", "duplicate"};
+constexpr std::array<std::string_view, kFaultKinds> kNames = {"none",  "cut",   "reset",    "truncate", "half_open",
+                                                              "stall", "delay", "throttle", "buffer",   "duplicate"};
 
 // splitmix64, http://prng.di.unimi.it/splitmix64.c (public domain). The distributions of <random> differ between
 // libraries; a seed is to mean the same everywhere.

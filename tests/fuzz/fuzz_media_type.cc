@@ -20,6 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Acceptance acceptance = runnel::bridge::AcceptanceOf(field, "text", "event-stream");
   FUZZ_CHECK(acceptance.quality >= 0 && acceptance.quality <= 1000);
   if (runnel::bridge::PrefersEventStream(field)) FUZZ_CHECK(acceptance.quality > 0);
-  if (runnel::bridge::IsJsonContentType(field)) FUZZ_CHECK(ranges.size() == 1 && !runnel::bridge::PrefersEventStream(field));
+  if (runnel::bridge::IsJsonContentType(field))
+    FUZZ_CHECK(ranges.size() == 1 && !runnel::bridge::PrefersEventStream(field));
   return 0;
 }

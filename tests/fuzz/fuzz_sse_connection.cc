@@ -37,10 +37,10 @@ class Bridge {
     options.bridge.io_threads = 1;
     if (with_key) options.bridge.api_keys = {{"secret", "ann"}};
     context_ = std::make_unique<SseContext>(options);
-    auto server =
-        bridge::Server::Create(options.bridge, &bridge_metrics_, [this](bridge::IoThread* thread, bridge::Socket socket) {
-          StartSession(thread, context_.get(), std::move(socket));
-        });
+    auto server = bridge::Server::Create(options.bridge, &bridge_metrics_,
+                                         [this](bridge::IoThread* thread, bridge::Socket socket) {
+                                           StartSession(thread, context_.get(), std::move(socket));
+                                         });
     FUZZ_CHECK(server.ok());
     server_ = std::move(*server);
   }

@@ -11,10 +11,10 @@
 #include <utility>
 
 #include "bridges/base/bridge_metrics.h"
-#include "bridges/wire/http_policy.h"
 #include "bridges/server/server.h"
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_upgrade.h"
+#include "bridges/wire/http_policy.h"
 #include "google/protobuf/stubs/logging.h"
 #include "runnel/v1/websocket.pb.h"
 #include "services/base/metrics.h"

@@ -6,9 +6,9 @@
 #include <string>
 #include <string_view>
 
-#include "bridges/wire/cursor.h"
 #include "bridges/websocket/ws_error.h"
 #include "bridges/websocket/ws_protocol.h"
+#include "bridges/wire/cursor.h"
 #include "google/protobuf/stubs/logging.h"
 #include "tests/fuzz/fuzz_check.h"
 

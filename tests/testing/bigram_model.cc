@@ -57,8 +57,8 @@ class Writer {
       for (int64_t column = 0; column < columns; ++column) data.push_back(weights(column, row));
     }
     const ggml_type type = rows == 1 ? GGML_TYPE_F32 : matrices_;
-    ggml_tensor* tensor = rows == 1 ? ggml_new_tensor_1d(tensors_, type, columns)
-                                    : ggml_new_tensor_2d(tensors_, type, columns, rows);
+    ggml_tensor* tensor =
+        rows == 1 ? ggml_new_tensor_1d(tensors_, type, columns) : ggml_new_tensor_2d(tensors_, type, columns, rows);
     ggml_set_name(tensor, name.c_str());
     if (type == GGML_TYPE_F32) {
       std::memcpy(tensor->data, data.data(), data.size() * sizeof(float));
@@ -167,9 +167,8 @@ bool WriteRandomModel(const std::string& path, uint64_t seed) {
   writer.Add("token_embd.weight", kWidth, kVocabulary, scaled(1));
   writer.Add("output_norm.weight", kWidth, 1, [](int64_t, int64_t) { return 1.0F; });
   // Answers are printable and do not end by themselves.
-  writer.Add("output.weight", kWidth, kVocabulary, [&](int64_t, int64_t token) {
-    return token >= kFirstCharacter ? 0.25F * normal(random) : 0.0F;
-  });
+  writer.Add("output.weight", kWidth, kVocabulary,
+             [&](int64_t, int64_t token) { return token >= kFirstCharacter ? 0.25F * normal(random) : 0.0F; });
   for (uint32_t layer = 0; layer < 2; ++layer) writer.AddLayer(layer, scaled(0.1F), scaled(0.2F), scaled(0.1F));
   return writer.WriteTo(path);
 }

@@ -23,8 +23,8 @@ class FakeInferenceService {
     uint32_t max_attachments = 1000;
     int64_t retention_seconds = 600;
     bool greet = true;
-    std::string id_prefix;           // four characters; empty: not said
-    uint64_t max_request_bytes = 0;  // 0: not said
+    std::string id_prefix;            // four characters; empty: not said
+    uint64_t max_request_bytes = 0;   // 0: not said
     int64_t claim_lease_seconds = 0;  // 0: it does not know claims
   };
 

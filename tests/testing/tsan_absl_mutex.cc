@@ -1,6 +1,6 @@
-// Tells ThreadSanitizer of the locks of the distribution's Abseil, which is not built for it. gRPC hands everything from
-// thread to thread under them, and each hand-over that it does not see is a race in its eyes. Linked into every program of
-// that build, these take the place of the library's own for all libraries, and call them.
+// Tells ThreadSanitizer of the locks of the distribution's Abseil, which is not built for it. gRPC hands everything
+// from thread to thread under them, and each hand-over that it does not see is a race in its eyes. Linked into every
+// program of that build, these take the place of the library's own for all libraries, and call them.
 #include <dlfcn.h>
 
 #include <cstdlib>
@@ -63,8 +63,8 @@ NOT_WATCHED bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
 }
 
 NOT_WATCHED bool CondVar::WaitWithDeadline(Mutex* mutex, Time deadline) {
-  static const auto next = Next<bool (*)(CondVar*, Mutex*, Time)>(
-      "_ZN4absl7debian37CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE");
+  static const auto next =
+      Next<bool (*)(CondVar*, Mutex*, Time)>("_ZN4absl7debian37CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE");
   __tsan_release(mutex);
   const bool timed_out = next(this, mutex, deadline);
   __tsan_acquire(mutex);

@@ -84,7 +84,7 @@ absl::Status FindEndpoint(std::string_view path, Route* route) {
     const size_t slash = rest.find('/');
     const std::string_view action = slash == std::string_view::npos ? "" : rest.substr(slash);
     ASSIGN_OR_RETURN(route->id, Decode(rest.substr(0, slash), false));
-    route->endpoint = action.empty()       ? Endpoint::kResponse
+    route->endpoint = action.empty()        ? Endpoint::kResponse
                       : action == "/cancel" ? Endpoint::kResponseCancel
                                             : Endpoint::kNone;
   } else if (path.substr(0, kGenerationsPath.size() + 1) == absl::StrCat(base::ToAbsl(kGenerationsPath), "/")) {
@@ -92,7 +92,7 @@ absl::Status FindEndpoint(std::string_view path, Route* route) {
     const size_t slash = rest.find('/');
     const std::string_view action = slash == std::string_view::npos ? "" : rest.substr(slash);
     ASSIGN_OR_RETURN(route->id, Decode(rest.substr(0, slash), false));
-    route->endpoint = action.empty()       ? Endpoint::kGeneration
+    route->endpoint = action.empty()        ? Endpoint::kGeneration
                       : action == "/events" ? Endpoint::kEvents
                       : action == "/cancel" ? Endpoint::kCancel
                                             : Endpoint::kNone;

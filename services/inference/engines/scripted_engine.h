@@ -19,25 +19,26 @@ namespace runnel::inference {
 
 // What a generation of the scripted engine does; each field may be set by the request's metadata, named beside it.
 struct Script {
-  double tokens_per_second = 30;                     // scripted.tokens_per_second, above 0 to 1e6
+  double tokens_per_second = 30;                        // scripted.tokens_per_second, above 0 to 1e6
   absl::Duration first_token = absl::Milliseconds(50);  // scripted.first_token_ms, 0 to 600000
-  uint32_t tokens = 120;                             // scripted.tokens, 0 to 1e6; max_tokens still holds
-  int64_t fail_at = -1;                              // scripted.fail_at: fails in place of this token, from 0
-  int64_t stall_at = -1;                             // scripted.stall_at: says nothing more from this token on
-  bool timestamps = false;                           // scripted.timestamps: each token begins with the time, see below
-  bool stepped = false;                              // scripted.stepped: all of one pace are due at the same moments
+  uint32_t tokens = 120;                                // scripted.tokens, 0 to 1e6; max_tokens still holds
+  int64_t fail_at = -1;                                 // scripted.fail_at: fails in place of this token, from 0
+  int64_t stall_at = -1;                                // scripted.stall_at: says nothing more from this token on
+  bool timestamps = false;  // scripted.timestamps: each token begins with the time, see below
+  bool stepped = false;     // scripted.stepped: all of one pace are due at the same moments
 };
 
-// The text of token `index` of a choice: a function of its arguments and nothing else, so that a test knows every answer
-// beforehand. Whole words with a blank before each but the first; some are not ASCII.
+// The text of token `index` of a choice: a function of its arguments and nothing else, so that a test knows every
+// answer beforehand. Whole words with a blank before each but the first; some are not ASCII.
 std::string ScriptedToken(uint64_t seed, uint32_t choice, uint32_t index);
 
 // Made-up log-probabilities of the same token, a function of the arguments too: it is the likeliest, with a probability
 // of 0.5 to 1, and each of the `top` has half of what those before it leave.
 TokenLogprob ScriptedLogprob(uint64_t seed, uint32_t choice, uint32_t index, uint32_t top);
 
-// The same with the time of its append before the word, as `1234567890|word`: microseconds of CLOCK_MONOTONIC, which all
-// processes of a machine share. So a load client sees how long each token was on its way, however tokens were merged.
+// The same with the time of its append before the word, as `1234567890|word`: microseconds of CLOCK_MONOTONIC, which
+// all processes of a machine share. So a load client sees how long each token was on its way, however tokens were
+// merged.
 std::string StampedToken(uint64_t seed, uint32_t choice, uint32_t index, absl::Duration monotonic);
 
 // An engine without a model: deterministic words at a given pace with faults on demand. It is the oracle of tests and

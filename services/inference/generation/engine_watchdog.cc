@@ -12,8 +12,8 @@ namespace runnel::inference {
 EngineWatchdog::EngineWatchdog(const Engine* engine, base::Metrics* metrics, const Options& options,
                                std::function<void(bool)> on_change)
     : engine_(engine), options_(options), on_change_(std::move(on_change)) {
-  prometheus::Gauge& stalled = metrics->Gauge("runnel_engine_stalled_seconds",
-                                              "How long the engine has had work without taking a step.");
+  prometheus::Gauge& stalled =
+      metrics->Gauge("runnel_engine_stalled_seconds", "How long the engine has had work without taking a step.");
   metrics->BeforeExpose([engine, &stalled] { stalled.Set(absl::ToDoubleSeconds(engine->StalledFor())); });
   if (options_.timeout > absl::ZeroDuration()) thread_ = std::jthread([this] { Run(); });
 }

@@ -19,13 +19,9 @@ uint32_t ExtendCrc32(uint32_t crc, std::string_view text) {
 }  // namespace
 
 EventLog::EventLog(Started started, uint32_t choice_count, int64_t monotonic_us)
-    : created_us_(monotonic_us),
-      started_(std::move(started)),
-      choices_(choice_count),
-      usage_{started_.prompt_tokens} {}
+    : created_us_(monotonic_us), started_(std::move(started)), choices_(choice_count), usage_{started_.prompt_tokens} {}
 
-bool EventLog::AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, int64_t monotonic_us,
-                           WakeSet* wake) {
+bool EventLog::AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, int64_t monotonic_us, WakeSet* wake) {
   base::MutexLock lock(&mu_);
   if (!terminal_.empty() || choice >= choices_.size() || choices_[choice].finish_reason != FinishReason::kNone) {
     return false;

@@ -25,12 +25,12 @@ class LogReader {
 
 // The append-only log of one generation: the numbers, the text, and the proof of wholeness at its end.
 //
-// The text of a choice is kept once, joined; a delta is its end in that text. So a delta costs 24 bytes beside its text,
-// and several deltas merged are one substring. The log is the only buffer there is between the engine and all readers:
-// it is never trimmed and never merged, and a slow reader costs it nothing.
+// The text of a choice is kept once, joined; a delta is its end in that text. So a delta costs 24 bytes beside its
+// text, and several deltas merged are one substring. The log is the only buffer there is between the engine and all
+// readers: it is never trimmed and never merged, and a slow reader costs it nothing.
 //
-// Thread-safe. The log calls its readers under its lock; a reader must take no lock in MarkNews under which it calls the
-// log.
+// Thread-safe. The log calls its readers under its lock; a reader must take no lock in MarkNews under which it calls
+// the log.
 class EventLog {
  public:
   // Appends `started` as seq 1. `monotonic_us` in all calls: microseconds on one clock that never goes back.
@@ -62,7 +62,7 @@ class EventLog {
 
   struct State {
     uint64_t last_seq = 0;
-    bool ended = false;  // the terminal event is there
+    bool ended = false;   // the terminal event is there
     bool failed = false;  // and is `failed`
     Usage usage;
     // Only from Snapshot().
@@ -110,7 +110,7 @@ class EventLog {
   const int64_t created_us_;
   const Started started_;
   mutable base::Mutex mu_;
-  std::vector<DeltaEntry> deltas_ GUARDED_BY(mu_);  // seq 2, 3, ...
+  std::vector<DeltaEntry> deltas_ GUARDED_BY(mu_);          // seq 2, 3, ...
   std::unique_ptr<LogprobStore> logprobs_ GUARDED_BY(mu_);  // by the place in deltas_; null while there are none
   std::vector<Choice> choices_ GUARDED_BY(mu_);
   std::vector<Event> terminal_ GUARDED_BY(mu_);  // one or none

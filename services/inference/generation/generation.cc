@@ -49,8 +49,8 @@ GenerationMetrics::GenerationMetrics(base::Metrics* metrics)
                                         base::FirstTokenBuckets())),
       prompt_tokens(metrics->Counter("runnel_prompt_tokens_total", "Tokens of admitted prompts.")),
       generation_tokens(metrics->Counter("runnel_generation_tokens_total", "Tokens generated.")),
-      detached_tokens(metrics->Counter("runnel_detached_generation_tokens_total",
-                                       "Tokens generated while nobody was attached.")),
+      detached_tokens(
+          metrics->Counter("runnel_detached_generation_tokens_total", "Tokens generated while nobody was attached.")),
       metrics_(metrics) {}
 
 prometheus::Counter& GenerationMetrics::Cancels(CancelCause cause) {
@@ -128,8 +128,7 @@ void Generation::RemoveHold() {
 
 absl::Duration Generation::TakeDetachDeadline(absl::Duration now) {
   base::MutexLock lock(&mu_);
-  const absl::Duration deadline =
-      ended_at_ == absl::InfiniteDuration() ? detach_deadline_ : absl::InfiniteDuration();
+  const absl::Duration deadline = ended_at_ == absl::InfiniteDuration() ? detach_deadline_ : absl::InfiniteDuration();
   detach_announced_ = deadline > now && deadline != absl::InfiniteDuration();
   return deadline;
 }

@@ -74,9 +74,9 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     uint32_t prompt_tokens = 0;
     std::string fingerprint;
     absl::Duration detach_timeout;
-    absl::Duration linger;   // see WantedUntil
-    std::string annotation;  // of the request, given back as it is
-    const base::Clock* clock = nullptr;          // must outlive the generation, as all below
+    absl::Duration linger;               // see WantedUntil
+    std::string annotation;              // of the request, given back as it is
+    const base::Clock* clock = nullptr;  // must outlive the generation, as all below
     GenerationMetrics* metrics = nullptr;
     GenerationObserver* observer = nullptr;
   };

@@ -186,8 +186,7 @@ class GenerationManager final : public GenerationObserver {
   absl::StatusOr<Started> RepeatLocked(const IdempotentStart& start, uint64_t fingerprint) const REQUIRES(mu_);
   void CountRejection(const absl::Status& status);
   void Prepare(const std::shared_ptr<PendingStart>& pending) EXCLUDES(mu_);
-  void Commit(const std::shared_ptr<PendingStart>& pending, std::unique_ptr<PreparedGeneration> prepared)
-      EXCLUDES(mu_);
+  void Commit(const std::shared_ptr<PendingStart>& pending, std::unique_ptr<PreparedGeneration> prepared) EXCLUDES(mu_);
   // Makes the caller the one that answers: the start is pending no more, and its key is free. Empty if another has.
   std::vector<StartCallback> TakeCallbacksLocked(const std::shared_ptr<PendingStart>& pending) REQUIRES(mu_);
   void RefusePending() EXCLUDES(mu_);
@@ -231,7 +230,7 @@ class GenerationManager final : public GenerationObserver {
   std::deque<Finished> finished_ GUARDED_BY(mu_);  // the oldest first
   size_t finished_bytes_ GUARDED_BY(mu_) = 0;
   std::unordered_map<std::string, std::string> tombstones_ GUARDED_BY(mu_);  // the principal, by generation id
-  std::deque<const std::string*> tombstone_order_ GUARDED_BY(mu_);  // their keys, the oldest first
+  std::deque<const std::string*> tombstone_order_ GUARDED_BY(mu_);           // their keys, the oldest first
   ClaimTable claims_ GUARDED_BY(mu_);
   std::atomic<uint64_t> last_claimant_ = 0;
   bool chores_pending_ GUARDED_BY(mu_) = false;

@@ -52,7 +52,7 @@ struct GenerationRequest {
   std::string request_id;
   std::string principal;  // whose it is
   std::map<std::string, std::string> metadata;
-  std::string annotation;  // for whoever asks later; no engine looks at it
+  std::string annotation;                           // for whoever asks later; no engine looks at it
   std::map<std::string, std::string> extra_fields;  // that have no place here, by name, as JSON: see RefuseExtraFields
 };
 

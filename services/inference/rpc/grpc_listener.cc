@@ -1,8 +1,8 @@
 #include "services/inference/rpc/grpc_listener.h"
 
+#include <fcntl.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <spdlog/spdlog.h>
@@ -78,8 +78,9 @@ class GrpcListener::Acceptor {
       : port_(socket.port),
         max_connections_(max_connections),
         open_(metrics->Gauge("runnel_grpc_connections", "Open connections of the gRPC port.")),
-        refused_(metrics->Counter("runnel_grpc_connections_refused_total",
-                                  "gRPC connections closed at once: --max_grpc_connections were open, or no descriptor was free.")),
+        refused_(metrics->Counter(
+            "runnel_grpc_connections_refused_total",
+            "gRPC connections closed at once: --max_grpc_connections were open, or no descriptor was free.")),
         epoll_(epoll_create1(EPOLL_CLOEXEC)),
         stop_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
         listening_(std::move(socket.fd)) {

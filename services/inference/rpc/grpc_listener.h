@@ -20,7 +20,7 @@ namespace runnel::inference {
 // What one client of the gRPC port, or many, may take of the process.
 struct GrpcLimits {
   uint32_t max_connections = 1024;
-  uint32_t max_streams = 1000;  // of one connection
+  uint32_t max_streams = 1000;                                // of one connection
   size_t max_request_bytes = base::kGrpcDefaultMessageBytes;  // of one message
   // For a client to send the first bytes of HTTP/2; a connection that has not is closed.
   absl::Duration handshake_timeout = absl::Seconds(10);

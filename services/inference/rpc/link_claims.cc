@@ -2,8 +2,8 @@
 #include <utility>
 
 #include "services/base/grpc_status.h"
-#include "services/inference/rpc/link_reactor.h"
 #include "services/inference/generation/manager_error.h"
+#include "services/inference/rpc/link_reactor.h"
 
 namespace runnel::inference {
 
@@ -16,9 +16,8 @@ void LinkReactor::HandleClaim(const v1::LinkClaim& command) {
     *answer->mutable_rejected() = base::ToRpcStatus(base::InvalidField("claim", "needs a number and a request_id"));
     return Reply(std::move(reply));
   }
-  GenerationManager::ClaimAnswer claim =
-      manager_->Claim({claimant_, command.claim()},
-                      {command.principal(), command.request_id(), command.lost_generation_id()});
+  GenerationManager::ClaimAnswer claim = manager_->Claim(
+      {claimant_, command.claim()}, {command.principal(), command.request_id(), command.lost_generation_id()});
   switch (claim.outcome) {
     case Outcome::kClaimed:
       answer->mutable_claimed();

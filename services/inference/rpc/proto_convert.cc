@@ -164,8 +164,7 @@ absl::Status ReadOutput(const v1::GenerateRequest& proto, GenerationRequest* req
   return absl::OkStatus();
 }
 
-absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults& defaults,
-                        GenerationRequest* request) {
+absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults& defaults, GenerationRequest* request) {
   request->max_tokens = proto.has_max_tokens() ? proto.max_tokens() : defaults.max_tokens;
   if (request->max_tokens < 1) return InvalidField("max_tokens", "must be a whole number of at least 1");
   if (request->max_tokens > defaults.max_max_tokens) {
@@ -227,9 +226,9 @@ absl::Status ReadExtraFields(const v1::GenerateRequest& proto, GenerationRequest
     bytes += value.size();
     if (name.empty() || name.size() > kMaxExtraNameBytes || bytes > kMaxExtraBytes ||
         request->extra_fields.size() == kMaxExtraFields) {
-      return InvalidField("extra_fields", absl::StrCat("must have at most ", kMaxExtraFields, " names of 1 to ",
-                                                       kMaxExtraNameBytes, " bytes, and ", kMaxExtraBytes,
-                                                       " bytes of values"));
+      return InvalidField("extra_fields",
+                          absl::StrCat("must have at most ", kMaxExtraFields, " names of 1 to ", kMaxExtraNameBytes,
+                                       " bytes, and ", kMaxExtraBytes, " bytes of values"));
     }
     request->extra_fields[name] = value;
   }

@@ -6,8 +6,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "runnel/v1/inference.pb.h"
-#include "services/inference/generation/event.h"
 #include "services/inference/generation/engine.h"
+#include "services/inference/generation/event.h"
 #include "services/inference/generation/generation.h"
 #include "services/inference/generation/generation_request.h"
 

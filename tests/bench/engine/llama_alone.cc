@@ -116,8 +116,8 @@ int Run(llama_model* model, int count, int tokens, int threads, const std::strin
   }
   const double seconds = static_cast<double>(MicrosSince(begin)) / 1e6;
   std::sort(first_us.begin(), first_us.end());
-  std::printf("{\"tokens\": %d, \"seconds\": %.4f, \"tokens_per_second\": %.2f, \"first_token_us\": %lld}\n", made, seconds,
-              made / seconds, first_us.empty() ? 0LL : static_cast<long long>(first_us[first_us.size() / 2]));
+  std::printf("{\"tokens\": %d, \"seconds\": %.4f, \"tokens_per_second\": %.2f, \"first_token_us\": %lld}\n", made,
+              seconds, made / seconds, first_us.empty() ? 0LL : static_cast<long long>(first_us[first_us.size() / 2]));
   llama_batch_free(batch);
   llama_free(context);
   return 0;

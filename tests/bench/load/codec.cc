@@ -148,8 +148,8 @@ class WsCodec final : public Codec {
  private:
   std::string GenerateFrame() const {
     if (options_.transport == Transport::kWs) {
-      return ClientFrame(1, absl::StrCat("{\"type\":\"generate\",\"req\":\"r\",\"body\":",
-                                         RequestBody(options_, index_), "}"));
+      return ClientFrame(
+          1, absl::StrCat("{\"type\":\"generate\",\"req\":\"r\",\"body\":", RequestBody(options_, index_), "}"));
     }
     v1::WebSocketClientMessage message;
     message.mutable_generate()->set_req("r");
@@ -226,7 +226,8 @@ class PollCodec final : public Codec {
       if (!HasStatus(head, id_.empty() ? "201" : "200")) return FirstLine(head);
       if (!OnBody(body, sink)) return "a bad answer";
       if (sink->ended()) return "";
-      *out += absl::StrCat("GET /v1/generations/", id_, "?after=", sink->last(), "&wait=20 HTTP/1.1\r\nhost: localhost\r\n\r\n");
+      *out += absl::StrCat("GET /v1/generations/", id_, "?after=", sink->last(),
+                           "&wait=20 HTTP/1.1\r\nhost: localhost\r\n\r\n");
     }
   }
 
@@ -259,9 +260,10 @@ class PollCodec final : public Codec {
 std::unique_ptr<Codec> MakeCodec(const LoadOptions* options, int index) {
   switch (options->transport) {
     case Transport::kSseGet:
-      return std::make_unique<SseCodec>(absl::StrCat("GET ", options->path, index,
-                                                     " HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n"),
-                                        /*opened_by_head=*/true);
+      return std::make_unique<SseCodec>(
+          absl::StrCat("GET ", options->path, index,
+                       " HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n"),
+          /*opened_by_head=*/true);
     case Transport::kPoll:
       return std::make_unique<PollCodec>(RequestBody(*options, index));
     case Transport::kWs:

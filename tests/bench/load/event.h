@@ -22,8 +22,9 @@ struct Event {
   uint32_t crc32 = 0;
 };
 
-// Reads one event as JSON, in whatever order its keys are, as long as it is compact: a scan for keys and no parser, lest
-// the client cost more than what it measures. A message that is no event is kOther. False if a part of it is missing.
+// Reads one event as JSON, in whatever order its keys are, as long as it is compact: a scan for keys and no parser,
+// lest the client cost more than what it measures. A message that is no event is kOther. False if a part of it is
+// missing.
 bool ReadEventJson(std::string_view json, Event* event);
 
 // The same of a message.

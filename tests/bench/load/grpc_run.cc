@@ -90,8 +90,8 @@ LoadResult RunOverGrpc(const LoadOptions& options) {
     base::MutexLock lock(&shared.mu);
     const int64_t now = NowMicros();
     const bool window_ended = clock.Advance(now);
-    const bool idle_done = options.idle && options.window == absl::ZeroDuration() &&
-                           result.totals.opened + result.totals.broken >= count;
+    const bool idle_done =
+        options.idle && options.window == absl::ZeroDuration() && result.totals.opened + result.totals.broken >= count;
     result.timed_out = clock.timed_out(now);
     if (result.timed_out || shared.over >= count || idle_done || (window_ended && options.cut)) {
       clock.Finish(now);
@@ -100,7 +100,8 @@ LoadResult RunOverGrpc(const LoadOptions& options) {
     const int may = clock.MayHaveOpened(now);
     lock.Release();
     while (static_cast<int>(streams.size()) < may) {
-      streams.push_back(std::make_unique<GrpcStream>(options, static_cast<int>(streams.size()), &shared, &result.totals));
+      streams.push_back(
+          std::make_unique<GrpcStream>(options, static_cast<int>(streams.size()), &shared, &result.totals));
       streams.back()->Start(stub.get());
     }
     base::MutexLock wait(&shared.mu);

@@ -12,7 +12,7 @@ namespace runnel::bench {
 // What a run found.
 struct LoadResult {
   Totals totals;
-  double open_seconds = 0;    // until the last stream was open
+  double open_seconds = 0;  // until the last stream was open
   double window_seconds = 0;
   // Within the window, and what stands at its ends.
   uint64_t window_events = 0;

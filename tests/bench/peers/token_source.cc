@@ -52,8 +52,9 @@ TokenSource::TokenSource(std::string generation_id, const TokenPlan& plan)
 void TokenSource::AppendNext(int64_t now_us, std::string* out) {
   ++seq_;
   if (seq_ == 1) {
-    absl::StrAppend(out, "{\"type\":\"started\",\"gen\":\"", id_,
-                    "\",\"seq\":1,\"model\":\"scripted\",\"created_at\":\"2026-01-01T00:00:00Z\",\"prompt_tokens\":1,\"ms\":0}");
+    absl::StrAppend(
+        out, "{\"type\":\"started\",\"gen\":\"", id_,
+        "\",\"seq\":1,\"model\":\"scripted\",\"created_at\":\"2026-01-01T00:00:00Z\",\"prompt_tokens\":1,\"ms\":0}");
   } else if (next_ < plan_.tokens) {
     AppendDelta(now_us, out);
   } else {
@@ -79,8 +80,8 @@ void TokenSource::AppendDone(int64_t now_us, std::string* out) {
   absl::StrAppend(out, "{\"type\":\"done\",\"gen\":\"", id_, "\",\"seq\":", seq_, ",\"final\":true,\"events\":", seq_,
                   ",\"choices\":[{\"index\":0,\"finish_reason\":\"stop\",\"text_bytes\":", text_bytes_, ",\"crc32\":\"",
                   hex);
-  absl::StrAppend(out, "\"}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":", next_, ",\"total_tokens\":", next_ + 1,
-                  "},\"ms\":", (now_us - created_us_) / 1000, "}");
+  absl::StrAppend(out, "\"}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":", next_,
+                  ",\"total_tokens\":", next_ + 1, "},\"ms\":", (now_us - created_us_) / 1000, "}");
 }
 
 }  // namespace runnel::bench

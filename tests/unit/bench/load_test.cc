@@ -115,12 +115,14 @@ TEST(Histogram, IsExactToTwoPercent) {
 
 TEST(ReadEventJson, ReadsKeysInAnyOrderAndUnescapes) {
   Event event;
-  ASSERT_TRUE(ReadEventJson(R"({"seq":7,"text":"a\"b\\\n\u00e9\ud83c\udf0a","tokens":1,"type":"delta","first_seq":5})", &event));
+  ASSERT_TRUE(ReadEventJson(R"({"seq":7,"text":"a\"b\\\n\u00e9\ud83c\udf0a","tokens":1,"type":"delta","first_seq":5})",
+                            &event));
   EXPECT_EQ(event.kind, Event::Kind::kDelta);
   EXPECT_EQ(event.seq, 7u);
   EXPECT_EQ(event.first, 5u);
   EXPECT_EQ(event.text, "a\"b\\\né🌊");
-  ASSERT_TRUE(ReadEventJson(R"({"type":"done","seq":9,"events":9,"choices":[{"text_bytes":3,"crc32":"0000ffff"}]})", &event));
+  ASSERT_TRUE(
+      ReadEventJson(R"({"type":"done","seq":9,"events":9,"choices":[{"text_bytes":3,"crc32":"0000ffff"}]})", &event));
   EXPECT_EQ(event.crc32, 0xffffu);
 }
 
@@ -143,7 +145,8 @@ class Collector final : public Codec::Sink {
 };
 
 TEST(Codec, ReadsAnEventStreamHoweverItIsCut) {
-  const std::string event = "id: g:2\nevent: delta\ndata: {\"type\":\"delta\",\"seq\":2,\"text\":\"a\",\"tokens\":1}\n\n";
+  const std::string event =
+      "id: g:2\nevent: delta\ndata: {\"type\":\"delta\",\"seq\":2,\"text\":\"a\",\"tokens\":1}\n\n";
   const std::string bytes = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4b\r\n" + event + "\r\n";
   ASSERT_EQ(event.size(), 0x4bu);
   for (size_t cut = 1; cut < bytes.size(); ++cut) {

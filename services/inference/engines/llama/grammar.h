@@ -26,8 +26,8 @@ class Grammar {
 
   // What a request may ask for. The elements take 8 bytes each.
   static constexpr size_t kMaxElements = 200'000;
-  static constexpr uint64_t kMaxRepetitions = 2000;                   // of one item, as in x{2,5}
-  static constexpr uint64_t kMaxNestedRepetitions = 100'000'000;      // product of repetitions inside each other
+  static constexpr uint64_t kMaxRepetitions = 2000;               // of one item, as in x{2,5}
+  static constexpr uint64_t kMaxNestedRepetitions = 100'000'000;  // product of repetitions inside each other
 
   // InvalidArgument for what is not a grammar, ResourceExhausted for what exceeds the limits above. Of a text that
   // untrusted input may have shaped; takes time in proportion to text and kMaxElements.

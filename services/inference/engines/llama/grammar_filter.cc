@@ -16,8 +16,7 @@ void Forbid(std::span<float> logits, std::span<const int32_t> tokens) {
 }  // namespace
 
 GrammarFilter::GrammarFilter(std::shared_ptr<const Grammar> grammar,
-                             std::shared_ptr<const GrammarVocabulary> vocabulary,
-                             std::chrono::nanoseconds step_timeout)
+                             std::shared_ptr<const GrammarVocabulary> vocabulary, std::chrono::nanoseconds step_timeout)
     : vocabulary_(std::move(vocabulary)), matcher_(std::move(grammar)), step_timeout_(step_timeout) {
   BeginWork();
   current_.state = matcher_.Begin();

@@ -30,7 +30,7 @@ class GrammarFilter final : public TokenFilter {
   // The beginning of a character whose other bytes are still to come.
   struct Torn {
     uint32_t value = 0;
-    uint8_t missing = 0;  // bytes
+    uint8_t missing = 0;   // bytes
     uint8_t least = 0x80;  // of the next byte
     uint8_t most = 0xBF;
   };

@@ -113,7 +113,8 @@ class GrammarMatcher {
 };
 
 // Whether all joints of the grammar are within the budgets, and all of them together by `deadline`: repetitions of what
-// may be empty multiply the ways to read nothing. ResourceExhausted otherwise; InvalidArgument if it has no text at all.
+// may be empty multiply the ways to read nothing. ResourceExhausted otherwise; InvalidArgument if it has no text at
+// all.
 absl::Status CheckGrammar(const std::shared_ptr<const Grammar>& grammar, GrammarMatcher::Deadline deadline);
 
 }  // namespace runnel::inference

@@ -82,7 +82,7 @@ absl::Status GrammarParser::ParseAlternatives(uint32_t rule, int depth) {
 
 absl::StatusOr<GrammarParser::Sequence> GrammarParser::ParseSequence(uint32_t rule, int depth) {
   Sequence sequence;
-  size_t item = 0;      // where the last one begins
+  size_t item = 0;       // where the last one begins
   bool present = false;  // there is one
   while (!done()) {
     const char c = Peek();
@@ -343,8 +343,8 @@ absl::StatusOr<uint64_t> GrammarParser::NestedRepetitions(uint32_t number, int d
     // Both are small enough for their product to fit.
     most = std::max(most, repetition.times * inside);
     if (most > Grammar::kMaxNestedRepetitions) {
-      return TooLarge(absl::StrCat("repetitions inside each other whose product is above ",
-                                   Grammar::kMaxNestedRepetitions));
+      return TooLarge(
+          absl::StrCat("repetitions inside each other whose product is above ", Grammar::kMaxNestedRepetitions));
     }
   }
   rules_[number].in_progress = false;

@@ -217,7 +217,10 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
   LlamaEngine::Identity identity;
   // The instruction sets change the last bits, and so do the rows and threads if it is not exact.
   const std::vector<std::string> parts = {
-      file, options.chat_template, LlamaModel::LibraryVersion(), LlamaModel::LibraryBackend(),
+      file,
+      options.chat_template,
+      LlamaModel::LibraryVersion(),
+      LlamaModel::LibraryBackend(),
       exact ? "exact" : absl::StrCat("rows ", memory.max_rows, " threads ", memory.threads),
       absl::StrCat("context ", scheduling.context, " sampler ", kSamplerVersion)};
   identity.fingerprint = FingerprintOf(parts);

@@ -95,8 +95,8 @@ std::shared_ptr<const GrammarVocabulary> VocabularyFor(const LlamaModel& model) 
   return std::make_shared<const GrammarVocabulary>(pieces, std::move(ends));
 }
 
-absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(
-    std::shared_ptr<const GrammarVocabulary> vocabulary, const std::string& text, absl::Duration step_timeout) {
+absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(std::shared_ptr<const GrammarVocabulary> vocabulary,
+                                                                 const std::string& text, absl::Duration step_timeout) {
   auto parsed = Grammar::Parse(text);
   if (!parsed.ok()) {
     return base::InvalidField(kSchemaField, parsed.status().code() == absl::StatusCode::kResourceExhausted
@@ -110,8 +110,8 @@ absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(
                                                 ? absl::StrCat("is too complex: it has ", check.message())
                                                 : std::string(check.message()));
   }
-  auto filter = std::make_unique<GrammarFilter>(grammar, std::move(vocabulary),
-                                                absl::ToChronoNanoseconds(step_timeout));
+  auto filter =
+      std::make_unique<GrammarFilter>(grammar, std::move(vocabulary), absl::ToChronoNanoseconds(step_timeout));
   if (filter->exhausted()) return base::InvalidField(kSchemaField, "is too complex to be held to");
   return filter;
 }

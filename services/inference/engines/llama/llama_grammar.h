@@ -5,10 +5,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "services/inference/generation/generation_request.h"
 #include "services/inference/engines/llama/grammar_vocabulary.h"
 #include "services/inference/engines/llama/llama_model.h"
 #include "services/inference/engines/llama/token_filter.h"
+#include "services/inference/generation/generation_request.h"
 
 namespace runnel::inference {
 
@@ -21,7 +21,8 @@ std::shared_ptr<const GrammarVocabulary> VocabularyFor(const LlamaModel& model);
 
 // Holds an answer to a grammar, whose rule `root` it begins with. Work for one token that takes longer than
 // `step_timeout` exhausts the filter. InvalidArgument if it is not a grammar, or too complex.
-absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(
-    std::shared_ptr<const GrammarVocabulary> vocabulary, const std::string& grammar, absl::Duration step_timeout);
+absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(std::shared_ptr<const GrammarVocabulary> vocabulary,
+                                                                 const std::string& grammar,
+                                                                 absl::Duration step_timeout);
 
 }  // namespace runnel::inference

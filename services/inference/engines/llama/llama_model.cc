@@ -37,8 +37,8 @@ absl::Status InitLibrary() {
 #ifdef RUNNEL_LLAMA_VERSION
   // Its structs pass by value, so another release than that of the headers would read them wrongly.
   if (std::string_view(llama_version()) != RUNNEL_LLAMA_VERSION) {
-    return absl::FailedPreconditionError(absl::StrCat("this was compiled for llama.cpp ", RUNNEL_LLAMA_VERSION,
-                                                      " but has loaded ", llama_version()));
+    return absl::FailedPreconditionError(
+        absl::StrCat("this was compiled for llama.cpp ", RUNNEL_LLAMA_VERSION, " but has loaded ", llama_version()));
   }
 #endif
   return absl::OkStatus();
@@ -63,8 +63,10 @@ absl::Status ContextLengthExceeded(size_t requested, uint32_t max) {
   detail.reason = "CONTEXT_LENGTH_EXCEEDED";
   detail.metadata = {{"max", absl::StrCat(max)}, {"requested", absl::StrCat(requested)}};
   return base::MakeError(absl::StatusCode::kInvalidArgument,
-                         absl::StrCat("this model's maximum context length is ", max + 1, " tokens, but the prompt has at "
-                                      "least ", requested, " and the answer needs one: shorten the prompt"),
+                         absl::StrCat("this model's maximum context length is ", max + 1,
+                                      " tokens, but the prompt has at "
+                                      "least ",
+                                      requested, " and the answer needs one: shorten the prompt"),
                          std::move(detail));
 }
 
@@ -74,8 +76,7 @@ std::string Placeholder(size_t index) { return absl::StrCat(std::string(1, kMark
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const LlamaModel>> LlamaModel::Load(const std::string& path,
-                                                                   std::string chat_template) {
+absl::StatusOr<std::shared_ptr<const LlamaModel>> LlamaModel::Load(const std::string& path, std::string chat_template) {
   RETURN_IF_ERROR(InitLibrary());
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) {
@@ -83,8 +84,10 @@ absl::StatusOr<std::shared_ptr<const LlamaModel>> LlamaModel::Load(const std::st
   }
   llama_model* const loaded = llama_model_load_from_file(path.c_str(), llama_model_default_params());
   if (loaded == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("llama.cpp cannot load ", path, ": no GGUF, damaged, or of a "
-                                                   "model that llama.cpp ", llama_version(), " does not know"));
+    return absl::InvalidArgumentError(absl::StrCat("llama.cpp cannot load ", path,
+                                                   ": no GGUF, damaged, or of a "
+                                                   "model that llama.cpp ",
+                                                   llama_version(), " does not know"));
   }
   std::shared_ptr<const LlamaModel> model(new LlamaModel(loaded, std::move(chat_template)));
   if (!llama_model_has_decoder(loaded) || llama_model_has_encoder(loaded) || model->vocabulary_size() == 0) {
@@ -94,9 +97,7 @@ absl::StatusOr<std::shared_ptr<const LlamaModel>> LlamaModel::Load(const std::st
 }
 
 LlamaModel::LlamaModel(llama_model* model, std::string chat_template)
-    : model_(model),
-      vocabulary_(llama_model_get_vocab(model)),
-      chat_template_([&] {
+    : model_(model), vocabulary_(llama_model_get_vocab(model)), chat_template_([&] {
         if (!chat_template.empty()) return std::move(chat_template);
         const char* own = llama_model_chat_template(model, nullptr);
         return std::string(own == nullptr ? "" : own);

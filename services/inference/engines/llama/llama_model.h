@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "services/inference/generation/generation_request.h"
 #include "services/inference/engines/llama/llama_decoder.h"
+#include "services/inference/generation/generation_request.h"
 
 // llama.cpp's C API stops here: only llama_model.cc and llama_grammar.cc include llama.h.
 struct llama_context;

@@ -11,11 +11,11 @@
 
 #include "services/base/metrics.h"
 #include "services/base/mutex.h"
-#include "services/inference/generation/engine.h"
 #include "services/inference/engines/llama/llama_decoder.h"
 #include "services/inference/engines/llama/llama_scheduler_metrics.h"
 #include "services/inference/engines/llama/llama_slots.h"
 #include "services/inference/engines/llama/sampler.h"
+#include "services/inference/generation/engine.h"
 #include "services/inference/generation/wake_set.h"
 
 namespace runnel::inference {
@@ -29,8 +29,8 @@ struct LlamaJob {
   uint32_t max_tokens = 1;
   uint32_t choice_count = 1;
   std::vector<std::string> stop;
-  std::optional<uint32_t> top_logprobs;        // absent: none are wanted
-  std::shared_ptr<const TokenFilter> filter;   // null: any text; each choice has a copy of its own
+  std::optional<uint32_t> top_logprobs;       // absent: none are wanted
+  std::shared_ptr<const TokenFilter> filter;  // null: any text; each choice has a copy of its own
 };
 
 // Decodes many generations together. One thread owns the decoder; each step of it is one batch: a row for every choice

@@ -5,8 +5,8 @@ namespace runnel::inference {
 LlamaSchedulerMetrics::LlamaSchedulerMetrics(base::Metrics* metrics)
     : batch_rows(metrics->Histogram("runnel_batch_rows", "Rows of a decoded batch: answers and prompt tokens.",
                                     {1, 2, 4, 8, 16, 32, 48, 64, 128, 256, 512})),
-      decode_duration(metrics->Histogram("runnel_decode_duration_seconds", "Time to decode one batch.",
-                                         base::PerTokenBuckets())),
+      decode_duration(
+          metrics->Histogram("runnel_decode_duration_seconds", "Time to decode one batch.", base::PerTokenBuckets())),
       kv_cache_usage(metrics->Gauge("runnel_kv_cache_usage_ratio",
                                     "Tokens held for running and ended choices, of what the KV cache can hold.")),
       waiting_choices(metrics->Gauge("runnel_engine_waiting_choices", "Choices started that wait for KV cache.")),

@@ -17,10 +17,10 @@ struct SamplerOptions {
   float presence_penalty = 0;
   float frequency_penalty = 0;
   std::vector<std::pair<int32_t, float>> logit_bias;  // added to the logits of these tokens of the vocabulary
-  uint32_t top_k = 40;      // only so many, the likeliest
-  float top_p = 0.95F;      // of those the fewest that have this much of the probability together
-  float min_p = 0.05F;      // of those the ones that have at least this part of the likeliest one's
-  float temperature = 0.8F; // 0: the likeliest. The bounds above are taken before it.
+  uint32_t top_k = 40;                                // only so many, the likeliest
+  float top_p = 0.95F;       // of those the fewest that have this much of the probability together
+  float min_p = 0.05F;       // of those the ones that have at least this part of the likeliest one's
+  float temperature = 0.8F;  // 0: the likeliest. The bounds above are taken before it.
 };
 
 // Changes whenever the same arguments may give another token than before.

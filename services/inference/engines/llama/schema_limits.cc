@@ -93,9 +93,9 @@ class Checker {
       const json* const ref = Member(*at, "$ref");
       if (ref == nullptr || !ref->is_string()) break;
       if (hops == kMaxRefHops) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("allOf: $ref ", ref->get<std::string>(), " is in a loop, or the last of more than ",
-                         kMaxRefHops, " $refs that lead to each other"));
+        return absl::InvalidArgumentError(absl::StrCat("allOf: $ref ", ref->get<std::string>(),
+                                                       " is in a loop, or the last of more than ", kMaxRefHops,
+                                                       " $refs that lead to each other"));
       }
       at = Resolve(root_, ref->get<std::string>());
       if (at == nullptr) return absl::OkStatus();

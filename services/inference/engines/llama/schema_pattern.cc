@@ -28,9 +28,7 @@ class CodePointSet {
   CodePointSet() = default;
   CodePointSet(std::initializer_list<Range> ranges) : ranges_(ranges) { Normalize(); }
 
-  void Add(const CodePointSet& other) {
-    ranges_.insert(ranges_.end(), other.ranges_.begin(), other.ranges_.end());
-  }
+  void Add(const CodePointSet& other) { ranges_.insert(ranges_.end(), other.ranges_.begin(), other.ranges_.end()); }
   void Normalize() {
     std::sort(ranges_.begin(), ranges_.end());
     std::vector<Range> merged;
@@ -325,9 +323,7 @@ void MakePlain(Json* schema, bool* changed) {
 
 }  // namespace
 
-std::string PlainPattern(std::string_view pattern) {
-  return Translator(pattern).Run().value_or(std::string(pattern));
-}
+std::string PlainPattern(std::string_view pattern) { return Translator(pattern).Run().value_or(std::string(pattern)); }
 
 std::string WithPlainPatterns(const std::string& schema) {
   Json parsed = Json::parse(schema, nullptr, /*allow_exceptions=*/false);

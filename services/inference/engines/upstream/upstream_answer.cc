@@ -68,8 +68,8 @@ bool UpstreamAnswer::TakeEvent(const UpstreamStreamParser::Event& event, WakeSet
     if (complete()) {
       EndDone(wake);
     } else {
-      Fail(Unavailable("the upstream ended the stream before every choice had finished"),
-           UpstreamVerdict::kFaulty, wake);
+      Fail(Unavailable("the upstream ended the stream before every choice had finished"), UpstreamVerdict::kFaulty,
+           wake);
     }
     return false;
   }
@@ -130,8 +130,8 @@ void UpstreamAnswer::AppendText(uint32_t index, const std::string& text, WakeSet
   if (!AddBytes(text.size(), wake)) return;
   Choice& choice = choices_[index];
   told_ = true;
-  sink_->Append(index, text,
-                {std::exchange(choice.pending_tokens, 0), std::exchange(choice.pending_logprobs, {})}, wake);
+  sink_->Append(index, text, {std::exchange(choice.pending_tokens, 0), std::exchange(choice.pending_logprobs, {})},
+                wake);
 }
 
 bool UpstreamAnswer::AddBytes(size_t bytes, WakeSet* wake) {

@@ -6,11 +6,11 @@
 #include <string_view>
 #include <vector>
 
-#include "services/inference/generation/engine.h"
 #include "services/inference/engines/upstream/upstream_chunk.h"
 #include "services/inference/engines/upstream/upstream_set.h"
 #include "services/inference/engines/upstream/upstream_stream_parser.h"
 #include "services/inference/engines/utf8.h"
+#include "services/inference/generation/engine.h"
 
 namespace runnel::inference {
 

@@ -232,9 +232,9 @@ absl::StatusOr<UpstreamChunk> ParseUpstreamChunk(std::string_view data) {
     }
   }
   if (const Json& usage = Member(json, "usage"); usage.is_object()) {
-    chunk.usage = Usage{ReadUint32(Member(usage, "prompt_tokens"), 0),
-                        ReadUint32(Member(usage, "completion_tokens"), 0),
-                        ReadUint32(Member(Member(usage, "prompt_tokens_details"), "cached_tokens"), 0)};
+    chunk.usage =
+        Usage{ReadUint32(Member(usage, "prompt_tokens"), 0), ReadUint32(Member(usage, "completion_tokens"), 0),
+              ReadUint32(Member(Member(usage, "prompt_tokens_details"), "cached_tokens"), 0)};
   }
   return chunk;
 }

@@ -14,8 +14,8 @@ namespace runnel::inference {
 // What one chunk says of one choice.
 struct UpstreamPiece {
   uint32_t choice = 0;
-  std::string bytes;  // text; may be cut within a character, see Utf8Joiner
-  std::vector<TokenLogprob> logprobs;         // of its tokens; empty if the server gives none
+  std::string bytes;                   // text; may be cut within a character, see Utf8Joiner
+  std::vector<TokenLogprob> logprobs;  // of its tokens; empty if the server gives none
   bool finished = false;
   bool aborted = false;                       // it ended because the server gave up
   FinishReason reason = FinishReason::kNone;  // if finished and not aborted

@@ -15,9 +15,9 @@ namespace runnel::inference {
 
 struct UpstreamOptions {
   std::vector<std::string> urls;  // http://host:port[/v1] or https://..., see upstream_url.h; 1 to 64
-  std::string api_key;  // bearer key; empty: none is sent
-  std::string ca_file;  // https: PEM file of the authorities to trust; empty: the system's
-  std::string model;    // the upstream's name of the model; empty: the first that it lists, asked for once at the start
+  std::string api_key;            // bearer key; empty: none is sent
+  std::string ca_file;            // https: PEM file of the authorities to trust; empty: the system's
+  std::string model;  // the upstream's name of the model; empty: the first that it lists, asked for once at the start
   std::string model_id;  // the name that our clients use; empty: the same
   // Instead of the two above, for several models: the name that our clients use, and the upstream's.
   std::vector<std::pair<std::string, std::string>> models;

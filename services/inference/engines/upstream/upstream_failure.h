@@ -3,9 +3,9 @@
 #include <string>
 #include <string_view>
 
-#include "services/inference/generation/event.h"
 #include "services/inference/engines/upstream/upstream_chunk.h"
 #include "services/inference/engines/upstream/upstream_set.h"
+#include "services/inference/generation/event.h"
 
 namespace runnel::inference {
 

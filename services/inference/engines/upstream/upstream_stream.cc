@@ -52,8 +52,8 @@ UpstreamStream::Attempt UpstreamStream::Try(UpstreamConnectionPool* pool) {
     attempt.failed = FailureOf(result);
     const bool again = std::exchange(may_try_again, false) && result.end == UpstreamResult::End::kCut &&
                        result.status == 0 && attempt.failed.code == Unavailable("").code;
-    const bool others_may = !answer_->told() && (attempt.verdict == UpstreamVerdict::kFaulty ||
-                                                 attempt.verdict == UpstreamVerdict::kBusy);
+    const bool others_may =
+        !answer_->told() && (attempt.verdict == UpstreamVerdict::kFaulty || attempt.verdict == UpstreamVerdict::kBusy);
     bool waits = again || others_may;
     bool engine_stops = false;
     if (!OnExchangeOver(&waits, &engine_stops)) {

@@ -8,10 +8,10 @@
 #include <string_view>
 
 #include "services/base/mutex.h"
-#include "services/inference/generation/engine.h"
 #include "services/inference/engines/upstream/upstream_answer.h"
 #include "services/inference/engines/upstream/upstream_connection.h"
 #include "services/inference/engines/upstream/upstream_set.h"
+#include "services/inference/generation/engine.h"
 
 namespace runnel::inference {
 
@@ -38,7 +38,7 @@ class UpstreamStream {
  public:
   struct Options {
     UpstreamAnswer::Options answer;
-    absl::Duration linger;  // how long the stream may go on after its last finish reason
+    absl::Duration linger;               // how long the stream may go on after its last finish reason
     absl::Duration first_token_timeout;  // from when the connection stands
     absl::Duration next_token_timeout;   // from each token
   };

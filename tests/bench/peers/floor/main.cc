@@ -47,7 +47,8 @@ struct Connection {
 
 class Floor {
  public:
-  explicit Floor(int port) : epoll_(epoll_create1(0)), listener_(Listen(port)), timer_(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)) {
+  explicit Floor(int port)
+      : epoll_(epoll_create1(0)), listener_(Listen(port)), timer_(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)) {
     Watch(listener_, EPOLLIN, &listener_);
     Watch(timer_, EPOLLIN, &timer_);
   }

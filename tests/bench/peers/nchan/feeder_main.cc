@@ -1,7 +1,8 @@
 // Feeds nchan's channels as an inference service would if it published each token: POST after POST on kept connections,
 // pipelined, never waiting for an answer before the next. Its own CPU time is not the server's.
 //
-//   bench-nchan-feeder PORT [flags of the load client, of which it uses --streams, --pace, --stepped, --window, --warmup,
+//   bench-nchan-feeder PORT [flags of the load client, of which it uses --streams, --pace, --stepped, --window,
+//   --warmup,
 //                           in seconds]
 //
 // It begins once all streams have subscribed, which it learns from nchan's status page.
@@ -54,7 +55,8 @@ int Subscribers(int port) {
   std::string answer;
   if (send(fd, kRequest.data(), kRequest.size(), MSG_NOSIGNAL) > 0) {
     std::array<char, 4096> buffer;
-    for (ssize_t n; (n = recv(fd, buffer.data(), buffer.size(), 0)) > 0;) answer.append(buffer.data(), static_cast<size_t>(n));
+    for (ssize_t n; (n = recv(fd, buffer.data(), buffer.size(), 0)) > 0;)
+      answer.append(buffer.data(), static_cast<size_t>(n));
   }
   close(fd);
   const size_t at = answer.find("\nsubscribers: ");
@@ -127,8 +129,9 @@ class Feeder {
     event_.clear();
     sources_[static_cast<size_t>(index)].AppendNext(NowMicros(), &event_);
     std::array<char, 128> head;
-    const int n = std::snprintf(head.data(), head.size(), "POST /pub/%d HTTP/1.1\r\nhost: f\r\ncontent-length: %zu\r\n\r\n",
-                                index, event_.size());
+    const int n =
+        std::snprintf(head.data(), head.size(), "POST /pub/%d HTTP/1.1\r\nhost: f\r\ncontent-length: %zu\r\n\r\n",
+                      index, event_.size());
     std::string& out = pipes_[static_cast<size_t>(index) % pipes_.size()].out;
     out.append(head.data(), static_cast<size_t>(n)).append(event_);
   }

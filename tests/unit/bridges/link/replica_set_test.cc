@@ -57,9 +57,26 @@ class FakeDns {
 };
 
 TEST(ReplicaSet, RefusesTargetsThatAreNone) {
-  for (const char* bad : {"", ",", "a:1,", "dns:///", "dns:///name", "dns:///name:x", "dns:///name:70000", "name",
-                          "a:1,name", "name:", ":50051", "name:0", "http://name:50051", "http://name", "name:50051/",
-                          "a/b:1", "dns://name:50051", "dns:///a/b:1", "::1:50051", "unix:/socket"}) {
+  for (const char* bad : {"",
+                          ",",
+                          "a:1,",
+                          "dns:///",
+                          "dns:///name",
+                          "dns:///name:x",
+                          "dns:///name:70000",
+                          "name",
+                          "a:1,name",
+                          "name:",
+                          ":50051",
+                          "name:0",
+                          "http://name:50051",
+                          "http://name",
+                          "name:50051/",
+                          "a/b:1",
+                          "dns://name:50051",
+                          "dns:///a/b:1",
+                          "::1:50051",
+                          "unix:/socket"}) {
     const absl::Status status = ReplicaSet::Create({.targets = bad}).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad;
     EXPECT_NE(status.message().find("want HOST:PORT or dns:///NAME:PORT"), absl::string_view::npos) << status;

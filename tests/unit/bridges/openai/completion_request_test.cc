@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "bridges/wire/http_policy.h"
 #include "bridges/openai/openai_error.h"
+#include "bridges/wire/http_policy.h"
 
 namespace runnel::sse {
 namespace {
@@ -109,8 +109,7 @@ TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
        "unsupported_parameter"},
       {R"("messages":[{"role":"user","content":[{"type":"input_audio"}]}])", "messages[0].content",
        "unsupported_parameter"},
-      {R"("messages":[{"role":"user","content":[{"type":"file"}]}])", "messages[0].content",
-       "unsupported_parameter"},
+      {R"("messages":[{"role":"user","content":[{"type":"file"}]}])", "messages[0].content", "unsupported_parameter"},
       {R"("messages":[{"role":"user","content":[{"type":"text","text":"x","lang":"y"}]}])",
        "messages[0].content[0].lang", "unsupported_parameter"},
       {R"("messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"id":"c"}]}])",

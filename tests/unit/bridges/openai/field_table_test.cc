@@ -13,10 +13,10 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "bridges/wire/stream_request.h"
 #include "bridges/openai/completion_request.h"
 #include "bridges/openai/other_fields.h"
 #include "bridges/openai/responses_request.h"
+#include "bridges/wire/stream_request.h"
 #include "services/base/grpc_status.h"
 #include "services/base/strings.h"
 
@@ -51,9 +51,9 @@ Read ReadResponses(const std::string& body) {
   if (!result.ok()) return {result.status(), {}, ""};
   // Has the fields that are given back and otherwise ignored.
   result->request.clear_annotation();
-  return {absl::OkStatus(), result->request,
-          std::to_string(result->stream) + std::to_string(result->echo.background) +
-              std::to_string(result->echo.store)};
+  return {
+      absl::OkStatus(), result->request,
+      std::to_string(result->stream) + std::to_string(result->echo.background) + std::to_string(result->echo.store)};
 }
 
 Read ReadNative(const std::string& body) {
@@ -135,16 +135,16 @@ std::string TreatmentOf(const Api& api, const Row& row) {
     // An earlier part of the path may be what is not known, or not supported.
     const std::string path = absl::StrReplaceAll(row.field, {{"[]", "[0]"}});
     const bool named = !detail.field.empty() && absl::StartsWith(path, detail.field);
-    const bool code = detail.reason == "UNSUPPORTED_PARAMETER" ||
-                      (detail.reason == "INVALID_FIELD" && api.read == ReadNative);
+    const bool code =
+        detail.reason == "UNSUPPORTED_PARAMETER" || (detail.reason == "INVALID_FIELD" && api.read == ReadNative);
     return named && code ? "refused" : "bad error: " + with.status.ToString();
   }
   if (with.request.extra_fields_size() > 0) {
     const bool named = with.request.extra_fields_size() == 1 && with.request.extra_fields().count(row.field) == 1;
     return named ? "engine" : "another field for the engine";
   }
-  const bool same = google::protobuf::util::MessageDifferencer::Equals(without.request, with.request) &&
-                    without.rest == with.rest;
+  const bool same =
+      google::protobuf::util::MessageDifferencer::Equals(without.request, with.request) && without.rest == with.rest;
   return same ? "ignored" : "used";
 }
 
@@ -196,13 +196,28 @@ TEST(FieldTable, BoundsWhatAnEngineIsHanded) {
 
 TEST(FieldTable, IgnoresValuesThatAskForNothing) {
   const std::string head = R"({"model":"m","messages":[{"role":"user","content":"hi"}],)";
-  for (const char* field :
-       {R"("best_of":1)", R"("best_of":0)", R"("echo":false)", R"("suffix":"")", R"("functions":[])",
-        R"("function_call":"none")", R"("function_call":"auto")", R"("modalities":["text"])", R"("audio":null)",
-        R"("reasoning":{})", R"("reasoning":{"effort":null,"summary":null})", R"("repetition_penalty":1)",
-        R"("repetition_penalty":1.0)", R"("ignore_eos":false)", R"("min_tokens":0)", R"("chat_template_kwargs":{})",
-        R"("truncation":"disabled")", R"("tools":[])", R"("tool_choice":"auto")", R"("guided_json":null)",
-        R"("reasoning_effort":null)", R"("previous_response_id":"")"}) {
+  for (const char* field : {R"("best_of":1)",
+                            R"("best_of":0)",
+                            R"("echo":false)",
+                            R"("suffix":"")",
+                            R"("functions":[])",
+                            R"("function_call":"none")",
+                            R"("function_call":"auto")",
+                            R"("modalities":["text"])",
+                            R"("audio":null)",
+                            R"("reasoning":{})",
+                            R"("reasoning":{"effort":null,"summary":null})",
+                            R"("repetition_penalty":1)",
+                            R"("repetition_penalty":1.0)",
+                            R"("ignore_eos":false)",
+                            R"("min_tokens":0)",
+                            R"("chat_template_kwargs":{})",
+                            R"("truncation":"disabled")",
+                            R"("tools":[])",
+                            R"("tool_choice":"auto")",
+                            R"("guided_json":null)",
+                            R"("reasoning_effort":null)",
+                            R"("previous_response_id":"")"}) {
     const Read read = ReadChat(head + field + "}");
     EXPECT_TRUE(read.status.ok()) << field << read.status;
     EXPECT_EQ(read.request.extra_fields_size(), 0) << field;

@@ -72,7 +72,8 @@ TEST(ResponsesRequest, ReadsTheAnnotationsOfOlderBridges) {
 
 TEST(ResponsesRequest, LeavesLongSchemasOutOfTheEcho) {
   const auto result = ParseResponsesRequest(R"({"model":"m","input":"x","instructions":"i","text":{"format":
-      {"type":"json_schema","name":"n","schema":{"x":")" + std::string(20'000, 's') + "\"}}}}");
+      {"type":"json_schema","name":"n","schema":{"x":")" +
+                                            std::string(20'000, 's') + "\"}}}}");
   ASSERT_TRUE(result.ok()) << result.status();
   const auto echo = ResponseEcho::FromAnnotation(result->request.annotation());
   ASSERT_TRUE(echo.ok()) << echo.status();

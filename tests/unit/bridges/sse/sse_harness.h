@@ -29,8 +29,8 @@ class SseHarness {
   explicit SseHarness(SseOptions options = QuickOptions()) : metrics(&registry, "sse") {
     options.bridge.inference = service.target();
     context = std::make_unique<SseContext>(options);
-    auto created = bridge::Server::Create(
-        options.bridge, &metrics, [this](bridge::IoThread* thread, bridge::Socket socket) {
+    auto created =
+        bridge::Server::Create(options.bridge, &metrics, [this](bridge::IoThread* thread, bridge::Socket socket) {
           StartSession(thread, context.get(), std::move(socket));
         });
     server = *std::move(created);

@@ -157,9 +157,12 @@ TEST(SseSession, AdvisesAgainstARetryOnlyWhereItCouldStartTwice) {
   const std::string stream = "Accept: text/event-stream\r\n";
   const std::string key = "Idempotency-Key: k\r\n";
   const std::vector<Row> rows = {
-      {"POST", create, "", true},           {"POST", create, key, false},
-      {"POST", create, stream, true},       {"POST", create, stream + key, false},
-      {"GET", kPath + "/events", "", false}, {"GET", kPath + "?after=1", "", false},
+      {"POST", create, "", true},
+      {"POST", create, key, false},
+      {"POST", create, stream, true},
+      {"POST", create, stream + key, false},
+      {"GET", kPath + "/events", "", false},
+      {"GET", kPath + "?after=1", "", false},
   };
   SseHarness harness;
   for (const Row& row : rows) {
@@ -340,8 +343,10 @@ TEST(SseSession, ServesThePageAndItsConfiguration) {
 TEST(SseSession, KeepsAConnectionOpenAndClosesItWhenAsked) {
   SseHarness harness;
   const auto client = harness.Connect();
-  ASSERT_TRUE(
-      client->Send("GET /config.json HTTP/1.1\r\nHost: localhost\r\n\r\nGET /config.json HTTP/1.1\r\nHost: localhost\r\n\r\n").ok());
+  ASSERT_TRUE(client
+                  ->Send("GET /config.json HTTP/1.1\r\nHost: localhost\r\n\r\nGET /config.json HTTP/1.1\r\nHost: "
+                         "localhost\r\n\r\n")
+                  .ok());
   EXPECT_EQ(client->ReadResponse()->head.status, 200);
   EXPECT_EQ(client->ReadResponse()->head.status, 200);
   ASSERT_TRUE(client->Request("GET", "/config.json", "Connection: close\r\n").ok());

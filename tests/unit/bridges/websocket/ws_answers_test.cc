@@ -29,8 +29,8 @@ class WsAnswersTest : public BridgeFixture {
  public:
   struct Row {
     const char* what;
-    std::vector<Json> messages;                   // in one send
-    std::function<void(WsAnswersTest*)> serve;    // what the service does about them
+    std::vector<Json> messages;                 // in one send
+    std::function<void(WsAnswersTest*)> serve;  // what the service does about them
     Answers answers;
   };
 
@@ -108,25 +108,36 @@ TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
   const std::vector<Row> rows = {
       {"generate", {Generate("a", 1, 1)}, start, {{"a", "started"}}},
       {"resume", {Resume("a", kGen, 7)}, attach_after(7), {{"a", "attached"}}},
-      {"resume, overtaken", {Resume("a", kGen, 0), Resume("b", kGen, 3)}, attach_after(3),
+      {"resume, overtaken",
+       {Resume("a", kGen, 0), Resume("b", kGen, 3)},
+       attach_after(3),
        {{"a", "superseded"}, {"b", "attached"}}},
-      {"resume, overtaken twice", {Resume("a", kGen, 0), Resume("b", kGen, 3), Resume("c", kGen, 1)}, attach_after(1),
+      {"resume, overtaken twice",
+       {Resume("a", kGen, 0), Resume("b", kGen, 3), Resume("c", kGen, 1)},
+       attach_after(1),
        {{"a", "superseded"}, {"b", "superseded"}, {"c", "attached"}}},
-      {"resume, the same req", {Resume("a", kGen, 0), Resume("a", kGen, 5)}, attach_after(5),
+      {"resume, the same req",
+       {Resume("a", kGen, 0), Resume("a", kGen, 5)},
+       attach_after(5),
        {{"a", "superseded"}, {"a", "attached"}}},
       {"resume, detached", {Resume("a", kGen, 0), Detach(kGen)}, nothing, {{"a", "detached"}}},
-      {"resume, detached and resumed", {Resume("a", kGen, 0), Detach(kGen), Resume("b", kGen, 2)}, attach_after(2),
+      {"resume, detached and resumed",
+       {Resume("a", kGen, 0), Detach(kGen), Resume("b", kGen, 2)},
+       attach_after(2),
        {{"a", "detached"}, {"b", "attached"}}},
-      {"resume, refused", {Resume("a", kGen, 0)},
+      {"resume, refused",
+       {Resume("a", kGen, 0)},
        [](WsAnswersTest* test) { test->Reject(test->Next(), "GENERATION_NOT_FOUND"); },
        {{"a", "generation_not_found"}}},
-      {"resume, two of two", {Resume("a", kGen, 0), Resume("b", kOther, 0)},
+      {"resume, two of two",
+       {Resume("a", kGen, 0), Resume("b", kOther, 0)},
        [](WsAnswersTest* test) {
          test->service.Attach(test->Next(), kGen);
          test->service.Attach(test->Next(), kOther);
        },
        {{"a", "attached"}, {"b", "attached"}}},
-      {"generate, one key, both before an event", {Keyed("a"), Keyed("b")},
+      {"generate, one key, both before an event",
+       {Keyed("a"), Keyed("b")},
        [](WsAnswersTest* test) {
          test->service.Attach(test->Next(), kGen);
          const auto second = test->Next();
@@ -134,7 +145,8 @@ TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
          test->service.SendEvents(second, {testing::StartedEvent()});
        },
        {{"a", "superseded"}, {"b", "started"}}},
-      {"generate that turns out to be what is resumed", {Resume("a", kGen, 0), Keyed("b")},
+      {"generate that turns out to be what is resumed",
+       {Resume("a", kGen, 0), Keyed("b")},
        [](WsAnswersTest* test) {
          const auto first = test->Next();
          const auto second = first.request.has_generate() ? first : test->Next();
@@ -142,17 +154,25 @@ TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
          test->service.SendEvents(second, {testing::StartedEvent()});
        },
        {{"a", "superseded"}, {"b", "started"}}},
-      {"generate, refused", {Generate("a", 1, 1)},
-       [](WsAnswersTest* test) { test->Reject(test->Next(), "MODEL_NOT_FOUND"); }, {{"a", "model_not_found"}}},
-      {"generate, a bad body", {{{"type", "generate"}, {"req", "a"}, {"body", {{"prompt", 1}}}}}, nothing,
+      {"generate, refused",
+       {Generate("a", 1, 1)},
+       [](WsAnswersTest* test) { test->Reject(test->Next(), "MODEL_NOT_FOUND"); },
+       {{"a", "model_not_found"}}},
+      {"generate, a bad body",
+       {{{"type", "generate"}, {"req", "a"}, {"body", {{"prompt", 1}}}}},
+       nothing,
        {{"a", "invalid_field"}}},
       {"generate, no body", {{{"type", "generate"}, {"req", "a"}}}, nothing, {{"a", "bad_frame"}}},
-      {"unknown key", {{{"type", "resume"}, {"req", "a"}, {"gen", kGen}, {"aftr", 1}}}, nothing,
+      {"unknown key",
+       {{{"type", "resume"}, {"req", "a"}, {"gen", kGen}, {"aftr", 1}}},
+       nothing,
        {{"a", "invalid_field"}}},
       {"unknown type", {{{"type", "subscribe"}, {"req", "a"}}}, nothing, {{"a", "bad_frame"}}},
       {"no type", {{{"req", "a"}}}, nothing, {{"a", "bad_frame"}}},
       {"req on what has none", {{{"type", "cancel"}, {"gen", kGen}, {"req", "a"}}}, nothing, {{"a", "invalid_field"}}},
-      {"resume, a bad cursor", {{{"type", "resume"}, {"req", "a"}, {"gen", kGen}, {"after", -1}}}, nothing,
+      {"resume, a bad cursor",
+       {{{"type", "resume"}, {"req", "a"}, {"gen", kGen}, {"after", -1}}},
+       nothing,
        {{"a", "bad_frame"}}},
   };
   for (const Row& row : rows) {
@@ -192,8 +212,7 @@ TEST_F(WsAnswersTest, AReplacementNeedsNoFurtherPlace) {
   const auto client = Connect();
   SendAtOnce(client.get(), {Resume("a", kGen, 0), Resume("b", kOther, 0), Resume("c", kGen, 4)});
   service.Attach(NextAfter(4), kGen);
-  EXPECT_EQ(ReadAnswers(client.get(), 3),
-            (Answers{{"a", "superseded"}, {"b", "too_many_streams"}, {"c", "attached"}}));
+  EXPECT_EQ(ReadAnswers(client.get(), 3), (Answers{{"a", "superseded"}, {"b", "too_many_streams"}, {"c", "attached"}}));
 }
 
 TEST_F(WsAnswersTest, AResumeRefusedInADrainLeavesTheStreamThatItWouldHaveReplaced) {

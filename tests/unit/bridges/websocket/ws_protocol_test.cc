@@ -65,8 +65,8 @@ TEST(ParseClientMessage, ReadsEveryMessage) {
   EXPECT_EQ(generate.generate().request().request_id(), "k");
   EXPECT_EQ(generate.generate().traceparent(), "00-a");
 
-  const auto resume = Parse(
-      R"({"type":"resume","req":"c2","gen":"gen_abcdefghijklmnopqrstuvwxyz","after":17,"on_gap":"fail"})");
+  const auto resume =
+      Parse(R"({"type":"resume","req":"c2","gen":"gen_abcdefghijklmnopqrstuvwxyz","after":17,"on_gap":"fail"})");
   EXPECT_EQ(resume.resume().req(), "c2");
   EXPECT_EQ(resume.resume().generation_id(), kGen);
   EXPECT_EQ(resume.resume().after_seq(), 17u);
@@ -222,14 +222,15 @@ TEST(ParseAuth, TakesAuthAndNothingElse) {
   EXPECT_TRUE(ParseAuth(Format::kJson, R"({"type":"auth"})", &auth).ok());
   EXPECT_EQ(auth.token(), "");
 
-  for (const std::string row : {"", "{", "[]", "null", R"("auth")", R"({"token":"secret"})",
-                                R"({"type":"ping","t":1})", R"({"type":["auth"],"token":"secret"})",
-                                R"({"type":"auth","token":7})", R"({"type":"auth","token":"a","gen":"b"})"}) {
+  for (const std::string row : {"", "{", "[]", "null", R"("auth")", R"({"token":"secret"})", R"({"type":"ping","t":1})",
+                                R"({"type":["auth"],"token":"secret"})", R"({"type":"auth","token":7})",
+                                R"({"type":"auth","token":"a","gen":"b"})"}) {
     EXPECT_FALSE(ParseAuth(Format::kJson, row, &auth).ok()) << row;
   }
   proto.mutable_ping()->set_t(1);
-  for (const std::string& row : {std::string(), std::string("\x0a"), std::string("\x0a\x05\x0a\x7f"),
-                                 std::string("\xff"), proto.SerializeAsString(), std::string("\x0a\x00", 2) + proto.SerializeAsString()}) {
+  for (const std::string& row :
+       {std::string(), std::string("\x0a"), std::string("\x0a\x05\x0a\x7f"), std::string("\xff"),
+        proto.SerializeAsString(), std::string("\x0a\x00", 2) + proto.SerializeAsString()}) {
     EXPECT_FALSE(ParseAuth(Format::kProto, row, &auth).ok()) << row;
   }
 }

@@ -185,7 +185,8 @@ TEST_F(WsUpgradeTest, AnswersOtherRequestsWithTheErrorBodyAndCloses) {
       R"("code":"not_found"}})");
   EXPECT_EQ(Talk("HEAD / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").find("{"), std::string::npos);
   EXPECT_EQ(Talk("nonsense\r\n\r\n").substr(0, 12), "HTTP/1.1 400");
-  EXPECT_EQ(Talk("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + std::string(20'000, 'x') + "\r\n\r\n").substr(0, 12), "HTTP/1.1 431");
+  EXPECT_EQ(Talk("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + std::string(20'000, 'x') + "\r\n\r\n").substr(0, 12),
+            "HTTP/1.1 431");
 }
 
 TEST_F(WsUpgradeTest, AnswersHealthChecksWithoutAKey) {

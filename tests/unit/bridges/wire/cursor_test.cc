@@ -30,12 +30,40 @@ TEST(Cursor, ReadsABareSeq) {
 
 TEST(Cursor, RefusesWhateverIsNotOneRatherThanTakeItForZero) {
   const std::string id = FakeId('b');
-  const std::vector<std::string> hostile = {
-      "", " ", ":", "0x10", "-1", "+1", "1 ", " 1", "1.0", "1e3", "01", "00", "١", "9223372036854775808",
-      "18446744073709551616", "99999999999999999999999999", id, id + ":", id + ": 1", id + ":-1", id + ":1:2",
-      id + ":1\n", id + ":1\r\nx: y", ":17", "gen_:17", "gen_" + std::string(25, 'a') + ":1",
-      "gen_" + std::string(27, 'a') + ":1", "gen_" + std::string(26, 'A') + ":1", "gen_" + std::string(26, '1') + ":1",
-      "GEN_" + std::string(26, 'a') + ":1", "NaN", "null", std::string("1\0", 2), std::string(100000, '9')};
+  const std::vector<std::string> hostile = {"",
+                                            " ",
+                                            ":",
+                                            "0x10",
+                                            "-1",
+                                            "+1",
+                                            "1 ",
+                                            " 1",
+                                            "1.0",
+                                            "1e3",
+                                            "01",
+                                            "00",
+                                            "١",
+                                            "9223372036854775808",
+                                            "18446744073709551616",
+                                            "99999999999999999999999999",
+                                            id,
+                                            id + ":",
+                                            id + ": 1",
+                                            id + ":-1",
+                                            id + ":1:2",
+                                            id + ":1\n",
+                                            id + ":1\r\nx: y",
+                                            ":17",
+                                            "gen_:17",
+                                            "gen_" + std::string(25, 'a') + ":1",
+                                            "gen_" + std::string(27, 'a') + ":1",
+                                            "gen_" + std::string(26, 'A') + ":1",
+                                            "gen_" + std::string(26, '1') + ":1",
+                                            "GEN_" + std::string(26, 'a') + ":1",
+                                            "NaN",
+                                            "null",
+                                            std::string("1\0", 2),
+                                            std::string(100000, '9')};
   for (const std::string& text : hostile) {
     const auto cursor = ParseCursor(text);
     EXPECT_EQ(cursor.status().code(), absl::StatusCode::kInvalidArgument) << "'" << text.substr(0, 64) << "'";

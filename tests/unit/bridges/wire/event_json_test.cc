@@ -80,10 +80,9 @@ TEST(EventJson, WritesGap) {
   event.mutable_gap()->set_reason(v1::GAP_REASON_AFTER_BEYOND_END);
   event.mutable_gap()->add_snapshot()->set_text("a\nb");
   event.mutable_gap()->add_snapshot()->set_index(1);
-  EXPECT_EQ(Json(event),
-            R"({"type":"gap","gen":"gen_X","seq":59,"requested_after":99,"first_available":60,)"
-            R"("reason":"after_beyond_end","snapshot":{"seq":59,"choices":[{"index":0,"text":"a\nb"},)"
-            R"({"index":1,"text":""}]}})");
+  EXPECT_EQ(Json(event), R"({"type":"gap","gen":"gen_X","seq":59,"requested_after":99,"first_available":60,)"
+                         R"("reason":"after_beyond_end","snapshot":{"seq":59,"choices":[{"index":0,"text":"a\nb"},)"
+                         R"({"index":1,"text":""}]}})");
 }
 
 TEST(EventJson, EscapesWhatJsonForbidsAndNothingElse) {
@@ -124,10 +123,9 @@ TEST(EventJson, WritesASnapshot) {
   generation.mutable_created_at()->set_seconds(1'795'410'000);
   std::string out;
   AppendGenerationJson(generation, &out);
-  EXPECT_EQ(out,
-            R"({"id":"gen_X","model":"m\"","status":"running","last_seq":5,"choices":[{"index":0,"text":"Hello",)"
-            R"("finish_reason":null}],"usage":{"prompt_tokens":2,"completion_tokens":0,"total_tokens":2},)"
-            R"("created_at":"2026-11-23T05:00:00Z","expires_at":null})");
+  EXPECT_EQ(out, R"({"id":"gen_X","model":"m\"","status":"running","last_seq":5,"choices":[{"index":0,"text":"Hello",)"
+                 R"("finish_reason":null}],"usage":{"prompt_tokens":2,"completion_tokens":0,"total_tokens":2},)"
+                 R"("created_at":"2026-11-23T05:00:00Z","expires_at":null})");
 }
 
 TEST(EventJson, WritesTheErrorAndTheExpiryOfASnapshot) {

@@ -121,9 +121,8 @@ TEST(HttpPolicy, AsksForAKeyOnlyIfThereIsOne) {
   EXPECT_EQ(*policy.Authorize("bearer k2"), "bob");
   EXPECT_EQ(*policy.Authorize("BEARER    k2"), "bob");
   EXPECT_EQ(*policy.Authorize("Bearer k3"), "ann");
-  for (const char* bad :
-       {"", "k1", "Bearer", "Bearer ", "Bearer k", "Bearer k11", "Bearer\tk1", "Bearer k1 ", "Bearer   ",
-        "Bearer,k1", "Basic k1", "Bearer K1"}) {
+  for (const char* bad : {"", "k1", "Bearer", "Bearer ", "Bearer k", "Bearer k11", "Bearer\tk1", "Bearer k1 ",
+                          "Bearer   ", "Bearer,k1", "Basic k1", "Bearer K1"}) {
     const absl::Status status = policy.Authorize(bad).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated) << bad;
     EXPECT_EQ(HttpErrorOf(status).headers, "www-authenticate: Bearer\r\n");
@@ -212,7 +211,8 @@ TEST(HttpPolicy, KeepsToTheList) {
 }
 
 TEST(HttpPolicy, EchoesTheHeadersThatAPreflightAsksFor) {
-  const std::string headers = HttpPolicy::PreflightHeaders("https://a.example", "GET, OPTIONS", "last-event-id, x-stainless-os");
+  const std::string headers =
+      HttpPolicy::PreflightHeaders("https://a.example", "GET, OPTIONS", "last-event-id, x-stainless-os");
   EXPECT_NE(headers.find("access-control-allow-headers: last-event-id, x-stainless-os\r\n"), std::string::npos);
   EXPECT_NE(headers.find("access-control-max-age: 600\r\n"), std::string::npos);
   EXPECT_NE(headers.find("access-control-allow-origin: https://a.example\r\n"), std::string::npos);

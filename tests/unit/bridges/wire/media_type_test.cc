@@ -10,7 +10,8 @@ namespace {
 
 TEST(MediaType, ParsesListsAndSkipsWhatIsNotWellFormed) {
   const auto ranges = ParseMediaRanges(
-      ", Text/Event-Stream;Charset=\"UTF-8, \\\"x\\\"\" ; q=0.5,broken, a/b;q=2, a/b;=1, */json, c/d e, text/html;;q=1 , */*");
+      ", Text/Event-Stream;Charset=\"UTF-8, \\\"x\\\"\" ; q=0.5,broken, a/b;q=2, a/b;=1, */json, c/d e, text/html;;q=1 "
+      ", */*");
   ASSERT_EQ(ranges.size(), 3u);
   EXPECT_EQ(ranges[0].type + "/" + ranges[0].subtype, "text/event-stream");
   ASSERT_EQ(ranges[0].parameters.size(), 1u);
@@ -71,9 +72,9 @@ TEST(MediaType, KnowsWhoPrefersAnEventStream) {
 }
 
 TEST(MediaType, KnowsJsonInUtf8) {
-  for (const char* yes : {"application/json", "Application/JSON", "application/json; charset=utf-8",
-                          "application/json;charset=\"UTF-8\"", "application/json; profile=x", "application/json ;",
-                          "application/json;charset=us-ascii"}) {
+  for (const char* yes :
+       {"application/json", "Application/JSON", "application/json; charset=utf-8", "application/json;charset=\"UTF-8\"",
+        "application/json; profile=x", "application/json ;", "application/json;charset=us-ascii"}) {
     EXPECT_TRUE(IsJsonContentType(yes)) << yes;
   }
   for (const char* no :

@@ -87,8 +87,7 @@ TEST(StreamRequest, NamesTheFieldAtFault) {
       {R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})", "messages[0].content"},
       {R"({"messages":[{"content":"x"}]})", "messages[0].role"},
       {R"({"messages":[{"role":"user","content":"x"},{"role":"tool","content":"x"}]})", "messages[1].role"},
-      {R"({"messages":[{"role":"user","content":"x","name":"n"}]})", "messages[0].name",
-       "UNSUPPORTED_PARAMETER"},
+      {R"({"messages":[{"role":"user","content":"x","name":"n"}]})", "messages[0].name", "UNSUPPORTED_PARAMETER"},
       {R"({"prompt":"p","max_tokens":0})", "max_tokens"},
       {R"({"prompt":"p","max_tokens":-1})", "max_tokens"},
       {R"({"prompt":"p","max_tokens":1.5})", "max_tokens"},
@@ -148,16 +147,17 @@ TEST(StreamRequest, RefusesWhatIsNoJsonObject) {
       "{\"prompt\":\"\xc3\"}", "{\"prompt\":\"\xc0\xaf\"}", "{\"prompt\":\"\xed\xa0\x80\"}",
       "{\"prompt\":\"\xf5\x80\x80\x80\"}", "{\"prompt\":\"\x80\"}", "{\"prompt\":\"\xff\"}",
       // Surrogates that have no partner.
-      "{\"prompt\":\"\\ud800\"}", "{\"prompt\":\"\\ud800x\"}", "{\"prompt\":\"\\udc00\"}", "{\"prompt\":\"\\ud800\\ud800\"}",
-      "{\"prompt\":\"\\u12\"}", "{\"prompt\":\"\\x\"}", "{\"prompt\":\"a\nb\"}", std::string("{\"prompt\":\"a\0b\"}", 16),
+      "{\"prompt\":\"\\ud800\"}", "{\"prompt\":\"\\ud800x\"}", "{\"prompt\":\"\\udc00\"}",
+      "{\"prompt\":\"\\ud800\\ud800\"}", "{\"prompt\":\"\\u12\"}", "{\"prompt\":\"\\x\"}", "{\"prompt\":\"a\nb\"}",
+      std::string("{\"prompt\":\"a\0b\"}", 16),
       // A NUL is not an end.
       std::string("{\"prompt\":\"p\"}\0", 15), std::string("{\"prompt\":\"p\"}\0junk", 19),
       std::string("\0{\"prompt\":\"p\"}", 15), std::string("{\"prompt\":\"p\"}\0\0{}", 18), "{\"prompt\":\"p\"} x",
       "{\"prompt\":\"p\"}]", "{\"prompt\":\"p\"}//",
       // Which of the two counts is a matter of the reader.
       R"({"prompt":"p","prompt":"q"})", R"({"prompt":"p","metadata":{"k":"1","k":"2"}})",
-      R"({"prompt":"p","\u0070rompt":"q"})",
-      std::string(100'000, '['), "{\"metadata\":" + std::string(40, '[') + std::string(40, ']') + "}"};
+      R"({"prompt":"p","\u0070rompt":"q"})", std::string(100'000, '['),
+      "{\"metadata\":" + std::string(40, '[') + std::string(40, ']') + "}"};
   std::string deep = "1";
   for (int i = 0; i < 50; ++i) deep = "{\"a\":" + deep + "}";
   rows.push_back(deep);

@@ -16,11 +16,11 @@
 namespace runnel::base {
 namespace {
 
+using runnel::testing::RawConnection;
+using runnel::testing::WaitUntil;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
-using runnel::testing::RawConnection;
-using runnel::testing::WaitUntil;
 
 class AdminServerTest : public ::testing::Test {
  protected:

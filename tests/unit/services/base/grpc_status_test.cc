@@ -59,8 +59,7 @@ TEST(GrpcStatus, OkStaysOk) {
 }
 
 TEST(GrpcStatus, TakesAnErrorWithoutDetailsOrWithBrokenOnes) {
-  EXPECT_EQ(FromGrpcStatus(grpc::Status(grpc::StatusCode::UNAVAILABLE, "down")).code(),
-            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(FromGrpcStatus(grpc::Status(grpc::StatusCode::UNAVAILABLE, "down")).code(), absl::StatusCode::kUnavailable);
   const absl::Status broken = FromGrpcStatus(grpc::Status(grpc::StatusCode::NOT_FOUND, "gone", "\xff not a Status"));
   EXPECT_EQ(broken.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(DetailOf(broken).reason, "");

@@ -29,7 +29,8 @@ TEST(HostName, SplitsHostAndPort) {
 }
 
 TEST(HostName, OnlyNamesThatNobodyElseCanDefineAreLocal) {
-  for (const char* local : {"localhost", "LocalHost", "localhost.", "app.localhost", "127.0.0.1", "192.168.1.9", "::1"}) {
+  for (const char* local :
+       {"localhost", "LocalHost", "localhost.", "app.localhost", "127.0.0.1", "192.168.1.9", "::1"}) {
     EXPECT_TRUE(IsLocalHostName(local)) << local;
   }
   for (const char* name : {"", "evil.example", "127.0.0.1.nip.io", "localhost.evil.example", "evil-localhost",

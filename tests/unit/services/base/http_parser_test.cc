@@ -14,8 +14,7 @@ namespace {
 using State = HttpParser::State;
 using std::string_literals::operator""s;
 
-constexpr HttpLimits kLimits{
-    .max_header_bytes = 512, .max_target_bytes = 100, .max_headers = 8, .max_body_bytes = 64};
+constexpr HttpLimits kLimits{.max_header_bytes = 512, .max_target_bytes = 100, .max_headers = 8, .max_body_bytes = 64};
 
 // What came of a request, however its bytes were split.
 struct Outcome {
@@ -127,7 +126,8 @@ TEST(HttpParser, RefusesHostileRequests) {
       {"an endless header", Get(absl::StrCat("X: ", std::string(1000, 'a'))), 431},
       {"an endless name", Get(std::string(1000, 'a')), 431},
       {"many header lines", Get(absl::StrCat("A: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\n")), 431},
-      {"endless empty lines", [] {
+      {"endless empty lines",
+       [] {
          std::string lines;
          for (int i = 0; i < 400; ++i) lines += "\r\n";
          return lines;
@@ -139,11 +139,13 @@ TEST(HttpParser, RefusesHostileRequests) {
       {"a huge chunk", Chunked("ffffffffffffffff\r\n"), 413},
       {"a trailer too large", Chunked(absl::StrCat("0\r\nA:", std::string(1000, ' '))), 431},
       {"a trailer's name too large", Chunked(absl::StrCat("0\r\n", std::string(1000, 'a'))), 431},
-      {"many trailers", Chunked(absl::StrCat("0\r\n", [] {
-         std::string lines;
-         for (int i = 0; i < 200; ++i) lines += "A: b\r\n";
-         return lines;
-       }())),
+      {"many trailers",
+       Chunked(absl::StrCat("0\r\n",
+                            [] {
+                              std::string lines;
+                              for (int i = 0; i < 200; ++i) lines += "A: b\r\n";
+                              return lines;
+                            }())),
        431},
       {"a chunk extension too large", Chunked(absl::StrCat("1;", std::string(1000, 'a'))), 431},
       {"blanks before a chunk extension", Chunked(absl::StrCat("1", std::string(1000, ' '))), 431},
@@ -163,7 +165,8 @@ TEST(HttpParser, RefusesHostileRequests) {
       {"gzip", post + "Transfer-Encoding: gzip\r\n\r\n", 400},
       {"quoted", post + "Transfer-Encoding: \"chunked\"\r\n\r\n", 400},
       {"chunked is not last", post + "Transfer-Encoding: chunked, identity\r\n\r\n", 400},
-      {"chunked is not last, in two lines", post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n", 400},
+      {"chunked is not last, in two lines", post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n",
+       400},
       {"xchunked", post + "Transfer-Encoding: xchunked\r\n\r\n", 400},
       {"empty coding", post + "Transfer-Encoding:\r\n\r\n", 400},
       {"twice chunked", post + "Transfer-Encoding: chunked, chunked\r\n\r\n", 400},
@@ -243,33 +246,43 @@ TEST(HttpParser, TakesUnusualButLegalRequests) {
       {"close", line + "Host: a\r\nConnection: close\r\n\r\n", with(get, [](Outcome* o) { o->keep_alive = false; })},
       {"close in a list", line + "Host: a\r\nConnection: x, Close\r\n\r\n",
        with(get, [](Outcome* o) { o->keep_alive = false; })},
-      {"the URL's host wins", "GET http://b:1/x?y HTTP/1.1\r\nHost: a\r\n\r\n", with(get, [](Outcome* o) {
-         o->host = "b:1";
-         o->target = "/x?y";
-       })},
+      {"the URL's host wins", "GET http://b:1/x?y HTTP/1.1\r\nHost: a\r\n\r\n",
+       with(get,
+            [](Outcome* o) {
+              o->host = "b:1";
+              o->target = "/x?y";
+            })},
       {"a URL without a path", "GET HTTPS://a HTTP/1.1\r\nHost: a\r\n\r\n", get},
       {"a URL with a query only", "GET http://a?x HTTP/1.1\r\nHost: a\r\n\r\n",
        with(get, [](Outcome* o) { o->target = "/?x"; })},
-      {"OPTIONS of the server", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", with(get, [](Outcome* o) {
-         o->method = "OPTIONS";
-         o->target = "*";
-       })},
-      {"OPTIONS of the server by URL", "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n", with(get, [](Outcome* o) {
-         o->method = "OPTIONS";
-         o->target = "*";
-       })},
-      {"HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", with(get, [](Outcome* o) {
-         o->host = "";
-         o->http_1_0 = true;
-         o->keep_alive = false;
-       })},
+      {"OPTIONS of the server", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+       with(get,
+            [](Outcome* o) {
+              o->method = "OPTIONS";
+              o->target = "*";
+            })},
+      {"OPTIONS of the server by URL", "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n",
+       with(get,
+            [](Outcome* o) {
+              o->method = "OPTIONS";
+              o->target = "*";
+            })},
+      {"HTTP/1.0", "GET / HTTP/1.0\r\n\r\n",
+       with(get,
+            [](Outcome* o) {
+              o->host = "";
+              o->http_1_0 = true;
+              o->keep_alive = false;
+            })},
       {"HTTP/1.0 kept alive", "GET / HTTP/1.0\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n",
        with(get, [](Outcome* o) { o->http_1_0 = true; })},
-      {"HTTP/1.0 with an expectation", "POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
-       with(post("x"), [](Outcome* o) {
-         o->http_1_0 = true;
-         o->keep_alive = false;
-       })},
+      {"HTTP/1.0 with an expectation",
+       "POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+       with(post("x"),
+            [](Outcome* o) {
+              o->http_1_0 = true;
+              o->keep_alive = false;
+            })},
       {"an expectation", "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 1\r\n\r\nx",
        with(post("x"), [](Outcome* o) { o->expects_continue = true; })},
       {"an expectation without a body", "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n", post("")},
@@ -279,11 +292,12 @@ TEST(HttpParser, TakesUnusualButLegalRequests) {
        post("x")},
       {"an empty body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\nx", post("", "x")},
       {"identity", "POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: identity\r\nContent-Length: 1\r\n\r\nx", post("x")},
-      {"a body as large as may be", absl::StrCat("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 64\r\n\r\n",
-                                                 std::string(64, 'x'), "y"),
+      {"a body as large as may be",
+       absl::StrCat("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 64\r\n\r\n", std::string(64, 'x'), "y"),
        post(std::string(64, 'x'), "y")},
       {"chunks", Chunked("1\r\na\r\n2\r\nbc\r\n0\r\n\r\nGET"), post("abc", "GET")},
-      {"chunks of any case", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n",
+      {"chunks of any case",
+       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n",
        post("0123456789")},
       {"zeros before a size", Chunked("0001\r\na\r\n000\r\n\r\n"), post("a")},
       {"extensions", Chunked("1;a=b;c=\"d;\t\xc3\xbc\"\r\na\r\n0 ;x\r\n\r\n"), post("a")},

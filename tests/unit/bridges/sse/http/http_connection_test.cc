@@ -43,8 +43,8 @@ double UnfinishedBytes(SseHarness* harness) {
 }
 
 std::string Post(const std::string& target, const std::string& headers, const std::string& body) {
-  return "POST " + target + " HTTP/1.1\r\n" + kHost + kJson + headers + "Content-Length: " +
-         std::to_string(body.size()) + "\r\n\r\n" + body;
+  return "POST " + target + " HTTP/1.1\r\n" + kHost + kJson + headers +
+         "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
 TEST(HttpConnection, AnswersHostileRequestsOnceClosesAndServesOthers) {
@@ -71,8 +71,8 @@ TEST(HttpConnection, AnswersHostileRequestsOnceClosesAndServesOthers) {
       {"POST /v1/generations HTTP/1.1\r\n" + kHost + kJson + "Content-Length: 99999999\r\n\r\n", 413},
       // Its body is not read, so it is found by its route.
       {chunked + "0\r\nA:" + std::string(65'535, ' ') + "0\r\n\r\n", 405},
-      {"POST /v1/generations HTTP/1.1\r\n" + kHost + kJson + "Transfer-Encoding: chunked\r\n\r\n0\r\nA:" +
-           std::string(65'535, '0') + "\r\n\r\n",
+      {"POST /v1/generations HTTP/1.1\r\n" + kHost + kJson +
+           "Transfer-Encoding: chunked\r\n\r\n0\r\nA:" + std::string(65'535, '0') + "\r\n\r\n",
        431},
   };
   SseHarness harness;
@@ -150,10 +150,9 @@ TEST(HttpConnection, OldHttpIsToldThatItsConnectionIsKept) {
   ASSERT_TRUE(client->Send("GET /v1/models HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").ok());
   EXPECT_EQ(client->ReadResponse()->head.headers.at("connection"), "keep-alive");
   // Without a 100, which it would take for its answer.
-  ASSERT_TRUE(client
-                  ->Send("POST /v1/generations HTTP/1.0\r\n" + kJson +
-                         "Expect: 100-continue\r\nContent-Length: 1\r\n\r\n{")
-                  .ok());
+  ASSERT_TRUE(
+      client->Send("POST /v1/generations HTTP/1.0\r\n" + kJson + "Expect: 100-continue\r\nContent-Length: 1\r\n\r\n{")
+          .ok());
   const auto response = client->ReadResponse();
   EXPECT_EQ(response->head.status, 400);
   EXPECT_EQ(response->head.headers.at("connection"), "close");
@@ -163,8 +162,9 @@ TEST(HttpConnection, OneDeadlineForAWholeHeadAndOneForAWholeBody) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.header_timeout = absl::Milliseconds(200);
   SseHarness harness(options);
-  for (const std::string& begin : {std::string("GET / HTTP/1.1\r\nX: "),
-                                   "POST /v1/generations HTTP/1.1\r\n" + kHost + kJson + "Content-Length: 100000\r\n\r\n"}) {
+  for (const std::string& begin :
+       {std::string("GET / HTTP/1.1\r\nX: "),
+        "POST /v1/generations HTTP/1.1\r\n" + kHost + kJson + "Content-Length: 100000\r\n\r\n"}) {
     const auto client = harness.Connect();
     ASSERT_TRUE(client->Send(begin).ok());
     // Byte after byte, each well within the time.
@@ -180,8 +180,8 @@ TEST(HttpConnection, UnfinishedBytesHaveOneLimit) {
   options.bridge.max_unfinished_bytes = 64 << 10;
   SseHarness harness(options);
   harness.service.SetHandlers(Handlers());
-  const std::string half = "POST /v1/generations HTTP/1.1\r\n" + kHost + kJson + "Content-Length: 100000\r\n\r\n" +
-                           std::string(40'000, 'x');
+  const std::string half =
+      "POST /v1/generations HTTP/1.1\r\n" + kHost + kJson + "Content-Length: 100000\r\n\r\n" + std::string(40'000, 'x');
   auto first = harness.Connect();
   ASSERT_TRUE(first->Send(half).ok());
   ASSERT_TRUE(WaitUntil([&] { return UnfinishedBytes(&harness) >= 40'000; }));

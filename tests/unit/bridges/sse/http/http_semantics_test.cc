@@ -71,7 +71,8 @@ TEST(Bodies, EndWhereTheyEnd) {
       {"/v1/responses", R"({"model":"m","input":"hi"})"},
   };
   for (const auto& [path, body] : rows) {
-    for (const std::string& rest : {std::string(1, '\0'), std::string("\0junk", 5), std::string(" x"), std::string("{}")}) {
+    for (const std::string& rest :
+         {std::string(1, '\0'), std::string("\0junk", 5), std::string(" x"), std::string("{}")}) {
       EXPECT_EQ(harness.Ask("POST", path, "", body + rest).head.status, 400) << path;
     }
   }
@@ -179,8 +180,9 @@ TEST(Paths, OfOpenAiAreServedWithoutTheirVersion) {
   EXPECT_EQ(harness.Ask("GET", "/completions").head.headers.at("allow"), "POST, OPTIONS");
   EXPECT_EQ(harness.Ask("POST", "/responses", "", "{}").head.status, 400);
   const auto client = harness.Connect();
-  ASSERT_TRUE(client->Request("POST", "/chat/completions", "", R"({"model":"m","messages":[{"role":"user","content":"x"}]})")
-                  .ok());
+  ASSERT_TRUE(
+      client->Request("POST", "/chat/completions", "", R"({"model":"m","messages":[{"role":"user","content":"x"}]})")
+          .ok());
   const auto command = harness.service.NextCommand();
   ASSERT_TRUE(command && command->request.has_generate());
   EXPECT_EQ(command->request.generate().request().messages(0).content(), "x");
@@ -235,8 +237,9 @@ TEST(Refusals, OfFieldsByAnEngineKeepTheirNamesAndCode) {
   SseHarness harness;
   const auto client = harness.Connect();
   // The name of a field of ours, but not of OpenAI's.
-  ASSERT_TRUE(client->Request("POST", "/v1/chat/completions", "",
-                              R"({"model":"m","messages":[{"role":"user","content":"hi"}],"choice_count":2})")
+  ASSERT_TRUE(client
+                  ->Request("POST", "/v1/chat/completions", "",
+                            R"({"model":"m","messages":[{"role":"user","content":"hi"}],"choice_count":2})")
                   .ok());
   const auto command = harness.service.NextCommand();
   ASSERT_TRUE(command.has_value());

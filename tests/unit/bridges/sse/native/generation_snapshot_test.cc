@@ -139,7 +139,8 @@ TEST(RequestSize, ARequestThatTheServiceDoesNotTakeFailsAlone) {
   } rows[] = {
       {"/v1/generations", R"({"prompt":")" + large + "\"}"},
       {"/v1/chat/completions", R"({"model":"m","messages":[{"role":"user","content":")" + large + "\"}]}"},
-      {"/v1/chat/completions", R"({"model":"m","stream":true,"messages":[{"role":"user","content":")" + large + "\"}]}"},
+      {"/v1/chat/completions",
+       R"({"model":"m","stream":true,"messages":[{"role":"user","content":")" + large + "\"}]}"},
       {"/v1/completions", R"({"model":"m","prompt":")" + large + "\"}"},
       {"/v1/responses", R"({"model":"m","input":")" + large + "\"}"},
   };
@@ -155,8 +156,8 @@ TEST(RequestSize, ARequestThatTheServiceDoesNotTakeFailsAlone) {
 
   // What the service just takes is sent.
   const auto client = harness.Connect();
-  ASSERT_TRUE(client->Request("POST", "/v1/generations", "",
-                              R"({"prompt":")" + large.substr(0, 4'190'000) + "\"}").ok());
+  ASSERT_TRUE(
+      client->Request("POST", "/v1/generations", "", R"({"prompt":")" + large.substr(0, 4'190'000) + "\"}").ok());
   auto command = harness.service.NextCommand();
   while (command && !command->request.has_generate()) command = harness.service.NextCommand();
   ASSERT_TRUE(command);

@@ -27,8 +27,8 @@ const std::string kUsage =
     R"("usage":{"prompt_tokens":18,"completion_tokens":4,"total_tokens":22,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}})";
 
 std::string Choice(int index, const std::string& text, const std::string& reason = "") {
-  return "{\"index\":" + std::to_string(index) + ",\"text\":\"" + text + "\",\"logprobs\":null,\"finish_reason\":" +
-         (reason.empty() ? "null" : "\"" + reason + "\"") + "}";
+  return "{\"index\":" + std::to_string(index) + ",\"text\":\"" + text +
+         "\",\"logprobs\":null,\"finish_reason\":" + (reason.empty() ? "null" : "\"" + reason + "\"") + "}";
 }
 std::string Chunk(const std::string& choice) { return "data: " + kHead + choice + "],\"usage\":null}\n\n"; }
 

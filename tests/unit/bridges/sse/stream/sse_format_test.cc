@@ -19,9 +19,10 @@ std::string Message(const SseMessage& message) {
 TEST(SseFormat, WritesAnEvent) {
   std::string out;
   AppendSseEvent("gen_X", testing::DeltaEvent(2, "Hel"), 0, &out);
-  EXPECT_EQ(out,
-            "id: gen_X:2\nevent: delta\n"
-            "data: {\"type\":\"delta\",\"gen\":\"gen_X\",\"seq\":2,\"choice\":0,\"text\":\"Hel\",\"tokens\":1,\"ms\":2}\n\n");
+  EXPECT_EQ(
+      out,
+      "id: gen_X:2\nevent: delta\n"
+      "data: {\"type\":\"delta\",\"gen\":\"gen_X\",\"seq\":2,\"choice\":0,\"text\":\"Hel\",\"tokens\":1,\"ms\":2}\n\n");
 }
 
 TEST(SseFormat, WritesRetryIntoTheFirstEvent) {

@@ -51,8 +51,7 @@ class ScriptedEngineTest : public ::testing::Test {
   }
   static bool Ended(const Generation& generation) { return generation.log().GetState().ended; }
   static uint32_t Crc32(const std::string& text) {
-    return static_cast<uint32_t>(
-        crc32(0, reinterpret_cast<const Bytef*>(text.data()), static_cast<uInt>(text.size())));
+    return static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(text.data()), static_cast<uInt>(text.size())));
   }
   static std::string ScriptedText(uint64_t seed, uint32_t choice, uint32_t tokens) {
     std::string text;
@@ -273,15 +272,15 @@ TEST_F(ScriptedEngineTest, FailsAndStallsOnDemand) {
 }
 
 TEST_F(ScriptedEngineTest, RefusesAScriptThatMakesNoSense) {
-  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
-           {"scripted.tokens_per_second", "0"},
-           {"scripted.tokens_per_second", "nan"},
-           {"scripted.tokens_per_second", "fast"},
-           {"scripted.first_token_ms", "-1"},
-           {"scripted.tokens", "1e9"},
-           {"scripted.timestamps", "yes"},
-           {"scripted.stepped", "2"},
-           {"scripted.fail_at", ""}}) {
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, std::string>>{{"scripted.tokens_per_second", "0"},
+                                                        {"scripted.tokens_per_second", "nan"},
+                                                        {"scripted.tokens_per_second", "fast"},
+                                                        {"scripted.first_token_ms", "-1"},
+                                                        {"scripted.tokens", "1e9"},
+                                                        {"scripted.timestamps", "yes"},
+                                                        {"scripted.stepped", "2"},
+                                                        {"scripted.fail_at", ""}}) {
     GenerationRequest request = Request(1, 1);
     request.metadata[key] = value;
     EXPECT_EQ(engine_.Prepare(request).status().code(), absl::StatusCode::kInvalidArgument) << key << "=" << value;

@@ -17,7 +17,9 @@ class EventLogTest : public ::testing::Test {
  protected:
   explicit EventLogTest(uint32_t choices = 1) : log_(Started{"m", absl::UnixEpoch(), 9}, choices, 1000) {}
 
-  bool Add(const std::string& text, uint32_t choice = 0) { return log_.AppendDelta(choice, text, 1, now_ += 10, &wake_); }
+  bool Add(const std::string& text, uint32_t choice = 0) {
+    return log_.AppendDelta(choice, text, 1, now_ += 10, &wake_);
+  }
   bool End(FinishReason reason = FinishReason::kStop) { return log_.EndAll(reason, now_ += 10, &wake_); }
   std::vector<Event> Read(uint64_t after, size_t max_bytes = kAll) const {
     std::vector<Event> events;

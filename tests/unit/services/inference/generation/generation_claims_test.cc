@@ -4,8 +4,8 @@
 #include <optional>
 
 #include "services/base/grpc_status.h"
-#include "services/inference/generation/generation_manager.h"
 #include "services/inference/engines/scripted_engine.h"
+#include "services/inference/generation/generation_manager.h"
 #include "tests/testing/generation_calls.h"
 #include "tests/unit/services/inference/rpc/service_harness.h"
 
@@ -136,8 +136,8 @@ TEST_F(GenerationClaimsTest, ClaimsStartsAndReleasesOverALink) {
   *command.mutable_generate()->mutable_request() = Keyed("key");
   ASSERT_TRUE(one.stream->Write(command));
   std::string id;
-  one.ReadUntil([&] { return !id.empty(); },
-                [&](const v1::LinkReply& reply) { id = reply.attached().generation_id(); }, [](const auto&) {});
+  one.ReadUntil([&] { return !id.empty(); }, [&](const v1::LinkReply& reply) { id = reply.attached().generation_id(); },
+                [](const auto&) {});
   EXPECT_EQ(ClaimOver(&two, 6, "key").generation_id(), id);
   // A claim without a number or a key is refused.
   EXPECT_EQ(ClaimOver(&two, 7, "").answer_case(), v1::LinkClaimAnswer::kRejected);
@@ -167,8 +167,8 @@ TEST_F(GenerationClaimsTest, EndsLinksWithAReasonWhenTheReplicaHasStopped) {
 
 TEST_F(GenerationClaimsTest, SaysThatAnIdIsAnotherReplicas) {
   const std::string own = "gen_" + service.manager.id_prefix() + std::string(22, 'a');
-  const std::string other = "gen_" + std::string(service.manager.id_prefix() == "aaaa" ? "bbbb" : "aaaa") +
-                            std::string(22, 'a');
+  const std::string other =
+      "gen_" + std::string(service.manager.id_prefix() == "aaaa" ? "bbbb" : "aaaa") + std::string(22, 'a');
   const auto detail = [&](const std::string& id) {
     return base::DetailOf(testing::FindNow(&service.manager, id, "ann").status());
   };

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "services/base/exit_deadline.h"
 #include "services/base/mutex.h"
 #include "services/inference/generation/engine_watchdog.h"
-#include "services/base/exit_deadline.h"
 #include "tests/testing/wait.h"
 
 namespace runnel::inference {

@@ -74,7 +74,8 @@ class Http2Client : public testing::RawConnection {
 class GrpcListenerTest : public ::testing::Test {
  protected:
   std::unique_ptr<GrpcListener> Listen(const GrpcLimits& limits, const std::string& address = "127.0.0.1:0") {
-    auto listener = GrpcListener::Create({.address = address, .reflection = false, .limits = limits}, &service_, &metrics_);
+    auto listener =
+        GrpcListener::Create({.address = address, .reflection = false, .limits = limits}, &service_, &metrics_);
     EXPECT_TRUE(listener.ok()) << listener.status();
     return listener.ok() ? std::move(*listener) : nullptr;
   }
@@ -101,7 +102,8 @@ TEST_F(GrpcListenerTest, AnnouncesItsLimitsInSettings) {
 
 TEST_F(GrpcListenerTest, ServesCalls) {
   const auto listener = Listen({}, ":0");
-  const auto channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(listener->port()), grpc::InsecureChannelCredentials());
+  const auto channel =
+      grpc::CreateChannel("127.0.0.1:" + std::to_string(listener->port()), grpc::InsecureChannelCredentials());
   const auto stub = v1::InferenceService::NewStub(channel);
   grpc::ClientContext context;
   v1::ListModelsResponse response;
@@ -199,7 +201,8 @@ std::string Describe(int port, const std::string& symbol) {
   grpc::CompletionQueue queue;
   void* tag = nullptr;
   bool ok = false;
-  const auto call = stub.PrepareCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  const auto call =
+      stub.PrepareCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
   call->StartCall(nullptr);
   queue.Next(&tag, &ok);
   const grpc::Slice request(std::string{kFileContainingSymbol, static_cast<char>(symbol.size())} + symbol);
@@ -230,7 +233,8 @@ TEST_F(GrpcListenerTest, ReflectionDescribesTheHealthServiceAsWell) {
 
 TEST_F(GrpcListenerTest, SaysThatThePortIsTaken) {
   const auto first = Listen({});
-  const auto second = GrpcListener::Create({.address = "127.0.0.1:" + std::to_string(first->port()), .limits = {}}, &service_, &metrics_);
+  const auto second = GrpcListener::Create({.address = "127.0.0.1:" + std::to_string(first->port()), .limits = {}},
+                                           &service_, &metrics_);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
 }
 

@@ -129,12 +129,17 @@ TEST(ProtoConvert, RefusesWhatIsOutOfRangeAndNamesTheField) {
       {"extra_fields", [](auto* r) { (*r->mutable_extra_fields())[std::string(65, 'n')] = "1"; }},
       {"extra_fields", [](auto* r) { (*r->mutable_extra_fields())["n"] = std::string(65'537, 'v'); }},
       {"extra_fields",
-       [](auto* r) { for (int i = 0; i < 33; ++i) (*r->mutable_extra_fields())[std::to_string(i)] = "1"; }},
+       [](auto* r) {
+         for (int i = 0; i < 33; ++i) (*r->mutable_extra_fields())[std::to_string(i)] = "1";
+       }},
       {"choice_count", [](auto* r) { r->set_choice_count(0); }},
       {"choice_count", [](auto* r) { r->set_choice_count(9); }},
       {"stop", [](auto* r) { r->add_stop(""); }},
       {"stop", [](auto* r) { r->add_stop(std::string(129, 'x')); }},
-      {"stop", [](auto* r) { for (int i = 0; i < 5; ++i) r->add_stop("x"); }},
+      {"stop",
+       [](auto* r) {
+         for (int i = 0; i < 5; ++i) r->add_stop("x");
+       }},
       {"detach_timeout", [](auto* r) { r->mutable_detach_timeout()->set_seconds(-1); }},
       {"detach_timeout", [](auto* r) { r->mutable_detach_timeout()->set_seconds(1'000'000'000); }},
       // Not in the one form that duration.proto allows.
@@ -146,14 +151,19 @@ TEST(ProtoConvert, RefusesWhatIsOutOfRangeAndNamesTheField) {
       {"request_id", [](auto* r) { r->set_request_id("with blank"); }},
       {"request_id", [](auto* r) { r->set_request_id("\xc3\xa9"); }},
       {"request_id", [](auto* r) { r->set_request_id(std::string(129, 'x')); }},
-      {"metadata", [](auto* r) { for (int i = 0; i < 17; ++i) (*r->mutable_metadata())[std::to_string(i)] = ""; }},
+      {"metadata",
+       [](auto* r) {
+         for (int i = 0; i < 17; ++i) (*r->mutable_metadata())[std::to_string(i)] = "";
+       }},
       {"metadata", [](auto* r) { (*r->mutable_metadata())[""] = "x"; }},
       {"metadata", [](auto* r) { (*r->mutable_metadata())["k"] = std::string(513, 'x'); }},
       {"logit_bias", [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[1] = 100.5f; }},
       {"logit_bias", [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[1] = -101; }},
       {"logit_bias", [=](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[1] = nan; }},
       {"logit_bias",
-       [](auto* r) { for (uint32_t i = 0; i < 1025; ++i) (*r->mutable_sampling()->mutable_logit_bias())[i] = 0; }},
+       [](auto* r) {
+         for (uint32_t i = 0; i < 1025; ++i) (*r->mutable_sampling()->mutable_logit_bias())[i] = 0;
+       }},
       {"top_logprobs", [](auto* r) { r->set_top_logprobs(21); }},
       {"output_format.json_object", [](auto* r) { r->mutable_output_format()->set_json_object(false); }},
       {"output_format.json_schema", [](auto* r) { r->mutable_output_format()->set_json_schema(""); }},

@@ -75,10 +75,30 @@ TEST(Grammar, IsFollowed) {
 
 TEST(Grammar, HostileTextsAreRefused) {
   const std::string rows[] = {
-      "", "x", "root", "root :=", "root ::= \"", "root ::= \"\\", "root ::= \"\\q\"", "root ::= \"\\x4\"", "root ::= [a",
-      "root ::= [a-", "root ::= (", "root ::= )", "root ::= *", "root ::= | *", "root ::= \"a\"{", "root ::= \"a\"{,2}",
-      "root ::= \"a\"{3,2}", "root ::= \"a\"{2001}", "root ::= \"a\"{99999999999999999999}", "root ::= missing",
-      "a ::= \"b\"", "root ::= \"a\" \x01", "root ::= \"\xF0", "root ::= <tool>",
+      "",
+      "x",
+      "root",
+      "root :=",
+      "root ::= \"",
+      "root ::= \"\\",
+      "root ::= \"\\q\"",
+      "root ::= \"\\x4\"",
+      "root ::= [a",
+      "root ::= [a-",
+      "root ::= (",
+      "root ::= )",
+      "root ::= *",
+      "root ::= | *",
+      "root ::= \"a\"{",
+      "root ::= \"a\"{,2}",
+      "root ::= \"a\"{3,2}",
+      "root ::= \"a\"{2001}",
+      "root ::= \"a\"{99999999999999999999}",
+      "root ::= missing",
+      "a ::= \"b\"",
+      "root ::= \"a\" \x01",
+      "root ::= \"\xF0",
+      "root ::= <tool>",
       absl::StrCat("root ::= ", std::string(100'000, '(')),
       absl::StrCat("root ::= ", std::string(100'000, '('), "\"a\"", std::string(100'000, ')')),
   };
@@ -91,7 +111,8 @@ TEST(Grammar, IsBoundedInSize) {
   EXPECT_EQ(Grammar::Parse(text).status().code(), absl::StatusCode::kResourceExhausted);
   // Of rules inside each other, the product counts.
   std::string nested = "root ::= a{1000}\n";
-  for (char rule = 'a'; rule < 'd'; ++rule) absl::StrAppend(&nested, std::string(1, rule), " ::= ", std::string(1, static_cast<char>(rule + 1)), "{1000}\n");
+  for (char rule = 'a'; rule < 'd'; ++rule)
+    absl::StrAppend(&nested, std::string(1, rule), " ::= ", std::string(1, static_cast<char>(rule + 1)), "{1000}\n");
   nested += "d ::= \"x\"\n";
   EXPECT_EQ(Grammar::Parse(nested).status().code(), absl::StatusCode::kResourceExhausted);
   std::string chain = "root ::= r0\n";

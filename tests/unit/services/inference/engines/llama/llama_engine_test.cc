@@ -10,8 +10,8 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <optional>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -322,7 +322,8 @@ TEST_F(LlamaEngineTest, RefusesFieldsThatItDoesNotKnow) {
   EXPECT_EQ(base::DetailOf(status).field, "repetition_penalty");
 }
 
-// The patterns that froze the engine for everybody. What is not refused fails or ends, and plain requests go on beside it.
+// The patterns that froze the engine for everybody. What is not refused fails or ends, and plain requests go on beside
+// it.
 TEST_F(LlamaEngineTest, HostileSchemasLeaveTheOthersAlone) {
   UseRandom();
   const GenerationRequest plain = Unbounded("a plain question", 60);
@@ -626,10 +627,19 @@ TEST_F(LlamaEngineTest, HostileRequestsAreRefusedOrAnswered) {
   many.choice_count = 9;
   EXPECT_EQ(base::DetailOf(engine().Prepare(many).status()).field, "choice_count");
 
-  const std::vector<std::string> texts = {
-      std::string(1, '\0'), std::string(200, '\n'), std::string(300, ' '), "\xFF\xFE\xC0", "\xF0\x9F",
-      "<0x00><0xFF><unk><s></s>", "\xE2\x96\x81\xE2\x96\x81", "\xEF\xBB\xBF", "\x01" "0\x01" "1\x01",
-      "{{ messages }}{% raw %}", "🏳️‍🌈e\xCC\x81\xE2\x80\xAE"};
+  const std::vector<std::string> texts = {std::string(1, '\0'),
+                                          std::string(200, '\n'),
+                                          std::string(300, ' '),
+                                          "\xFF\xFE\xC0",
+                                          "\xF0\x9F",
+                                          "<0x00><0xFF><unk><s></s>",
+                                          "\xE2\x96\x81\xE2\x96\x81",
+                                          "\xEF\xBB\xBF",
+                                          "\x01"
+                                          "0\x01"
+                                          "1\x01",
+                                          "{{ messages }}{% raw %}",
+                                          "🏳️‍🌈e\xCC\x81\xE2\x80\xAE"};
   for (const std::string& text : texts) {
     EXPECT_EQ(Answer(Unbounded(text, 5)).reason, FinishReason::kLength) << text;
     GenerationRequest chat = Unbounded("", 5);

@@ -108,14 +108,17 @@ TEST_F(LlamaGrammarTest, AllowsWhatLlamaCppAllows) {
           // It is not strict about UTF-8.
           const std::string piece = model_->Piece(static_cast<int32_t>(token));
           if (!allowed[token] && !piece.empty() && static_cast<uint8_t>(piece[0]) >= 0x80) continue;
-          ASSERT_EQ(allowed[token], expected[token]) << *grammar << " seed " << seed << " step " << step << ": " << piece;
+          ASSERT_EQ(allowed[token], expected[token])
+              << *grammar << " seed " << seed << " step " << step << ": " << piece;
         }
         std::vector<int32_t> choices;
         for (size_t token = 0; token < allowed.size(); ++token) {
-          if (allowed[token] && !model_->IsEnd(static_cast<int32_t>(token))) choices.push_back(static_cast<int32_t>(token));
+          if (allowed[token] && !model_->IsEnd(static_cast<int32_t>(token)))
+            choices.push_back(static_cast<int32_t>(token));
         }
         if (choices.empty()) break;
-        const int32_t chosen = choices[static_cast<size_t>(RandomUnit(seed, 0, step) * static_cast<double>(choices.size()))];
+        const int32_t chosen =
+            choices[static_cast<size_t>(RandomUnit(seed, 0, step) * static_cast<double>(choices.size()))];
         filter->Accept(chosen);
         reference.Accept(chosen);
       }
@@ -138,7 +141,8 @@ TEST_F(LlamaGrammarTest, HostileSchemasAreRefusedInTime) {
       R"({"type":"string","pattern":"^((a?){2000}){2000}$"})",
       R"({"type":"string","pattern":"^(((a?){200}){200}){200}$"})",
       absl::StrCat(R"({"type":"string","pattern":"^)", braces, R"($"})"),
-      absl::StrCat(R"({"type":"string","pattern":"^)", std::string(15'000, '('), "a", std::string(15'000, ')'), R"($"})"),
+      absl::StrCat(R"({"type":"string","pattern":"^)", std::string(15'000, '('), "a", std::string(15'000, ')'),
+                   R"($"})"),
       deep,
       optional,
       R"({"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"$ref":"#/$defs/a"}}})",
@@ -156,8 +160,8 @@ TEST_F(LlamaGrammarTest, HostileSchemasAreRefusedInTime) {
 }
 
 TEST_F(LlamaGrammarTest, AFilterWithoutTimeIsExhausted) {
-  const std::string grammar = GrammarFor({OutputFormat::Kind::kJsonSchema,
-                                          R"({"type":"string","pattern":"^((a?){100}){100}$"})"}).value();
+  const std::string grammar =
+      GrammarFor({OutputFormat::Kind::kJsonSchema, R"({"type":"string","pattern":"^((a?){100}){100}$"})"}).value();
   auto filter = CreateGrammarFilter(vocabulary_, grammar, absl::Nanoseconds(1));
   // It may have been too much already to begin.
   if (!filter.ok()) return;

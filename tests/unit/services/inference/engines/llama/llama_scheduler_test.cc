@@ -242,9 +242,8 @@ TEST_F(LlamaSchedulerTest, FilterOutlivesPreemption) {
   decoder_options_.cells = 100;
   options_.context = 100;
   options_.reserve_tokens = 1;
-  const auto rising = std::make_shared<testing::FakeFilter>([](auto answer, int32_t token) {
-    return token == 1 + static_cast<int32_t>(answer.size() % 26);
-  });
+  const auto rising = std::make_shared<testing::FakeFilter>(
+      [](auto answer, int32_t token) { return token == 1 + static_cast<int32_t>(answer.size() % 26); });
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (uint32_t i = 0; i < 4; ++i) {
     LlamaJob job = Job(i, 20, 60, i == 2 ? 2 : 1);

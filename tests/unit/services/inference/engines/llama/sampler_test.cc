@@ -164,8 +164,14 @@ TEST(ScoreTokens, GivesTheProbabilitiesOfTheLogitsAlone) {
 
 TEST(ScoreTokens, HostileLogitsGiveNumbers) {
   const std::vector<std::vector<float>> rows = {
-      {kNan, kNan, kNan},     {kNan, 1, kNan},       {-kInfinity, -kInfinity}, {kInfinity, kInfinity, 0},
-      {1e38F, -1e38F, 1e38F}, {-kInfinity, 0, kNan}, {0},                      {kInfinity, -kInfinity, kNan},
+      {kNan, kNan, kNan},
+      {kNan, 1, kNan},
+      {-kInfinity, -kInfinity},
+      {kInfinity, kInfinity, 0},
+      {1e38F, -1e38F, 1e38F},
+      {-kInfinity, 0, kNan},
+      {0},
+      {kInfinity, -kInfinity, kNan},
   };
   Sampler::Scratch scratch;
   for (const auto& row : rows) {
@@ -218,8 +224,14 @@ TEST(Sampler, LargeVocabularyIsCutTheSameWithAndWithoutAHeap) {
 
 TEST(Sampler, HostileLogitsGiveSomeToken) {
   const std::vector<std::vector<float>> rows = {
-      {kNan, kNan, kNan},     {kNan, 1, kNan},         {-kInfinity, -kInfinity}, {kInfinity, kInfinity, 0},
-      {1e38F, -1e38F, 1e38F}, {-kInfinity, 0, kNan},   {0},                      {kInfinity, -kInfinity, kNan},
+      {kNan, kNan, kNan},
+      {kNan, 1, kNan},
+      {-kInfinity, -kInfinity},
+      {kInfinity, kInfinity, 0},
+      {1e38F, -1e38F, 1e38F},
+      {-kInfinity, 0, kNan},
+      {0},
+      {kInfinity, -kInfinity, kNan},
   };
   Sampler::Scratch scratch;
   for (const float temperature : {0.0F, 1e-38F, 1.0F, 2.0F}) {

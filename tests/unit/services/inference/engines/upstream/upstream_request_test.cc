@@ -45,8 +45,8 @@ TEST(UpstreamRequest, PassesOnWhatTheAnswerShallBe) {
   request.output_format.kind = OutputFormat::Kind::kJsonObject;
   const std::string head = R"("stream":true,"stream_options":{"include_usage":true},"max_tokens":1,"seed":1,)"
                            R"("logit_bias":{"7":0.5,"50256":-100.0},)";
-  EXPECT_EQ(UpstreamBody(request, "m"), R"({"model":"m","prompt":"x",)" + head +
-                                            R"("logprobs":3,"response_format":{"type":"json_object"}})");
+  EXPECT_EQ(UpstreamBody(request, "m"),
+            R"({"model":"m","prompt":"x",)" + head + R"("logprobs":3,"response_format":{"type":"json_object"}})");
   request.prompt.clear();
   request.messages = {{ChatRole::kUser, "x"}};
   request.output_format = {OutputFormat::Kind::kJsonSchema, R"({"type":"object"})"};
