@@ -6,15 +6,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "bridges/base/api_keys.h"
 
 namespace runnel::bridge {
-
-// A bearer key and the principal whose generations it opens.
-struct ApiKey {
-  std::string key;
-  std::string principal;
-  bool named = true;  // the principal stands in the file
-};
 
 // What can be set of both bridges. Each field is a flag of the same name (options.cc), which has its text; the values
 // here are the flags' defaults, for tests.
@@ -71,17 +65,7 @@ absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags();
 // Whether host:port is this machine only.
 absl::StatusOr<bool> IsLoopback(const std::string& address);
 
-// Counts the keys that have no name and are so short that their principal gives them away, for example in a log of
-// the service.
-size_t CountGuessableKeys(const std::vector<ApiKey>& keys);
-
 // The checks of the above on options that come from elsewhere.
 absl::Status CheckBridgeOptions(const BridgeOptions& options);
-
-// The keys in a file, one a line: the key, and after spaces the name of its principal, up to 64 printable characters.
-// Without a name a key is a principal of its own. Several keys of one name, such as an old and a new one, open the same
-// generations. Empty lines and lines that begin with # do not count. NotFound if the file cannot be read,
-// InvalidArgument if it has no key, or a line that is none.
-absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path);
 
 }  // namespace runnel::bridge

@@ -11,6 +11,7 @@
 #include "bridges/link/replica_router.h"
 #include "services/base/clock.h"
 #include "services/base/grpc_status.h"
+#include "services/base/random.h"
 
 namespace runnel::bridge {
 namespace {
@@ -41,8 +42,7 @@ uint32_t KeyedStart::ClaimOn(const Link& link) const {
   return found == held_.end() ? 0 : found->number;
 }
 
-KeyedStarts::KeyedStarts(ReplicaRouter* router, net::io_context* io)
-    : router_(router), timer_(io->get_executor()), random_(std::random_device{}()) {}
+KeyedStarts::KeyedStarts(ReplicaRouter* router, net::io_context* io) : router_(router), timer_(io->get_executor()) {}
 
 KeyedStarts::~KeyedStarts() = default;
 
@@ -245,8 +245,7 @@ void KeyedStarts::Stop() {
 void KeyedStarts::RetryLater(Subscription* subscription) {
   KeyedStart& start = *subscription->start_->claims;
   const int doublings = std::min(start.held_elsewhere_++, kMaxDoublings);
-  std::uniform_real_distribution<double> share(0.5, 1.0);
-  const absl::Duration wait = std::min(kFirstRetry * (1 << doublings), kLastRetry) * share(random_);
+  const absl::Duration wait = base::Jitter(std::min(kFirstRetry * (1 << doublings), kLastRetry), 0.5, 1.0);
   start.retry_at_ = Now() + wait;
   retries_.emplace(start.retry_at_, subscription);
   claiming_.insert(subscription);

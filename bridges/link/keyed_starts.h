@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <random>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -110,7 +109,6 @@ class KeyedStarts {
 
   ReplicaRouter* const router_;
   net::basic_waitable_timer<std::chrono::steady_clock, net::wait_traits<std::chrono::steady_clock>, Executor> timer_;
-  std::minstd_rand random_;
   uint32_t last_number_ = 0;
   std::unordered_map<uint32_t, Subscription*> asked_;  // by number of the claim
   std::unordered_set<Subscription*> claiming_;

@@ -15,6 +15,7 @@
 #include "services/base/clock.h"
 #include "services/base/grpc_status.h"
 #include "services/base/message_limits.h"
+#include "services/base/random.h"
 #include "services/base/strings.h"
 
 namespace runnel::bridge {
@@ -27,12 +28,9 @@ constexpr size_t kFlushGroup = 64;
 constexpr size_t kCommandOverheadBytes = 32;
 
 absl::Status RequestTooLarge(size_t max_bytes) {
-  base::ErrorDetail detail;
-  detail.reason = "REQUEST_TOO_LARGE";
   return base::MakeError(
-      absl::StatusCode::kInvalidArgument,
-      absl::StrCat("the request is too large: the inference service takes up to ", max_bytes, " bytes"),
-      std::move(detail));
+      absl::StatusCode::kInvalidArgument, "REQUEST_TOO_LARGE",
+      absl::StrCat("the request is too large: the inference service takes up to ", max_bytes, " bytes"));
 }
 
 // How long a generation that was left by its reader counts as load: the service's default detach timeout, after which
@@ -53,8 +51,7 @@ Link::Link(ReplicaRouter* router, net::io_context* io, std::shared_ptr<GrpcStub>
       options_(options),
       down_since_(Now()),
       backoff_(options.reconnect_backoff),
-      timer_(io->get_executor()),
-      random_(std::random_device{}()) {}
+      timer_(io->get_executor()) {}
 
 Link::~Link() {
   if (call_ == nullptr) return;
@@ -103,8 +100,7 @@ void Link::Connect() {
 
 void Link::ScheduleConnect() {
   // Half of it by chance, so that the bridges of a cluster do not come back all at once.
-  std::uniform_real_distribution<double> share(0.5, 1.0);
-  const absl::Duration wait = backoff_ * share(random_);
+  const absl::Duration wait = base::Jitter(backoff_, 0.5, 1.0);
   backoff_ = std::min(backoff_ * 2, options_.max_reconnect_backoff);
   timer_.expires_after(absl::ToChronoNanoseconds(wait));
   timer_.async_wait([this](ErrorCode ec) {

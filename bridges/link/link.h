@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -150,7 +149,6 @@ class Link {
   absl::Duration retention_;
   absl::Duration backoff_;
   net::basic_waitable_timer<std::chrono::steady_clock, net::wait_traits<std::chrono::steady_clock>, Executor> timer_;
-  std::minstd_rand random_;
 };
 
 template <typename Visit>

@@ -14,8 +14,6 @@ absl::Status ReplicaUnreachable();
 absl::Status TooManyAttachments();
 // REQUEST_ID_CLAIMED: another start with the same key takes longer than the open timeout.
 absl::Status KeyInUse();
-// GENERATION_NOT_FOUND: as far as is known there never was such a generation.
-absl::Status GenerationNotFound();
 // GENERATION_LOST: there was, and the replica that kept it is gone.
 absl::Status GenerationLost();
 bool IsGenerationLost(const absl::Status& status);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
-#include <random>
 #include <utility>
 
 #include "bridges/base/bridge_metrics.h"
@@ -10,6 +9,7 @@
 #include "bridges/link/link_errors.h"
 #include "services/base/clock.h"
 #include "services/base/grpc_status.h"
+#include "services/base/random.h"
 
 namespace runnel::bridge {
 namespace {
@@ -33,7 +33,7 @@ ReplicaRouter::ReplicaRouter(net::io_context* io, BridgeMetrics* metrics, KnownR
       options_(options),
       refresh_([] { return uint64_t{0}; }),
       keyed_starts_(this, io),
-      starts_(std::random_device{}()) {}
+      starts_(base::Random()()) {}
 
 ReplicaRouter::~ReplicaRouter() {
   // While all Links are there: a claim is released on each of them.

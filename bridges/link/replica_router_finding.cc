@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "bridges/base/bridge_metrics.h"
+#include "bridges/base/no_such_generation.h"
 #include "bridges/link/grpc_stub.h"
 #include "bridges/link/link_errors.h"
 #include "bridges/link/replica_router.h"
@@ -118,7 +119,7 @@ absl::Status ReplicaRouter::ReadRefusal(std::string_view generation_id, bool see
   }
   if (known_->MayKeepUnknown(reached)) return ReplicaUnreachable();
   if (seen) return GenerationLost();
-  return none_listed_ && reached.empty() ? ServiceUnreachable() : GenerationNotFound();
+  return none_listed_ && reached.empty() ? ServiceUnreachable() : NoSuchGeneration();
 }
 
 absl::Status ReplicaRouter::CountedRefusal(std::string_view generation_id, bool seen) {

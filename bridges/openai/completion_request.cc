@@ -15,6 +15,7 @@
 #include "bridges/wire/json_fields.h"
 #include "bridges/wire/stream_request.h"
 #include "services/base/grpc_status.h"
+#include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::sse {
@@ -24,13 +25,8 @@ using base::InvalidField;
 using bridge::Unsupported;
 using nlohmann::json;
 
-constexpr size_t kMaxMessages = 4096;
-constexpr uint64_t kMaxChoices = 8;
-constexpr uint64_t kMaxTopLogprobs = 20;
 constexpr uint64_t kMaxLegacyLogprobs = 5;
 constexpr uint32_t kLegacyMaxTokens = 16;
-constexpr size_t kMaxBiases = 1024;
-constexpr size_t kMaxSchemaBytes = 32 << 10;
 constexpr size_t kMaxPrompts = 16;
 constexpr size_t kMaxPromptBytes = size_t{1} << 30;  // the body's limit is lower
 
@@ -72,8 +68,8 @@ absl::Status ReadMessage(const std::string& path, const json& value, v1::ChatMes
 }
 
 absl::Status ReadMessages(const std::string& field, const json& value, Draft* draft) {
-  if (!value.is_array() || value.empty() || value.size() > kMaxMessages) {
-    return InvalidField(field, absl::StrCat("must be an array of 1 to ", kMaxMessages, " messages"));
+  if (!value.is_array() || value.empty() || value.size() > base::kMaxMessages) {
+    return InvalidField(field, absl::StrCat("must be an array of 1 to ", base::kMaxMessages, " messages"));
   }
   for (size_t i = 0; i < value.size(); ++i) {
     const std::string path = absl::StrCat("messages[", i, "]");
@@ -107,14 +103,14 @@ absl::Status ReadStreamOptions(const std::string& field, const json& value, Draf
 }
 
 absl::Status ReadChoices(const std::string& field, const json& value, Draft* draft) {
-  ASSIGN_OR_RETURN(const uint64_t n, bridge::ReadWhole(field, value, 1, kMaxChoices));
+  ASSIGN_OR_RETURN(const uint64_t n, bridge::ReadWhole(field, value, 1, base::kMaxChoices));
   draft->request()->set_choice_count(static_cast<uint32_t>(n));
   return absl::OkStatus();
 }
 
 absl::Status ReadLogitBias(const std::string& field, const json& value, Draft* draft) {
-  if (!value.is_object() || value.size() > kMaxBiases) {
-    return InvalidField(field, absl::StrCat("must be an object of at most ", kMaxBiases, " tokens"));
+  if (!value.is_object() || value.size() > base::kMaxLogitBiases) {
+    return InvalidField(field, absl::StrCat("must be an object of at most ", base::kMaxLogitBiases, " tokens"));
   }
   for (const auto& [key, bias] : value.items()) {
     uint32_t token = 0;
@@ -129,7 +125,7 @@ absl::Status ReadLogitBias(const std::string& field, const json& value, Draft* d
 }
 
 absl::Status ReadTopLogprobs(const std::string& field, const json& value, Draft* draft) {
-  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, kMaxTopLogprobs));
+  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, base::kMaxTopLogprobs));
   draft->top_logprobs = static_cast<uint32_t>(count);
   return absl::OkStatus();
 }
@@ -158,8 +154,9 @@ absl::Status ReadResponseFormat(const std::string& field, const json& value, Dra
   // Every schema is held to strictly; its name and description are not shown to the model.
   RETURN_IF_ERROR(CheckKeys("response_format.json_schema", *outer, {"schema", "name", "strict", "description"}));
   std::string text = schema->dump();
-  if (text.size() > kMaxSchemaBytes) {
-    return InvalidField("response_format.json_schema", absl::StrCat("must have at most ", kMaxSchemaBytes, " bytes"));
+  if (text.size() > base::kMaxSchemaBytes) {
+    return InvalidField("response_format.json_schema",
+                        absl::StrCat("must have at most ", base::kMaxSchemaBytes, " bytes"));
   }
   draft->request()->mutable_output_format()->set_json_schema(std::move(text));
   return absl::OkStatus();

@@ -7,6 +7,7 @@
 #include "bridges/openai/other_fields.h"
 #include "bridges/wire/json_fields.h"
 #include "services/base/grpc_status.h"
+#include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::sse {
@@ -16,7 +17,6 @@ using base::InvalidField;
 using bridge::Unsupported;
 using nlohmann::json;
 
-constexpr size_t kMaxModelBytes = 256;
 constexpr size_t kMaxParts = 4096;
 constexpr float kLeastTopP = 1e-6f;
 constexpr uint32_t kMaxTopK = 1'000'000;  // larger than any vocabulary
@@ -82,7 +82,7 @@ absl::Status ReadContent(const std::string& field, const json& value, const Text
 }
 
 absl::Status ReadModel(const std::string& field, const json& value, v1::GenerateRequest* request) {
-  return bridge::ReadText(field, value, 1, kMaxModelBytes, request->mutable_model());
+  return bridge::ReadText(field, value, 1, base::kMaxModelBytes, request->mutable_model());
 }
 
 absl::Status ReadTemperature(const std::string& field, const json& value, v1::GenerateRequest* request) {

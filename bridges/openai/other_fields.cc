@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridges/wire/json_fields.h"
+#include "services/base/request_limits.h"
 
 namespace runnel::sse {
 namespace {
@@ -15,9 +16,6 @@ using bridge::Unsupported;
 using nlohmann::json;
 
 // As inference.proto says of extra_fields.
-constexpr int kMaxExtraFields = 32;
-constexpr size_t kMaxExtraNameBytes = 64;
-constexpr size_t kMaxExtraBytes = 64 << 10;
 
 enum class Rule { kIgnore, kRefuse, kForEngine };
 
@@ -83,8 +81,8 @@ absl::Status HandToEngine(const std::string& name, const json& value, v1::Genera
   std::string text = value.dump();
   size_t bytes = text.size();
   for (const auto& [other, other_value] : request->extra_fields()) bytes += other_value.size();
-  if (name.empty() || name.size() > kMaxExtraNameBytes || bytes > kMaxExtraBytes ||
-      request->extra_fields_size() >= kMaxExtraFields) {
+  if (name.empty() || name.size() > base::kMaxExtraNameBytes || bytes > base::kMaxExtraBytes ||
+      request->extra_fields().size() >= base::kMaxExtraFields) {
     return Unsupported(bridge::ShownKey(name), "is not supported");
   }
   (*request->mutable_extra_fields())[name] = std::move(text);

@@ -4,8 +4,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bridges/base/no_such_generation.h"
 #include "bridges/openai/openai_fields.h"
 #include "services/base/grpc_status.h"
+#include "services/base/request_limits.h"
 
 namespace runnel::sse {
 namespace {
@@ -14,7 +16,6 @@ using base::InvalidField;
 using nlohmann::json;
 
 constexpr char kApi[] = "responses/1";
-constexpr size_t kMaxAnnotationBytes = 16 << 10;
 
 // The members that are JSON, by their keys in an annotation, which are those of the response object.
 constexpr std::pair<const char*, std::string ResponseEcho::*> kEchoedJson[] = {
@@ -40,11 +41,7 @@ std::string AnnotationOf(const ResponseEcho& echo) {
   return annotation + "}";
 }
 
-absl::Status NotAResponse() {
-  base::ErrorDetail detail;
-  detail.reason = "GENERATION_NOT_FOUND";
-  return base::MakeError(absl::StatusCode::kNotFound, "the generation is not a response", std::move(detail));
-}
+absl::Status NotAResponse() { return bridge::NoSuchGeneration("the generation is not a response"); }
 
 }  // namespace
 
@@ -54,12 +51,12 @@ absl::StatusOr<std::string> ResponseEcho::ToAnnotation() const {
   // What has no room is left out, the longest kinds first.
   for (std::string ResponseEcho::*member :
        {&ResponseEcho::instructions, &ResponseEcho::text, &ResponseEcho::reasoning, &ResponseEcho::tool_choice}) {
-    if (annotation.size() <= kMaxAnnotationBytes) break;
+    if (annotation.size() <= base::kMaxAnnotationBytes) break;
     kept.*member = ResponseEcho().*member;
     annotation = AnnotationOf(kept);
   }
-  if (annotation.size() <= kMaxAnnotationBytes) return annotation;
-  return InvalidField("metadata", absl::StrCat("must have less than ", kMaxAnnotationBytes, " bytes in all"));
+  if (annotation.size() <= base::kMaxAnnotationBytes) return annotation;
+  return InvalidField("metadata", absl::StrCat("must have less than ", base::kMaxAnnotationBytes, " bytes in all"));
 }
 
 absl::StatusOr<ResponseEcho> ResponseEcho::FromAnnotation(std::string_view annotation) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bridges/base/no_such_generation.h"
 #include "bridges/openai/openai_error.h"
 #include "bridges/openai/openai_json.h"
 #include "bridges/wire/event_json.h"
@@ -130,9 +131,7 @@ absl::Status ResponsesEncoder::Open(std::string_view gen, const bridge::Generati
   absl::StatusOr<ResponseEcho> echo = ResponseEcho::FromAnnotation(opened.annotation);
   if (!echo.ok()) return echo.status();
   if (of_ == Of::kStored && !echo->store) {
-    base::ErrorDetail detail;
-    detail.reason = "GENERATION_NOT_FOUND";
-    return base::MakeError(absl::StatusCode::kNotFound, "the response is not stored", std::move(detail));
+    return bridge::NoSuchGeneration("the response is not stored");
   }
   state_.generation_id = std::string(gen);
   state_.echo = *std::move(echo);

@@ -7,12 +7,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "bridges/base/no_such_generation.h"
 #include "bridges/openai/openai_fields.h"
 #include "bridges/openai/other_fields.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/json_fields.h"
 #include "bridges/wire/stream_request.h"
 #include "services/base/grpc_status.h"
+#include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
@@ -23,11 +25,8 @@ using base::InvalidField;
 using bridge::Unsupported;
 using nlohmann::json;
 
-constexpr size_t kMaxItems = 4096;
 constexpr size_t kMaxInstructionBytes = size_t{1} << 30;  // the body's limit is lower
-constexpr size_t kMaxSchemaBytes = 32 << 10;
 constexpr std::string_view kPrefix = "resp_";
-constexpr uint64_t kMaxTopLogprobs = 20;
 constexpr size_t kMaxTierBytes = 64;
 constexpr std::string_view kLogprobs = "message.output_text.logprobs";
 
@@ -61,8 +60,8 @@ absl::Status ReadInput(const std::string& field, const json& value, Draft* draft
     message->set_role(v1::CHAT_ROLE_USER);
     return bridge::ReadText(field, value, 1, kMaxInstructionBytes, message->mutable_content());
   }
-  if (!value.is_array() || value.empty() || value.size() > kMaxItems) {
-    return InvalidField(field, absl::StrCat("must be a string or an array of 1 to ", kMaxItems, " messages"));
+  if (!value.is_array() || value.empty() || value.size() > base::kMaxMessages) {
+    return InvalidField(field, absl::StrCat("must be a string or an array of 1 to ", base::kMaxMessages, " messages"));
   }
   for (size_t i = 0; i < value.size(); ++i) {
     RETURN_IF_ERROR(ReadItem(absl::StrCat("input[", i, "]"), value[i], draft->request()->add_messages()));
@@ -108,8 +107,8 @@ absl::Status ReadText(const std::string& field, const json& value, Draft* draft)
     return InvalidField("text.format", "must be text, json_object, or json_schema with its schema");
   }
   std::string text = schema->dump();
-  if (text.size() > kMaxSchemaBytes) {
-    return InvalidField("text.format.schema", absl::StrCat("must have at most ", kMaxSchemaBytes, " bytes"));
+  if (text.size() > base::kMaxSchemaBytes) {
+    return InvalidField("text.format.schema", absl::StrCat("must have at most ", base::kMaxSchemaBytes, " bytes"));
   }
   draft->request()->mutable_output_format()->set_json_schema(std::move(text));
   return absl::OkStatus();
@@ -178,7 +177,7 @@ absl::Status EchoToolChoice(const std::string&, const json& value, Draft* draft)
 }
 
 absl::Status ReadTopLogprobs(const std::string& field, const json& value, Draft* draft) {
-  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, kMaxTopLogprobs));
+  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, base::kMaxTopLogprobs));
   draft->top_logprobs = static_cast<uint32_t>(count);
   return absl::OkStatus();
 }
@@ -260,12 +259,6 @@ void KeepSchemaOrder(std::string_view body, v1::GenerateRequest* request) {
   request->mutable_output_format()->set_json_schema(ordered["text"]["format"]["schema"].dump());
 }
 
-absl::Status NotFound(std::string_view message) {
-  base::ErrorDetail detail;
-  detail.reason = "GENERATION_NOT_FOUND";
-  return base::MakeError(absl::StatusCode::kNotFound, message, std::move(detail));
-}
-
 }  // namespace
 
 absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
@@ -315,7 +308,7 @@ absl::StatusOr<std::string> GenerationOfResponse(std::string_view response_id) {
     std::string id = absl::StrCat("gen_", base::ToAbsl(response_id.substr(kPrefix.size())));
     if (bridge::IsGenerationId(id)) return id;
   }
-  return NotFound("no response has an id of this form");
+  return bridge::NoSuchGeneration("no response has an id of this form");
 }
 
 }  // namespace runnel::sse

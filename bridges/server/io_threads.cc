@@ -18,8 +18,6 @@ namespace {
 
 constexpr absl::Duration kAfterCut = absl::Seconds(5);
 
-absl::Duration MonotonicNow() { return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); }
-
 Link::Options LinkOptionsOf(const BridgeOptions& options) {
   return {.backlog = options.link_backlog,
           .open_timeout = options.open_timeout,
@@ -56,7 +54,7 @@ IoThreads::IoThreads(const BridgeOptions& options, InferenceClient* client, Brid
   const size_t count = options.io_threads == 0 ? 1 : options.io_threads;
   for (size_t i = 0; i < count; ++i) {
     threads_.push_back(std::make_unique<IoThread>(i, client, metrics, &unfinished_, &known_, LinkOptionsOf(options)));
-    threads_.back()->connections.Tick(MonotonicNow());
+    threads_.back()->connections.Tick(base::Clock::System().Monotonic());
     runners_.push_back(std::make_unique<Runner>(threads_.back().get()));
   }
 }
@@ -89,7 +87,7 @@ void IoThreads::Tick(Runner* runner) {
     if (ec) return;
     // First, so that whatever happens below the next one comes.
     Tick(runner);
-    runner->thread->connections.Tick(MonotonicNow());
+    runner->thread->connections.Tick(base::Clock::System().Monotonic());
     runner->thread->router.OnTick();
     runner->thread->attachments = runner->thread->router.attachments();
   });
@@ -131,12 +129,12 @@ void IoThreads::SetGauges(BridgeMetrics* metrics) const {
 }
 
 bool IoThreads::WaitUntilEmpty(absl::Duration timeout) {
-  const absl::Duration deadline = MonotonicNow() + timeout;
+  const absl::Duration deadline = base::Clock::System().Monotonic() + timeout;
   base::Mutex mutex;
   base::CondVar never;
   base::MutexLock lock(&mutex);
   while (connections() > 0) {
-    if (MonotonicNow() > deadline) return false;
+    if (base::Clock::System().Monotonic() > deadline) return false;
     never.WaitUntil(&mutex, std::chrono::steady_clock::now() + std::chrono::milliseconds(5));
   }
   return true;

@@ -2,29 +2,15 @@
 
 #include <spdlog/spdlog.h>
 
-#include <chrono>
 #include <utility>
 
 #include "services/base/admin_server.h"
+#include "services/base/clock.h"
 #include "services/base/grpc_runtime.h"
 #include "services/base/logging.h"
-#include "services/base/mutex.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::bridge {
-namespace {
-
-// Waits; a second signal ends the process meanwhile.
-void Pause(absl::Duration duration) {
-  base::Mutex mutex;
-  base::CondVar never;
-  base::MutexLock lock(&mutex);
-  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(duration);
-  while (std::chrono::steady_clock::now() < deadline) never.WaitUntil(&mutex, deadline);
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(const BridgeOptions& options, BridgeMetrics* metrics,
                                                        OnAccept on_accept) {
   ASSIGN_OR_RETURN(auto replicas, ReplicaSet::Create({.targets = options.inference,
@@ -98,7 +84,7 @@ absl::Status RunServer(std::string_view process, const BridgeOptions& options, b
 
   spdlog::info("signal {}: draining", shutdown->Wait());
   server->BeginDrain();
-  Pause(options.drain_notice);
+  base::SleepUninterrupted(options.drain_notice);
   server->Drain();
   admin.reset();
   spdlog::info("stopped");

@@ -27,12 +27,4 @@ v1::WebSocketError ErrorOf(const absl::Status& status) {
   return error;
 }
 
-absl::Status Refusal(absl::StatusCode code, std::string_view reason, std::string_view message,
-                     absl::Duration retry_after) {
-  base::ErrorDetail detail;
-  detail.reason = std::string(reason);
-  detail.retry_after = retry_after;
-  return base::MakeError(code, message, std::move(detail));
-}
-
 }  // namespace runnel::websocket

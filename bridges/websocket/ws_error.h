@@ -12,8 +12,4 @@ namespace runnel::websocket {
 // where that one has none.
 v1::WebSocketError ErrorOf(const absl::Status& status);
 
-// An error with an ErrorInfo reason and, if not zero, a time after which to try again.
-absl::Status Refusal(absl::StatusCode code, std::string_view reason, std::string_view message,
-                     absl::Duration retry_after = absl::ZeroDuration());
-
 }  // namespace runnel::websocket

@@ -30,7 +30,7 @@ constexpr size_t kMaxTokenBytes = 4096;
 constexpr size_t kMaxTraceBytes = 512;
 
 absl::Status BadFrame(std::string_view message) {
-  return Refusal(absl::StatusCode::kInvalidArgument, kBadFrame, message);
+  return base::MakeError(absl::StatusCode::kInvalidArgument, kBadFrame, message);
 }
 
 // Reads the optional string at `key`; null is absent.
@@ -328,8 +328,8 @@ absl::Status NegotiateProtocol(std::string_view offered, Negotiated* negotiated)
       return absl::OkStatus();
     }
   }
-  return Refusal(absl::StatusCode::kInvalidArgument, "UNKNOWN_SUBPROTOCOL",
-                 "offer runnel.v1 or runnel.v1.proto, or no subprotocol");
+  return base::MakeError(absl::StatusCode::kInvalidArgument, "UNKNOWN_SUBPROTOCOL",
+                         "offer runnel.v1 or runnel.v1.proto, or no subprotocol");
 }
 
 absl::Status ParseClientMessage(Format format, std::string_view bytes, v1::WebSocketClientMessage* message,

@@ -10,6 +10,7 @@
 #include "bridges/websocket/ws_session.h"
 #include "bridges/websocket/ws_stream.h"
 #include "services/base/clock.h"
+#include "services/base/grpc_status.h"
 
 namespace runnel::websocket {
 namespace {
@@ -98,9 +99,9 @@ void WsSession::OnDetach(const std::string& id) {
 
 void WsSession::OnCancel(const std::string& id) {
   if (cancels_ >= context_.options.max_streams_per_connection) {
-    return WriteError(
-        "", id,
-        Refusal(absl::StatusCode::kResourceExhausted, "RATE_LIMITED", "too many cancels at once", absl::Seconds(1)));
+    return WriteError("", id,
+                      base::MakeError(absl::StatusCode::kResourceExhausted, "RATE_LIMITED", "too many cancels at once",
+                                      absl::Seconds(1)));
   }
   cancels_++;
   thread_->client->CancelGeneration(
@@ -119,8 +120,8 @@ void WsSession::OnCancel(const std::string& id) {
 bool WsSession::MayOpenStream(const std::string& req, const WsStream* replaced) {
   if (told_to_go_) {
     WriteError(req, "",
-               Refusal(absl::StatusCode::kUnavailable, "DRAINING", "this bridge goes away: connect again",
-                       absl::Milliseconds(500)));
+               base::MakeError(absl::StatusCode::kUnavailable, "DRAINING", "this bridge goes away: connect again",
+                               absl::Milliseconds(500)));
     return false;
   }
   const size_t others = streams_.size() - (replaced == nullptr ? 0 : 1);
@@ -128,8 +129,9 @@ bool WsSession::MayOpenStream(const std::string& req, const WsStream* replaced) 
     refused_streams_ = 0;
     return true;
   }
-  WriteError(req, "",
-             Refusal(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS", "too many streams on this connection"));
+  WriteError(
+      req, "",
+      base::MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS", "too many streams on this connection"));
   if (++refused_streams_ >= kMaxStrikes) CloseWith(kCloseTooManyStreams, "too many streams");
   return false;
 }

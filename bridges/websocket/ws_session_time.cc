@@ -1,8 +1,8 @@
 // What a session does as time goes by: deadlines, pings, heartbeats, and the drain.
 #include <cstdint>
-#include <random>
 #include <utility>
 
+#include "bridges/base/drain_schedule.h"
 #include "bridges/websocket/close_codes.h"
 #include "bridges/websocket/coalescing_socket.h"
 #include "bridges/websocket/ws_session.h"
@@ -70,12 +70,10 @@ void WsSession::MaybePing(absl::Duration now) {
 }
 
 void WsSession::OnDrain() {
-  // At a random moment of the first half, lest all clients come back at once; closed while there is time to say so.
-  thread_local std::minstd_rand random{std::random_device()()};
-  const double wait = std::uniform_real_distribution<double>(0, 0.5)(random);
+  const bridge::DrainSchedule schedule(context_.bridge.drain_timeout);
   const absl::Duration now = base::Clock::System().Monotonic();
-  go_away_at_ = now + wait * context_.bridge.drain_timeout;
-  close_at_ = now + 0.8 * context_.bridge.drain_timeout;
+  go_away_at_ = schedule.PickNotice(now);
+  close_at_ = schedule.LastEnd(now);
 }
 
 void WsSession::MaybeGoAway(absl::Duration now) {

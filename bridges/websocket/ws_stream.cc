@@ -5,6 +5,7 @@
 
 #include "bridges/websocket/ws_error.h"
 #include "bridges/websocket/ws_session.h"
+#include "services/base/grpc_status.h"
 
 namespace runnel::websocket {
 
@@ -34,7 +35,7 @@ void WsStream::Retire() {
 void WsStream::Refuse(std::string_view reason, std::string_view message) {
   if (req_.empty()) return;
   session_->WriteError(std::exchange(req_, std::string()), "",
-                       Refusal(absl::StatusCode::kFailedPrecondition, reason, message));
+                       base::MakeError(absl::StatusCode::kFailedPrecondition, reason, message));
 }
 
 // The calls of the subscription. Its Link serves other connections too, so no exception may reach it.

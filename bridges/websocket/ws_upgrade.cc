@@ -14,6 +14,7 @@
 #include "bridges/server/health.h"
 #include "bridges/websocket/ws_error.h"
 #include "services/base/clock.h"
+#include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
@@ -96,7 +97,7 @@ absl::Status CheckAccess(const UpgradeRequest& request, const WsContext& context
   // A browser names its origin. What sends a cookie without one is a browser's request gone through something else.
   const bool cookie_alone = origin.empty() && request.count(http::field::cookie) > 0;
   if (cookie_alone || request.count(http::field::origin) > 1) {
-    return Refusal(absl::StatusCode::kPermissionDenied, "ORIGIN_NOT_ALLOWED", "a cookie needs one origin");
+    return base::MakeError(absl::StatusCode::kPermissionDenied, "ORIGIN_NOT_ALLOWED", "a cookie needs one origin");
   }
   parameters->authenticated = !context.policy->needs_key() || request.count(http::field::authorization) > 0;
   if (!parameters->authenticated) return absl::OkStatus();

@@ -8,7 +8,7 @@ namespace runnel::bridge {
 namespace {
 
 // What no request can ask for; a service that says more is not believed.
-constexpr uint32_t kMaxChoices = 64;
+constexpr uint32_t kMaxTrustedChoices = 64;
 
 }  // namespace
 
@@ -28,7 +28,7 @@ void CollectedGeneration::Add(v1::GenerationEvent& event) {
   if (event.has_started()) started = std::move(*event.mutable_started());
   if (event.has_done()) done = std::move(*event.mutable_done());
   if (event.has_failed()) failed = std::move(*event.mutable_failed());
-  if (!event.has_delta() || event.delta().choice() >= kMaxChoices) return;
+  if (!event.has_delta() || event.delta().choice() >= kMaxTrustedChoices) return;
   v1::Delta& delta = *event.mutable_delta();
   if (delta.choice() >= choices.size()) choices.resize(delta.choice() + 1);
   Choice& choice = choices[delta.choice()];

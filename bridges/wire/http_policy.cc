@@ -1,13 +1,11 @@
 #include "bridges/wire/http_policy.h"
 
 #include <openssl/crypto.h>
-#include <openssl/sha.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <random>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -16,6 +14,7 @@
 #include "bridges/wire/event_json.h"
 #include "services/base/grpc_status.h"
 #include "services/base/host_name.h"
+#include "services/base/random.h"
 #include "services/base/strings.h"
 
 namespace runnel::bridge {
@@ -157,14 +156,6 @@ void AppendNullable(std::string_view key, std::string_view text, std::string* ou
   }
 }
 
-using Digest = std::array<unsigned char, SHA256_DIGEST_LENGTH>;
-
-Digest Sha256(std::string_view text) {
-  Digest digest;
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest.data());
-  return digest;
-}
-
 // What stands behind the scheme of an origin; empty if it is malformed.
 std::string_view AuthorityOf(std::string_view origin) {
   const size_t begin = origin.find("://");
@@ -272,10 +263,9 @@ std::string Serialize(const HttpResponse& response) {
 
 std::string NewRequestId() {
   static constexpr std::string_view kAlphabet = "abcdefghijklmnopqrstuvwxyz234567";
-  thread_local std::mt19937_64 random{(uint64_t{std::random_device()()} << 32) | std::random_device()()};
   std::string id = "req_";
   for (int half = 0; half < 2; ++half) {
-    uint64_t bits = random();
+    uint64_t bits = base::Random()();
     for (int i = 0; i < 12; ++i, bits >>= 5) id.push_back(kAlphabet[bits & 31]);
   }
   return id;
@@ -296,11 +286,8 @@ absl::StatusOr<std::string> HttpPolicy::AuthorizeKey(std::string_view key) const
     if (CRYPTO_memcmp(digest.data(), given.data(), digest.size()) == 0) found = &known;
   }
   if (found != nullptr) return found->principal;
-  base::ErrorDetail detail;
-  detail.reason = "INVALID_API_KEY";
-  return base::MakeError(absl::StatusCode::kUnauthenticated,
-                         "the API key is missing or not known here: send it as Authorization: Bearer KEY",
-                         std::move(detail));
+  return base::MakeError(absl::StatusCode::kUnauthenticated, "INVALID_API_KEY",
+                         "the API key is missing or not known here: send it as Authorization: Bearer KEY");
 }
 
 absl::StatusOr<std::string> HttpPolicy::Authorize(std::string_view authorization) const {
@@ -320,10 +307,8 @@ absl::Status HttpPolicy::CheckOrigin(std::string_view origin, std::string_view h
   } else if (std::find(origins_.begin(), origins_.end(), origin) != origins_.end()) {
     return absl::OkStatus();
   }
-  base::ErrorDetail detail;
-  detail.reason = "ORIGIN_NOT_ALLOWED";
-  return base::MakeError(absl::StatusCode::kPermissionDenied, "pages of this origin may not use the service",
-                         std::move(detail));
+  return base::MakeError(absl::StatusCode::kPermissionDenied, "ORIGIN_NOT_ALLOWED",
+                         "pages of this origin may not use the service");
 }
 
 absl::Status HttpPolicy::CheckHost(std::string_view host) const {
@@ -333,12 +318,9 @@ absl::Status HttpPolicy::CheckHost(std::string_view host) const {
   for (const std::string& origin : origins_) {
     if (absl::EqualsIgnoreCase(ToAbsl(base::HostOf(AuthorityOf(origin))), ToAbsl(name))) return absl::OkStatus();
   }
-  base::ErrorDetail detail;
-  detail.reason = "HOST_NOT_ALLOWED";
-  return base::MakeError(absl::StatusCode::kPermissionDenied,
+  return base::MakeError(absl::StatusCode::kPermissionDenied, "HOST_NOT_ALLOWED",
                          "the Host of the request is not this machine: use its address or localhost, or list the "
-                         "origin in --allowed_origins",
-                         std::move(detail));
+                         "origin in --allowed_origins");
 }
 
 std::string HttpPolicy::CorsHeaders(std::string_view origin) {

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
+#include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
@@ -18,20 +19,11 @@ using base::InvalidField;
 using nlohmann::json;
 
 constexpr size_t kMaxShownKeyBytes = 64;
-constexpr size_t kMaxStops = 4;
-constexpr size_t kMaxStopBytes = 128;
-constexpr size_t kMaxMetadataPairs = 16;
-constexpr size_t kMaxMetadataKeyBytes = 64;
-constexpr size_t kMaxMetadataValueBytes = 512;
 
 }  // namespace
 
 absl::Status Unsupported(std::string_view field, std::string_view message) {
-  base::ErrorDetail detail;
-  detail.reason = "UNSUPPORTED_PARAMETER";
-  detail.field = std::string(field);
-  return base::MakeError(absl::StatusCode::kInvalidArgument,
-                         absl::StrCat(base::ToAbsl(field), ": ", base::ToAbsl(message)), std::move(detail));
+  return InvalidField(field, message, "UNSUPPORTED_PARAMETER");
 }
 
 std::string ShownKey(std::string_view key) {
@@ -84,26 +76,26 @@ absl::Status ReadMaxTokens(const std::string& field, const json& value, v1::Gene
 }
 
 absl::Status ReadStop(const std::string& field, const json& value, v1::GenerateRequest* request) {
-  if (value.is_string()) return ReadText(field, value, 1, kMaxStopBytes, request->add_stop());
-  if (!value.is_array() || value.size() > kMaxStops) {
-    return InvalidField(field, absl::StrCat("must be a string or an array of at most ", kMaxStops, " strings"));
+  if (value.is_string()) return ReadText(field, value, 1, base::kMaxStopBytes, request->add_stop());
+  if (!value.is_array() || value.size() > base::kMaxStops) {
+    return InvalidField(field, absl::StrCat("must be a string or an array of at most ", base::kMaxStops, " strings"));
   }
   for (size_t i = 0; i < value.size(); ++i) {
-    RETURN_IF_ERROR(ReadText(absl::StrCat(field, "[", i, "]"), value[i], 1, kMaxStopBytes, request->add_stop()));
+    RETURN_IF_ERROR(ReadText(absl::StrCat(field, "[", i, "]"), value[i], 1, base::kMaxStopBytes, request->add_stop()));
   }
   return absl::OkStatus();
 }
 
 absl::Status ReadMetadata(const std::string& field, const json& value, v1::GenerateRequest* request) {
-  if (!value.is_object() || value.size() > kMaxMetadataPairs) {
-    return InvalidField(field, absl::StrCat("must be an object of at most ", kMaxMetadataPairs, " pairs"));
+  if (!value.is_object() || value.size() > base::kMaxMetadataPairs) {
+    return InvalidField(field, absl::StrCat("must be an object of at most ", base::kMaxMetadataPairs, " pairs"));
   }
   for (const auto& [key, item] : value.items()) {
-    if (key.empty() || key.size() > kMaxMetadataKeyBytes) {
-      return InvalidField(field, absl::StrCat("keys must have 1 to ", kMaxMetadataKeyBytes, " bytes"));
+    if (key.empty() || key.size() > base::kMaxMetadataKeyBytes) {
+      return InvalidField(field, absl::StrCat("keys must have 1 to ", base::kMaxMetadataKeyBytes, " bytes"));
     }
-    RETURN_IF_ERROR(
-        ReadText(absl::StrCat(field, ".", key), item, 0, kMaxMetadataValueBytes, &(*request->mutable_metadata())[key]));
+    RETURN_IF_ERROR(ReadText(absl::StrCat(field, ".", key), item, 0, base::kMaxMetadataValueBytes,
+                             &(*request->mutable_metadata())[key]));
   }
   return absl::OkStatus();
 }

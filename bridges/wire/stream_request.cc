@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/wire/json_fields.h"
 #include "services/base/grpc_status.h"
+#include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
@@ -23,15 +24,10 @@ using base::InvalidField;
 using nlohmann::json;
 
 constexpr int kMaxDepth = 32;
-constexpr size_t kMaxMessages = 4096;
-constexpr size_t kMaxModelBytes = 256;
-constexpr size_t kMaxIdempotencyKeyBytes = 128;
 constexpr int64_t kMaxDetachMs = 24 * 3'600'000;
 
 absl::Status InvalidJson(std::string_view message) {
-  base::ErrorDetail detail;
-  detail.reason = "INVALID_JSON";
-  return base::MakeError(absl::StatusCode::kInvalidArgument, message, std::move(detail));
+  return base::MakeError(absl::StatusCode::kInvalidArgument, "INVALID_JSON", message);
 }
 
 absl::Status NotKnown(const std::string& prefix, std::string_view key) {
@@ -54,8 +50,8 @@ absl::Status ReadRole(const std::string& field, const json& message, v1::ChatMes
 }
 
 absl::Status ReadMessages(const std::string& field, const json& value, v1::GenerateRequest* request) {
-  if (!value.is_array() || value.empty() || value.size() > kMaxMessages) {
-    return InvalidField(field, absl::StrCat("must be an array of 1 to ", kMaxMessages, " messages"));
+  if (!value.is_array() || value.empty() || value.size() > base::kMaxMessages) {
+    return InvalidField(field, absl::StrCat("must be an array of 1 to ", base::kMaxMessages, " messages"));
   }
   for (size_t i = 0; i < value.size(); ++i) {
     const std::string path = absl::StrCat("messages[", i, "]");
@@ -100,7 +96,7 @@ struct Field {
 const Field kFields[] = {
     {"model",
      [](const std::string& field, const json& value, v1::GenerateRequest* request) {
-       return ReadText(field, value, 1, kMaxModelBytes, request->mutable_model());
+       return ReadText(field, value, 1, base::kMaxModelBytes, request->mutable_model());
      }},
     {"messages", ReadMessages},
     {"prompt",
@@ -233,9 +229,9 @@ absl::StatusOr<StreamRequest> ParseStreamRequest(std::string_view body) {
 
 absl::Status CheckIdempotencyKey(std::string_view key) {
   const bool printable = std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c <= '~'; });
-  if (!key.empty() && key.size() <= kMaxIdempotencyKeyBytes && printable) return absl::OkStatus();
+  if (!key.empty() && key.size() <= base::kMaxRequestIdBytes && printable) return absl::OkStatus();
   return InvalidField("idempotency_key",
-                      absl::StrCat("must be 1 to ", kMaxIdempotencyKeyBytes, " printable ASCII characters"));
+                      absl::StrCat("must be 1 to ", base::kMaxRequestIdBytes, " printable ASCII characters"));
 }
 
 }  // namespace runnel::bridge

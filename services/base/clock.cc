@@ -1,6 +1,7 @@
 #include "services/base/clock.h"
 
 #include <chrono>
+#include <thread>
 
 #include "absl/time/clock.h"
 
@@ -20,6 +21,11 @@ class SystemClock final : public Clock {
 const Clock& Clock::System() {
   static const SystemClock clock;
   return clock;
+}
+
+void SleepUninterrupted(absl::Duration duration) {
+  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(duration);
+  while (std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_until(deadline);
 }
 
 }  // namespace runnel::base

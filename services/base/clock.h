@@ -4,18 +4,22 @@
 
 namespace runnel::base {
 
-// Where the time comes from, so that tests can make it pass. Thread-safe.
+// The source of time, which tests replace. Thread-safe.
 class Clock {
  public:
   virtual ~Clock() = default;
 
-  // Of the day; may jump. For what people and other machines read.
+  // The time of day; may jump. For times that people and other machines read.
   virtual absl::Time Now() const = 0;
   // Since an arbitrary moment; never goes back. For every timeout and every duration.
   virtual absl::Duration Monotonic() const = 0;
 
-  // The machine's own. Lives for ever.
+  // The system clock; never destroyed.
   static const Clock& System();
 };
+
+// Blocks the calling thread for `duration`, whatever signals arrive meanwhile. For main only: other waits have a
+// condition.
+void SleepUninterrupted(absl::Duration duration);
 
 }  // namespace runnel::base

@@ -66,9 +66,17 @@ absl::Status MakeError(absl::StatusCode code, std::string_view message, ErrorDet
   return status;
 }
 
-absl::Status InvalidField(std::string_view field, std::string_view message) {
+absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::string_view message,
+                       absl::Duration retry_after) {
   ErrorDetail detail;
-  detail.reason = "INVALID_FIELD";
+  detail.reason = std::string(reason);
+  detail.retry_after = retry_after;
+  return MakeError(code, message, std::move(detail));
+}
+
+absl::Status InvalidField(std::string_view field, std::string_view message, std::string_view reason) {
+  ErrorDetail detail;
+  detail.reason = std::string(reason);
   detail.field = std::string(field);
   return MakeError(absl::StatusCode::kInvalidArgument, absl::StrCat(ToAbsl(field), ": ", ToAbsl(message)),
                    std::move(detail));

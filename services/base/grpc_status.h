@@ -27,11 +27,16 @@ struct ErrorDetail {
   absl::Duration retry_after;                   // RetryInfo
 };
 
-// An error with its detail attached. The message is for people and never holds prompt or answer text.
+// An error with a reason that clients can switch on (ErrorInfo.reason) and, unless zero, the time to wait before a
+// retry. The message is for people and never contains prompts or output.
+absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::string_view message,
+                       absl::Duration retry_after = absl::ZeroDuration());
+
+// An error with any detail.
 absl::Status MakeError(absl::StatusCode code, std::string_view message, ErrorDetail detail);
 
-// InvalidArgument with reason INVALID_FIELD about one field of a request.
-absl::Status InvalidField(std::string_view field, std::string_view message);
+// InvalidArgument about one field of a request, whose path the message begins with.
+absl::Status InvalidField(std::string_view field, std::string_view message, std::string_view reason = "INVALID_FIELD");
 
 // The detail of an error made here or received; all empty if it has none.
 ErrorDetail DetailOf(const absl::Status& status);

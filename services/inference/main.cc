@@ -2,11 +2,10 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <spdlog/spdlog.h>
 
-#include <chrono>
-#include <condition_variable>
 #include <memory>
 
 #include "services/base/admin_server.h"
+#include "services/base/clock.h"
 #include "services/base/exit_deadline.h"
 #include "services/base/flags.h"
 #include "services/base/grpc_runtime.h"
@@ -35,14 +34,6 @@ constexpr absl::Duration kLastEvents = absl::Seconds(2);
 constexpr absl::Duration kGoodbye = absl::Milliseconds(500);
 // For all that comes after --drain_timeout. A process that needs longer is stuck and ends itself.
 constexpr absl::Duration kStopGrace = absl::Seconds(10);
-
-// Waits, but not longer than until a second signal ends the process.
-void Pause(absl::Duration duration) {
-  std::mutex mutex;
-  std::condition_variable never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, absl::ToChronoNanoseconds(duration), [] { return false; });
-}
 
 absl::Status Run() {
   base::ShutdownSignal shutdown;
@@ -80,7 +71,7 @@ absl::Status Run() {
 
   spdlog::info("signal {}: draining", shutdown.Wait());
   serving.SetOpen(false);
-  Pause(options.drain_notice);
+  base::SleepUninterrupted(options.drain_notice);
   deadline.Begin(options.drain_timeout + kStopGrace);
   deadline.Doing("waiting for generations to end and to be read");
   manager.BeginDrain();

@@ -5,6 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "bridges/base/no_such_generation.h"
 #include "bridges/server/inference_client.h"
 #include "bridges/sse/native/generation_reader.h"
 #include "bridges/sse/native/generation_snapshot.h"
@@ -29,9 +30,7 @@ ApiResult Refusal(const absl::Status& status) { return RespondWith(bridge::Repea
 
 absl::Status CheckId(const std::string& id) {
   if (bridge::IsGenerationId(id)) return absl::OkStatus();
-  base::ErrorDetail detail;
-  detail.reason = "GENERATION_NOT_FOUND";
-  return base::MakeError(absl::StatusCode::kNotFound, "no generation has an id of this form", std::move(detail));
+  return bridge::NoSuchGeneration("no generation has an id of this form");
 }
 
 bool WantsStream(const HttpRequest& request) { return bridge::PrefersEventStream(HeaderList(request, "accept")); }

@@ -18,11 +18,8 @@ using bridge::Awaitable;
 constexpr uint64_t kOneCallBytes = 256 << 10;
 
 absl::Status TooLarge() {
-  base::ErrorDetail detail;
-  detail.reason = "TEXT_TOO_LARGE";
-  return base::MakeError(absl::StatusCode::kFailedPrecondition,
-                         "the text is too long to be given in one piece: read it as a stream of events",
-                         std::move(detail));
+  return base::MakeError(absl::StatusCode::kFailedPrecondition, "TEXT_TOO_LARGE",
+                         "the text is too long to be given in one piece: read it as a stream of events");
 }
 
 // Puts the texts that were read, and what the log says up to there, in the place of what the call said.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bridges/base/no_such_generation.h"
 #include "bridges/openai/openai_error.h"
 #include "bridges/openai/openai_json.h"
 #include "bridges/openai/responses_format.h"
@@ -116,9 +117,7 @@ absl::StatusOr<ResponseState> AsStored(const absl::StatusOr<v1::Generation>& gen
   if (!generation.ok()) return generation.status();
   ASSIGN_OR_RETURN(ResponseEcho echo, ResponseEcho::FromAnnotation(generation->annotation()));
   if (!echo.store) {
-    base::ErrorDetail detail;
-    detail.reason = "GENERATION_NOT_FOUND";
-    return base::MakeError(absl::StatusCode::kNotFound, "the response is not stored", std::move(detail));
+    return bridge::NoSuchGeneration("the response is not stored");
   }
   return ResponseState::Of(*generation, std::move(echo));
 }

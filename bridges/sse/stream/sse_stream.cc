@@ -10,11 +10,13 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/base/contain.h"
+#include "bridges/base/drain_schedule.h"
 #include "bridges/base/spare_buffers.h"
 #include "bridges/server/inference_client.h"
 #include "bridges/sse/stream/sse_format.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/http_policy.h"
+#include "services/base/random.h"
 
 namespace runnel::sse {
 namespace {
@@ -27,16 +29,8 @@ constexpr std::string_view kLineEnd = "\r\n";
 constexpr std::string_view kLastChunk = "0\r\n\r\n";
 // The least that a buffer begins with: an event takes about 200 bytes.
 constexpr size_t kFirstCapacity = 1 << 10;
-// The part of the drain timeout within which streams are ended, so that the rest is for writing.
-constexpr double kDrainShare = 0.8;
-
-std::minstd_rand& Random() {
-  thread_local std::minstd_rand random{std::random_device{}()};
-  return random;
-}
-
 // Clients that lose their bridge together must not come back together.
-uint32_t RetryMs() { return std::uniform_int_distribution<uint32_t>(500, 1500)(Random()); }
+uint32_t RetryMs() { return std::uniform_int_distribution<uint32_t>(500, 1500)(base::Random()); }
 
 std::unique_ptr<bridge::StreamEncoder> OrNative(std::unique_ptr<bridge::StreamEncoder> encoder) {
   return encoder != nullptr ? std::move(encoder) : std::make_unique<NativeEncoder>(RetryMs());
@@ -282,11 +276,9 @@ void SseStream::SendHeartbeat(const v1::Progress* progress) {
 }
 
 void SseStream::OnDrain() {
-  // Spread over the time there is, so that the clients do not all resume at once. What ends by itself before is fine.
   keep_alive_ = false;
   if (cancel_on_disconnect_) return;
-  std::uniform_real_distribution<double> share(0.0, kDrainShare);
-  leave_at_ = thread_->connections.now() + options_->drain_timeout * share(Random());
+  leave_at_ = bridge::DrainSchedule(options_->drain_timeout).PickEnd(thread_->connections.now());
 }
 
 void SseStream::OnCut() {

@@ -1,6 +1,7 @@
 // How GenerationManager lets bridges claim request_ids, so that of several replicas only one starts.
 #include <utility>
 
+#include "services/base/grpc_status.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/generation/manager_error.h"
 
@@ -32,15 +33,15 @@ void GenerationManager::ReleaseClaims(uint64_t link) {
 
 absl::Status GenerationManager::CheckClaimLocked(const std::string& key, const StartTerms& terms) {
   if (terms.existing_only) {
-    return ManagerError(absl::StatusCode::kNotFound, "request_id names no generation", "GENERATION_NOT_FOUND");
+    return base::MakeError(absl::StatusCode::kNotFound, "GENERATION_NOT_FOUND", "request_id names no generation");
   }
   if (terms.claim.number != 0 && !claims_.MayStart(key, terms.claim)) {
-    return ManagerError(absl::StatusCode::kUnavailable, "the claim of the request_id has ended", "CLAIM_LOST",
-                        options_.retry_after);
+    return base::MakeError(absl::StatusCode::kUnavailable, "CLAIM_LOST", "the claim of the request_id has ended",
+                           options_.retry_after);
   }
   if (terms.claim.number == 0 && !key.empty() && claims_.IsHeld(key)) {
-    return ManagerError(absl::StatusCode::kUnavailable, "another start with this request_id is under way",
-                        "REQUEST_ID_CLAIMED", options_.retry_after);
+    return base::MakeError(absl::StatusCode::kUnavailable, "REQUEST_ID_CLAIMED",
+                           "another start with this request_id is under way", options_.retry_after);
   }
   return absl::OkStatus();
 }

@@ -78,10 +78,10 @@ absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::FindLocked(const 
 
 absl::Status GenerationManager::NotFoundLocked(const std::string& id, const std::string& principal) const {
   if (const auto found = tombstones_.find(id); found != tombstones_.end() && found->second == principal) {
-    return ManagerError(absl::StatusCode::kNotFound, "the generation was purged", kExpired);
+    return base::MakeError(absl::StatusCode::kNotFound, kExpired, "the generation was purged");
   }
   if (IsGenerationId(id) && !IsOfReplica(id, id_prefix_)) return OtherReplicaError(id_prefix_);
-  return ManagerError(absl::StatusCode::kNotFound, "no such generation", "GENERATION_NOT_FOUND");
+  return base::MakeError(absl::StatusCode::kNotFound, "GENERATION_NOT_FOUND", "no such generation");
 }
 
 void GenerationManager::Delete(const std::string& id, const std::string& principal, DeleteCallback done) {

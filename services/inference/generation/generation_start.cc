@@ -69,8 +69,8 @@ void GenerationManager::Start(GenerationRequest request, uint64_t fingerprint, S
 absl::StatusOr<GenerationManager::Started> GenerationManager::RepeatLocked(const IdempotentStart& start,
                                                                            uint64_t fingerprint) const {
   if (start.fingerprint != fingerprint) {
-    return ManagerError(absl::StatusCode::kInvalidArgument, "request_id was used before with another request",
-                        "IDEMPOTENCY_MISMATCH");
+    return base::MakeError(absl::StatusCode::kInvalidArgument, "IDEMPOTENCY_MISMATCH",
+                           "request_id was used before with another request");
   }
   if (start.pending == nullptr) return Existing(generations_.at(start.generation_id));
   if (absl::Status admitted = AdmitPreparationLocked(0); !admitted.ok()) return admitted;

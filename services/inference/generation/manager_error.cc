@@ -7,16 +7,8 @@
 
 namespace runnel::inference {
 
-absl::Status ManagerError(absl::StatusCode code, std::string_view message, std::string_view reason,
-                          absl::Duration retry_after) {
-  base::ErrorDetail detail;
-  detail.reason = std::string(reason);
-  detail.retry_after = retry_after;
-  return base::MakeError(code, message, std::move(detail));
-}
-
 absl::Status DrainingError(absl::Duration retry_after) {
-  return ManagerError(absl::StatusCode::kUnavailable, "the service is draining", "DRAINING", retry_after);
+  return base::MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the service is draining", retry_after);
 }
 
 absl::Status OtherReplicaError(std::string_view id_prefix) {
@@ -30,16 +22,16 @@ absl::Status OtherReplicaError(std::string_view id_prefix) {
 }
 
 absl::Status TooManyClaimsError() {
-  return ManagerError(absl::StatusCode::kResourceExhausted, "too many starts with idempotency keys are under way",
-                      "TOO_MANY_CLAIMS", absl::Seconds(1));
+  return base::MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_CLAIMS",
+                         "too many starts with idempotency keys are under way", absl::Seconds(1));
 }
 
 absl::Status ReplicaStoppedError() {
-  return ManagerError(absl::StatusCode::kUnavailable, "the replica has stopped", "REPLICA_STOPPED");
+  return base::MakeError(absl::StatusCode::kUnavailable, "REPLICA_STOPPED", "the replica has stopped");
 }
 
 absl::Status QueueFullError(std::string_view message, absl::Duration retry_after) {
-  return ManagerError(absl::StatusCode::kResourceExhausted, message, "QUEUE_FULL", retry_after);
+  return base::MakeError(absl::StatusCode::kResourceExhausted, "QUEUE_FULL", message, retry_after);
 }
 
 }  // namespace runnel::inference

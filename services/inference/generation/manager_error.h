@@ -7,9 +7,7 @@
 
 namespace runnel::inference {
 
-// The errors of GenerationManager, with the reasons that inference.proto lists.
-absl::Status ManagerError(absl::StatusCode code, std::string_view message, std::string_view reason,
-                          absl::Duration retry_after = absl::ZeroDuration());
+// Errors that the generation manager and the Link share, with the reasons that inference.proto lists.
 absl::Status DrainingError(absl::Duration retry_after);
 // Of an id that begins otherwise than those of this replica.
 absl::Status OtherReplicaError(std::string_view id_prefix);

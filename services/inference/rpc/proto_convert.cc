@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
 #include "services/base/message_limits.h"
+#include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::inference {
@@ -22,24 +23,6 @@ namespace {
 
 using base::InvalidField;
 
-constexpr uint32_t kMaxChoices = 8;
-constexpr int kMaxStops = 4;
-constexpr size_t kMaxStopBytes = 128;
-constexpr size_t kMaxRequestIdBytes = 128;
-constexpr size_t kMaxPrincipalBytes = 128;
-constexpr size_t kMaxAnnotationBytes = 16 << 10;
-constexpr size_t kMaxMetadataPairs = 16;
-constexpr size_t kMaxMetadataKeyBytes = 64;
-constexpr size_t kMaxMetadataValueBytes = 512;
-constexpr size_t kMaxExtraFields = 32;
-constexpr size_t kMaxExtraNameBytes = 64;
-constexpr size_t kMaxExtraBytes = 64 << 10;
-constexpr uint32_t kMaxTopLogprobs = 20;
-constexpr size_t kMaxLogitBiases = 1024;
-constexpr float kMaxLogitBias = 100;
-constexpr size_t kMaxSchemaBytes = 32 << 10;
-// Whatever walks through a schema does so by recursion.
-constexpr int kMaxSchemaDepth = 64;
 // llama.cpp and others take this value for "random".
 constexpr uint64_t kReservedSeed = 0xFFFFFFFF;
 
@@ -107,11 +90,11 @@ absl::Status ReadSampling(const v1::Sampling& proto, GenerationRequest* request)
     RETURN_IF_ERROR(CheckRange("frequency_penalty", proto.frequency_penalty(), -2.0f, 2.0f));
     sampling.frequency_penalty = proto.frequency_penalty();
   }
-  if (proto.logit_bias().size() > kMaxLogitBiases) {
-    return InvalidField("logit_bias", absl::StrCat("at most ", kMaxLogitBiases, " tokens"));
+  if (proto.logit_bias().size() > base::kMaxLogitBiases) {
+    return InvalidField("logit_bias", absl::StrCat("at most ", base::kMaxLogitBiases, " tokens"));
   }
   for (const auto& [token, bias] : proto.logit_bias()) {
-    RETURN_IF_ERROR(CheckRange("logit_bias", bias, -kMaxLogitBias, kMaxLogitBias));
+    RETURN_IF_ERROR(CheckRange("logit_bias", bias, -base::kMaxLogitBias, base::kMaxLogitBias));
     sampling.logit_bias[token] = bias;
   }
   request->seed = proto.seed();
@@ -125,19 +108,19 @@ absl::Status ReadSampling(const v1::Sampling& proto, GenerationRequest* request)
 absl::Status CheckSchema(const std::string& schema) {
   using Json = nlohmann::json;
   const char* const field = "output_format.json_schema";
-  if (schema.empty() || schema.size() > kMaxSchemaBytes) {
-    return InvalidField(field, absl::StrCat("has 1 to ", kMaxSchemaBytes, " bytes"));
+  if (schema.empty() || schema.size() > base::kMaxSchemaBytes) {
+    return InvalidField(field, absl::StrCat("has 1 to ", base::kMaxSchemaBytes, " bytes"));
   }
   // The parser takes a NUL for the end of its input, whatever follows.
   if (schema.find('\0') != std::string::npos) return InvalidField(field, "must not hold a NUL");
   int deepest = 0;
   const auto see_depth = [&deepest](int depth, Json::parse_event_t, Json&) {
     deepest = std::max(deepest, depth);
-    return depth <= kMaxSchemaDepth;  // what is deeper is not kept
+    return depth <= base::kMaxSchemaDepth;  // what is deeper is not kept
   };
   const Json json = Json::parse(schema, see_depth, false);
-  if (deepest > kMaxSchemaDepth) {
-    return InvalidField(field, absl::StrCat("is nested more than ", kMaxSchemaDepth, " deep"));
+  if (deepest > base::kMaxSchemaDepth) {
+    return InvalidField(field, absl::StrCat("is nested more than ", base::kMaxSchemaDepth, " deep"));
   }
   if (!json.is_object() && !json.is_boolean()) return InvalidField(field, "is no JSON Schema: want a JSON object");
   return absl::OkStatus();
@@ -145,7 +128,7 @@ absl::Status CheckSchema(const std::string& schema) {
 
 absl::Status ReadOutput(const v1::GenerateRequest& proto, GenerationRequest* request) {
   if (proto.has_top_logprobs()) {
-    RETURN_IF_ERROR(CheckRange("top_logprobs", proto.top_logprobs(), uint32_t{0}, kMaxTopLogprobs));
+    RETURN_IF_ERROR(CheckRange("top_logprobs", proto.top_logprobs(), uint32_t{0}, base::kMaxTopLogprobs));
     request->top_logprobs = proto.top_logprobs();
   }
   OutputFormat& format = request->output_format;
@@ -171,11 +154,12 @@ absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults&
     return InvalidField("max_tokens", absl::StrCat("must be at most ", defaults.max_max_tokens));
   }
   request->choice_count = proto.has_choice_count() ? proto.choice_count() : 1;
-  RETURN_IF_ERROR(CheckRange("choice_count", request->choice_count, uint32_t{1}, kMaxChoices));
-  if (proto.stop_size() > kMaxStops) return InvalidField("stop", absl::StrCat("at most ", kMaxStops, " strings"));
+  RETURN_IF_ERROR(CheckRange("choice_count", request->choice_count, uint32_t{1}, base::kMaxChoices));
+  if (static_cast<size_t>(proto.stop_size()) > base::kMaxStops)
+    return InvalidField("stop", absl::StrCat("at most ", base::kMaxStops, " strings"));
   for (const std::string& stop : proto.stop()) {
-    if (stop.empty() || stop.size() > kMaxStopBytes) {
-      return InvalidField("stop", absl::StrCat("each string has 1 to ", kMaxStopBytes, " bytes"));
+    if (stop.empty() || stop.size() > base::kMaxStopBytes) {
+      return InvalidField("stop", absl::StrCat("each string has 1 to ", base::kMaxStopBytes, " bytes"));
     }
     request->stop.push_back(stop);
   }
@@ -195,25 +179,26 @@ absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults&
 absl::Status ReadClientData(const v1::GenerateRequest& proto, GenerationRequest* request) {
   const std::string& id = proto.request_id();
   const bool printable = std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c <= '~'; });
-  if (id.size() > kMaxRequestIdBytes || !printable) {
-    return InvalidField("request_id", absl::StrCat("want up to ", kMaxRequestIdBytes, " printable ASCII characters"));
+  if (id.size() > base::kMaxRequestIdBytes || !printable) {
+    return InvalidField("request_id",
+                        absl::StrCat("want up to ", base::kMaxRequestIdBytes, " printable ASCII characters"));
   }
   request->request_id = id;
   request->principal = proto.principal();
-  if (request->principal.size() > kMaxPrincipalBytes || request->principal.find('\0') != std::string::npos) {
-    return InvalidField("principal", absl::StrCat("want up to ", kMaxPrincipalBytes, " bytes without a NUL"));
+  if (request->principal.size() > base::kMaxPrincipalBytes || request->principal.find('\0') != std::string::npos) {
+    return InvalidField("principal", absl::StrCat("want up to ", base::kMaxPrincipalBytes, " bytes without a NUL"));
   }
-  if (proto.annotation().size() > kMaxAnnotationBytes) {
-    return InvalidField("annotation", absl::StrCat("want up to ", kMaxAnnotationBytes, " bytes"));
+  if (proto.annotation().size() > base::kMaxAnnotationBytes) {
+    return InvalidField("annotation", absl::StrCat("want up to ", base::kMaxAnnotationBytes, " bytes"));
   }
   request->annotation = proto.annotation();
-  if (proto.metadata().size() > kMaxMetadataPairs) {
-    return InvalidField("metadata", absl::StrCat("at most ", kMaxMetadataPairs, " pairs"));
+  if (proto.metadata().size() > base::kMaxMetadataPairs) {
+    return InvalidField("metadata", absl::StrCat("at most ", base::kMaxMetadataPairs, " pairs"));
   }
   for (const auto& [key, value] : proto.metadata()) {
-    if (key.empty() || key.size() > kMaxMetadataKeyBytes || value.size() > kMaxMetadataValueBytes) {
-      return InvalidField("metadata", absl::StrCat("keys have 1 to ", kMaxMetadataKeyBytes, " bytes, values at most ",
-                                                   kMaxMetadataValueBytes));
+    if (key.empty() || key.size() > base::kMaxMetadataKeyBytes || value.size() > base::kMaxMetadataValueBytes) {
+      return InvalidField("metadata", absl::StrCat("keys have 1 to ", base::kMaxMetadataKeyBytes,
+                                                   " bytes, values at most ", base::kMaxMetadataValueBytes));
     }
     request->metadata[key] = value;
   }
@@ -224,11 +209,11 @@ absl::Status ReadExtraFields(const v1::GenerateRequest& proto, GenerationRequest
   size_t bytes = 0;
   for (const auto& [name, value] : proto.extra_fields()) {
     bytes += value.size();
-    if (name.empty() || name.size() > kMaxExtraNameBytes || bytes > kMaxExtraBytes ||
-        request->extra_fields.size() == kMaxExtraFields) {
-      return InvalidField("extra_fields",
-                          absl::StrCat("must have at most ", kMaxExtraFields, " names of 1 to ", kMaxExtraNameBytes,
-                                       " bytes, and ", kMaxExtraBytes, " bytes of values"));
+    if (name.empty() || name.size() > base::kMaxExtraNameBytes || bytes > base::kMaxExtraBytes ||
+        request->extra_fields.size() == base::kMaxExtraFields) {
+      return InvalidField("extra_fields", absl::StrCat("must have at most ", base::kMaxExtraFields, " names of 1 to ",
+                                                       base::kMaxExtraNameBytes, " bytes, and ", base::kMaxExtraBytes,
+                                                       " bytes of values"));
     }
     request->extra_fields[name] = value;
   }

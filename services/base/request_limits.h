@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// The limits of a GenerateRequest that inference.proto documents. The service enforces them; the bridges check the same
+// values first, so that a client gets an error in the names of its own API. Sizes are in bytes of UTF-8.
+namespace runnel::base {
+
+inline constexpr uint32_t kMaxChoices = 8;
+inline constexpr size_t kMaxStops = 4;
+inline constexpr size_t kMaxStopBytes = 128;
+inline constexpr size_t kMaxRequestIdBytes = 128;
+inline constexpr size_t kMaxPrincipalBytes = 128;
+inline constexpr size_t kMaxAnnotationBytes = size_t{16} << 10;
+inline constexpr size_t kMaxMetadataPairs = 16;
+inline constexpr size_t kMaxMetadataKeyBytes = 64;
+inline constexpr size_t kMaxMetadataValueBytes = 512;
+inline constexpr size_t kMaxExtraFields = 32;
+inline constexpr size_t kMaxExtraNameBytes = 64;
+inline constexpr size_t kMaxExtraBytes = size_t{64} << 10;  // of all values together
+inline constexpr uint32_t kMaxTopLogprobs = 20;
+inline constexpr size_t kMaxLogitBiases = 1024;
+inline constexpr float kMaxLogitBias = 100;
+inline constexpr size_t kMaxSchemaBytes = size_t{32} << 10;
+// Code that walks a schema is recursive.
+inline constexpr int kMaxSchemaDepth = 64;
+
+// Limits of the bridges' JSON, which the service does not know.
+inline constexpr size_t kMaxMessages = 4096;
+inline constexpr size_t kMaxModelBytes = 256;
+
+}  // namespace runnel::base
