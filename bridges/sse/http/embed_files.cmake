@@ -5,6 +5,7 @@ set(types_js "text/javascript; charset=utf-8")
 set(types_css "text/css; charset=utf-8")
 set(types_svg "image/svg+xml")
 set(types_json "application/json")
+set(types_txt "text/plain; charset=utf-8")
 set(types_png "image/png")
 
 set(arrays "")
