@@ -1,69 +1,18 @@
 // The page: a chat that starts one generation, and three panes that read the same log over different transports.
-import { crc32, stream } from '/runnel.js';
-import {
-  describeProgress, describeWait, explain, formatMs, formatRate, plural, TRANSPORTS,
-} from '/page/format.js';
-import { GrowingText } from '/page/growing_text.js';
-import { Pane, RUNNING } from '/page/pane.js';
+import { crc32, stream } from './runnel.js';
+import { describeProgress, describeWait, explain, formatMs, formatRate, plural, TRANSPORTS } from './page/format.js';
+import { isScripted, loadModelsWithRetry, notice, showEngine } from './page/models.js';
+import { Pane } from './page/pane.js';
+import { ServiceClock } from './page/timeline.js';
+import { Turn } from './page/turn.js';
 
 const NUMBERS_EVERY_MS = 200;
 
 const byId = (id) => document.getElementById(id);
 
-function make(tag, className, text = '') {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-// ---- models
-
-let models = [];
-
-async function loadModels() {
-  const response = await fetch('/v1/models', { headers: { accept: 'application/json' } });
-  if (!response.ok) throw new Error(`the models could not be listed: status ${response.status}`);
-  models = (await response.json()).data;
-  const select = byId('model');
-  select.replaceChildren(...models.map(({ id }) => new Option(id, id)));
-  select.disabled = models.length === 0;
-  byId('send').disabled = models.length === 0;
-  const onlyScripted = models.length > 0 && models.every(({ engine }) => engine === 'scripted');
-  notice(models.length === 0 ? 'The service has no model.' : onlyScripted
-    ? 'No language model is loaded. The only engine is the scripted one: it plays the same words whatever you ask.' : '');
-  showEngine();
-}
-
-/** The page is often open before the service is ready. */
-async function loadModelsInTheEnd() {
-  for (;;) {
-    try {
-      return await loadModels();
-    } catch (error) {
-      notice(`${error.message}. Trying again…`);
-      await new Promise((resolve) => setTimeout(resolve, 2000));
-    }
-  }
-}
-
-function isScripted() {
-  return models.find(({ id }) => id === byId('model').value)?.engine === 'scripted';
-}
-
-function showEngine() {
-  byId('engine-mark').hidden = !isScripted();
-  for (const field of document.querySelectorAll('[data-scripted]')) field.hidden = !isScripted();
-}
-
-function notice(text) {
-  byId('notice').textContent = text;
-  byId('notice').hidden = text === '';
-}
-
 // ---- the chat
 
-const turns = [];
+const messages = [];
 let panes = [];
 let urls = {};
 let running = null;
@@ -71,7 +20,7 @@ let running = null;
 function makeRequest() {
   const number = (id) => (byId(id).value === '' ? undefined : Number(byId(id).value));
   const request = {
-    model: byId('model').value, messages: [...turns], max_tokens: number('max-tokens'),
+    model: byId('model').value, messages: [...messages], max_tokens: number('max-tokens'),
     temperature: number('temperature'), seed: number('seed'),
   };
   if (isScripted() && number('pace')) request.metadata = { 'scripted.tokens_per_second': String(number('pace')) };
@@ -79,104 +28,96 @@ function makeRequest() {
 }
 
 async function ask(question) {
-  const turnsBefore = turns.length;
+  const messagesBefore = messages.length;
   byId('welcome')?.remove();
   for (const pane of panes) pane.forget();
-  turns.push({ role: 'user', content: question });
-  const log = byId('log');
-  log.append(make('p', 'turn question', question));
-  const reply = make('div', 'turn reply');
-  const body = reply.appendChild(make('div', 'reply-text'));
-  const meta = reply.appendChild(make('p', 'reply-meta', 'waiting for the first token'));
-  log.append(reply);
-  log.scrollTop = log.scrollHeight;
-  const error = await follow(body, meta);
-  if (error?.retryable) offerAgain(reply, question, turnsBefore);
-}
-
-/** A failure that may not come twice. What it said is not part of the next conversation. */
-function offerAgain(reply, question, turnsBefore) {
-  const button = reply.appendChild(make('button', 'again', 'Ask again'));
-  button.type = 'button';
-  button.addEventListener('click', () => {
-    if (byId('send').disabled) return;
-    button.remove();
-    turns.length = turnsBefore;
+  messages.push({ role: 'user', content: question });
+  const turn = new Turn(byId('log'), question);
+  const error = await follow(turn);
+  if (!error?.retryable) return;
+  turn.offerAgain(() => {
+    if (byId('send').disabled) return false;
+    // The text of a failed response is not part of the conversation.
+    messages.length = messagesBefore;
     byId('question').focus();
     ask(question);
+    return true;
   });
 }
 
-/** Shows one answer until it has ended. Returns the error if it failed. */
-async function follow(body, meta) {
-  const log = byId('log');
+/** Shows one response until it has ended. Returns the error if it failed. */
+async function follow(turn) {
   const startedAt = performance.now();
-  const answer = (running = stream(makeRequest(), {
+  const clock = new ServiceClock();
+  const response = (running = stream(makeRequest(), {
     ...urls, startedAt, onBuffered: 'switch',
-    onNotice: ({ type, ...notice }) => {
-      if (type === 'progress') meta.textContent = describeProgress(notice);
-      if (type === 'waiting') meta.textContent = `reconnecting · ${describeWait(notice)}`;
+    onNotice: ({ type, ...details }) => {
+      if (type === 'progress') turn.describe(describeProgress(details));
+      if (type === 'waiting') turn.describe(`reconnecting · ${describeWait(details)}`);
     },
   }));
   setRunning(true);
   agree('none', '');
   const ticking = setInterval(() => {
     for (const pane of panes) pane.paint();
-    if (answer.status === 'streaming' && answer.stats.ttftMs !== null) meta.textContent = describe(answer);
+    if (response.status === 'streaming' && response.stats.ttftMs !== null) turn.describe(describe(response));
   }, NUMBERS_EVERY_MS);
-  const read = answer.started.then((id) => Promise.all(panes.map((pane) => pane.read(id, startedAt))), () => []);
-  await new GrowingText(body, log).show(answer);
-  const error = await answer.result.then(() => remember(answer.text()), (failure) => failed(failure, answer, meta));
-  if (answer.status === 'verified') meta.textContent = describe(answer, (await answer.result).finishReasons[0]);
-  meta.dataset.state = answer.status;
-  log.scrollTop = log.scrollHeight;
+  const readAll = (id) => Promise.all(panes.map((pane) => pane.read(id, startedAt, clock)));
+  const read = response.started.then(readAll, () => []);
+  await turn.show(response, ({ ms }) => {
+    if (ms >= 0) clock.observe(ms, performance.now() - startedAt);
+  });
+  const error = await finish(turn, response);
   setRunning(false);
   const results = await read;
   clearInterval(ticking);
   for (const pane of panes) pane.paint();
-  if (running === answer) compare(results);
+  if (running === response) compare(results);
   return error;
+}
+
+async function finish(turn, response) {
+  const outcome = await response.result.catch((error) => error);
+  const text = response.text();
+  if (text) messages.push({ role: 'assistant', content: text });
+  else messages.pop();
+  const failed = outcome instanceof Error;
+  const line = failed ? `${response.status} · ${explain(outcome)}` : describe(response, outcome.finishReasons[0]);
+  turn.describe(line, response.status);
+  byId('log').scrollTop = byId('log').scrollHeight;
+  return failed ? outcome : undefined;
 }
 
 function describe({ stats, status }, finishReason) {
-  const told = [plural(stats.tokens, 'token')];
-  if (stats.tokensPerSecond !== null) told.push(`${formatRate(stats.tokensPerSecond)} tokens/s`);
-  if (stats.ttftMs !== null) told.push(`first after ${formatMs(stats.ttftMs)}`);
-  if (stats.reconnects) told.push(plural(stats.reconnects, 'reconnect'));
-  if (finishReason === 'cancelled') told.unshift('stopped');
-  if (finishReason === 'length') told.push('cut at the most tokens');
-  return [status, ...told].join(' · ');
-}
-
-function remember(text) {
-  if (text) turns.push({ role: 'assistant', content: text });
-  else turns.pop();
-}
-
-function failed(error, answer, meta) {
-  meta.textContent = `${answer.status} · ${explain(error)}`;
-  remember(answer.text());
-  return error;
+  const facts = [plural(stats.tokens, 'token')];
+  if (stats.tokensPerSecond !== null) facts.push(`${formatRate(stats.tokensPerSecond)} tokens/s`);
+  if (stats.ttftMs !== null) facts.push(`first after ${formatMs(stats.ttftMs)}`);
+  if (stats.reconnects) facts.push(plural(stats.reconnects, 'reconnect'));
+  if (finishReason === 'cancelled') facts.unshift('stopped');
+  if (finishReason === 'length') facts.push('stopped at the token limit');
+  return [status, ...facts].join(' · ');
 }
 
 function setRunning(yes) {
   byId('send').disabled = yes;
   byId('stop').disabled = !yes;
   byId('log').setAttribute('aria-busy', String(yes));
-  byId('announcer').textContent = yes ? 'The answer is being written.' : `The answer has ended: ${running.status}.`;
+  const ended = `The response has ended: ${running.status}.`;
+  byId('announcer').textContent = yes ? 'The response is being written.' : ended;
 }
 
 // ---- agreement
 
-/** The readers each verified their own text; this says that they are one text. */
+/** Each reader has verified its own text; this checks that all have the same text. */
 function compare(results) {
-  const whole = results.length > 0 && results.every(Boolean);
-  if (!whole) return agree('no', 'Not every reader has the whole answer.');
+  const complete = results.length > 0 && results.every(Boolean);
+  if (!complete) return agree('no', 'Not every reader has the complete response.');
   const [{ text, events }] = results;
   if (results.some((result) => result.text !== text)) return agree('no', 'The readers have different texts.');
   const bytes = new TextEncoder().encode(text);
   const crc = crc32(bytes).toString(16).padStart(8, '0');
-  return agree('yes', `All three agree: ${plural(events, 'event')}, ${plural(bytes.length, 'byte')}, CRC-32\u00a0${crc}`);
+  const size = `${plural(events, 'event')}, ${plural(bytes.length, 'byte')} of text`;
+  return agree('yes', `All three agree: ${size}, CRC-32\u00a0${crc}`);
 }
 
 function agree(state, text) {
@@ -184,7 +125,7 @@ function agree(state, text) {
   byId('agreement').textContent = text;
 }
 
-// ---- the page
+// ---- the controls
 
 function submit() {
   const question = byId('question').value.trim();
@@ -195,13 +136,22 @@ function submit() {
 
 function stop() {
   if (byId('stop').disabled) return;
-  // A disabled button would take the focus with it.
+  // Disabling the button would lose the focus.
   if (document.activeElement === byId('stop')) byId('question').focus();
   byId('stop').disabled = true;
+  for (const pane of panes) pane.mark('stop');
   running.cancel().catch((error) => {
-    notice(`The answer could not be stopped: ${explain(error)}`);
+    notice(`The response could not be stopped: ${explain(error)}`);
     byId('stop').disabled = false;
   });
+}
+
+function escape() {
+  const settings = byId('settings');
+  if (!settings.open) return stop();
+  if (settings.contains(document.activeElement)) settings.querySelector('summary').focus();
+  settings.open = false;
+  return undefined;
 }
 
 function listen() {
@@ -216,7 +166,7 @@ function listen() {
     submit();
   });
   document.addEventListener('keydown', (event) => {
-    if (event.key === 'Escape') stop();
+    if (event.key === 'Escape' && !event.isComposing) escape();
   });
   byId('stop').addEventListener('click', stop);
   byId('model').addEventListener('change', showEngine);
@@ -234,4 +184,4 @@ async function loadConfig() {
 listen();
 urls = await loadConfig();
 panes = Object.keys(TRANSPORTS).map((name) => new Pane(name, urls));
-await loadModelsInTheEnd();
+await loadModelsWithRetry();

@@ -7,6 +7,7 @@ export function formatMs(ms) {
   return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
+export const formatDuration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 export const formatRate = (rate) => (rate === null ? '–' : rate < 100 ? rate.toFixed(1) : String(Math.round(rate)));
 export const formatBytes = (bytes) => (bytes < 1000 ? `${bytes} B` : `${(bytes / 1000).toFixed(1)} kB`);
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? '' : 's'}`;
@@ -19,7 +20,7 @@ export function explain(error) {
   return `${error.code}: ${error.message}`;
 }
 
-/** What a generation does that has no token yet. `progress` may be null. */
+/** What a generation without a token is doing. `progress` may be null. */
 export function describeProgress(progress) {
   switch (progress?.stage) {
     case 'queued':
@@ -33,14 +34,14 @@ export function describeProgress(progress) {
   }
 }
 
-/** Why a reader has no connection, and until when; `waiting` is its last notice of the kind. */
+/** Why a reader has no connection, and when it tries again. Takes its last `waiting` notice. */
 export function describeWait({ ms, error, offline }) {
-  if (offline) return 'no network: it goes on when there is one';
-  return ms < 1000 ? error.message : `${error.message}: again in ${Math.round(ms / 1000)} s`;
+  if (offline) return 'offline: resumes when the network is back';
+  return ms < 1000 ? error.message : `${error.message}: trying again in ${Math.round(ms / 1000)} s`;
 }
 
 export function describeBuffered({ heldMs, offer }) {
-  const held = heldMs === null ? '' : `${(heldMs / 1000).toFixed(1)} s at a time`;
-  const how = held ? `Tokens are held back on the way, ${held}` : 'Nothing comes through';
-  return offer ? `${how}: ${TRANSPORTS[offer]} may pass.` : `${how}.`;
+  const held = heldMs === null ? 'An intermediary lets nothing through'
+    : `An intermediary is buffering: tokens arrive ${(heldMs / 1000).toFixed(1)} s late, in bursts`;
+  return offer ? `${held}. Try ${TRANSPORTS[offer]}.` : `${held}.`;
 }

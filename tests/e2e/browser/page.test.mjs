@@ -1,4 +1,4 @@
-// The page in a real browser: one generation, read over three transports, with every connection cut in mid-answer.
+// The page in a real browser: one generation, read over three transports, with every connection cut on the way.
 //
 //   RUNNEL_URL         the SSE bridge's address; without it the fake server of the unit tests is used
 //   RUNNEL_SCREENSHOT  where to keep a picture; -dark and -phone are written beside it
@@ -64,7 +64,7 @@ async function assertAllVerified(page) {
     assert.equal(state, 'verified', `${name}: ${remarks}`);
   }
   assert.equal(await page.getAttribute('#agreement', 'data-agreement'), 'yes');
-  const texts = await page.locator('[data-text], .reply:last-child .reply-text').allTextContents();
+  const texts = await page.locator('[data-text], .reply:last-child .reply-raw').allTextContents();
   assert.equal(texts.length, 4);
   assert.equal(new Set(texts).size, 1);
   assert.ok(texts[0].length > 0);
@@ -75,7 +75,7 @@ async function keepPicture(page, suffix = '') {
   if (path) await page.screenshot({ path: path.replace(/(\.\w+)?$/, `${suffix}.png`), fullPage: suffix === '-phone' });
 }
 
-test('page: one answer arrives over three transports, and each reader proves it', async (t) => {
+test('page: one response arrives over three transports, and each reader verifies it', async (t) => {
   const { page, errors, scripted, models } = await open(t);
   assert.equal(await page.isVisible('#engine-mark'), scripted);
   assert.equal(await page.isVisible('#notice'), models.every(({ engine }) => engine === 'scripted'));
@@ -87,11 +87,14 @@ test('page: one answer arrives over three transports, and each reader proves it'
     assert.match(numbers[0], /^\d+ ms$|s$/);
     assert.match(numbers[2], /B$/);
     assert.equal(numbers[3], '0');
+    const labels = await page.locator(part(name, 'dt')).allTextContents();
+    assert.deepEqual(labels, ['first token', 'tokens/s', 'on the wire', 'reconnects']);
   }
+  assert.match(await page.textContent('.reply-meta'), /^verified · .*stopped at the token limit$/);
   assert.deepEqual(errors, []);
 });
 
-test('page: dropped and switched in mid-answer, each reader still has the whole answer', async (t) => {
+test('page: dropped and switched on the way, each reader still has the whole response', async (t) => {
   const { page, errors, scripted } = await open(t);
   if (!scripted) return t.skip('only the scripted engine is slow for certain');
   await ask(page, 'Why do streams run downhill?', { tokens: 200 });
@@ -110,6 +113,10 @@ test('page: dropped and switched in mid-answer, each reader still has the whole 
   }
   await keepPicture(page);
   await assertAllVerified(page);
+  for (const name of PANES) {
+    const summary = await page.getAttribute(part(name, '[data-timeline]'), 'aria-label');
+    assert.match(summary, /^\d+ tokens in .* interruption.*; connection dropped at .*; transport switched at [^;]*\.$/);
+  }
   assert.deepEqual(errors, []);
 });
 
@@ -127,6 +134,49 @@ test('page: Escape stops, what was said stays and is verified, and the next ques
   assert.equal(await page.locator('.turn').count(), 4);
   await keepPicture(page, '-dark');
   assert.deepEqual(errors, []);
+});
+
+test('page: the timeline is drawn while text arrives, in the colours of the page', async (t) => {
+  const { page, errors } = await open(t, { deviceScaleFactor: 2 });
+  const canvas = (name) => page.locator(part(name, '[data-timeline]'));
+  const picture = (name) => canvas(name).evaluate((element) => element.toDataURL());
+  const blank = await picture('sse');
+  await ask(page, 'Why do streams run downhill?', { tokens: 60 });
+  await assertAllVerified(page);
+  for (const name of PANES) {
+    assert.notEqual(await picture(name), blank);
+    const [width, clientWidth] = await canvas(name).evaluate((element) => [element.width, element.clientWidth]);
+    assert.equal(width, 2 * clientWidth);
+    assert.match(await page.textContent(part(name, '[data-timeline-end]')), /^[\d.]+ s$/);
+  }
+  const light = await picture('sse');
+  await page.emulateMedia({ colorScheme: 'dark' });
+  const before = Date.now();
+  while ((await picture('sse')) === light) assert.ok(Date.now() - before < 10_000, 'the colours did not change');
+  assert.deepEqual(errors, []);
+});
+
+test('page: Escape closes open settings and stops nothing', async (t) => {
+  const { page, scripted } = await open(t);
+  if (!scripted) return t.skip('only the scripted engine is slow for certain');
+  await ask(page, 'Tell me everything.', { tokens: 2000 });
+  await growsPast(page, 'sse', 20);
+  await page.click('#settings summary');
+  await page.focus('#max-tokens');
+  await page.keyboard.press('Escape');
+  assert.equal(await page.evaluate(() => document.getElementById('settings').open), false);
+  assert.equal(await page.evaluate(() => document.activeElement.localName), 'summary');
+  assert.equal(await page.isEnabled('#stop'), true);
+  await page.keyboard.press('Escape');
+  await assertAllVerified(page);
+  assert.match(await page.textContent('.reply-meta'), /verified · stopped/);
+});
+
+test('page: one region speaks, and the panes are groups', async (t) => {
+  const { page } = await open(t);
+  assert.equal(await page.getAttribute('[role="log"]', 'aria-live'), 'off');
+  assert.equal(await page.locator('[role="region"]').count(), 0);
+  assert.equal(await page.locator('[data-text][role="group"][aria-label]').count(), 3);
 });
 
 test('page: at the width of a phone nothing overflows', async (t) => {
@@ -177,6 +227,7 @@ test('page: usable by keyboard alone, and every control has a name', async (t) =
   assert.equal(await page.textContent('.question'), 'Hello?\nStill one message.');
   assert.equal(await page.evaluate(() => document.activeElement.id), 'question');
   const nameless = await page.evaluate(() => [...document.querySelectorAll('button, input, select, textarea')]
-    .filter((control) => !(control.labels?.length || control.textContent.trim())).map((control) => control.outerHTML));
+    .filter((control) => !(control.labels?.length || control.textContent.trim()))
+    .map(({ id }) => id));
   assert.deepEqual(nameless, []);
 });

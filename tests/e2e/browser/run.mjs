@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { startRunnel } from '../processes.mjs';
 
 const runnel = await startRunnel();
-const tests = spawn(process.execPath, ['--test', 'page.test.mjs', 'kill.test.mjs', 'survive.test.mjs', 'http2.test.mjs'], {
+const tests = spawn(process.execPath, ['--test', 'page.test.mjs', 'kill.test.mjs', 'survive.test.mjs', 'markdown.test.mjs', 'http2.test.mjs'], {
   cwd: import.meta.dirname ?? new URL('.', import.meta.url).pathname,
   env: { ...process.env, RUNNEL_URL: runnel.url },
   stdio: 'inherit',

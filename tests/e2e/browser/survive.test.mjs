@@ -158,8 +158,8 @@ test('page: what a generation waits for is shown, and a failure can be asked aga
   await beat({ stage: 'queued', queue_position: 1 }, 'waiting, 1st in the queue');
   await beat({ stage: 'prefill', prefill_share: 0.4 }, 'reading the prompt, 40 %');
   generations[0].delta('So').failed();
-  await page.click('.again');
+  await page.click('[data-action="again"]');
   await page.waitForSelector('#agreement[data-agreement="yes"]');
-  assert.equal(await page.locator('.reply:last-child .reply-text').textContent(), generations[1].choices[0]);
+  assert.equal(await page.locator('.reply:last-child .reply-raw').textContent(), generations[1].choices[0]);
   assert.deepEqual(server.requests.filter(({ kind }) => kind === 'create').length, 2);
 });
