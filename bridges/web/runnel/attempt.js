@@ -1,14 +1,12 @@
-// One connection, from its opening to its end, with what watches over it.
+// One connection from opening to end, with its watchdog and its buffering detector.
 //
-// A connection is an object whose read() is an async generator of decoded events after the link's cursor. It ends when
-// the peer ends it, and throws a RunnelError when it breaks. It knows nothing of repeats, digests and reconnecting,
-// which are the same for all transports. The link is its view of the reader: the options; `id`, `after` (the cursor),
-// `request`, `cancelWanted` and `signal`; and the calls opened(), received(bytes), learnId(id), heartbeat(state) and
-// leaveSoon(goaway).
+// A connection is an object whose read() is an async generator of the decoded events after the view's cursor. read()
+// returns when the peer ends the connection, and throws a RunnelError when it breaks. Repeats, digests and reconnecting
+// are the same for all transports, so a connection knows nothing of them.
 
 import { BufferingDetector } from './buffering.js';
 import { broken, RunnelError } from './errors.js';
-import { readProgress } from './events.js';
+import { ReaderView } from './reader_view.js';
 import { CONNECTIONS } from './transports.js';
 import { Watchdog } from './watchdog.js';
 
@@ -22,13 +20,13 @@ export class Attempt {
   #cancelMove = () => {};
   #goaway = null;
   #bytes = 0;
-  /** The server has taken the request. */
+  /** The server has accepted the request. */
   opened = false;
-  /** Heartbeats seen: the server is there and says that there is nothing new. */
+  /** Number of heartbeats: signs that the server is there and has nothing new. */
   heartbeats = 0;
 
   /**
-   * `reader` must outlive this: id, after, request, cancelWanted, learnId(id), setRetryMs(ms), onOpened(),
+   * `reader` must outlive this: id, after, request, fresh, cancelWanted, learnId(id), setRetryMs(ms), onOpened(),
    * onReceived(bytes), onProgress(progress), onHeld(heldMs).
    */
   constructor(transport, options, reader) {
@@ -37,33 +35,33 @@ export class Attempt {
     this.#watchdog = new Watchdog(options.clock, options.idleTimeoutMs, {
       onQuiet: () => this.#connection?.ping?.(),
       onLate: () => this.#detector.disturb(),
-      onDead: () => this.interrupt(broken('idle_timeout', 'nothing came, not even a heartbeat')),
+      onDead: () => this.interrupt(broken('idle_timeout', 'no byte arrived in time, not even a heartbeat')),
     });
     this.#detector = new BufferingDetector(options.clock, { fresh: reader.fresh });
-    this.#connection = new CONNECTIONS[transport](this.#link());
+    this.#connection = new CONNECTIONS[transport](new ReaderView(options, reader, this, this.#controller.signal));
   }
 
-  /** It was opened, and then nothing came, as through a proxy that waits for the end. */
+  /** The connection was opened, and then no byte arrived, as through a proxy that waits for the end. */
   get silent() {
     return this.opened && this.#bytes === 0;
   }
 
-  /** Gives each event to `apply` until that returns false. Returns why the connection ended; never throws. */
+  /** Passes each event to `apply` until that returns false. Returns why the connection ended; never throws. */
   async read(apply) {
     const { signal } = this.#controller;
     try {
       for await (const event of this.#connection.read()) {
-        // What was under way when the connection was cut on purpose belongs to the next one.
+        // After a cut on purpose, events that were under way belong to the next connection.
         if (signal.aborted) break;
         const heldMs = this.#connection.batches ? 0 : this.#detector.event(event);
         if (heldMs > 0) this.#reader.onHeld(heldMs);
-        // An answer that has ended is taken, though what it came over was just left.
+        // onHeld may have left this connection; a final event is applied all the same.
         if (!apply(event) || signal.aborted) break;
       }
       throw broken('stream_cut', 'the stream ended without a terminal event');
     } catch (error) {
       if (signal.aborted) return signal.reason;
-      // It went before we did, but said so.
+      // The server closed before this reader left, after it had announced that.
       if (this.#goaway && error.retryable) return this.#goaway;
       return error instanceof RunnelError ? error : new RunnelError('internal', String(error), { cause: error });
     } finally {
@@ -77,7 +75,7 @@ export class Attempt {
     this.#controller.abort(error);
   }
 
-  /** True if the cancel went out over this connection. */
+  /** True if the cancel was sent over this connection. */
   cancel(id) {
     return this.#connection.sendCancel?.(id) ?? false;
   }
@@ -87,45 +85,33 @@ export class Attempt {
     this.#detector.disturb();
   }
 
-  /** The page runs again, or the network is another: the connection has to prove that it lives. */
+  /** The page runs again, or the network has changed: the connection must show activity. */
   wake() {
     this.#detector.disturb();
     if (!this.#controller.signal.aborted) this.#watchdog.probe();
   }
 
-  #link() {
-    const reader = this.#reader;
-    return {
-      ...this.#options,
-      signal: this.#controller.signal,
-      request: reader.request,
-      get id() { return reader.id; },
-      get after() { return reader.after; },
-      get cancelWanted() { return reader.cancelWanted; },
-      set retryMs(ms) { reader.setRetryMs(ms); },
-      learnId: (id) => reader.learnId(id),
-      opened: () => {
-        this.opened = true;
-        reader.onOpened();
-      },
-      received: (bytes) => {
-        this.#bytes += bytes;
-        this.#watchdog.touch();
-        reader.onReceived(bytes);
-      },
-      heartbeat: (state) => {
-        this.heartbeats++;
-        const progress = readProgress(state);
-        if (progress) reader.onProgress(progress);
-      },
-      leaveSoon: (goaway) => this.#leaveSoon(goaway),
-    };
+  noteOpened() {
+    this.opened = true;
+    this.#reader.onOpened();
   }
 
-  // At a random moment of the time given, so that the readers of a replica do not all come back at once.
-  #leaveSoon({ reason, deadline_ms: deadlineMs }) {
+  noteReceived(bytes) {
+    this.#bytes += bytes;
+    this.#watchdog.touch();
+    this.#reader.onReceived(bytes);
+  }
+
+  /** `progress` is null if the heartbeat carried none. */
+  noteHeartbeat(progress) {
+    this.heartbeats++;
+    if (progress) this.#reader.onProgress(progress);
+  }
+
+  /** Leaves at a random moment before the deadline, so that the readers of a replica do not all reconnect together. */
+  leaveSoon({ reason, deadline_ms: deadlineMs }) {
     const { clock, random, capMs } = this.#options;
-    this.#goaway = broken('goaway', `the server goes away: ${reason}`);
+    this.#goaway = broken('goaway', `the server is shutting down: ${reason}`);
     const leave = () => this.interrupt(this.#goaway);
     this.#cancelMove();
     this.#cancelMove = clock.setTimer(leave, random() * Math.min(deadlineMs >= 0 ? deadlineMs : 0, capMs));

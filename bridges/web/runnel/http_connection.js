@@ -2,24 +2,24 @@
 import { broken, parseRetryAfter, refusal } from './errors.js';
 
 export class HttpConnection {
-  constructor(link) {
-    this.link = link;
+  constructor(view) {
+    this.view = view;
   }
 
   async start(accept) {
-    const { link } = this;
+    const { view } = this;
     const response = await this.#fetch('/v1/generations', {
       method: 'POST',
-      headers: { accept, 'content-type': 'application/json', 'idempotency-key': link.idempotencyKey },
-      body: JSON.stringify(link.request),
+      headers: { accept, 'content-type': 'application/json', 'idempotency-key': view.idempotencyKey },
+      body: JSON.stringify(view.request),
     });
     const id = response.headers.get('x-generation-id');
-    if (id) link.learnId(id);
+    if (id) view.learnId(id);
     return response;
   }
 
   get(path, headers) {
-    return this.#fetch(`/v1/generations/${encodeURIComponent(this.link.id)}${path}`, { method: 'GET', headers });
+    return this.#fetch(`/v1/generations/${encodeURIComponent(this.view.id)}${path}`, { method: 'GET', headers });
   }
 
   async cancel(id) {
@@ -31,17 +31,17 @@ export class HttpConnection {
   }
 
   async #fetch(path, init) {
-    const { link } = this;
-    const headers = { ...init.headers, ...link.headers };
-    const token = await link.token();
+    const { view } = this;
+    const headers = { ...init.headers, ...view.headers };
+    const token = await view.token();
     if (token) headers.authorization = `Bearer ${token}`;
     let response;
     try {
-      response = await link.fetch(link.baseUrl + path, {
-        ...init, headers, signal: link.signal, cache: 'no-store', credentials: link.credentials,
+      response = await view.fetch(view.baseUrl + path, {
+        ...init, headers, signal: view.signal, cache: 'no-store', credentials: view.credentials,
       });
     } catch (cause) {
-      throw broken('network', `cannot reach ${link.baseUrl}`, { cause });
+      throw broken('network', `cannot reach ${view.baseUrl}`, { cause });
     }
     if (!response.ok) throw await this.#refused(response);
     return response;
@@ -71,7 +71,7 @@ export class HttpConnection {
           throw broken('network', 'the connection broke', { cause });
         });
         if (done) return;
-        this.link.received(value.length);
+        this.view.received(value.length);
         yield value;
       }
     } finally {

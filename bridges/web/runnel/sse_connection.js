@@ -5,15 +5,15 @@ import { SseParser } from './sse_parser.js';
 
 export class SseConnection extends HttpConnection {
   async *read() {
-    const { link } = this;
-    const response = link.id ? await this.#resume() : await this.start('text/event-stream');
+    const { view } = this;
+    const response = view.id ? await this.#resume() : await this.start('text/event-stream');
     if (response.status === 204) throw alreadyEnded();
     this.expect(response, 'text/event-stream');
-    link.opened();
+    view.opened();
     const parser = new SseParser((comment) => this.#comment(comment));
     for await (const chunk of this.chunks(response)) {
       for (const message of parser.push(chunk)) {
-        if (parser.retryMs !== undefined) link.retryMs = parser.retryMs;
+        if (parser.retryMs !== undefined) view.retryMs = parser.retryMs;
         yield parseEvent(message.data);
       }
     }
@@ -26,13 +26,13 @@ export class SseConnection extends HttpConnection {
     try {
       if (json !== undefined) said = JSON.parse(json);
     } catch {
-      return this.link.heartbeat({});
+      return this.view.heartbeat({});
     }
-    return name === 'goaway' ? this.link.leaveSoon(said) : this.link.heartbeat(said);
+    return name === 'goaway' ? this.view.leaveSoon(said) : this.view.heartbeat(said);
   }
 
   #resume() {
-    const { id, after } = this.link;
+    const { id, after } = this.view;
     const headers = { accept: 'text/event-stream' };
     if (after > 0) headers['last-event-id'] = `${id}:${after}`;
     return this.get('/events', headers);

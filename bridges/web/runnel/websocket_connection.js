@@ -40,14 +40,14 @@ export class WebSocketConnection {
   #socket;
   #inbox = new Inbox();
 
-  constructor(link) {
-    this.link = link;
+  constructor(view) {
+    this.view = view;
   }
 
   async *read() {
-    const { link } = this;
-    const abort = () => this.#inbox.fail(link.signal.reason);
-    link.signal.addEventListener('abort', abort);
+    const { view } = this;
+    const abort = () => this.#inbox.fail(view.signal.reason);
+    view.signal.addEventListener('abort', abort);
     try {
       this.#open();
       await this.#inbox.next();
@@ -57,7 +57,7 @@ export class WebSocketConnection {
         if (event) yield event;
       }
     } finally {
-      link.signal.removeEventListener('abort', abort);
+      view.signal.removeEventListener('abort', abort);
       this.#close();
     }
   }
@@ -69,16 +69,16 @@ export class WebSocketConnection {
 
   // Browsers cannot see the server's ping frames, so only this shows that the peer is alive while a model thinks.
   ping() {
-    this.#send({ type: 'ping', t: Math.round(this.link.clock.now()) });
+    this.#send({ type: 'ping', t: Math.round(this.view.clock.now()) });
   }
 
   #open() {
-    const { link } = this;
+    const { view } = this;
     let socket;
     try {
-      socket = new link.WebSocket(link.wsUrl, [SUBPROTOCOL]);
+      socket = new view.WebSocket(view.wsUrl, [SUBPROTOCOL]);
     } catch (cause) {
-      throw new RunnelError('bad_url', `cannot open ${link.wsUrl}`, { cause });
+      throw new RunnelError('bad_url', `cannot open ${view.wsUrl}`, { cause });
     }
     this.#socket = socket;
     socket.onopen = () => this.#inbox.push(OPEN);
@@ -111,39 +111,39 @@ export class WebSocketConnection {
   }
 
   async #attach() {
-    const { link } = this;
+    const { view } = this;
     if (this.#socket.protocol !== SUBPROTOCOL) {
       throw new RunnelError('bad_subprotocol', `the server did not agree to ${SUBPROTOCOL}`);
     }
-    const token = await link.token();
+    const token = await view.token();
     if (token) this.#send({ type: 'auth', token });
-    if (link.id) {
-      this.#send({ type: 'resume', req: 'c1', gen: link.id, after: link.after });
-      if (link.cancelWanted) this.sendCancel(link.id);
+    if (view.id) {
+      this.#send({ type: 'resume', req: 'c1', gen: view.id, after: view.after });
+      if (view.cancelWanted) this.sendCancel(view.id);
     } else {
-      this.#send({ type: 'generate', req: 'c1', body: link.request, idempotency_key: link.idempotencyKey });
+      this.#send({ type: 'generate', req: 'c1', body: view.request, idempotency_key: view.idempotencyKey });
     }
   }
 
   /** The event in a frame, or undefined for a frame of the connection's own. */
   #event(data) {
-    const { link } = this;
+    const { view } = this;
     if (typeof data !== 'string') throw broken('bad_event', 'a binary frame');
-    link.received(utf8.encode(data).length);
+    view.received(utf8.encode(data).length);
     const frame = parseEvent(data);
     if (frame.type === 'error') return this.#refused(frame);
-    if (frame.type === 'goaway') return void link.leaveSoon(frame);
+    if (frame.type === 'goaway') return void view.leaveSoon(frame);
     if (frame.type === 'hello' || frame.type === 'pong') return undefined;
-    if (typeof frame.gen !== 'string' || (link.id && frame.gen !== link.id)) return undefined;
-    link.opened();
-    link.learnId(frame.gen);
-    if (frame.type === 'heartbeat') return void link.heartbeat(frame);
+    if (typeof frame.gen !== 'string' || (view.id && frame.gen !== view.id)) return undefined;
+    view.opened();
+    view.learnId(frame.gen);
+    if (frame.type === 'heartbeat') return void view.heartbeat(frame);
     return frame.type === 'attached' ? undefined : frame;
   }
 
   // One without `req` is about this stream after its first reply, about its cancel, or about the connection.
   #refused({ req, gen, error }) {
-    const ours = (req === undefined || req === 'c1') && (gen === undefined || !this.link.id || gen === this.link.id);
+    const ours = (req === undefined || req === 'c1') && (gen === undefined || !this.view.id || gen === this.view.id);
     if (!ours) return undefined;
     throw refusal(error, error?.status ?? 400, { retryAfterMs: error?.retry_after_ms });
   }
