@@ -51,7 +51,7 @@ function print() {
 }
 
 const runnel = await startRunnel({ bridge: long ? [] : ['--heartbeat_interval=1s'] });
-let failed = true;
+let failed;
 try {
   const ask = await fetch(`${runnel.url}/v1/chat/completions`, {
     method: 'POST', headers: { 'content-type': 'application/json' },

@@ -173,7 +173,7 @@ test('an update and the way back under live streams', { skip: missing, timeout: 
   t.after(() => balancer.stop());
   // One address for each replica that will ever be there: a name that gives them as they come is rehearsed elsewhere.
   const places = (await freePorts(4)).map((port) => `127.0.0.1:${port}`);
-  let inference = await startService('old', ['--drain_timeout=20s', '--drain_linger=3s'], { address: places[0] });
+  const inference = await startService('old', ['--drain_timeout=20s', '--drain_linger=3s'], { address: places[0] });
   const running = { inference: [inference], sse: [], ws: [] };
   t.after(() => stopAll(Object.values(running).flat()));
   const addBridge = async (release, kind) => {

@@ -22,7 +22,7 @@ const REQUEST = {
 
 async function within(ms, promise, what) {
   let timer;
-  const late = new Promise((resolve, reject) => {
+  const late = new Promise((_resolve, reject) => {
     timer = setTimeout(() => reject(new Error(`${what} was not told within ${ms} ms`)), ms);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));

@@ -42,7 +42,7 @@ function firedAt(steps, { fresh = true, openedAt = 0, disturbedAt = [] } = {}) {
 
 /** A proxy that hands over when it has `size` events, and at the end. */
 function heaped(events, size, delayMs = 30) {
-  return journey(events, (event, index) => {
+  return journey(events, (_event, index) => {
     const last = Math.min(events.length - 1, Math.ceil((index + 1) / size) * size - 1);
     return events[last].ms + delayMs;
   });
@@ -100,7 +100,7 @@ test('buffering: a network that is too slow, or just fast enough, is none', () =
       const events = log(300, everyMs);
       const segmentMs = 10 * everyMs * load;
       let freeAt = 0;
-      const steps = journey(events, (event, index) => {
+      const steps = journey(events, (_event, index) => {
         if (index % 10 === 0) {
           const ready = events[Math.min(index + 9, events.length - 1)].ms;
           freeAt = Math.max(freeAt, ready) + segmentMs;
