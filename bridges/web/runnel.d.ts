@@ -1,4 +1,4 @@
-// Types of runnel.js. The events are the objects of the wire, as they are.
+// Types of runnel.js. Events are the JSON objects that the bridges send.
 
 export type TransportName = 'sse' | 'websocket' | 'poll';
 export type FinishReason = 'stop' | 'length' | 'cancelled' | 'content_filter';
@@ -23,7 +23,7 @@ export interface GenerationRequest {
   n?: number;
   presence_penalty?: number;
   frequency_penalty?: number;
-  /** What becomes of the generation with no reader attached; null: it goes on without limit. */
+  /** How long the generation continues without a reader, in milliseconds; null: until it ends. */
   detach?: { cancel_after_ms: number | null };
   metadata?: Record<string, string>;
 }
@@ -47,7 +47,7 @@ export interface DeltaEvent extends LogEvent {
   choice: number;
   text: string;
   tokens: number;
-  /** Present if the event stands for several: it covers first_seq..seq. */
+  /** Present if several deltas were merged: the event covers first_seq..seq. */
   first_seq?: number;
 }
 
@@ -71,7 +71,7 @@ export interface FailedEvent extends LogEvent {
   error: { code: string; message: string; retryable: boolean };
 }
 
-/** The cursor was beyond the end of the log: replace every text by the snapshot's, or by nothing if it is null. */
+/** The cursor was past the end of the log: replace all texts by those of the snapshot, or clear them if it is null. */
 export interface GapEvent extends LogEvent {
   type: 'gap';
   requested_after: number;
@@ -80,17 +80,17 @@ export interface GapEvent extends LogEvent {
   snapshot: { seq: number; choices: { index: number; text: string }[] } | null;
 }
 
-/** Switch on `type` and ignore the kinds that you do not know: there may be more in time. */
+/** Switch on `type` and ignore unknown types: later versions may add some. */
 export type GenerationEvent = StartedEvent | DeltaEvent | DoneEvent | FailedEvent | GapEvent;
 
 export interface Stats {
-  /** From the start, or from options.startedAt, to the first text; null before it. */
+  /** From the start of the reader, or from options.startedAt, to the first text; null before that. */
   ttftMs: number | null;
-  /** After the first text; null before there is a rate to speak of. */
+  /** Rate after the first text; null until 50 ms have been measured. */
   tokensPerSecond: number | null;
   durationMs: number;
   tokens: number;
-  /** Of bodies and frames, without headers. */
+  /** Bytes of response bodies and WebSocket messages, without headers. */
   bytesReceived: number;
   reconnects: number;
   switches: number;
@@ -101,7 +101,7 @@ export interface Stats {
 export interface Result {
   id: string;
   model: string | null;
-  /** Of the first choice. */
+  /** Text of the first choice. */
   text: string;
   texts: string[];
   finishReasons: FinishReason[];
@@ -109,89 +109,95 @@ export interface Result {
   usage: Usage | null;
   /** Number of events in the log. */
   events: number;
-  /** True: count, lengths and checksums agree. False only for an attach with `after` and without `texts`. */
+  /** True if count, lengths and checksums agree. False only after attach() with `after` and without `texts`. */
   verified: boolean;
   stats: Stats;
 }
 
-/** connecting, streaming and reconnecting in any order, then one of the last three. */
+/** connecting, streaming and reconnecting in any order, then one of the other three. */
 export type Status = 'connecting' | 'streaming' | 'reconnecting' | 'verified' | 'failed' | 'closed';
 
-/** What a generation does before its first token. More stages may come. */
+/** What a generation is doing before its first token. Later versions may add stages. */
 export interface Progress {
   stage: 'queued' | 'prefill' | 'decoding' | (string & {});
-  /** From 1; null if it is not known. */
+  /** From 1; null if unknown. */
   queuePosition: number | null;
-  /** Of the prompt that is read, 0 to 1; null if it is not known. */
+  /** Share of the prompt that has been read, 0 to 1; null if unknown. */
   prefillShare: number | null;
 }
 
-/**
- * What is no event of the log, and so not in the iterator, but worth telling a person. Switch on `type` and ignore the
- * kinds that you do not know.
- */
+/** News that is not an event of the log, so not in the iterator. Switch on `type` and ignore unknown types. */
 export type Notice =
-  /** A heartbeat said something new. */
+  /** A heartbeat reported new progress. */
   | ({ type: 'progress' } & Progress)
   /**
-   * Something on the way holds tokens back and hands them over in bursts, `heldMs` long if that is known, though they
-   * were made evenly; or ('silence') lets nothing through at all. switchTransport(offer) goes on over one that is not
-   * held back; null if there is none. At most once for each transport.
+   * An intermediary is buffering: tokens arrive in bursts, `heldMs` long if that is known ('bursts'), or not at all
+   * ('silence'). `offer` is the transport to pass to switchTransport(), or null if there is none. At most one notice
+   * per transport.
    */
-  | { type: 'buffered'; transport: TransportName; offer: TransportName | null; cause: 'bursts' | 'silence'; heldMs: number | null }
-  /** The next try is in `ms`, or earlier if the network or the page comes back. */
+  | {
+    type: 'buffered';
+    transport: TransportName;
+    offer: TransportName | null;
+    cause: 'bursts' | 'silence';
+    heldMs: number | null;
+  }
+  /** The next attempt is in `ms`, or earlier if the network or the page comes back. */
   | { type: 'waiting'; ms: number; error: RunnelError; offline: boolean }
-  /** As the browser says. What is open is read on; what breaks is not tried again until `online`, or for 30 s. */
+  /**
+   * The browser reports that it is offline. Open connections are kept. A broken connection is retried after `online`,
+   * or after 30 s.
+   */
   | { type: 'offline' }
   | { type: 'online' };
 
 export interface Clock {
   /** Monotonic milliseconds. */
   now(): number;
-  /** Milliseconds that go on while the machine sleeps; now() by default. */
+  /** Milliseconds that include the time in which the machine sleeps; now() by default. */
   wall?(): number;
-  /** Returns what cancels it. */
+  /** Returns a function that cancels the timer. */
   setTimer(callback: () => void, ms: number): () => void;
 }
 
 export interface StreamOptions {
   /** 'sse' by default. */
   transport?: TransportName;
-  /** Address of the SSE bridge, which serves polling too. The page's own origin by default. */
+  /** Address of the SSE bridge, which also serves polling. The origin of the page by default. */
   baseUrl?: string;
-  /** Another name of baseUrl. */
+  /** Another name for baseUrl. */
   sseUrl?: string;
-  /** Whole address of the WebSocket endpoint. baseUrl's host with /v1/ws by default. */
+  /** Full address of the WebSocket endpoint. baseUrl with ws: or wss: and /v1/ws by default. */
   wsUrl?: string;
-  /** Aborting stops the reading, as close() does. */
+  /** Aborting it stops the reader, as close() does. */
   signal?: AbortSignal;
-  /** Sent as a bearer token over HTTP and in the first frame of a WebSocket. Asked for at each connection. */
+  /** Bearer token, also sent in the first frame of a WebSocket. A function is called for each connection. */
   token?: string | (() => string | Promise<string>);
   headers?: Record<string, string>;
   credentials?: RequestCredentials;
-  /** Random by default. Starts with the same key and the same request are one generation. */
+  /** Random by default. Starts with the same key and the same request share one generation. */
   idempotencyKey?: string;
-  /** Tries without progress before giving up; 20 by default. */
+  /** Attempts without progress before the reader gives up; 20 by default. */
   maxRetries?: number;
-  /** 250 by default; the wait before try n is drawn from 0 to base * 2^n. */
+  /** 250 by default; the wait before attempt n is random, from 0 to base * 2^n. */
   backoffBaseMs?: number;
-  /** 5000 by default. */
+  /** Longest backoff; 5000 by default. */
   backoffCapMs?: number;
-  /** The most that a Retry-After, of a 429 or 503, is believed; 60 s by default. */
+  /** Longest Retry-After to obey; 60,000 by default. */
   maxRetryAfterMs?: number;
-  /** With no byte for so long, heartbeats included, the connection is given up; 35 s, two heartbeats, by default. */
+  /** Time without a byte, heartbeats included, after which a connection is dead; 35,000 (two heartbeats) by default. */
   idleTimeoutMs?: number;
   /** How long the server may hold a poll; 20 by default. */
   pollWaitSeconds?: number;
-  /** The least time between empty polls; 250 by default. */
+  /** Least time between empty polls; 250 by default. */
   pollMinMs?: number;
-  /** performance.now() of what stats.ttftMs counts from. */
+  /** The time, from performance.now(), that stats.ttftMs is measured from. */
   startedAt?: number;
   onStatus?(status: Status, stream: GenerationStream): void;
   onNotice?(notice: Notice, stream: GenerationStream): void;
-  /** 'notify', the default, gives the notice only; 'switch' takes the transport that it offers. */
+  /** 'notify', the default, only sends the notice; 'switch' also takes the transport that it offers. */
   onBuffered?: 'notify' | 'switch';
-  /** For tests, as are the next two. Whose online, visibility and page lifecycle events are heeded. */
+  /** Source of online, visibility and page lifecycle events. Tests replace it, and the next two. */
   window?: unknown;
   clock?: Clock;
   random?: () => number;
@@ -200,9 +206,9 @@ export interface StreamOptions {
 }
 
 export interface AttachOptions extends StreamOptions {
-  /** seq of the last event that was applied; 0, the default, reads from the beginning. */
+  /** seq of the last event applied; 0, the default, reads from the beginning. */
   after?: number;
-  /** The texts up to there, without which the answer cannot be verified. */
+  /** The texts up to there. Without them, the result cannot be verified. */
   texts?: string[];
 }
 
@@ -212,58 +218,49 @@ export class GenerationStream implements AsyncIterable<GenerationEvent> {
   readonly model: string | null;
   readonly status: Status;
   readonly transport: TransportName;
-  /** The last that a heartbeat said; null before that, and from the first token on. */
+  /** The progress that the last heartbeat reported; null before that, and after the first token. */
   readonly progress: Progress | null;
   readonly stats: Stats;
-  /** All that is needed to go on elsewhere: attach(cursor.id, cursor). */
+  /** Everything that another reader needs to continue: attach(cursor.id, cursor). */
   readonly cursor: { id: string | undefined; after: number; texts: string[] };
-  /** Why the last connection broke, or the answer failed. */
+  /** Why the last connection broke or the generation failed. */
   readonly lastError: RunnelError | null;
-  /** The id, once it is known. */
+  /** The generation's id, once it is known. */
   readonly started: Promise<string>;
-  /** The whole answer, once it is verified; rejected with a RunnelError otherwise. */
+  /** The complete text, once it is verified; otherwise rejected with a RunnelError. */
   readonly result: Promise<Result>;
   /** The text so far. */
   text(choice?: number): string;
-  /** Asks the engine to stop. The answer then ends, verified, with finish reason `cancelled`. */
+  /** Asks the engine to stop. The text then ends, verified, with finish reason `cancelled`. */
   cancel(): Promise<void>;
-  /** Cuts this connection as a bad network would; reading goes on over a new one. */
+  /** Cuts the connection as a bad network would. The reader resumes over a new one. */
   drop(): void;
   switchTransport(name: TransportName): void;
-  /** Stops reading. The generation goes on as its detach policy says. */
+  /** Stops reading. The generation continues as its detach policy says. */
   close(): void;
-  /** Any number of iterators, each from the first event read. Leaving one early does not stop the reading. */
+  /** Any number of iterators, each from the first event read. Leaving one early does not stop the reader. */
   [Symbol.asyncIterator](): AsyncGenerator<GenerationEvent, void, void>;
 }
 
-/**
- * Codes of this module: network, stream_cut, idle_timeout, bad_content_type (the third in a row is final), bad_event,
- * bad_body, bad_subprotocol, bad_url, wrong_generation, gap, goaway, already_ended, ws_<close code>, http_<status>,
- * digest_mismatch, gave_up (its cause is the last error), aborted, closed, invalid_argument, internal. Others are the
- * server's, or those of `failed`. generation_lost is either, or stands for the server's generation_not_found about a
- * generation that this reader had read from.
- */
+/** Every failure of this library. README.md lists the codes. */
 export class RunnelError extends Error {
   constructor(code: string, message?: string, more?: {
     status?: number; retryable?: boolean; retryAfterMs?: number; cause?: unknown;
   });
   readonly code: string;
-  readonly status?: number;
-  /**
-   * Whether making the same request again may succeed; of a `failed` event, and of generation_lost, whether starting
-   * again may.
-   */
+  readonly status: number | undefined;
+  /** Whether the same request may succeed if it is made again. For `failed` and generation_lost: if started again. */
   readonly retryable: boolean;
-  readonly retryAfterMs?: number;
-  readonly generationId?: string;
-  /** What had been read; not verified. */
-  readonly partial?: { texts: string[]; after: number };
+  readonly retryAfterMs: number | undefined;
+  readonly generationId: string | undefined;
+  /** What had been read, not verified. */
+  readonly partial: { texts: string[]; after: number } | undefined;
 }
 
-/** Starts a generation and reads it. A string is a question. */
+/** Starts a generation and reads it. A string is the message of a user. */
 export function stream(request: GenerationRequest | string, options?: StreamOptions): GenerationStream;
 
-/** Reads a generation that exists. */
+/** Reads an existing generation. */
 export function attach(generationId: string, options?: AttachOptions): GenerationStream;
 
 export interface SseMessage {
@@ -273,7 +270,7 @@ export interface SseMessage {
 }
 
 export class SseParser {
-  /** `onComment` gets the text after the colon of each comment line. */
+  /** `onComment` is called with the text after the colon of each comment. */
   constructor(onComment?: (comment: string) => void);
   readonly lastEventId: string;
   readonly retryMs: number | undefined;

@@ -1,14 +1,14 @@
-// The browser's end of Runnel: reads a generation over SSE, WebSocket or polling, and loses none of it.
+// Runnel's browser library: reads a generation over SSE, WebSocket or polling without losing a token.
 //
-//   const answer = stream({ model: 'm', messages: [{ role: 'user', content: 'Hello' }] });
-//   for await (const event of answer) if (event.type === 'delta') show(event.text);
-//   const { text, verified } = await answer.result;
+//   const response = stream({ model: 'm', messages: [{ role: 'user', content: 'Hello' }] });
+//   for await (const event of response) if (event.type === 'delta') show(event.text);
+//   const { text, verified } = await response.result;
 //
-// A generation is an append-only log of numbered events, and all that a reader holds is a cursor into it. So a broken
-// connection, a switch of transport and a reload of the page are one operation: read the log after `seq`. `done`
-// carries the length and the CRC-32 of each text; a result exists only once they agree with what was read.
+// A generation is an append-only log of numbered events, and a reader holds a cursor into it. A broken connection, a
+// switch of transport and a reload of the page are therefore one operation: read the log after `seq`. `done` carries
+// the length and the CRC-32 of each text. A result exists only once they agree with what was read.
 //
-// The address to import; what it is made of is in runnel/, one idea a file, and needs no build step.
+// Import this file. Its parts are in runnel/, one idea per file, and need no build step. README.md has the reference.
 
 import { RunnelError } from './runnel/errors.js';
 import { GenerationStream } from './runnel/generation_stream.js';
@@ -18,16 +18,26 @@ export { SseParser } from './runnel/sse_parser.js';
 export { Transcript } from './runnel/transcript.js';
 export { GenerationStream, RunnelError };
 
-/** Starts a generation and reads it. `request` is the body of POST /v1/generations, or a question as a string. */
+/**
+ * Starts a generation and reads it.
+ *
+ * @param {import('./runnel.js').GenerationRequest | string} request body of POST /v1/generations, or a user's message
+ * @param {import('./runnel.js').StreamOptions} [options]
+ */
 export function stream(request, options = {}) {
   const body = typeof request === 'string' ? { messages: [{ role: 'user', content: request }] } : request;
   return new GenerationStream(body, undefined, { ...options, after: 0, texts: undefined });
 }
 
-/** Reads a generation that exists, after `options.after`; give `options.texts` up to there to have it verified. */
+/**
+ * Reads an existing generation after `options.after`. Only with `options.texts`, the texts up to there, is it verified.
+ *
+ * @param {string} generationId
+ * @param {import('./runnel.js').AttachOptions} [options]
+ */
 export function attach(generationId, options = {}) {
   if (typeof generationId !== 'string' || !generationId) {
-    throw new RunnelError('invalid_argument', 'the id of a generation is missing');
+    throw new RunnelError('invalid_argument', 'generationId is missing');
   }
   return new GenerationStream(undefined, generationId, options);
 }

@@ -18,6 +18,7 @@ export class Attempt {
   #watchdog;
   #detector;
   #cancelMove = () => {};
+  /** @type {RunnelError | null} */
   #goaway = null;
   #bytes = 0;
   /** The server has accepted the request. */

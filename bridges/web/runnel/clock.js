@@ -1,18 +1,22 @@
-// Time, which the tests replace.
+// Time. Tests replace it.
 
 export const systemClock = {
   /** Monotonic milliseconds. */
   now: () => performance.now(),
-  /** Milliseconds that go on while the machine sleeps, as now() does not everywhere. They may jump. */
+  /** Milliseconds that include the time in which the machine sleeps, which now() omits on some systems. May jump. */
   wall: () => Date.now(),
-  /** Returns what cancels it. */
+  /** Returns a function that cancels the timer. */
   setTimer(callback, ms) {
     const timer = setTimeout(callback, ms);
     return () => clearTimeout(timer);
   },
 };
 
-/** Resolves after `ms`, or as soon as `signal` is aborted. */
+/**
+ * Resolves after `ms`, or as soon as `signal` is aborted.
+ *
+ * @returns {Promise<void>}
+ */
 export function pause(clock, ms, signal) {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve();

@@ -1,4 +1,4 @@
-// The digest of a text: CRC-32 over its UTF-8.
+// The digest of a text: CRC-32 of its UTF-8 bytes.
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   let c = n;
@@ -6,7 +6,12 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   return c >>> 0;
 });
 
-/** zlib's CRC-32 of bytes. Give the result of the bytes before to go on from there. */
+/**
+ * zlib's CRC-32 of bytes. `before` is the CRC-32 of the bytes that precede them.
+ *
+ * @param {Uint8Array} bytes
+ * @param {number} [before]
+ */
 export function crc32(bytes, before = 0) {
   let c = ~before;
   for (let i = 0; i < bytes.length; i++) c = CRC_TABLE[(c ^ bytes[i]) & 0xff] ^ (c >>> 8);

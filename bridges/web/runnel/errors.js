@@ -1,10 +1,25 @@
-// How things fail, and which failures are worth another try.
+// Failures, and which of them are worth another try.
+
+/** @typedef {{ status?: number, retryable?: boolean, retryAfterMs?: number, cause?: unknown }} Details */
 
 /**
- * Every failure of this module. `retryable` says whether making the same request again may succeed; reconnecting to
- * a generation that still runs is done here and is never the caller's task.
+ * Every failure of this library. `retryable` says whether the same request may succeed if it is made again. The
+ * library itself reconnects to a generation that is running.
  */
 export class RunnelError extends Error {
+  /** @type {string | undefined} */
+  generationId;
+  /**
+   * What had been read, not verified.
+   * @type {{ texts: string[], after: number } | undefined}
+   */
+  partial;
+
+  /**
+   * @param {string} code
+   * @param {string} [message]
+   * @param {Details} [details]
+   */
   constructor(code, message, { status, retryable = false, retryAfterMs, cause } = {}) {
     super(message ?? code, cause === undefined ? undefined : { cause });
     this.name = 'RunnelError';
@@ -15,12 +30,19 @@ export class RunnelError extends Error {
   }
 }
 
-export const broken = (code, message, more) => new RunnelError(code, message, { retryable: true, ...more });
+/**
+ * A failure that a reader recovers from by reconnecting.
+ *
+ * @param {string} code
+ * @param {string} message
+ * @param {Details} [details]
+ */
+export const broken = (code, message, details) => new RunnelError(code, message, { retryable: true, ...details });
 
-/** The replica that kept the generation is gone. Starting it again may succeed; attaching to it again may not. */
+/** The replica that kept the generation is gone. Starting it again may succeed; attaching to it again cannot. */
 export const GENERATION_LOST = 'generation_lost';
 
-/** The same from a server that does not remember the generation: `seen` says that this reader has read from it. */
+/** Turns generation_not_found into generation_lost if this reader has already read from the generation (`seen`). */
 export function lostIfSeen(error, seen) {
   if (error.code !== 'generation_not_found' || !seen) return error;
   const { status } = error;
@@ -29,10 +51,16 @@ export function lostIfSeen(error, seen) {
   });
 }
 
-// 500 is among them because a start carries an idempotency key and everything else only reads.
+// 500 is among them because a start carries an idempotency key, and every other request only reads or cancels.
 const RETRYABLE_STATUS = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-/** `error` is the error object of a response body or of a WebSocket `error` frame. */
+/**
+ * Makes a RunnelError from the error object of a response body or of a WebSocket `error` frame.
+ *
+ * @param {any} error
+ * @param {number} status
+ * @param {{ shouldRetry?: boolean, retryAfterMs?: number }} [details]
+ */
 export function refusal(error, status, { shouldRetry, retryAfterMs } = {}) {
   const code = typeof error?.code === 'string' && error.code ? error.code : `http_${status}`;
   const message = typeof error?.message === 'string' ? error.message : `refused with status ${status}`;
@@ -43,6 +71,7 @@ export function refusal(error, status, { shouldRetry, retryAfterMs } = {}) {
   });
 }
 
+/** Milliseconds of `retry-after-ms` or `retry-after`, or undefined. */
 export function parseRetryAfter(headers) {
   const ms = Number.parseFloat(headers.get('retry-after-ms') ?? '');
   if (ms >= 0) return ms;

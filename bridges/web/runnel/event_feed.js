@@ -1,12 +1,12 @@
-// The events that were applied, for any number of iterators.
+// The events that a reader has applied, for any number of iterators.
 
 export class EventFeed {
-  // Kept, so that each iterator can hold a cursor into them.
+  // All are kept: each iterator holds a position in them.
   #events = [];
   #ended = false;
   #error = null;
   #wake;
-  #news;
+  #changed;
 
   constructor() {
     this.#renew();
@@ -17,7 +17,7 @@ export class EventFeed {
     this.#wakeAll();
   }
 
-  /** After the last event, iterators end, or throw `error`. */
+  /** After the last event, iterators end, or throw `error` if there is one. */
   end(error = null) {
     this.#ended = true;
     this.#error = error;
@@ -28,13 +28,13 @@ export class EventFeed {
     for (let next = 0; ; ) {
       while (next < this.#events.length) yield this.#events[next++];
       if (this.#ended) break;
-      await this.#news;
+      await this.#changed;
     }
     if (this.#error) throw this.#error;
   }
 
   #renew() {
-    this.#news = new Promise((resolve) => (this.#wake = resolve));
+    this.#changed = new Promise((resolve) => (this.#wake = resolve));
   }
 
   #wakeAll() {

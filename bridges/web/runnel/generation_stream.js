@@ -1,4 +1,4 @@
-// One reader: connects, applies, reconnects, and settles once the digest agrees.
+// One reader: connects, applies events, reconnects, and settles once the digest agrees.
 
 import { Attempt } from './attempt.js';
 import { pause } from './clock.js';
@@ -15,7 +15,7 @@ import { TransportChoice } from './transport_choice.js';
 import { checkTransport } from './transports.js';
 
 const CANCEL_TRIES = 5;
-// A connection that broke like this after heartbeats was a good one: the model is slow, not the server away.
+// A connection that broke with one of these after heartbeats made progress: the model is slow, but the server works.
 const LOST = /^(network|stream_cut|idle_timeout|ws_\d+)$/;
 
 /** One reader of one generation. Made by stream() and attach(). */
@@ -28,11 +28,13 @@ export class GenerationStream {
   #surroundings;
   #retry;
   #transport;
+  /** @type {import('../runnel.js').Status} */
   #status = 'connecting';
+  /** @type {Attempt | null} */
   #attempt = null;
   #attempts = 0;
   #progress = null;
-  #lookAgain = false;
+  #rereadLast = false;
   #cancelWanted = false;
   #ended = false;
   #seen;
@@ -43,11 +45,20 @@ export class GenerationStream {
   #onAbort;
   #signal;
 
-  /** The generation's id, once it is known: long before the first token, usually. */
+  /**
+   * The generation's id, once it is known: usually long before the first token.
+   * @type {Promise<string>}
+   */
   started;
-  /** The whole answer, once it is verified. */
+  /**
+   * The complete text, once it is verified.
+   * @type {Promise<import('../runnel.js').Result>}
+   */
   result;
-  /** Why the last connection broke, if one did. */
+  /**
+   * Why the last connection broke, or null.
+   * @type {RunnelError | null}
+   */
   lastError = null;
 
   constructor(request, id, options) {
@@ -57,39 +68,48 @@ export class GenerationStream {
     this.#id = id;
     this.#transport = new TransportChoice(this.#options, (notice) => this.#notice(notice));
     this.#transcript = new Transcript(options);
-    // Of a cursor, somebody has read up to it.
+    // A reader that is given a cursor knows that the generation exists.
     this.#seen = this.#transcript.last > 0;
     this.#meter = new Meter(this.#options.clock, this.#options.startedAt);
     this.started = new Promise((resolve, reject) => (this.#startedCalls = { resolve, reject }));
     this.result = new Promise((resolve, reject) => (this.#resultCalls = { resolve, reject }));
-    // Whoever iterates only must not be told twice, by an unhandled rejection.
+    // A caller that only iterates must not get an unhandled rejection as well.
     this.started.catch(() => {});
     this.result.catch(() => {});
     if (id) this.#startedCalls.resolve(id);
     this.#watchSignal(options.signal);
     this.#watchSurroundings();
-    // Later, so that onStatus never runs before the caller has this object.
+    // Deferred, so that onStatus never runs before the caller has this object.
     Promise.resolve().then(() => this.#run());
   }
 
+  /** @returns {string | undefined} */
   get id() {
     return this.#id;
   }
 
+  /** @returns {string | null} */
   get model() {
     return this.#model;
   }
 
-  /** connecting, streaming, reconnecting, then one of verified, failed, closed. */
+  /**
+   * connecting, streaming, reconnecting, then one of verified, failed, closed.
+   * @returns {import('../runnel.js').Status}
+   */
   get status() {
     return this.#status;
   }
 
+  /** @returns {import('../runnel.js').TransportName} */
   get transport() {
     return this.#transport.name;
   }
 
-  /** What the generation does while it has no token yet, as far as the server has told; null after that. */
+  /**
+   * The progress that the last heartbeat reported; null before that, and after the first token.
+   * @returns {import('../runnel.js').Progress | null}
+   */
   get progress() {
     return this.#progress;
   }
@@ -98,7 +118,7 @@ export class GenerationStream {
     return this.#meter.snapshot();
   }
 
-  /** All that is needed to go on elsewhere: attach(cursor.id, cursor). */
+  /** Everything that another reader needs to continue: attach(cursor.id, cursor). */
   get cursor() {
     return { id: this.#id, after: this.#transcript.last, texts: this.#transcript.texts };
   }
@@ -107,11 +127,15 @@ export class GenerationStream {
     return this.#transcript.text(index);
   }
 
+  /** @returns {AsyncGenerator<import('../runnel.js').GenerationEvent, void, void>} */
   [Symbol.asyncIterator]() {
     return this.#feed.iterate();
   }
 
-  /** Asks the engine to stop. The answer then ends, verified, with finish reason `cancelled`. */
+  /**
+   * Asks the engine to stop. The text then ends, verified, with finish reason `cancelled`.
+   * @returns {Promise<void>}
+   */
   async cancel() {
     this.#cancelWanted = true;
     const id = await this.started;
@@ -121,7 +145,7 @@ export class GenerationStream {
       if (!this.#options.baseUrl) return;
       const { signal } = new AbortController();
       try {
-        return await new HttpConnection({ ...this.#options, signal }).cancel(id);
+        return void await new HttpConnection({ ...this.#options, signal }).cancel(id);
       } catch (error) {
         if (!error.retryable || error.code === GENERATION_LOST || tries + 1 >= CANCEL_TRIES) throw error;
         await pause(this.#options.clock, this.#retry.delay(tries, error), signal);
@@ -129,17 +153,18 @@ export class GenerationStream {
     }
   }
 
-  /** Cuts this connection as a bad network would; reading goes on over a new one. */
+  /** Cuts the connection as a bad network would. The reader resumes over a new one. */
   drop() {
     this.#interrupt(broken('dropped', 'dropped on purpose'));
   }
 
+  /** @param {import('../runnel.js').TransportName} name */
   switchTransport(name) {
     checkTransport(name, this.#options);
     this.#switch(name, false);
   }
 
-  /** Stops reading. The generation goes on as its detach policy says. */
+  /** Stops reading. The generation continues as its detach policy says. */
   close() {
     this.#fail(new RunnelError('closed', 'closed by the caller'));
   }
@@ -158,7 +183,7 @@ export class GenerationStream {
       this.#retry.wake();
     };
     this.#surroundings = new Surroundings(window, clock, {
-      // What is open may live on: a browser says offline when one of several networks is left.
+      // Open connections may survive: a browser reports `offline` also when one of several networks is left.
       onOffline: () => this.#notice({ type: 'offline' }),
       onOnline: () => {
         this.#notice({ type: 'online' });
@@ -166,11 +191,13 @@ export class GenerationStream {
       },
       onSleep: () => this.#attempt?.sleep(),
       onWake: wake,
-      onStored: () => this.#attempt?.interrupt(broken('stored', 'the page was left and kept')),
+      onStored: () => this.#attempt?.interrupt(broken('stored', 'the page entered the back/forward cache')),
       onRestored: wake,
     });
     this.#retry = new Retry(this.#options, this.#surroundings);
-    this.#retry.onWait = (ms, error) => this.#notice({ type: 'waiting', ms, error, offline: this.#surroundings.offline });
+    this.#retry.onWait = (ms, error) => {
+      this.#notice({ type: 'waiting', ms, error, offline: this.#surroundings.offline });
+    };
   }
 
   #notice(notice) {
@@ -182,9 +209,9 @@ export class GenerationStream {
     this.#retry.interrupt();
   }
 
-  #switch(name, unasked) {
+  #switch(name, automatic) {
     if (this.#ended || !name || name === this.transport) return;
-    this.#transport.set(name, unasked);
+    this.#transport.set(name, automatic);
     this.#interrupt(broken('switched', `switched to ${name}`));
   }
 
@@ -196,14 +223,14 @@ export class GenerationStream {
       this.#attempt = null;
       if (this.#ended) return;
       this.lastError = error;
-      if (error.code === 'already_ended') this.#lookAgain = true;
+      if (error.code === 'already_ended') this.#rereadLast = true;
       const progress = this.#transcript.last > before || (attempt.heartbeats > 0 && LOST.test(error.code));
       const final = this.#retry.note(error, progress);
       if (final) return this.#fail(final);
       this.#setStatus('reconnecting');
       this.#switch(this.#transport.judge(attempt, error), true);
       await this.#retry.wait(error);
-      // The frame that asked for it may have died with its socket; a WebSocket asks again when it attaches.
+      // The frame with the cancel may have been lost with its socket. A WebSocket repeats it when it attaches.
       if (this.#cancelWanted && this.transport !== 'websocket') this.cancel().catch(() => {});
       if (error.code === 'switched') this.#meter.switches++;
       else if (!this.#ended) this.#meter.reconnects++;
@@ -228,10 +255,10 @@ export class GenerationStream {
     };
   }
 
-  // A log that is said to have ended at our cursor is asked for its last event once more, as that holds the digest.
+  // If the log has ended at the cursor, its last event is read once more, because that holds the digest.
   get #after() {
     const { last } = this.#transcript;
-    return this.#lookAgain ? Math.max(0, last - 1) : last;
+    return this.#rereadLast ? Math.max(0, last - 1) : last;
   }
 
   #onOpened() {
@@ -241,7 +268,7 @@ export class GenerationStream {
 
   #learnId(id) {
     checkId(id, this.#id);
-    // The server has named what this reader started, or reads.
+    // The server has named the generation of this reader.
     this.#seen = true;
     this.#id = id;
     this.#startedCalls.resolve(id);
@@ -253,22 +280,22 @@ export class GenerationStream {
     this.#notice({ type: 'progress', ...progress });
   }
 
-  /** False once there is nothing more to read. */
+  /** Returns false once there is nothing more to read. */
   #apply(event) {
     if (event.gen !== undefined) this.#learnId(event.gen);
     const terminal = event.type === 'done' || event.type === 'failed';
-    // A terminal event at the cursor is no repeat: had it been applied, this reader would have ended.
+    // A terminal event at the cursor is not a repeat: this reader would have ended when it applied the event.
     if (terminal && event.seq === this.#transcript.last) return this.#end(event);
-    // A kind of event that this version does not know counts only if it has its place in the log.
+    // An event of a kind that this version does not know counts only if it has a number in the log.
     if (event.seq === undefined && event.type !== 'gap') return true;
-    const fate = this.#transcript.apply(event);
-    if (fate === 'repeat') {
+    const outcome = this.#transcript.apply(event);
+    if (outcome === 'repeat') {
       this.#meter.repeatsDropped++;
       return true;
     }
-    if (fate === 'missing' || event.type === 'gap') this.#meter.gaps++;
+    if (outcome === 'missing' || event.type === 'gap') this.#meter.gaps++;
     if (event.type === 'gap') this.#publish(event);
-    if (fate === 'missing') throw broken('gap', `events after ${this.#transcript.last} are missing`);
+    if (outcome === 'missing') throw broken('gap', `events after ${this.#transcript.last} are missing`);
     if (terminal) return this.#end(event);
     if (event.type === 'started') this.#model = event.model ?? null;
     if (event.type === 'delta') {
@@ -280,13 +307,13 @@ export class GenerationStream {
   }
 
   #publish(event) {
-    this.#lookAgain = false;
+    this.#rereadLast = false;
     this.#feed.push(event);
   }
 
   #end(event) {
     const failure = failureOf(event, this.#transcript);
-    // The end of a text that is not what was sent is not shown as its end.
+    // `done` is not published if the text differs from what was sent.
     if (!failure || event.type === 'failed') this.#publish(event);
     if (failure) {
       this.#fail(failure);
@@ -314,7 +341,7 @@ export class GenerationStream {
     this.#meter.end();
     this.#surroundings.stop();
     this.#signal?.removeEventListener('abort', this.#onAbort);
-    this.#interrupt(error ?? broken('stream_cut', 'the answer is complete'));
+    this.#interrupt(error ?? broken('stream_cut', 'the text is complete'));
     this.#setStatus(status);
     this.#feed.end(error);
   }

@@ -1,4 +1,4 @@
-// What SSE and polling share.
+// What the connections for SSE and polling share.
 import { broken, parseRetryAfter, refusal } from './errors.js';
 
 export class HttpConnection {

@@ -1,13 +1,15 @@
-// The numbers that a reader shows.
+// The statistics of one reader.
 
 const MIN_RATE_SPAN_MS = 50;
 
-/** The numbers of one reader. Times are of the injected clock, in milliseconds. */
+/** Counts and times of one reader, in milliseconds of the given clock. */
 export class Meter {
   #clock;
   #startedAt;
+  /** @type {number | null} */
   #firstAt = null;
-  #lastAt = null;
+  #lastAt = 0;
+  /** @type {number | null} */
   #endedAt = null;
   #firstTokens = 0;
   tokens = 0;
@@ -43,7 +45,7 @@ export class Meter {
     const { tokens, bytesReceived, reconnects, switches, repeatsDropped, gaps } = this;
     return {
       ttftMs: this.#firstAt === null ? null : this.#firstAt - this.#startedAt,
-      // What came with the first text was not produced in the span; and a replay in one burst has no rate.
+      // Tokens that arrived with the first text were generated before the span. A replay in one burst has no rate.
       tokensPerSecond: span >= MIN_RATE_SPAN_MS ? ((tokens - this.#firstTokens) * 1000) / span : null,
       durationMs: (this.#endedAt ?? this.#clock.now()) - this.#startedAt,
       tokens, bytesReceived, reconnects, switches, repeatsDropped, gaps,

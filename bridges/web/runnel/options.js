@@ -1,11 +1,12 @@
-// What a caller may set, with the values for what is left out.
+// The options of a reader and their defaults.
 import { systemClock } from './clock.js';
 
-// crypto.randomUUID exists in secure contexts only, and this must work on http://a-host-of-the-lan.
+// crypto.randomUUID exists in secure contexts only, but the library must work on plain HTTP in a local network.
 function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
+/** @param {import('../runnel.js').StreamOptions} options */
 export function readOptions(options) {
   const location = globalThis.location?.origin;
   const baseUrl = (options.baseUrl ?? options.sseUrl ?? location ?? '').replace(/\/+$/, '');
@@ -23,7 +24,7 @@ export function readOptions(options) {
     baseMs: options.backoffBaseMs ?? 250,
     capMs: options.backoffCapMs ?? 5000,
     maxRetryAfterMs: options.maxRetryAfterMs ?? 60_000,
-    // Two heartbeats of the bridges, and time for the second to arrive.
+    // Two heartbeats of the bridges, and time for the second one to arrive.
     idleTimeoutMs: options.idleTimeoutMs ?? 35_000,
     pollWaitSeconds: options.pollWaitSeconds ?? 20,
     pollMinMs: options.pollMinMs ?? 250,
@@ -34,7 +35,7 @@ export function readOptions(options) {
     window: options.window ?? globalThis,
     clock: options.clock ?? systemClock,
     random: options.random ?? Math.random,
-    fetch: options.fetch ?? ((...args) => globalThis.fetch(...args)),
+    fetch: options.fetch ?? ((url, init) => globalThis.fetch(url, init)),
     WebSocket: options.WebSocket ?? globalThis.WebSocket,
   };
 }

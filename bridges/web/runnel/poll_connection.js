@@ -1,11 +1,11 @@
-// Reading by long polling.
+// Long polling.
 import { pause } from './clock.js';
 import { broken } from './errors.js';
 import { alreadyEnded, checkEvent } from './events.js';
 import { HttpConnection } from './http_connection.js';
 
 export class PollConnection extends HttpConnection {
-  /** Events come in batches by its nature. */
+  /** Polling delivers events in batches by design, so batches are not a sign of buffering. */
   batches = true;
 
   async *read() {
@@ -16,12 +16,12 @@ export class PollConnection extends HttpConnection {
       const { after } = view;
       const path = `?after=${after}&wait=${view.pollWaitSeconds}`;
       const state = await this.json(await this.get(path, { accept: 'application/json' }));
-      if (!Array.isArray(state.events)) throw broken('bad_body', 'no events in the answer to a poll');
+      if (!Array.isArray(state.events)) throw broken('bad_body', 'the response to a poll has no events');
       view.opened();
       view.heartbeat(state);
       for (const event of state.events) yield checkEvent(event);
       if (view.after === after && (state.status === 'done' || state.status === 'failed')) throw alreadyEnded();
-      // A server that does not hold an empty poll back must not be asked without end.
+      // A server that responds to an empty poll without waiting must not be asked in a tight loop.
       const tookMs = view.clock.now() - askedAt;
       if (state.events.length === 0 && tookMs < view.pollMinMs) {
         await pause(view.clock, view.pollMinMs - tookMs, view.signal);

@@ -1,8 +1,8 @@
-// What a reader has in the end.
+// The result of a reader.
 
 import { broken, RunnelError } from './errors.js';
 
-/** Of an answer whose digest agrees with `done`. */
+/** Makes the result of a text whose digest agrees with `done`. */
 export function makeResult(done, { id, model, transcript, stats }) {
   const choices = done.choices
     .map((end) => ({ index: end.index ?? 0, text: transcript.text(end.index), finishReason: end.finish_reason }))
@@ -16,13 +16,13 @@ export function makeResult(done, { id, model, transcript, stats }) {
     choices,
     usage: done.usage ?? null,
     events: done.events,
-    // False only for an attach in the middle that was given no texts.
+    // False only for a reader that was attached after a cursor without the texts before it.
     verified: transcript.whole,
     stats,
   };
 }
 
-/** Why a terminal event is no result, or undefined if it is one. */
+/** The error that a terminal event stands for, or undefined if the text is complete. */
 export function failureOf(event, transcript) {
   if (event.type === 'failed') {
     const { code = 'engine_failed', message, retryable = false } = event.error ?? {};
@@ -32,10 +32,10 @@ export function failureOf(event, transcript) {
   return disagreement && new RunnelError('digest_mismatch', disagreement);
 }
 
-/** Throws if `id` is no id of a generation, or another than `known`. */
+/** Throws if `id` is not the id of a generation, or differs from `known`. */
 export function checkId(id, known = id) {
   if (typeof id !== 'string' || !/^gen_[A-Za-z0-9_-]{1,64}$/.test(id)) {
-    throw broken('bad_event', 'bad generation id');
+    throw broken('bad_event', 'malformed generation id');
   }
-  if (id !== known) throw broken('wrong_generation', `events of ${id} among those of ${known}`);
+  if (id !== known) throw broken('wrong_generation', `events of ${id} in the stream of ${known}`);
 }

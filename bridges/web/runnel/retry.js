@@ -1,40 +1,41 @@
-// When to try again.
+// When to reconnect.
 
 import { pause } from './clock.js';
 import { broken, GENERATION_LOST, RunnelError } from './errors.js';
 
-// Waits made on purpose: they need no delay and count as no failure.
+// Interruptions by the caller or the browser: they need no delay and do not count as failures.
 const ON_PURPOSE = new Set(['dropped', 'switched', 'stored']);
-// The server is well and says where to go on: no delay, unless it says so twice with nothing between.
-const AT_ONCE = new Set(['goaway', 'already_ended']);
-// A captive portal or a proxy's own page goes away; a wrong address answers so for ever.
+// The server works and expects the reader back: no delay, unless this happens twice without progress.
+const IMMEDIATE = new Set(['goaway', 'already_ended']);
+// The page of a captive portal or of a proxy disappears in time; that of a wrong address does not.
 const WRONG_TYPES = 3;
-// Browsers have been known to say offline of a machine whose server is near, so they are not believed for longer.
+// Some browsers report `offline` although the server can be reached, so the report is trusted for this long only.
 const OFFLINE_MS = 30_000;
-// Nothing runs in the back/forward cache; this only is no wait without end.
+// Nothing runs in the back/forward cache. This only keeps the wait from being unlimited.
 const STORED_MS = 86_400_000;
 
-/** Counts the failures of one reader and waits between its tries. */
+/** Counts the failures of one reader and waits between its attempts. */
 export class Retry {
   #options;
   #surroundings;
   #failures = 0;
   #wrongTypes = 0;
+  /** @type {AbortController | null} */
   #nap = null;
   #interrupted = false;
-  #hurried = false;
-  #asked = false;
-  /** The server's `retry`, in milliseconds; takes the place of the first bound of the backoff. */
+  #woken = false;
+  #obeying = false;
+  /** The server's `retry`, in milliseconds: a lower limit for the first bound of the backoff. */
   retryMs = undefined;
-  /** Called with the milliseconds until the next try and with why. */
-  onWait = () => {};
+  /** Called with the milliseconds until the next attempt and the error that caused the wait. */
+  onWait = (_ms, _error) => {};
 
   constructor(options, surroundings) {
     this.#options = options;
     this.#surroundings = surroundings;
   }
 
-  /** Notes why a connection ended; `progress` if it brought anything. Returns the error if it is final, else null. */
+  /** Notes why a connection ended, and whether it made progress. Returns the error if it is final, else null. */
   note(error, progress) {
     this.#wrongTypes = error.code === 'bad_content_type' ? this.#wrongTypes + 1 : 0;
     if (!error.retryable || error.code === GENERATION_LOST) return error;
@@ -45,32 +46,35 @@ export class Retry {
     return broken('gave_up', `gave up after ${this.#failures} retries: ${message}`, { cause: error, status });
   }
 
-  /** Waits as `error` wants it. A wake() ends all of it but what the server asked for, an interrupt() all. */
+  /**
+   * Waits as long as `error` requires. wake() ends the wait, except for the part that the server asked for; interrupt()
+   * ends all of it.
+   */
   async wait(error) {
-    this.#interrupted = this.#hurried = false;
+    this.#interrupted = this.#woken = false;
     const counts = !ON_PURPOSE.has(error.code);
-    const atOnce = !counts || (AT_ONCE.has(error.code) && this.#failures === 0);
-    if (!atOnce) await this.#sleep(error);
+    const immediate = !counts || (IMMEDIATE.has(error.code) && this.#failures === 0);
+    if (!immediate) await this.#sleep(error);
     const { offline, stored } = this.#surroundings;
     if ((counts && offline) || stored) await this.#sleepUntilWoken(stored ? STORED_MS : OFFLINE_MS, error);
-    // Without a network it is not the server that fails.
+    // Without a network, it is not the server that fails.
     else if (counts) this.#failures++;
   }
 
-  /** Full jitter above what the server asked for. */
+  /** The delay that the server asked for, plus an exponential backoff with full jitter. */
   delay(failures, { retryAfterMs = 0 }) {
     const { baseMs, capMs, maxRetryAfterMs, random } = this.#options;
     const bound = Math.min(capMs, Math.max(baseMs, this.retryMs ?? 0) * 2 ** Math.min(failures, 20));
     return Math.min(retryAfterMs, maxRetryAfterMs) + random() * bound;
   }
 
-  /** The network is back, or the page. */
+  /** The network or the page is back. */
   wake() {
-    this.#hurried = true;
-    if (!this.#asked) this.#nap?.abort();
+    this.#woken = true;
+    if (!this.#obeying) this.#nap?.abort();
   }
 
-  /** The caller wants something else. */
+  /** The caller has dropped the connection, switched the transport or ended the reader. */
   interrupt() {
     this.#interrupted = true;
     this.#nap?.abort();
@@ -82,23 +86,23 @@ export class Retry {
     const earliest = clock.now() + Math.min(error.retryAfterMs ?? 0, maxRetryAfterMs);
     this.onWait(ms, error);
     await this.#pause(ms);
-    if (!this.#hurried || earliest <= clock.now()) return;
-    // What the server asked for stands: readers without number come back with the same network.
-    this.#asked = true;
+    if (!this.#woken || earliest <= clock.now()) return;
+    // The server's Retry-After still applies: many readers may come back when one network does.
+    this.#obeying = true;
     await this.#pause(earliest - clock.now());
-    this.#asked = false;
+    this.#obeying = false;
   }
 
   async #sleepUntilWoken(ms, error) {
-    if (this.#hurried) return;
+    if (this.#woken) return;
     this.onWait(ms, error);
     await this.#pause(ms);
   }
 
   async #pause(ms) {
     if (this.#interrupted) return;
-    this.#nap = new AbortController();
-    await pause(this.#options.clock, ms, this.#nap.signal);
+    const nap = (this.#nap = new AbortController());
+    await pause(this.#options.clock, ms, nap.signal);
     this.#nap = null;
   }
 }

@@ -1,4 +1,4 @@
-// Reading over SSE.
+// Server-sent events.
 import { alreadyEnded, parseEvent } from './events.js';
 import { HttpConnection } from './http_connection.js';
 import { SseParser } from './sse_parser.js';
@@ -19,16 +19,16 @@ export class SseConnection extends HttpConnection {
     }
   }
 
-  // `: hb`, `: hb {"stage":...}` or `: goaway {"reason":...}`. One that cannot be read is as good a sign of life.
+  // `: hb`, `: hb {"stage":...}` or `: goaway {"reason":...}`. A malformed comment still shows that the server lives.
   #comment(comment) {
     const [, name, json] = /^ ?(hb|goaway) (\{.{1,1000}\})$/.exec(comment) ?? [];
-    let said = {};
+    let state = {};
     try {
-      if (json !== undefined) said = JSON.parse(json);
+      if (json !== undefined) state = JSON.parse(json);
     } catch {
       return this.view.heartbeat({});
     }
-    return name === 'goaway' ? this.view.leaveSoon(said) : this.view.heartbeat(said);
+    return name === 'goaway' ? this.view.leaveSoon(state) : this.view.heartbeat(state);
   }
 
   #resume() {

@@ -1,15 +1,12 @@
-// text/event-stream, from bytes to messages.
+// Parses text/event-stream.
 import { broken } from './errors.js';
 
-// A line without end must not fill the memory. The largest honest one is a snapshot of a whole answer.
+// A line that never ends must not fill the memory. The largest legitimate line is a snapshot of a whole text.
 const MAX_LINE_CHARS = 16 * 1024 * 1024;
 
-/**
- * Incremental parser of text/event-stream, after the WHATWG algorithm. Chunks may be split anywhere. `onComment` is
- * called with the text of each comment, which is what follows its colon.
- */
+/** Incremental parser of text/event-stream that follows the WHATWG algorithm. Chunks may be split anywhere. */
 export class SseParser {
-  // Strips one BOM and keeps a character that a chunk boundary has cut.
+  // Strips one byte order mark, and holds back a character that is split between two chunks.
   #decoder = new TextDecoder('utf-8');
   #rest = '';
   #skipLf = false;
@@ -17,16 +14,25 @@ export class SseParser {
   #type = '';
   #id = '';
   #onComment;
-  /** As of the last blank line. */
+  /** The last `id` before the last blank line. */
   lastEventId = '';
-  /** The server's last `retry`, in milliseconds. */
+  /**
+   * The server's last `retry`, in milliseconds.
+   * @type {number | undefined}
+   */
   retryMs = undefined;
 
+  /** @param {(comment: string) => void} [onComment] called with the text after the colon of each comment */
   constructor(onComment = () => {}) {
     this.#onComment = onComment;
   }
 
-  /** Returns the messages that `bytes` completes. What is not ended by a blank line is never returned. */
+  /**
+   * Returns the messages that `bytes` completes. A message ends with its blank line, never with the stream.
+   *
+   * @param {Uint8Array} bytes
+   * @returns {{ type: string, data: string, lastEventId: string }[]}
+   */
   push(bytes) {
     const text = this.#decoder.decode(bytes, { stream: true });
     const messages = [];
@@ -50,7 +56,7 @@ export class SseParser {
       this.#line(line, messages);
     }
     this.#rest += text.slice(start);
-    if (this.#rest.length + this.#data.length > MAX_LINE_CHARS) throw broken('bad_event', 'event without end');
+    if (this.#rest.length + this.#data.length > MAX_LINE_CHARS) throw broken('bad_event', 'an event is too long');
     return messages;
   }
 

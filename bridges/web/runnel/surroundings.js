@@ -1,19 +1,19 @@
-// What the browser tells of the page: no network, hidden, frozen, kept in the back/forward cache.
+// The state of the page as the browser reports it: offline, hidden, frozen, in the back/forward cache.
 
-// A tab that was left for less has lost no connection and no timer.
+// A tab that was hidden for less has lost no connection and no timer.
 const LONG_HIDDEN_MS = 10_000;
 
 /**
- * Watches a window until stop(). Outside of browsers there is nothing to watch, and none of the handlers is called:
- * onOffline; onOnline; onSleep, when the page may soon not run; onWake, when it runs again after it may not have;
- * onStored and onRestored, into and out of the back/forward cache, which holds no page with a connection.
+ * Watches a window until stop(). The handlers are onOffline; onOnline; onSleep, when the page may soon stop running;
+ * onWake, when it runs again after a pause; onStored and onRestored, when it enters and leaves the back/forward cache,
+ * which does not accept pages with an open connection. Outside browsers, no handler is ever called.
  */
 export class Surroundings {
   #window;
   #clock;
   #stops = [];
   #hiddenAt = null;
-  /** Between onStored and onRestored. */
+  /** True between onStored and onRestored. */
   stored = false;
 
   constructor(window, clock, handlers) {

@@ -1,20 +1,20 @@
-// Over which transport to read, and when to offer or take another.
+// Which transport to use, and when to offer or take another one.
 
 import { wayAround } from './transports.js';
 
-// Connections in a row that were opened and stayed without a byte; one may be a network that died just then.
+// Connections in a row that were opened and received no byte. A single one may be due to a network that failed.
 const SILENT_ATTEMPTS = 2;
-// A transport that was taken unasked is left again if it does not even open.
+// A transport that the library has chosen is left again if it does not even open.
 const UNOPENED_ATTEMPTS = 2;
 
 export class TransportChoice {
   #options;
   #onNotice;
-  #unasked = false;
+  #automatic = false;
   #silent = 0;
   #unopened = 0;
-  #told = new Set();
-  /** The one in use. */
+  #reported = new Set();
+  /** The transport in use. */
   name;
 
   /** `onNotice` is called with a `buffered` notice, at most once for each transport. */
@@ -24,29 +24,29 @@ export class TransportChoice {
     this.name = options.transport;
   }
 
-  /** Takes another one. `unasked` if it was not the caller's wish. */
-  set(name, unasked) {
+  /** Takes another one. `automatic` says that the library chose it, not the caller. */
+  set(name, automatic) {
     this.name = name;
-    this.#unasked = unasked;
+    this.#automatic = automatic;
     this.#silent = this.#unopened = 0;
   }
 
-  /** What is read over it is held back, for `heldMs` if that is known. Returns what to switch to, or null. */
+  /** Reports that events are held back, for `heldMs` (null: unknown). Returns the transport to switch to, or null. */
   held(cause, heldMs) {
     const transport = this.name;
-    if (this.#told.has(transport)) return null;
-    this.#told.add(transport);
+    if (this.#reported.has(transport)) return null;
+    this.#reported.add(transport);
     const offer = wayAround(transport, this.#options);
     this.#onNotice({ type: 'buffered', transport, offer, cause, heldMs });
-    // The notice's reader may have switched already.
+    // The handler of the notice may have switched already.
     return this.#options.onBuffered === 'switch' && this.name === transport ? offer : null;
   }
 
-  /** Looks for what only several connections show. Returns what to switch to, or null. */
+  /** Judges the transport by its last connections. Returns the transport to switch to, or null. */
   judge(attempt, { code }) {
     this.#silent = code === 'idle_timeout' && attempt.silent ? this.#silent + 1 : 0;
     this.#unopened = attempt.opened || code === 'switched' ? 0 : this.#unopened + 1;
     if (this.#silent >= SILENT_ATTEMPTS) return this.held('silence', null);
-    return this.#unasked && this.#unopened >= UNOPENED_ATTEMPTS ? wayAround(this.name, this.#options) : null;
+    return this.#automatic && this.#unopened >= UNOPENED_ATTEMPTS ? wayAround(this.name, this.#options) : null;
   }
 }

@@ -1,12 +1,12 @@
-// Finds connections that are open and dead.
+// Detects connections that are open but dead.
 
-// How long a connection has after a sleep to prove that it lives. Longer than a round trip; a living one that is
-// silent for longer is merely opened again.
+// How long a connection has to show activity after the machine slept. Longer than a round trip; a live connection that
+// is silent for longer is merely opened again.
 export const PROBE_MS = 5000;
 
 /**
- * Watches one connection until stop(). Calls onQuiet at each third of `limitMs` without a touch, so that whoever can
- * asks the peer for a sign; onDead at its end; onLate when its own timers came so late that the page must have slept.
+ * Watches one connection until stop(). Calls onQuiet at each third of `limitMs` without a touch, so that the connection
+ * can ping its peer; onDead when `limitMs` is over; onLate when timers fired so late that the page must have slept.
  */
 export class Watchdog {
   #clock;
@@ -25,13 +25,13 @@ export class Watchdog {
     this.#arm();
   }
 
-  // Only notes the time: a timer set and cleared for each token would cost more than the token.
+  /** Notes activity. Only stores the time: setting a timer for each token would cost more than the token. */
   touch() {
     this.#touchedAt = this.#clock.now();
     this.#touches++;
   }
 
-  /** The connection is dead unless something comes within PROBE_MS. */
+  /** Declares the connection dead unless it is touched within PROBE_MS. */
   probe() {
     const before = this.#touches;
     this.#cancelProbe();
@@ -55,7 +55,7 @@ export class Watchdog {
     const periodMs = this.#limitMs / 3;
     this.#cancelTimer = this.#clock.setTimer(() => {
       const tookMs = Math.max(this.#clock.now() - armed.at, this.#wall() - armed.wall);
-      // What came during a sleep is read after this timer, so silence proves nothing yet.
+      // Bytes that arrived during the sleep are read after this timer, so silence does not prove anything yet.
       if (tookMs > 2 * periodMs) {
         this.#handlers.onLate();
         this.probe();

@@ -1,22 +1,22 @@
-// Reading over a WebSocket.
+// Events over a WebSocket.
 import { utf8 } from './crc32.js';
 import { broken, refusal, RunnelError } from './errors.js';
 import { parseEvent } from './events.js';
 
-/** What came over a socket and was not yet taken, then the error that ended it. */
+/** Messages of a socket that were not taken yet, and the error that ended it. */
 class Inbox {
   #items = [];
   #error;
-  #wake = () => {};
+  #wake = (_value) => {};
 
   push(item) {
     this.#items.push(item);
-    this.#wake();
+    this.#wake(undefined);
   }
 
   fail(error) {
     this.#error ??= error;
-    this.#wake();
+    this.#wake(undefined);
   }
 
   async next() {
@@ -30,9 +30,9 @@ class Inbox {
 
 const SUBPROTOCOL = 'runnel.v1';
 const OPEN = Symbol('open');
-// Unsupported data, policy, message too big, unauthenticated, forbidden: the next connection would meet the same.
+// Unsupported data, policy, message too big, unauthenticated, forbidden: the next connection would end the same way.
 const FATAL_CLOSE = new Set([1003, 1008, 1009, 4401, 4403]);
-// Try again later, too many streams: a close cannot say when, so at least so much later.
+// Try again later, too many streams: a close frame cannot carry a delay, so this is the least.
 const BUSY_CLOSE = new Set([1013, 4429]);
 const BUSY_MS = 1000;
 
@@ -62,12 +62,12 @@ export class WebSocketConnection {
     }
   }
 
-  /** True if the socket took the command; if it breaks before the server has read it, the next one repeats it. */
+  /** True if the socket took the command. If it breaks before the server reads the command, the next one repeats it. */
   sendCancel(id) {
     return this.#send({ type: 'cancel', gen: id });
   }
 
-  // Browsers cannot see the server's ping frames, so only this shows that the peer is alive while a model thinks.
+  /** Browsers hide the server's ping frames, so only a pong shows that the peer is alive while a model thinks. */
   ping() {
     this.#send({ type: 'ping', t: Math.round(this.view.clock.now()) });
   }
@@ -100,7 +100,7 @@ export class WebSocketConnection {
     try {
       socket.close(1000);
     } catch {
-      // Closing what never opened: nothing to tell anyone.
+      // A socket that never opened.
     }
   }
 
@@ -113,7 +113,7 @@ export class WebSocketConnection {
   async #attach() {
     const { view } = this;
     if (this.#socket.protocol !== SUBPROTOCOL) {
-      throw new RunnelError('bad_subprotocol', `the server did not agree to ${SUBPROTOCOL}`);
+      throw new RunnelError('bad_subprotocol', `the server does not support the subprotocol ${SUBPROTOCOL}`);
     }
     const token = await view.token();
     if (token) this.#send({ type: 'auth', token });
@@ -125,7 +125,7 @@ export class WebSocketConnection {
     }
   }
 
-  /** The event in a frame, or undefined for a frame of the connection's own. */
+  /** The event in a frame, or undefined if the frame is about the connection. */
   #event(data) {
     const { view } = this;
     if (typeof data !== 'string') throw broken('bad_event', 'a binary frame');
@@ -141,7 +141,7 @@ export class WebSocketConnection {
     return frame.type === 'attached' ? undefined : frame;
   }
 
-  // One without `req` is about this stream after its first reply, about its cancel, or about the connection.
+  // An error without `req` is about this stream after its first reply, about its cancel, or about the connection.
   #refused({ req, gen, error }) {
     const ours = (req === undefined || req === 'c1') && (gen === undefined || !this.view.id || gen === this.view.id);
     if (!ours) return undefined;

@@ -79,7 +79,7 @@ test('Transcript: what does not agree with done is told', () => {
   assert.match(reader.disagreement({ ...done, events: 9 }), /9 logged/);
   assert.match(reader.disagreement({ ...done, events: undefined }), /logged/);
   assert.match(reader.disagreement({ ...done, choices: undefined }), /no choices/);
-  assert.match(reader.disagreement({ ...done, choices: [] }), /unknown to done/);
+  assert.match(reader.disagreement({ ...done, choices: [] }), /not in done/);
   assert.match(reader.disagreement({ ...done, choices: [end, { ...end, index: 1 }] }), /choice 1: 0 bytes/);
   assert.match(reader.disagreement({ ...done, choices: [{ ...end, text_bytes: 1 }] }), /bytes/);
   assert.match(reader.disagreement({ ...done, choices: [{ ...end, crc32: '00000000' }] }), /CRC-32/);
