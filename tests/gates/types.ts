@@ -1,10 +1,10 @@
-// Compiled, never run: a program as users write it, so that runnel.d.ts says what they rely on.
+// Compiled, never run: a program as users write it, so that runnel.d.ts declares everything that they rely on.
 import {
   attach, crc32, GenerationStream, RunnelError, SseParser, stream, Transcript,
   type GenerationEvent, type Notice, type Progress, type Result, type StreamOptions,
-} from '../../../../bridges/web/runnel.js';
+} from '../../bridges/web/runnel.js';
 
-function tell(notice: Notice): string {
+function describe(notice: Notice): string {
   switch (notice.type) {
     case 'progress': return `${notice.stage} ${notice.queuePosition ?? ''} ${notice.prefillShare ?? ''}`;
     case 'buffered': return `${notice.transport} is held back; try ${notice.offer ?? 'nothing'}`;
@@ -18,15 +18,15 @@ export async function read(show: (text: string) => void): Promise<Result> {
   const options: StreamOptions = {
     transport: 'websocket', onBuffered: 'switch', token: async () => 'secret',
     onNotice: (notice, source) => {
-      show(tell(notice));
+      show(describe(notice));
       if (notice.type === 'buffered' && notice.offer) source.switchTransport(notice.offer);
     },
   };
-  const answer: GenerationStream = stream({ messages: [{ role: 'user', content: 'why?' }], max_tokens: 9 }, options);
-  const progress: Progress | null = answer.progress;
+  const response: GenerationStream = stream({ messages: [{ role: 'user', content: 'why?' }], max_tokens: 9 }, options);
+  const progress: Progress | null = response.progress;
   show(String(progress?.queuePosition));
-  for await (const event of answer) show(textOf(event));
-  const { cursor } = answer;
+  for await (const event of response) show(textOf(event));
+  const { cursor } = response;
   return attach(cursor.id ?? '', cursor).result;
 }
 
@@ -42,7 +42,7 @@ export function mayAskAgain(error: unknown): boolean {
 export const parser = new SseParser((comment) => comment.trim());
 export const digest: number = crc32(new TextEncoder().encode(new Transcript({ after: 0 }).text()));
 
-// @ts-expect-error: no such transport
+// @ts-expect-error: unknown transport
 stream('why?', { transport: 'pigeon' });
-// @ts-expect-error: the status is read only
+// @ts-expect-error: the status is read-only
 attach('gen_x').status = 'verified';
