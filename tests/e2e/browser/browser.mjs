@@ -1,4 +1,4 @@
-// The browser of the tests: Chromium as the system has it.
+// The browser of the tests: the system's Chromium.
 import { chromium } from 'playwright-core';
 
 const FLAGS = [
@@ -6,7 +6,7 @@ const FLAGS = [
   '--disable-component-update', '--disable-sync',
 ];
 
-/** Closed when the test ends. */
+/** Launches a browser that is closed when the test ends. */
 export async function launch(t, options = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS, ...options,

@@ -1,4 +1,4 @@
-// A page over HTTP/2, behind nginx with the documented settings: the limit of six connections a host is gone.
+// A page over HTTP/2 behind nginx, with the documented settings: the limit of six connections per host does not apply.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import test from 'node:test';
@@ -15,7 +15,7 @@ const MANY = 20;
 
 const skip = !existsSync('/usr/sbin/nginx') && 'nginx was not found';
 
-test(`http2: a page holds ${MANY} live EventSources at once`, { skip }, async (t) => {
+test(`http2: a page holds ${MANY} live EventSources`, { skip }, async (t) => {
   const fleet = await startFleet({ bridges: 1 });
   const nginx = await startNginx({ sse: fleet.sse[0], ws: fleet.ws[0] });
   t.after(async () => {
@@ -27,7 +27,7 @@ test(`http2: a page holds ${MANY} live EventSources at once`, { skip }, async (t
   t.after(() => browser.close());
   const page = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
   await page.goto(nginx.at.http2.url);
-  // None of them ends: each says three tokens, then nothing more.
+  // None of them ends: each sends three tokens and then stalls.
   const ids = await Promise.all(Array.from({ length: MANY }, (_, i) => start(fleet.sse[0].url,
     new Script({ seed: i + 1, tokens: 100, pace: 100, stallAt: 3, key: `http2-${i}` }), { idleMs: 30_000 })));
   const open = await page.evaluate(async (all) => {

@@ -1,4 +1,4 @@
-// A real browser keeps its answers while the bridges under it are killed and come back.
+// A real browser keeps its responses while the bridges are killed and restarted.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { launch } from './browser.mjs';
@@ -6,7 +6,7 @@ import { startRunnel } from '../processes.mjs';
 
 const PANES = ['sse', 'websocket', 'poll'];
 
-test('page: kill -9 of either bridge in mid-answer, and every pane verifies', async (t) => {
+test('page: kill -9 of either bridge while text arrives, and every pane verifies', async (t) => {
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
   const browser = await launch(t);

@@ -1,8 +1,8 @@
 // The page in a real browser: one generation, read over three transports, with every connection cut on the way.
 //
-//   RUNNEL_URL         the SSE bridge's address; without it the fake server of the unit tests is used
-//   RUNNEL_SCREENSHOT  where to keep a picture; -dark and -phone are written beside it
-//   RUNNEL_CHROMIUM    the browser's path, /usr/bin/chromium by default
+//   RUNNEL_URL         address of the SSE bridge; default: the fake server of the unit tests
+//   RUNNEL_SCREENSHOT  path of a picture to write; -dark and -phone are written beside it
+//   RUNNEL_CHROMIUM    path of the browser; default: /usr/bin/chromium
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { launch } from './browser.mjs';
@@ -18,7 +18,7 @@ async function serverUrl(t) {
   return server.url;
 }
 
-/** A page whose every console error and failed script is kept in `errors`. */
+/** Opens the page. `errors` collects console errors and exceptions. */
 async function open(t, options = {}) {
   const url = await serverUrl(t);
   const browser = await launch(t);
@@ -120,7 +120,7 @@ test('page: dropped and switched on the way, each reader still has the whole res
   assert.deepEqual(errors, []);
 });
 
-test('page: Escape stops, what was said stays and is verified, and the next question works', async (t) => {
+test('page: Escape stops, the text so far is verified, and the next question works', async (t) => {
   const { page, errors, scripted } = await open(t, { colorScheme: 'dark' });
   if (!scripted) return t.skip('only the scripted engine is slow for certain');
   await ask(page, 'Tell me everything.', { tokens: 2000 });
@@ -189,7 +189,7 @@ test('page: at the width of a phone nothing overflows', async (t) => {
   assert.deepEqual(errors, []);
 });
 
-/** Presses Tab until the focus is on `selector`; fails if that is not on the way. */
+/** Presses Tab until the focus is on `selector`, or fails after 40 times. */
 async function tabTo(page, selector) {
   for (let n = 0; n < 40; n++) {
     if (await page.evaluate((wanted) => document.activeElement.matches(wanted), selector)) return;

@@ -1,8 +1,8 @@
-// Takes the picture of the page that README.md shows, with the real processes and a server that plays one answer.
+// Takes the picture of the page for README.md, with the real processes and an upstream server that plays one response.
 //
 //   RUNNEL_BIN=build/release/bin node tests/e2e/browser/picture.mjs FOLDER
 //
-// Writes page.png (finished), and beside it idle, streaming, dark and phone pictures for review.
+// Writes page.png, and beside it pictures of other states, in dark mode and at the width of a phone, for review.
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
@@ -34,7 +34,7 @@ def speed(radius, slope, roughness=0.035):
 > A stream never looks for the sea. It only ever looks for the next lower place.
 `;
 
-/** An OpenAI-compatible server that answers everything with TEXT. */
+/** An OpenAI-compatible server whose response is always TEXT. */
 async function startUpstream() {
   const server = createServer(async (request, response) => {
     if (request.method === 'GET') {
@@ -43,7 +43,10 @@ async function startUpstream() {
     }
     request.resume();
     response.writeHead(200, { 'content-type': 'text/event-stream' });
-    const send = (choice) => response.write(`data: ${JSON.stringify({ object: 'chat.completion.chunk', choices: [{ index: 0, ...choice }] })}\n\n`);
+    const send = (choice) => {
+      const chunk = { object: 'chat.completion.chunk', choices: [{ index: 0, ...choice }] };
+      response.write(`data: ${JSON.stringify(chunk)}\n\n`);
+    };
     for (const content of TEXT.match(/\s*\S{1,6}|\s+$/g)) {
       send({ delta: { content } });
       await new Promise((resolve) => setTimeout(resolve, TOKEN_MS));
@@ -57,7 +60,7 @@ async function startUpstream() {
 
 const button = (pane, action) => `[data-pane="${pane}"] [data-action="${action}"]`;
 
-/** Asks, and on the way drops one connection and switches another one. */
+/** Asks. While text arrives, drops two connections and switches one transport. */
 async function play(page, shot) {
   await page.fill('#question', QUESTION);
   await page.press('#question', 'Enter');
@@ -75,21 +78,28 @@ async function play(page, shot) {
   await page.waitForSelector('#agreement[data-agreement="yes"]', { timeout: 60_000 });
 }
 
+const DESKTOP = { viewport: { width: 1360, height: 860 } };
+const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, fullPage: true };
 const SIZES = [
-  { name: 'page', viewport: { width: 1360, height: 860 } },
-  { name: 'dark', viewport: { width: 1360, height: 860 }, colorScheme: 'dark' },
-  { name: 'phone', viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, fullPage: true },
-  { name: 'phone-dark', viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, fullPage: true, colorScheme: 'dark' },
+  { name: 'page', ...DESKTOP },
+  { name: 'dark', ...DESKTOP, colorScheme: 'dark' },
+  { name: 'phone', ...PHONE },
+  { name: 'phone-dark', ...PHONE, colorScheme: 'dark' },
 ];
 
 const folder = process.argv[2] ?? '.';
 const upstream = await startUpstream();
-const runnel = await startRunnel({ engine: ['--engine=upstream', `--upstream_url=http://127.0.0.1:${upstream.address().port}/v1`] });
-const browser = await chromium.launch({ executablePath: process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+const upstreamUrl = `http://127.0.0.1:${upstream.address().port}/v1`;
+const runnel = await startRunnel({ engine: ['--engine=upstream', `--upstream_url=${upstreamUrl}`] });
+const executablePath = process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium';
+const browser = await chromium.launch({ executablePath, args: FLAGS });
 try {
   for (const { name, fullPage = false, ...options } of SIZES) {
     const page = await (await browser.newContext(options)).newPage();
-    const shot = (suffix) => page.screenshot({ path: join(folder, `${name}${suffix ? `-${suffix}` : ''}.png`), fullPage });
+    const shot = (suffix) => {
+      const path = join(folder, `${name}${suffix && `-${suffix}`}.png`);
+      return page.screenshot({ path, fullPage });
+    };
     await page.goto(runnel.url);
     await page.waitForSelector('#send:not([disabled])');
     await shot('idle');

@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import { startRunnel } from '../processes.mjs';
 
 const runnel = await startRunnel();
-const tests = spawn(process.execPath, ['--test', 'page.test.mjs', 'kill.test.mjs', 'survive.test.mjs', 'markdown.test.mjs', 'http2.test.mjs'], {
+const names = ['page', 'kill', 'survive', 'markdown', 'http2'];
+const tests = spawn(process.execPath, ['--test', ...names.map((name) => `${name}.test.mjs`)], {
   cwd: import.meta.dirname ?? new URL('.', import.meta.url).pathname,
   env: { ...process.env, RUNNEL_URL: runnel.url },
   stdio: 'inherit',

@@ -1,6 +1,6 @@
-// How many streams a page of Chromium holds at once: EventSource over HTTP/1.1 and, behind nginx, over HTTP/2, and
-// WebSockets. Opens more of each than that and counts those that are open once no more open. Prints one JSON object;
-// for the benchmark, not a test.
+// Measures how many streams a page of Chromium can hold open: EventSource over HTTP/1.1 and, behind nginx, over HTTP/2,
+// and WebSockets. Opens more of each, and counts those that are open when no further one opens. Prints one JSON object.
+// Part of the benchmark, not a test.
 //
 //   node stream_limits.mjs [how many to try, 300]
 import { chromium } from 'playwright-core';
@@ -14,7 +14,7 @@ const FLAGS = [
 ];
 const TRY = Number(process.argv[2] ?? 300);
 
-/** In the page: how many of `count` that `open(i)` makes report `onopen`; done when none has for two seconds. */
+/** Runs in the page: counts which of `count` streams from `open(i)` call `onopen`, until none has for two seconds. */
 const countOpen = `async (count, open) => {
   let opened = 0;
   let last = performance.now();
@@ -45,7 +45,7 @@ const executablePath = process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium';
 const browser = await chromium.launch({ executablePath, args: FLAGS });
 try {
   const context = await browser.newContext({ ignoreHTTPSErrors: true });
-  // One generation that never ends, read by all.
+  // One generation that never ends, for all streams.
   const id = await start(fleet.sse[0].url,
     new Script({ seed: 1, tokens: 100, pace: 100, stallAt: 3, key: 'stream-limits' }), { idleMs: 60_000 });
   const source = `(i) => new EventSource('/v1/generations/${id}/events?reader=' + i)`;

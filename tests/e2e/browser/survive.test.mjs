@@ -1,4 +1,4 @@
-// runnel.js in a real browser: no network, a page that stands still, a page gone back to, a proxy that buffers, a slow network.
+// runnel.js in a real browser: no network, a frozen page, the back/forward cache, a proxy that buffers, a slow network.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { FakeGeneration } from '../../unit/bridges/web/fake_log.mjs';
@@ -7,7 +7,7 @@ import { launch } from './browser.mjs';
 
 const TRANSPORTS = ['sse', 'websocket', 'poll'];
 
-/** A page with readers of one generation: `window.answers[transport]`, and their notices in `window.notices`. */
+/** A page with readers of one generation: `window.responses[transport]`, and their notices in `window.notices`. */
 async function openReaders(t, generation, { options = {}, browserOptions, only = TRANSPORTS } = {}) {
   const server = await new FakeServer().listen();
   t.after(() => server.close());
@@ -21,12 +21,12 @@ async function openReaders(t, generation, { options = {}, browserOptions, only =
   const read = () => page.evaluate(async ([id, transports, more]) => {
     const { attach } = await import('/runnel.js');
     window.notices = [];
-    window.answers = Object.fromEntries(transports.map((transport) => [transport, attach(id, {
+    window.responses = Object.fromEntries(transports.map((transport) => [transport, attach(id, {
       transport, ...more, onNotice: (notice) => window.notices.push({ transport, ...notice, on: transport }),
     })]));
   }, [generation.id, only, options]);
-  const ask = (what) => page.evaluate(`Object.values(window.answers).map((answer) => ${what})`);
-  // Asked from here: the page's policy forbids it to evaluate text.
+  const ask = (what) => page.evaluate(`Object.values(window.responses).map((response) => ${what})`);
+  // Polled from here: the page's content security policy forbids evaluating text.
   const all = async (condition, otherwise = () => {}) => {
     const deadline = Date.now() + 30_000;
     while (!(await ask(condition)).every(Boolean)) {
@@ -37,36 +37,36 @@ async function openReaders(t, generation, { options = {}, browserOptions, only =
   return {
     server, page, read, ask, all,
     notices: (type) => page.evaluate((kind) => window.notices.filter((notice) => notice.type === kind), type),
-    applied: (seq) => all(`answer.cursor.after >= ${seq}`),
-    /** Every reader has the whole answer, and says so. */
+    applied: (seq) => all(`response.cursor.after >= ${seq}`),
+    /** Asserts that every reader has verified the whole text. */
     whole: async () => {
-      await all('answer.status === "verified"');
-      assert.deepEqual(await ask('answer.text()'), only.map(() => generation.choices[0]));
+      await all('response.status === "verified"');
+      assert.deepEqual(await ask('response.text()'), only.map(() => generation.choices[0]));
     },
   };
 }
 
-test('browser: offline in mid-answer: nothing is tried, and with the network back it goes on', async (t) => {
+test('browser: offline while text arrives: nothing is tried, and the reader resumes with the network', async (t) => {
   const generation = new FakeGeneration().words(5);
   const { server, page, read, ask, all, notices, applied, whole } = await openReaders(t, generation);
   await read();
   await applied(6);
   await page.context().setOffline(true);
   // Chromium itself repeats a request that broke on a connection used before, so one cut is not enough.
-  await all('answer.status === "reconnecting"', () => server.cut());
-  // The backoff is over and what is waited for now is the network.
-  await page.waitForFunction(() => Object.keys(window.answers).every((transport) => window.notices
+  await all('response.status === "reconnecting"', () => server.cut());
+  // The backoff is over, and the reader waits for the network.
+  await page.waitForFunction(() => Object.keys(window.responses).every((transport) => window.notices
     .filter(({ type, on, offline }) => type === 'waiting' && on === transport && offline).length >= 2));
   const before = server.requests.length;
   generation.words(3).done();
-  assert.deepEqual(await ask('answer.status'), TRANSPORTS.map(() => 'reconnecting'));
+  assert.deepEqual(await ask('response.status'), TRANSPORTS.map(() => 'reconnecting'));
   assert.equal(server.requests.length, before);
   await page.context().setOffline(false);
   await whole();
   assert.equal((await notices('online')).length, 3);
 });
 
-test('browser: a renderer that stood still finds its dead connection and keeps those that live', async (t) => {
+test('browser: a frozen renderer detects its dead connection and keeps the live ones', async (t) => {
   const generation = new FakeGeneration().words(5);
   const { server, page, read, ask, applied, whole } = await openReaders(t, generation, { options: { idleTimeoutMs: 6000 } });
   server.faults = [{ on: 'events', silentAfter: 6 }];
@@ -78,14 +78,14 @@ test('browser: a renderer that stood still finds its dead connection and keeps t
   assert.ok(renderers.length > 0);
   for (const { id } of renderers) process.kill(id, 'SIGSTOP');
   generation.words(2).done();
-  // Nothing is waited for here: this is how long it stands still, and longer than silence is borne.
+  // Not a wait for a condition: the renderer is frozen for longer than the idle timeout.
   await new Promise((resolve) => setTimeout(resolve, 7000));
   for (const { id } of renderers) process.kill(id, 'SIGCONT');
   await whole();
-  assert.deepEqual(await ask('answer.stats.reconnects'), [1, 0, 0]);
+  assert.deepEqual(await ask('response.stats.reconnects'), [1, 0, 0]);
 });
 
-test('browser: gone back to, the page goes on where it was left', async (t) => {
+test('browser: a page from the back/forward cache resumes', async (t) => {
   const generation = new FakeGeneration().words(5);
   const browserOptions = { ignoreDefaultArgs: ['--disable-back-forward-cache'] };
   const { server, page, read, applied, whole, ask } = await openReaders(t, generation, { browserOptions });
@@ -102,22 +102,22 @@ test('browser: gone back to, the page goes on where it was left', async (t) => {
   await applied(9);
   generation.done();
   await whole();
-  assert.deepEqual(await ask('answer.stats.reconnects'), [1, 1, 1]);
+  assert.deepEqual(await ask('response.stats.reconnects'), [1, 1, 1]);
 });
 
-test('browser: a proxy that buffers is told, and gone around', async (t) => {
+test('browser: a proxy that buffers is reported and bypassed', async (t) => {
   const generation = new FakeGeneration();
   const { server, read, notices, whole, ask } = await openReaders(t, generation, { options: { onBuffered: 'switch' } });
   server.hold = 4096;
   generation.play({ tokens: 400, tokensPerSecond: 40 });
   await read();
   await whole();
-  const told = await notices('buffered');
-  assert.deepEqual(told.map(({ on, cause, offer }) => [on, cause, offer]), [['sse', 'bursts', 'websocket']]);
-  assert.deepEqual(await ask('answer.transport'), ['websocket', 'websocket', 'poll']);
+  const buffered = await notices('buffered');
+  assert.deepEqual(buffered.map(({ on, cause, offer }) => [on, cause, offer]), [['sse', 'bursts', 'websocket']]);
+  assert.deepEqual(await ask('response.transport'), ['websocket', 'websocket', 'poll']);
 });
 
-test('browser: a slow network is not taken for a proxy that buffers', async (t) => {
+test('browser: a slow network is not mistaken for a proxy that buffers', async (t) => {
   const generation = new FakeGeneration();
   const { page, read, notices, whole } = await openReaders(t, generation, { only: ['sse', 'websocket'] });
   await read();
@@ -140,7 +140,7 @@ test('browser: every connection cut after k bytes, for many k', async (t) => {
   }
 });
 
-test('page: what a generation waits for is shown, and a failure can be asked again', async (t) => {
+test('page: progress is shown, and a failed question can be asked again', async (t) => {
   const generations = [new FakeGeneration(), new FakeGeneration().words(9).done()];
   const { server, page } = await openReaders(t, new FakeGeneration());
   server.onStart = () => server.add(generations[server.starts - 1]);

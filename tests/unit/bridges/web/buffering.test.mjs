@@ -1,4 +1,4 @@
-// The detector of buffering proxies: fires for each way of holding back, and for nothing that looks like it.
+// The detector of buffering proxies: fires for every kind of buffering, and for nothing that resembles it.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { BufferingDetector } from '../../../../bridges/web/runnel/buffering.js';
@@ -21,13 +21,13 @@ function log(count, everyMs, firstMs = 200) {
   return [...events, { type: 'done', seq: count + 2, ms: Math.round(firstMs + count * everyMs) }];
 }
 
-/** Each event of a log with the time of its arrival, by `arrive(event, index)`; never before the one before. */
+/** Each event of a log with its arrival, from `arrive(event, index)`, in order. */
 function journey(events, arrive) {
   let last = 0;
   return events.map((event, index) => ({ event, at: (last = Math.max(last, arrive(event, index))) }));
 }
 
-/** The index of the event at which it fired and how long it says that was held back, or null. */
+/** The index of the event at which the detector fired with the delay that it reports, or null. */
 function firedAt(steps, { fresh = true, openedAt = 0, disturbedAt = [] } = {}) {
   const clock = { time: openedAt, now: () => clock.time };
   const detector = new BufferingDetector(clock, { fresh });
@@ -40,7 +40,7 @@ function firedAt(steps, { fresh = true, openedAt = 0, disturbedAt = [] } = {}) {
   return null;
 }
 
-/** A proxy that hands over when it has `size` events, and at the end. */
+/** A proxy that forwards when it has `size` events, and at the end. */
 function heaped(events, size, delayMs = 30) {
   return journey(events, (_event, index) => {
     const last = Math.min(events.length - 1, Math.ceil((index + 1) / size) * size - 1);
@@ -48,7 +48,7 @@ function heaped(events, size, delayMs = 30) {
   });
 }
 
-test('buffering: a proxy that hands over a buffer at a time is noticed with the fourth', () => {
+test('buffering: a proxy that forwards full buffers is detected with the fourth', () => {
   for (const [everyMs, size] of [[50, 30], [33, 30], [20, 40], [100, 8], [15, 60]]) {
     const fired = firedAt(heaped(log(400, everyMs), size));
     assert.ok(fired, `${size} events, one in ${everyMs} ms`);
@@ -57,20 +57,20 @@ test('buffering: a proxy that hands over a buffer at a time is noticed with the 
   }
 });
 
-test('buffering: noticed by a reader that came later, too', () => {
+test('buffering: a reader that attached later detects it too', () => {
   const steps = heaped(log(400, 50), 30).map(({ event, at }) => ({ event, at: Math.max(at, 6000) }));
   const fired = firedAt(steps, { fresh: false, openedAt: 5900 });
   assert.ok(fired && fired.index <= 120 + 3 * 30 + 30, JSON.stringify(fired));
 });
 
-test('buffering: an answer that comes in one piece or two at its end was held back', () => {
+test('buffering: a response that arrives in one or two pieces at its end was held back', () => {
   for (const [count, size] of [[60, 999], [60, 45], [60, 58], [30, 999]]) {
     const fired = firedAt(heaped(log(count, 60), size));
     assert.equal(fired?.index, count + 1, `${count} in heaps of ${size}`);
   }
 });
 
-test('buffering: what came in one piece, but late, or after a sleep, or of an old generation, proves nothing', () => {
+test('buffering: a single piece that is late, after a sleep, or of an old generation proves nothing', () => {
   const events = log(60, 60);
   const end = events.at(-1).ms;
   assert.equal(firedAt(journey(events, () => end + 60_000)), null);
@@ -79,7 +79,7 @@ test('buffering: what came in one piece, but late, or after a sleep, or of an ol
   assert.equal(firedAt(journey(events, () => 2900), { fresh: false }), null);
 });
 
-test('buffering: a steady stream is none, however fast, far and uneven', () => {
+test('buffering: a steady stream is not buffered, however fast, far and uneven', () => {
   for (let seed = 1; seed <= 5; seed++) {
     const random = randomFrom(seed);
     for (const everyMs of [5, 10, 20, 33, 50, 100, 125, 200, 500]) {
@@ -93,8 +93,8 @@ test('buffering: a steady stream is none, however fast, far and uneven', () => {
   }
 });
 
-test('buffering: a network that is too slow, or just fast enough, is none', () => {
-  // A segment holds ten events and leaves when the one before has been sent.
+test('buffering: a network that is too slow, or just fast enough, does not buffer', () => {
+  // A segment holds ten events and is sent after the one before it.
   for (const everyMs of [20, 50, 100]) {
     for (const load of [1, 1.05, 1.5, 3]) {
       const events = log(300, everyMs);
@@ -113,7 +113,7 @@ test('buffering: a network that is too slow, or just fast enough, is none', () =
   }
 });
 
-test('buffering: a network that stalls now and then is none', () => {
+test('buffering: a network that stalls now and then does not buffer', () => {
   for (let seed = 1; seed <= 20; seed++) {
     const random = randomFrom(seed);
     let stalledUntil = 0;
@@ -125,26 +125,26 @@ test('buffering: a network that stalls now and then is none', () => {
   }
 });
 
-test('buffering: a fast model is none: its tokens are made as close as they come', () => {
+test('buffering: a fast model is not buffered: its tokens are generated as close as they arrive', () => {
   assert.equal(firedAt(journey(log(200, 0.1), () => 260)), null);
-  // Ten at a time, twice a second, as with speculative decoding.
+  // Ten together, twice a second, as in speculative decoding.
   const events = log(200, 0).map((event, index) => ({ ...event, ms: Math.floor(index / 10) * 500 }));
   assert.equal(firedAt(journey(events, ({ ms }) => ms + 20)), null);
 });
 
-test('buffering: catching up after a resume is none, in one heap, in several, and merged', () => {
+test('buffering: catching up after a resume is not buffering, in one heap, in several, or merged', () => {
   const events = log(400, 50);
   const live = ({ ms }) => Math.max(ms, 10_000) + 20;
   assert.equal(firedAt(journey(events, live), { fresh: false, openedAt: 9950 }), null);
   const inFive = journey(events, (event, index) => (event.ms < 10_000 ? 10_000 + Math.floor(index / 40) * 300 : event.ms + 20));
   assert.equal(firedAt(inFive, { fresh: false, openedAt: 9950 }), null);
-  // One merged event for each second, for a reader that lags all the time.
+  // One merged event per second, for a reader that always lags.
   const merged = [];
   for (let n = 0; n < 20; n++) merged.push({ type: 'delta', first_seq: n * 20 + 2, seq: n * 20 + 21, ms: n * 1000 + 999 });
   assert.equal(firedAt(journey(merged, ({ ms }) => ms + 30)), null);
 });
 
-test('buffering: a tab that sleeps again and again is none', () => {
+test('buffering: a tab that sleeps repeatedly is not buffered', () => {
   const events = log(600, 50);
   const starts = [60, 120, 180, 240, 300];
   const steps = journey(events, ({ ms }, index) => {
@@ -152,11 +152,11 @@ test('buffering: a tab that sleeps again and again is none', () => {
     return slept === undefined ? ms + 20 : events[slept + 40].ms + 20;
   });
   assert.equal(firedAt(steps, { disturbedAt: starts }), null);
-  // Without a word of the browser's, one that is looked at in between.
+  // A tab that is shown in between, without lifecycle events.
   assert.equal(firedAt(steps), null);
 });
 
-test('buffering: events without times say nothing', () => {
+test('buffering: events without times prove nothing', () => {
   const steps = heaped(log(400, 50), 30).map(({ event: { type, seq }, at }) => ({ event: { type, seq }, at }));
   assert.equal(firedAt(steps), null);
   for (const ms of ['12', NaN, -1, null, {}]) {
@@ -164,11 +164,11 @@ test('buffering: events without times say nothing', () => {
   }
 });
 
-/** A generation of which 20 tokens come each second at once, though they say that they were made evenly. */
-async function heapBySecond(clock, generation, answer, heaps) {
+/** Appends 20 tokens together once per second, with times that are spread evenly. */
+async function heapBySecond(clock, generation, response, heaps) {
   for (let heap = 0; heap < heaps; heap++) {
     addHeap(clock, generation);
-    await reached(answer, generation.lastSeq);
+    await reached(response, generation.lastSeq);
   }
 }
 
@@ -178,90 +178,90 @@ function addHeap(clock, generation) {
 }
 
 for (const [transport, offer] of [['sse', 'websocket'], ['websocket', 'poll']]) {
-  test(`${transport}: held back, it says so once and offers ${offer}`, async (t) => {
+  test(`${transport}: held back, it sends one notice and offers ${offer}`, async (t) => {
     const clock = new ManualClock();
     const { attach, running } = await setUp(t, { clock });
     const generation = running();
     const notices = [];
-    const answer = attach(generation.id, transport, { onNotice: (notice) => notices.push(notice), window: new FakeWindow() });
-    await reached(answer, 1);
-    await heapBySecond(clock, generation, answer, 9);
+    const response = attach(generation.id, transport, { onNotice: (notice) => notices.push(notice), window: new FakeWindow() });
+    await reached(response, 1);
+    await heapBySecond(clock, generation, response, 9);
     assert.deepEqual(notices, [{ type: 'buffered', transport, offer, cause: 'bursts', heldMs: 950 }]);
-    assert.equal(answer.transport, transport);
+    assert.equal(response.transport, transport);
     generation.done();
-    await assertWhole(answer, generation);
+    await assertWhole(response, generation);
   });
 
-  test(`${transport}: held back, it goes on over ${offer} if it may, without losing a token`, async (t) => {
+  test(`${transport}: held back, it switches to ${offer} if allowed, without losing a token`, async (t) => {
     const clock = new ManualClock();
     const { attach, running } = await setUp(t, { clock });
     const generation = running();
-    const answer = attach(generation.id, transport, { onBuffered: 'switch', window: new FakeWindow() });
-    await reached(answer, 1);
-    await heapBySecond(clock, generation, answer, 5);
-    await until(() => answer.transport === offer);
+    const response = attach(generation.id, transport, { onBuffered: 'switch', window: new FakeWindow() });
+    await reached(response, 1);
+    await heapBySecond(clock, generation, response, 5);
+    await until(() => response.transport === offer);
     generation.done();
-    const { stats } = await assertWhole(answer, generation);
+    const { stats } = await assertWhole(response, generation);
     assert.deepEqual([stats.switches, stats.reconnects], [1, 0]);
   });
 }
 
-test('poll: batches are its nature', async (t) => {
+test('poll: batches are not buffering', async (t) => {
   const clock = new ManualClock();
   const { attach, running } = await setUp(t, { clock });
   const generation = running();
   const notices = [];
-  const answer = attach(generation.id, 'poll', { onNotice: (notice) => notices.push(notice) });
-  await reached(answer, 1);
-  await heapBySecond(clock, generation, answer, 9);
+  const response = attach(generation.id, 'poll', { onNotice: (notice) => notices.push(notice) });
+  await reached(response, 1);
+  await heapBySecond(clock, generation, response, 9);
   generation.done();
-  await assertWhole(answer, generation);
+  await assertWhole(response, generation);
   assert.deepEqual(notices, []);
 });
 
-test('SSE: taken unasked, a WebSocket that does not open is left for polling', async (t) => {
+test('SSE: a WebSocket that was chosen automatically and does not open is replaced by polling', async (t) => {
   const clock = new ManualClock();
   const { server, attach, running } = await setUp(t, { clock });
   server.faults = [{ on: 'ws', status: 403 }, { on: 'ws', status: 403 }, { on: 'ws', status: 403 }];
   const generation = running();
-  const answer = attach(generation.id, 'sse', { onBuffered: 'switch' });
-  await reached(answer, 1);
-  await heapBySecond(clock, generation, answer, 3);
+  const response = attach(generation.id, 'sse', { onBuffered: 'switch' });
+  await reached(response, 1);
+  await heapBySecond(clock, generation, response, 3);
   addHeap(clock, generation);
   generation.done();
-  await clock.passUntil(() => answer.status === 'verified');
-  await assertWhole(answer, generation);
-  assert.equal(answer.transport, 'poll');
+  await clock.passUntil(() => response.status === 'verified');
+  await assertWhole(response, generation);
+  assert.equal(response.transport, 'poll');
   assert.equal(server.faults.length, 1);
 });
 
-test('SSE: taken by the caller, a transport that does not open is stayed with', async (t) => {
+test('SSE: a transport that the caller chose is kept although it does not open', async (t) => {
   const { server, attach, running } = await setUp(t);
   server.faults = Array.from({ length: 5 }, () => ({ on: 'ws', status: 502 }));
   const generation = running(2);
-  const answer = attach(generation.id, 'sse', { onBuffered: 'switch' });
-  await reached(answer, 3);
-  answer.switchTransport('websocket');
+  const response = attach(generation.id, 'sse', { onBuffered: 'switch' });
+  await reached(response, 3);
+  response.switchTransport('websocket');
   generation.done();
-  await assertWhole(answer, generation);
-  assert.equal(answer.transport, 'websocket');
+  await assertWhole(response, generation);
+  assert.equal(response.transport, 'websocket');
 });
 
-test('SSE: twice opened and left without a byte, something waits for the end', async (t) => {
+test('SSE: two connections without a byte mean that a proxy waits for the end', async (t) => {
   const clock = new ManualClock();
   const { server, attach, running } = await setUp(t, { clock });
   server.faults = [{ on: 'events', silent: true }, { on: 'events', silent: true }];
   const generation = running(2);
   const notices = [];
   const onNotice = (notice) => notice.type === 'buffered' && notices.push(notice);
-  const answer = attach(generation.id, 'sse', { onBuffered: 'switch', onNotice });
-  await clock.passUntil(() => answer.transport === 'websocket' && answer.status === 'streaming');
+  const response = attach(generation.id, 'sse', { onBuffered: 'switch', onNotice });
+  await clock.passUntil(() => response.transport === 'websocket' && response.status === 'streaming');
   assert.deepEqual(notices, [{ type: 'buffered', transport: 'sse', offer: 'websocket', cause: 'silence', heldMs: null }]);
   generation.done();
-  await assertWhole(answer, generation);
+  await assertWhole(response, generation);
 });
 
-test('SSE: a start whose whole answer was held back says so before it ends', async (t) => {
+test('SSE: a start whose whole response is held back sends the notice before it ends', async (t) => {
   const clock = new ManualClock();
   const { server, stream } = await setUp(t, { clock });
   const notices = [];
@@ -271,11 +271,11 @@ test('SSE: a start whose whole answer was held back says so before it ends', asy
     for (let n = 0; n < 60; n++) generation.delta(' x', 0, { ms: n * 50 });
     generation.done();
     generation.events.at(-1).ms = 3000;
-    // As long as it takes the model, nothing of it comes through.
+    // Nothing passes while the model runs.
     clock.time += 3000;
     return generation;
   };
-  const answer = stream('why?', 'sse', { onNotice: (notice) => notices.push([notice.type, answer.status]) });
-  await answer.result;
+  const response = stream('why?', 'sse', { onNotice: (notice) => notices.push([notice.type, response.status]) });
+  await response.result;
   assert.deepEqual(notices, [['buffered', 'streaming']]);
 });

@@ -65,7 +65,8 @@ class FakeElement extends FakeNode {
   /** `tag.class href=…("text" …)`: what a test compares. */
   toString() {
     const own = { href: this.href, start: this.start, lang: this.dataset.language };
-    const attributes = Object.entries(own).filter(([, value]) => value !== undefined).map(([name, value]) => ` ${name}=${value}`);
+    const present = Object.entries(own).filter(([, value]) => value !== undefined);
+    const attributes = present.map(([name, value]) => ` ${name}=${value}`);
     const name = `${this.tag}${this.className ? `.${this.className}` : ''}${attributes.join('')}`;
     return this.childNodes.length > 0 ? `${name}(${this.childNodes.join(' ')})` : name;
   }

@@ -1,4 +1,4 @@
-// The log of one generation as the inference service keeps it, small enough to be read as its own specification.
+// The log of one generation as the inference service keeps it, small enough to serve as a specification.
 import { randomBytes } from 'node:crypto';
 import { crc32 } from '../../../../bridges/web/runnel.js';
 
@@ -42,7 +42,7 @@ export class FakeGeneration {
     return this;
   }
 
-  /** `more` may set `ms`, for tests that have their own time. */
+  /** `more` may set `ms`, for tests with a fake clock. */
   delta(text, choice = 0, more = {}) {
     this.choices[choice] = (this.choices[choice] ?? '') + text;
     return this.append({ type: 'delta', choice, text, tokens: 1, ...more });
@@ -80,7 +80,7 @@ export class FakeGeneration {
     this.#stop();
   }
 
-  /** Appends a word at a time, as a model would. */
+  /** Appends one word after another, as a model would. */
   play({ tokens = 60, tokensPerSecond = 20, firstTokenMs = 150 } = {}) {
     let timer = setTimeout(() => {
       let n = 0;
@@ -113,7 +113,7 @@ export class FakeGeneration {
 
   gap(after) {
     const choices = this.choices.map((text, index) => ({ index, text }));
-    // A snapshot holds texts, never the end: the terminal event follows it.
+    // A snapshot holds texts but never the end. The terminal event follows it.
     const seq = this.ended ? this.lastSeq - 1 : this.lastSeq;
     return {
       type: 'gap', gen: this.id, seq, requested_after: after, first_available: seq + 1, reason: 'after_beyond_end',
@@ -121,7 +121,7 @@ export class FakeGeneration {
     };
   }
 
-  /** What a reader with this cursor is owed now: a gap if the cursor lies beyond the end. */
+  /** The events for a reader with this cursor, or a gap if the cursor lies past the end. */
   after(seq) {
     return seq > this.lastSeq ? [this.gap(seq)] : this.events.slice(seq);
   }

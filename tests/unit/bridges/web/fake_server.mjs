@@ -1,13 +1,13 @@
-// A Runnel in one process: the page, the SSE bridge and the WebSocket bridge in front of fake logs, with faults on
+// Runnel in one process: the page, the SSE bridge and the WebSocket bridge in front of fake logs, with faults on
 // demand. Run it by hand to work on the page:  node tests/unit/bridges/web/fake_server.mjs --port 8090
 //
-// `faults` is a list of { on, ...what }: a request takes the first one whose `on` is its kind (create, events, poll,
-// ws, cancel; `read` is any that carries events). What it can do: `status` + `headers` + `body` answer so; `reset`
+// `faults` is a list of { on, ...fault }: a request takes the first one whose `on` is its kind (create, events, poll,
+// ws, cancel; `read` is any kind that carries events). Faults: `status` + `headers` + `body` is the response; `reset`
 // breaks the connection after the request took effect; `contentType`; `cutAfter` bytes of body or frames; `endAfter`
-// events, cleanly; `repeat` sends each event twice; `skip(event)`; `merge`; `bom`; `gapFirst` (a lost tail);
-// `silent` (nothing ever comes); `silentAfter` events; `hold` so many bytes, as a proxy that buffers; `goawayAfter`
-// events. Of WebSockets: `closeCode` with `endAfter`; `subprotocol`; `deaf` (pings and cancels are not heard); `error`
-// and `lateError`, the error frames of a refused and of a broken stream.
+// events, cleanly; `repeat` sends each event twice; `skip(event)`; `merge`; `bom`; `gapFirst` (a lost tail); `silent`
+// (no byte is ever sent); `silentAfter` events; `hold` so many bytes, as a proxy that buffers; `goawayAfter` events.
+// For WebSockets: `closeCode` with `endAfter`; `subprotocol`; `deaf` (pings and cancels are ignored); `error` and
+// `lateError`, the error frames of a rejected and of a broken stream.
 import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
@@ -98,7 +98,7 @@ export class FakeServer {
   async listen(port = 0) {
     this.#server.on('upgrade', (req, socket) => this.#upgrade(req, socket));
     this.#server.on('connection', (socket) => {
-      // One that was under way when the others were cut would keep the server open.
+      // A connection that was being opened when the others were cut would keep the server open.
       if (this.#closed) return socket.destroy();
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
@@ -110,12 +110,12 @@ export class FakeServer {
     return this;
   }
 
-  /** A heartbeat to every reader, with what is known of its generation. */
+  /** Sends a heartbeat to every reader, with the state of its generation. */
   beat(state) {
     for (const talker of this.#talkers) talker.beat(state);
   }
 
-  /** Tells every reader to move. */
+  /** Sends goaway to every reader. */
   goAway(deadlineMs) {
     for (const talker of this.#talkers) talker.say({ type: 'goaway', reason: 'drain', deadline_ms: deadlineMs });
   }
@@ -180,7 +180,7 @@ export class FakeServer {
     res.end(await readFile(new URL(name, WEB)));
   }
 
-  /** The fault for this request, or undefined if the fault was its whole answer. */
+  /** The fault for this request, or undefined if the fault was the whole response. */
   #admit(kind, req, res) {
     const fault = this.#takeFault(kind);
     this.requests.push({ kind, headers: req.headers, url: req.url });
@@ -271,7 +271,7 @@ export class FakeServer {
     this.#body(res, fault, 200, { id, model, status, last_seq: lastSeq, events });
   }
 
-  // With its length, so that a cut is seen as one.
+  // With content-length, so that a cut can be detected.
   #body(res, fault, status, body, headers = {}) {
     const bytes = Buffer.from(JSON.stringify(body));
     res.writeHead(status, {
@@ -324,7 +324,7 @@ export class FakeServer {
     const { id, status, lastSeq } = generation;
     if (fault.lateError) queueMicrotask(() => send({ type: 'error', ...fault.lateError }));
     send({ type: 'attached', req: command.req, gen: id, after: command.after, last_seq: lastSeq, status });
-    // A reader that has it all is told the end again.
+    // A reader that has everything gets the terminal event again.
     const at = generation.ended && command.after === lastSeq ? lastSeq - 1 : command.after;
     return this.#frames(generation, at, undefined, send, sender, signal);
   }
@@ -343,7 +343,7 @@ export class FakeServer {
   }
 }
 
-/** Gives all events after a cursor to `deliver`, as they come, until the end or until it returns false. */
+/** Passes all events after a cursor to `deliver` as they are appended, until the end or until it returns false. */
 async function follow(generation, after, signal, deliver) {
   for (let cursor = after; ; ) {
     await generation.changed(cursor, signal);

@@ -1,4 +1,4 @@
-// RFC 6455 as far as text frames go, both ends: the server's for the fake bridge, the client's because Node 20 has none.
+// Text frames of RFC 6455: a server for the fake bridge, and a client because Node.js 20 has none.
 import { createHash, randomBytes } from 'node:crypto';
 import { request } from 'node:http';
 
@@ -27,7 +27,7 @@ export function closePayload(code, reason = '') {
   return Buffer.concat([code16, Buffer.from(reason)]);
 }
 
-/** Calls onFrame(opcode, payload) for each whole frame. Fragments are not needed here and not understood. */
+/** Calls onFrame(opcode, payload) for each whole frame. Fragments are not supported. */
 export function frameReader(onFrame) {
   let rest = Buffer.alloc(0);
   return (chunk) => {

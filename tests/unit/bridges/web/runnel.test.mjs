@@ -1,18 +1,18 @@
-// What is particular to one transport, and the object that the caller holds.
+// Details of each transport, and the object that the caller holds.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { attach, RunnelError, stream } from '../../../../bridges/web/runnel.js';
 import { FakeGeneration } from './fake_log.mjs';
 import { assertWhole, collect, reached, rejection, setUp } from './testing.mjs';
 
-test('SSE: parameters and case of the content type do not matter; nor does a BOM', async (t) => {
+test('SSE: parameters and case of the content type do not matter, nor does a byte order mark', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const generation = ended();
   server.faults = [{ on: 'events', contentType: 'Text/Event-Stream; charset=utf-8', bom: true }];
   await assertWhole(attach(generation.id, 'sse'), generation);
 });
 
-test('SSE: the cursor goes into Last-Event-ID, and only there', async (t) => {
+test('SSE: the cursor is sent in Last-Event-ID only', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const generation = ended(8);
   server.faults = [{ on: 'events', endAfter: 5 }];
@@ -24,7 +24,7 @@ test('SSE: the cursor goes into Last-Event-ID, and only there', async (t) => {
   assert.equal(second.headers.accept, 'text/event-stream');
 });
 
-test('SSE: 204 with the end unseen is looked at again, and not for ever', async (t) => {
+test('SSE: 204 before the terminal event rereads the last event, a limited number of times', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const generation = ended(8);
   server.faults = [{ on: 'events', status: 204 }];
@@ -42,7 +42,7 @@ test('SSE: retry sets the first bound of the backoff', async (t) => {
   assert.deepEqual(clock.slept, [50]);
 });
 
-test('HTTP: which statuses are tried again, and the server has the last word', async (t) => {
+test('HTTP: which statuses are retried, and that x-should-retry decides', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const generation = ended();
   for (const status of [408, 425, 429, 500, 502, 503, 504]) {
@@ -58,7 +58,7 @@ test('HTTP: which statuses are tried again, and the server has the last word', a
   assert.equal((await rejection(attach(generation.id, 'sse').result)).code, 'overloaded');
 });
 
-test('HTTP: Retry-After as milliseconds, as a date, and as an absurdity', async (t) => {
+test('HTTP: Retry-After as milliseconds, as a date, and capped', async (t) => {
   const { server, attach, ended, clock } = await setUp(t);
   const generation = ended();
   const busy = (headers) => ({ on: 'events', status: 503, headers });
@@ -70,7 +70,7 @@ test('HTTP: Retry-After as milliseconds, as a date, and as an absurdity', async 
   assert.equal(clock.slept.at(-1), 3125);
 });
 
-test('HTTP: an idempotency key, the same for each try and another for each answer', async (t) => {
+test('HTTP: attempts share an idempotency key, starts do not', async (t) => {
   const { server, stream } = await setUp(t);
   server.onStart = () => new FakeGeneration().done();
   server.faults = [{ on: 'create', reset: true }, { on: 'create', status: 503 }];
@@ -83,13 +83,13 @@ test('HTTP: an idempotency key, the same for each try and another for each answe
   assert.notEqual(keys[3], keys[0]);
 });
 
-test('HTTP: a start that was switched before it was answered is one generation', async (t) => {
+test('HTTP: switching during a start makes one generation', async (t) => {
   const { server, stream } = await setUp(t);
   server.onStart = () => new FakeGeneration().words(3).done();
   server.faults = [{ on: 'create', silent: true }];
-  const answer = stream({ prompt: 'a' }, 'poll');
-  answer.switchTransport('websocket');
-  await answer.result;
+  const response = stream({ prompt: 'a' }, 'poll');
+  response.switchTransport('websocket');
+  await response.result;
   assert.ok(server.starts <= 1);
 });
 
@@ -101,39 +101,39 @@ test('HTTP: token and headers are sent', async (t) => {
   assert.equal(headers['x-tenant'], 'a');
 });
 
-test('HTTP: no server at all is told as a network failure', async () => {
-  const answer = attach('gen_x', { baseUrl: 'http://127.0.0.1:9', maxRetries: 0 });
-  const error = await rejection(answer.result);
+test('HTTP: an unreachable server is a network failure', async () => {
+  const response = attach('gen_x', { baseUrl: 'http://127.0.0.1:9', maxRetries: 0 });
+  const error = await rejection(response.result);
   assert.deepEqual([error.code, error.cause.code], ['gave_up', 'network']);
 });
 
-test('HTTP: a cancel is tried again', async (t) => {
+test('HTTP: a cancel is retried', async (t) => {
   const { server, attach, running } = await setUp(t);
   const generation = running(3);
   server.faults = [{ on: 'cancel', status: 503 }, { on: 'cancel', status: 502 }];
-  const answer = attach(generation.id, 'sse');
-  await answer.cancel();
-  await assertWhole(answer, generation, 'cancelled');
+  const response = attach(generation.id, 'sse');
+  await response.cancel();
+  await assertWhole(response, generation, 'cancelled');
   assert.equal(server.requests.filter(({ kind }) => kind === 'cancel').length, 3);
 });
 
-test('poll: an empty answer that comes at once is not asked for without end', async (t) => {
+test('poll: immediate empty responses do not cause a tight loop', async (t) => {
   const { server, attach, running, clock } = await setUp(t);
   const generation = running(1);
   server.pollWaitMs = 0;
-  const answer = attach(generation.id, 'poll');
+  const response = attach(generation.id, 'poll');
   while (clock.slept.length < 3) await new Promise(setImmediate);
   assert.ok(clock.slept.every((ms) => ms === 250));
   generation.done();
-  await assertWhole(answer, generation);
+  await assertWhole(response, generation);
 });
 
-test('WebSocket: frames as specified', async (t) => {
+test('WebSocket: the frames that are sent', async (t) => {
   const { server, stream } = await setUp(t);
   server.onStart = () => new FakeGeneration().words(3).done();
   server.faults = [{ on: 'ws', endAfter: 2, closeCode: 1012 }];
-  const answer = stream({ prompt: 'a' }, 'websocket', { token: 's3cret' });
-  const { id } = await answer.result;
+  const response = stream({ prompt: 'a' }, 'websocket', { token: 's3cret' });
+  const { id } = await response.result;
   const frames = server.requests.filter(({ command }) => command).map(({ command }) => command);
   const { idempotency_key: key, ...generate } = frames[1];
   assert.deepEqual(frames[0], { type: 'auth', token: 's3cret' });
@@ -148,62 +148,62 @@ test('WebSocket: frames as specified', async (t) => {
 test('WebSocket: pings when idle, and a pong keeps the connection', async (t) => {
   const { server, attach, running, clock } = await setUp(t);
   const generation = running(1);
-  const answer = attach(generation.id, 'websocket');
-  await reached(answer, 2);
+  const response = attach(generation.id, 'websocket');
+  await reached(response, 2);
   const pings = () => server.requests.filter(({ kind }) => kind === 'ws.ping').length;
-  let bytes = answer.stats.bytesReceived;
+  let bytes = response.stats.bytesReceived;
   for (let n = 1; n <= 8; n++) {
     clock.advance(15_000);
-    while (pings() < n || answer.stats.bytesReceived === bytes) await new Promise(setImmediate);
-    bytes = answer.stats.bytesReceived;
+    while (pings() < n || response.stats.bytesReceived === bytes) await new Promise(setImmediate);
+    bytes = response.stats.bytesReceived;
   }
   generation.done();
-  const { stats } = await assertWhole(answer, generation);
+  const { stats } = await assertWhole(response, generation);
   assert.equal(stats.reconnects, 0);
 });
 
-test('WebSocket: goaway moves the reader within its time', async (t) => {
+test('WebSocket: goaway moves the reader before the deadline', async (t) => {
   const { server, attach, running, clock } = await setUp(t);
   const generation = running(2);
   server.faults = [{ on: 'ws', goawayAfter: 3 }];
-  const answer = attach(generation.id, 'websocket');
-  await reached(answer, 3);
-  while (answer.stats.reconnects === 0) await new Promise(setImmediate);
+  const response = attach(generation.id, 'websocket');
+  await reached(response, 3);
+  while (response.stats.reconnects === 0) await new Promise(setImmediate);
   generation.words(2).done();
-  await assertWhole(answer, generation);
+  await assertWhole(response, generation);
   assert.deepEqual(clock.slept, [2500]);
 });
 
-test('SSE: goaway moves the reader at once, also if the stream ends before it has left', async (t) => {
+test('SSE: goaway moves the reader immediately, also if the stream ends first', async (t) => {
   const { server, attach, running, clock } = await setUp(t);
   for (const fault of [{ goawayAfter: 3 }, { goawayAfter: 3, endAfter: 3 }, { goawayAfter: 3, cutAfter: 800 }]) {
     const generation = running(2);
     server.faults = [{ on: 'events', ...fault }];
-    const answer = attach(generation.id, 'sse');
-    await reached(answer, 3);
+    const response = attach(generation.id, 'sse');
+    await reached(response, 3);
     generation.words(9);
-    while (answer.stats.reconnects === 0) await new Promise(setImmediate);
-    assert.equal(answer.lastError.code, 'goaway');
+    while (response.stats.reconnects === 0) await new Promise(setImmediate);
+    assert.equal(response.lastError.code, 'goaway');
     generation.done();
-    await assertWhole(answer, generation);
+    await assertWhole(response, generation);
   }
   assert.ok(!clock.slept.some((ms) => ms > 0), `it waited: ${clock.slept}`);
 });
 
-test('a socket that is closed after goaway is no failure', async (t) => {
+test('a socket that closes after goaway is not a failure', async (t) => {
   const { server, attach, running, clock } = await setUp(t);
   const generation = running(2);
   server.faults = [{ on: 'ws', goawayAfter: 3, endAfter: 3, closeCode: 1001 }];
-  const answer = attach(generation.id, 'websocket');
-  await reached(answer, 3);
-  while (answer.stats.reconnects === 0) await new Promise(setImmediate);
-  assert.equal(answer.lastError.code, 'goaway');
+  const response = attach(generation.id, 'websocket');
+  await reached(response, 3);
+  while (response.stats.reconnects === 0) await new Promise(setImmediate);
+  assert.equal(response.lastError.code, 'goaway');
   generation.words(2).done();
-  await assertWhole(answer, generation);
+  await assertWhole(response, generation);
   assert.ok(!clock.slept.some((ms) => ms > 0 && ms < 2500), `${clock.slept}`);
 });
 
-test('WebSocket: close codes that say what the next try would meet are final', async (t) => {
+test('WebSocket: close codes that a retry would repeat are final', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const generation = ended();
   for (const closeCode of [1003, 1008, 1009, 4401]) {
@@ -217,7 +217,7 @@ test('WebSocket: close codes that say what the next try would meet are final', a
   }
 });
 
-test('WebSocket: a server of another protocol is refused; a refused handshake is tried again', async (t) => {
+test('WebSocket: another subprotocol is final, a rejected handshake is retried', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const generation = ended();
   server.faults = [{ on: 'ws', subprotocol: 'chat' }];
@@ -226,28 +226,28 @@ test('WebSocket: a server of another protocol is refused; a refused handshake is
   await assertWhole(attach(generation.id, 'websocket'), generation);
 });
 
-test('WebSocket: a cancel before the socket is open is sent when it is attached', async (t) => {
+test('WebSocket: a cancel before the socket is open is sent after it has attached', async (t) => {
   const { server, attach, running } = await setUp(t);
   const generation = running(3);
   const wsUrl = `${server.url.replace('http', 'ws')}/v1/ws`;
-  const answer = attach(generation.id, 'websocket', { wsUrl, baseUrl: '' });
-  await answer.cancel();
-  await assertWhole(answer, generation, 'cancelled');
+  const response = attach(generation.id, 'websocket', { wsUrl, baseUrl: '' });
+  await response.cancel();
+  await assertWhole(response, generation, 'cancelled');
 });
 
-test('WebSocket: a cancel whose frame was lost is asked for again over the next transport', async (t) => {
+test('WebSocket: a cancel whose frame was lost is repeated over the next transport', async (t) => {
   const { server, attach, running } = await setUp(t);
   const generation = running(3);
   server.faults = [{ on: 'ws', deaf: true }];
-  const answer = attach(generation.id, 'websocket');
-  await reached(answer, 4);
-  await answer.cancel();
+  const response = attach(generation.id, 'websocket');
+  await reached(response, 4);
+  await response.cancel();
   assert.equal(generation.cancelled, false);
-  answer.switchTransport('sse');
-  await assertWhole(answer, generation, 'cancelled');
+  response.switchTransport('sse');
+  await assertWhole(response, generation, 'cancelled');
 });
 
-test('WebSocket: an error of a stream under way means to attach again, one of another stream nothing', async (t) => {
+test('WebSocket: an error of this stream reconnects, one of another stream is ignored', async (t) => {
   const { server, attach, running } = await setUp(t);
   const generation = running(3);
   const lost = { code: 'unavailable', message: 'the service went away', status: 503 };
@@ -255,40 +255,40 @@ test('WebSocket: an error of a stream under way means to attach again, one of an
     { on: 'ws', lateError: { gen: generation.id, error: lost } },
     { on: 'ws', lateError: { gen: 'gen_another', error: { code: 'generation_expired', status: 410 } } },
   ];
-  const answer = attach(generation.id, 'websocket');
-  while (answer.stats.reconnects < 1 || answer.status !== 'streaming') await new Promise(setImmediate);
+  const response = attach(generation.id, 'websocket');
+  while (response.stats.reconnects < 1 || response.status !== 'streaming') await new Promise(setImmediate);
   generation.words(2).done();
-  const { stats } = await assertWhole(answer, generation);
+  const { stats } = await assertWhole(response, generation);
   assert.equal(stats.reconnects, 1);
 });
 
-test('events of kinds that are not known yet are passed on and keep the count', async (t) => {
+test('unknown events are passed on and counted', async (t) => {
   const { server, attach } = await setUp(t);
   const generation = server.add(new FakeGeneration().delta('a').append({ type: 'tool', name: 'x' }).delta('b').done());
   for (const transport of ['sse', 'websocket', 'poll']) await assertWhole(attach(generation.id, transport), generation);
 });
 
-test('several choices are verified each for itself', async (t) => {
+test('each choice is verified', async (t) => {
   const { server, attach } = await setUp(t);
   const generation = server.add(new FakeGeneration().delta('a', 0).delta('x', 1).delta('b', 0).delta('y', 1).done());
   const { texts, text, finishReasons } = await attach(generation.id, 'sse').result;
   assert.deepEqual([texts, text, finishReasons], [['ab', 'xy'], 'ab', ['stop', 'stop']]);
 });
 
-test('any number of iterators, at any time, see all events', async (t) => {
+test('any number of iterators see all events, whenever they start', async (t) => {
   const { attach, running } = await setUp(t);
   const generation = running(3);
-  const answer = attach(generation.id, 'sse');
-  const early = collect(answer);
-  await reached(answer, 4);
-  const middle = collect(answer);
+  const response = attach(generation.id, 'sse');
+  const early = collect(response);
+  await reached(response, 4);
+  const middle = collect(response);
   generation.words(3).done();
-  await answer.result;
-  const all = [await early, await middle, await collect(answer)].map(({ events }) => events.map((event) => event.seq));
+  await response.result;
+  const all = [await early, await middle, await collect(response)].map(({ events }) => events.map((event) => event.seq));
   for (const seqs of all) assert.deepEqual(seqs, [1, 2, 3, 4, 5, 6, 7, 8]);
 });
 
-test('a cursor can be carried to another reader', async (t) => {
+test('another reader can continue from a cursor', async (t) => {
   const { attach, running } = await setUp(t);
   const generation = running(3);
   const first = attach(generation.id, 'sse');
@@ -302,28 +302,28 @@ test('a cursor can be carried to another reader', async (t) => {
   assert.equal((await second.result).text, generation.choices[0]);
 });
 
-test('status is told as it changes', async (t) => {
+test('onStatus is called on every change', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const seen = [];
   server.faults = [{ on: 'events', endAfter: 3 }];
-  const answer = attach(ended().id, 'sse', { onStatus: (status, source) => seen.push([status, source === answer]) });
-  assert.equal(answer.status, 'connecting');
-  await answer.result;
+  const response = attach(ended().id, 'sse', { onStatus: (status, source) => seen.push([status, source === response]) });
+  assert.equal(response.status, 'connecting');
+  await response.result;
   assert.deepEqual(seen, [['streaming', true], ['reconnecting', true], ['streaming', true], ['verified', true]]);
 });
 
-test('a wait for the next try ends when the caller wants it to', async (t) => {
+test('the caller can end a wait for the next attempt', async (t) => {
   const { server, attach, ended } = await setUp(t);
   const generation = ended();
   server.faults = [{ on: 'events', status: 503 }];
   const never = { now: () => 0, setTimer: () => () => {} };
-  const answer = attach(generation.id, 'sse', { clock: never });
-  while (answer.status !== 'reconnecting') await new Promise(setImmediate);
-  answer.drop();
-  await assertWhole(answer, generation);
+  const response = attach(generation.id, 'sse', { clock: never });
+  while (response.status !== 'reconnecting') await new Promise(setImmediate);
+  response.drop();
+  await assertWhole(response, generation);
 });
 
-test('nonsense is refused at once', () => {
+test('invalid arguments throw immediately', () => {
   const invalid = { code: 'invalid_argument' };
   assert.throws(() => stream('a', {}), invalid);
   assert.throws(() => stream('a', { baseUrl: 'http://a', transport: 'carrier pigeon' }), invalid);
@@ -332,7 +332,7 @@ test('nonsense is refused at once', () => {
   assert.ok(new RunnelError('a', 'b') instanceof Error);
 });
 
-test('a string is a question', async (t) => {
+test('a string is the message of a user', async (t) => {
   const { server, stream } = await setUp(t);
   let body;
   server.onStart = (request) => ((body = request), new FakeGeneration().done());

@@ -1,4 +1,4 @@
-// What the tests of the client library share.
+// Helpers for the tests of the browser library.
 import assert from 'node:assert/strict';
 import { attach, stream } from '../../../../bridges/web/runnel.js';
 import { FakeGeneration } from './fake_log.mjs';
@@ -8,13 +8,13 @@ import { ClientWebSocket } from './fake_ws.mjs';
 // Node 18 has it, but not as a global.
 globalThis.crypto ??= (await import('node:crypto')).webcrypto;
 
-// Nothing here takes so long, on a machine however busy.
+// A bound that nothing here reaches, even on a busy machine.
 const WAIT_MS = 60_000;
 
 export const TRANSPORTS = ['sse', 'websocket', 'poll'];
 export const READ_FAULT = { sse: 'events', websocket: 'ws', poll: 'poll' };
 
-/** Backoff passes at once and is written down; the watchdog's long timers wait for advance(). */
+/** Records each backoff and ends it immediately. The watchdog's long timers wait for advance(). */
 export class TestClock {
   time = 0;
   slept = [];
@@ -43,10 +43,10 @@ export class TestClock {
   }
 }
 
-/** Time that moves only by advance(). */
+/** Time that only advance() moves. */
 export class ManualClock {
   time = 0;
-  /** What now() does not count, as in a machine that slept. */
+  /** Time that now() does not count, as on a machine that slept. */
   asleep = 0;
   #timers = new Set();
 
@@ -86,7 +86,7 @@ export class ManualClock {
   }
 }
 
-/** A window and its document, as far as runnel.js heeds them. */
+/** The parts of a window and its document that runnel.js uses. */
 export class FakeWindow extends EventTarget {
   navigator = { onLine: true };
   document = Object.assign(new EventTarget(), { visibilityState: 'visible' });
@@ -128,7 +128,7 @@ export async function until(condition, what = String(condition)) {
   }
 }
 
-/** A server, a clock, and options that join them; all closed when the test ends. */
+/** A server, a clock, and options that connect them. Closed when the test ends. */
 export async function setUp(t, { clock = new TestClock() } = {}) {
   const server = await new FakeServer().listen();
   t.after(() => server.close());
@@ -138,7 +138,7 @@ export async function setUp(t, { clock = new TestClock() } = {}) {
   return {
     server,
     clock,
-    /** A generation that has ended: everything a reader needs is there, so no test waits. */
+    /** A generation that has ended. Its whole log is there, so no test waits. */
     ended: (words = 12) => server.add(new FakeGeneration().words(words).done()),
     running: (words = 0) => server.add(new FakeGeneration().words(words)),
     attach: (id, transport, more) => attach(id, options(transport, more)),
@@ -146,20 +146,20 @@ export async function setUp(t, { clock = new TestClock() } = {}) {
   };
 }
 
-/** Everything an answer yields, with the error that ended it, if one did. */
-export async function collect(answer) {
+/** All events of a reader, with the error that ended it, if any. */
+export async function collect(response) {
   const events = [];
   try {
-    for await (const event of answer) events.push(event);
+    for await (const event of response) events.push(event);
     return { events };
   } catch (error) {
     return { events, error };
   }
 }
 
-/** Order, no gap, no duplicate, the whole text, and how it ended. */
-export async function assertWhole(answer, generation, finishReason = 'stop') {
-  const [{ events, error }, result] = await Promise.all([collect(answer), answer.result]);
+/** Asserts order, no gap, no duplicate, the whole text, and how it ended. */
+export async function assertWhole(response, generation, finishReason = 'stop') {
+  const [{ events, error }, result] = await Promise.all([collect(response), response.result]);
   assert.equal(error, undefined);
   let last = 0;
   let text = '';
@@ -177,13 +177,13 @@ export async function assertWhole(answer, generation, finishReason = 'stop') {
   assert.equal(result.text, text);
   assert.equal(result.verified, true);
   assert.deepEqual(result.finishReasons, [finishReason]);
-  assert.equal(answer.status, 'verified');
+  assert.equal(response.status, 'verified');
   return result;
 }
 
-/** Resolves when the answer has applied `count` events. */
-export async function reached(answer, count) {
-  for await (const event of answer) if (event.seq >= count) return;
+/** Resolves when the reader has applied `count` events. */
+export async function reached(response, count) {
+  for await (const event of response) if (event.seq >= count) return;
 }
 
 export const rejection = (promise) => promise.then(

@@ -13,14 +13,14 @@ for (const [text, crc] of [
   test(`CRC-32 of ${JSON.stringify(text)} is zlib's`, () => assert.equal(crc32(bytes(text)), crc));
 }
 
-test('CRC-32 goes on from any split', () => {
+test('CRC-32 can be continued at any split', () => {
   const whole = bytes('naïve 🌊 queues');
   for (let at = 0; at <= whole.length; at++) {
     assert.equal(crc32(whole.subarray(at), crc32(whole.subarray(0, at))), crc32(whole));
   }
 });
 
-test('Transcript: in order is applied, seen before is a repeat, a hole is missing', () => {
+test('Transcript: the next event is applied, an earlier one is a repeat, a later one is missing', () => {
   const reader = new Transcript();
   assert.equal(reader.apply({ type: 'started', seq: 1 }), 'applied');
   assert.equal(reader.apply(delta(2, 'a')), 'applied');
@@ -44,7 +44,7 @@ for (const [name, event] of Object.entries({
   'text is a number': { seq: 1, text: 1 }, 'choice is a name': { seq: 1, choice: '__proto__' },
   'choice is negative': { seq: 1, choice: -1 }, 'choice is huge': { seq: 1, choice: 1e9 },
 })) {
-  test(`Transcript: nonsense is refused and changes nothing: ${name}`, () => {
+  test(`Transcript: a malformed event throws and changes nothing: ${name}`, () => {
     const reader = new Transcript();
     assert.throws(() => reader.apply(delta(1, 'a', event)), { code: 'bad_event' });
     assert.equal(reader.last, 0);
@@ -52,7 +52,7 @@ for (const [name, event] of Object.entries({
   });
 }
 
-test('Transcript: half a repeat is refused, for its text would double', () => {
+test('Transcript: an event that overlaps the cursor throws', () => {
   const reader = new Transcript({ after: 3 });
   assert.throws(() => reader.apply(delta(5, 'x', { first_seq: 2 })), { code: 'bad_event' });
 });
@@ -70,7 +70,7 @@ test('Transcript: any mixture of merged and single events gives the same digest'
   }
 });
 
-test('Transcript: what does not agree with done is told', () => {
+test('Transcript: a difference from done is described', () => {
   const { events } = new FakeGeneration().words(5).done();
   const reader = read(events);
   const done = events.at(-1);
@@ -86,7 +86,7 @@ test('Transcript: what does not agree with done is told', () => {
   assert.match(reader.disagreement({ ...done, choices: [{ ...end, crc32: undefined }] }), /CRC-32/);
 });
 
-test('Transcript: every single lost, doubled or swapped delta is found', () => {
+test('Transcript: every lost, doubled or swapped delta is found', () => {
   const { events } = new FakeGeneration().words(12).done();
   const done = events.at(-1);
   const texts = events.slice(1, -1).map((event) => event.text);
@@ -102,7 +102,7 @@ test('Transcript: every single lost, doubled or swapped delta is found', () => {
   }
 });
 
-test('Transcript: a gap replaces the text, and the digest is whole again', () => {
+test('Transcript: a gap replaces the text, and the digest can be checked again', () => {
   const generation = new FakeGeneration().words(4);
   const reader = new Transcript({ after: 99 });
   assert.equal(reader.whole, false);
@@ -115,7 +115,7 @@ test('Transcript: a gap replaces the text, and the digest is whole again', () =>
   assert.equal(reader.text(), generation.choices[0]);
 });
 
-test('Transcript: a gap with seq 0 voids the text, and the log that follows makes it whole', () => {
+test('Transcript: a gap with seq 0 clears the text, and the log follows', () => {
   const { events, choices } = new FakeGeneration().words(6).done();
   const reader = read(events.slice(0, 3));
   const gap = { type: 'gap', seq: 0, requested_after: 99, first_available: 1,
@@ -136,7 +136,7 @@ test('Transcript: a gap without a snapshot goes back to the beginning', () => {
   assert.equal(reader.text(), '');
 });
 
-test('Transcript: from the middle, with the texts whole, without them bounded by the length only', () => {
+test('Transcript: after a cursor, the digest needs the texts; without them only the length is checked', () => {
   const { events, choices } = new FakeGeneration().words(6).done();
   const done = events.at(-1);
   const before = read(events.slice(0, 4)).text();

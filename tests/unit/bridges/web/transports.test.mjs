@@ -1,4 +1,4 @@
-// Every promise to a reader, over every transport, against a server that breaks it in every way it can.
+// Every guarantee to a reader, over every transport, against a server that fails in every way it can.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { FakeGeneration } from './fake_log.mjs';
@@ -10,12 +10,12 @@ for (const transport of TRANSPORTS) {
   const on = READ_FAULT[transport];
   const other = TRANSPORTS[(TRANSPORTS.indexOf(transport) + 1) % 3];
 
-  test(`${transport}: reads a whole answer`, async (t) => {
+  test(`${transport}: reads a whole response`, async (t) => {
     const { server, stream } = await setUp(t);
     server.onStart = () => new FakeGeneration().words(30).done();
-    const answer = stream(request, transport);
-    const id = await answer.started;
-    const result = await assertWhole(answer, server.generations.get(id));
+    const response = stream(request, transport);
+    const id = await response.started;
+    const result = await assertWhole(response, server.generations.get(id));
     assert.equal(result.id, id);
     assert.equal(result.model, 'scripted');
     assert.equal(result.usage.completion_tokens, 30);
@@ -24,20 +24,20 @@ for (const transport of TRANSPORTS) {
     assert.equal(server.starts, 1);
   });
 
-  test(`${transport}: reads tokens as they come`, async (t) => {
+  test(`${transport}: reads tokens as they arrive`, async (t) => {
     const { server, stream, clock } = await setUp(t);
     const generation = new FakeGeneration();
     server.onStart = () => generation;
-    const answer = stream(request, transport);
-    await reached(answer, 1);
+    const response = stream(request, transport);
+    await reached(response, 1);
     for (let n = 0; n < 4; n++) {
       clock.time += 100;
       generation.delta(`${n}`);
-      await reached(answer, n + 2);
-      assert.equal(answer.text(), '0123'.slice(0, n + 1));
+      await reached(response, n + 2);
+      assert.equal(response.text(), '0123'.slice(0, n + 1));
     }
     generation.done();
-    const { stats } = await assertWhole(answer, generation);
+    const { stats } = await assertWhole(response, generation);
     assert.equal(stats.ttftMs, 100);
     assert.equal(stats.tokensPerSecond, 10);
   });
@@ -59,21 +59,21 @@ for (const transport of TRANSPORTS) {
     for (let k = 0; k < 900; k += 1) {
       server.starts = 0;
       server.faults = [{ on: kind, cutAfter: k }];
-      const answer = stream(request, transport);
-      const generation = server.generations.get(await answer.started);
-      await assertWhole(answer, generation);
+      const response = stream(request, transport);
+      const generation = server.generations.get(await response.started);
+      await assertWhole(response, generation);
       assert.equal(server.starts, 1, `cut after ${k}`);
     }
   });
 
-  test(`${transport}: a start whose answer was lost is not started twice`, async (t) => {
+  test(`${transport}: a start whose response was lost is not started twice`, async (t) => {
     const { server, stream } = await setUp(t);
     server.onStart = () => new FakeGeneration().words(3).done();
     server.faults = [1, 2, 3].map(() => ({ on: transport === 'websocket' ? 'ws' : 'create', reset: true }));
-    const answer = stream(request, transport);
-    await answer.result;
+    const response = stream(request, transport);
+    await response.result;
     assert.equal(server.starts, 1);
-    assert.equal(answer.stats.reconnects, 3);
+    assert.equal(response.stats.reconnects, 3);
   });
 
   test(`${transport}: repeats are dropped`, async (t) => {
@@ -88,12 +88,12 @@ for (const transport of TRANSPORTS) {
     const { server, attach, ended } = await setUp(t);
     const generation = ended(20);
     server.faults = [{ on, merge: true }];
-    const answer = attach(generation.id, transport);
-    await assertWhole(answer, generation);
-    assert.equal((await collect(answer)).events.length, 3);
+    const response = attach(generation.id, transport);
+    await assertWhole(response, generation);
+    assert.equal((await collect(response)).events.length, 3);
   });
 
-  test(`${transport}: a lost event, each one in turn, is noticed and read again`, async (t) => {
+  test(`${transport}: each lost event is detected and read again`, async (t) => {
     const { server, attach, ended } = await setUp(t);
     const generation = ended(8);
     for (let seq = 1; seq < generation.lastSeq; seq++) {
@@ -104,7 +104,7 @@ for (const transport of TRANSPORTS) {
     }
   });
 
-  test(`${transport}: a stream that ends cleanly but early is no answer`, async (t) => {
+  test(`${transport}: a stream that ends early without an error is resumed`, async (t) => {
     const { server, attach, ended } = await setUp(t);
     const generation = ended(8);
     for (let n = 0; n < generation.lastSeq; n++) {
@@ -116,56 +116,56 @@ for (const transport of TRANSPORTS) {
   test(`${transport}: a log that lost its tail replaces the text`, async (t) => {
     const { attach, ended } = await setUp(t);
     const generation = ended(8);
-    const answer = attach(generation.id, transport, { after: 99, texts: ['another text'] });
-    const { stats } = await assertWhole(answer, generation);
+    const response = attach(generation.id, transport, { after: 99, texts: ['another text'] });
+    const { stats } = await assertWhole(response, generation);
     assert.equal(stats.gaps, 1);
   });
 
-  test(`${transport}: goes on from a cursor`, async (t) => {
+  test(`${transport}: reads after a cursor`, async (t) => {
     const { attach, ended } = await setUp(t);
     const generation = ended(8);
     const before = generation.events.slice(0, 5).map((event) => event.text ?? '').join('');
-    const answer = attach(generation.id, transport, { after: 5, texts: [before] });
-    assert.deepEqual((await collect(answer)).events.map((event) => event.seq), [6, 7, 8, 9, 10]);
-    assert.equal((await answer.result).text, generation.choices[0]);
-    assert.equal((await answer.result).verified, true);
+    const response = attach(generation.id, transport, { after: 5, texts: [before] });
+    assert.deepEqual((await collect(response)).events.map((event) => event.seq), [6, 7, 8, 9, 10]);
+    assert.equal((await response.result).text, generation.choices[0]);
+    assert.equal((await response.result).verified, true);
     const blind = await attach(generation.id, transport, { after: 5 }).result;
     assert.equal(blind.verified, false);
   });
 
-  test(`${transport}: a cursor at the end is answered by the end`, async (t) => {
+  test(`${transport}: a cursor at the end gets the terminal event`, async (t) => {
     const { attach, ended } = await setUp(t);
     const generation = ended(8);
-    const answer = attach(generation.id, transport, { after: 10, texts: generation.choices });
-    assert.deepEqual((await collect(answer)).events.map((event) => event.type), ['done']);
-    assert.equal((await answer.result).verified, true);
+    const response = attach(generation.id, transport, { after: 10, texts: generation.choices });
+    assert.deepEqual((await collect(response)).events.map((event) => event.type), ['done']);
+    assert.equal((await response.result).verified, true);
   });
 
-  test(`${transport}: busy with Retry-After is waited for`, async (t) => {
+  test(`${transport}: Retry-After of a full server is obeyed`, async (t) => {
     const { server, attach, ended, clock } = await setUp(t);
     const generation = ended();
     const error = { code: 'overloaded', message: 'full', status: 503, retry_after_ms: 2000 };
     server.faults = transport === 'websocket' ? [{ on, error }]
       : [{ on, status: 503, headers: { 'retry-after': '2' }, body: JSON.stringify({ error }) }];
-    const answer = attach(generation.id, transport);
-    await assertWhole(answer, generation);
+    const response = attach(generation.id, transport);
+    await assertWhole(response, generation);
     assert.deepEqual(clock.slept, [2000 + 125]);
   });
 
-  test(`${transport}: gives up after so many tries without progress, with growing waits`, async (t) => {
+  test(`${transport}: gives up after maxRetries attempts without progress, with growing waits`, async (t) => {
     const { server, attach, ended, clock } = await setUp(t);
     const generation = ended();
     server.faults = Array.from({ length: 20 }, () => ({ on, cutAfter: 0 }));
-    const answer = attach(generation.id, transport, { maxRetries: 7 });
-    const error = await rejection(answer.result);
+    const response = attach(generation.id, transport, { maxRetries: 7 });
+    const error = await rejection(response.result);
     assert.equal(error.code, 'gave_up');
     assert.equal(error.retryable, true);
     assert.equal(error.cause.retryable, true);
-    assert.equal(answer.status, 'failed');
+    assert.equal(response.status, 'failed');
     assert.deepEqual(clock.slept, [125, 250, 500, 1000, 2000, 2500, 2500]);
   });
 
-  test(`${transport}: progress renews the tries`, async (t) => {
+  test(`${transport}: progress resets the count of attempts`, async (t) => {
     const { server, attach, ended, clock } = await setUp(t);
     const generation = ended(30);
     server.faults = Array.from({ length: 31 }, () => ({ on, endAfter: 1 }));
@@ -177,123 +177,123 @@ for (const transport of TRANSPORTS) {
     test(`${transport}: ${status} is final`, async (t) => {
       const { server, attach, clock } = await setUp(t);
       server.purged.add('gen_purged');
-      const answer = attach(status === 410 ? 'gen_purged' : 'gen_unknown', transport);
-      const error = await rejection(answer.result);
+      const response = attach(status === 410 ? 'gen_purged' : 'gen_unknown', transport);
+      const error = await rejection(response.result);
       assert.deepEqual([error.name, error.code, error.status, error.retryable], ['RunnelError', code, status, false]);
       assert.deepEqual(clock.slept, []);
     });
   }
 
-  test(`${transport}: a generation that failed is told as such, after what it said`, async (t) => {
+  test(`${transport}: a generation that failed rejects, after its text`, async (t) => {
     const { server, attach } = await setUp(t);
     const generation = server.add(new FakeGeneration().delta('so far').failed());
-    const answer = attach(generation.id, transport);
-    const { events, error } = await collect(answer);
+    const response = attach(generation.id, transport);
+    const { events, error } = await collect(response);
     assert.deepEqual(events.map((event) => event.type), ['started', 'delta', 'failed']);
     assert.deepEqual([error.code, error.retryable], ['engine_failed', true]);
     assert.equal(error.partial.texts[0], 'so far');
-    assert.equal(await rejection(answer.result), error);
+    assert.equal(await rejection(response.result), error);
   });
 
-  test(`${transport}: a digest that does not agree is a failure`, async (t) => {
+  test(`${transport}: a digest that differs is a failure`, async (t) => {
     const { attach, ended } = await setUp(t);
     const generation = ended(5);
     generation.events.at(-1).choices[0].crc32 = 'deadbeef';
-    const answer = attach(generation.id, transport);
-    const { events, error } = await collect(answer);
+    const response = attach(generation.id, transport);
+    const { events, error } = await collect(response);
     assert.equal(error.code, 'digest_mismatch');
     assert.notEqual(events.at(-1).type, 'done');
-    assert.equal(answer.status, 'failed');
+    assert.equal(response.status, 'failed');
   });
 
-  test(`${transport}: a peer that falls silent is left`, async (t) => {
+  test(`${transport}: a silent connection is given up`, async (t) => {
     const { server, attach, ended, clock } = await setUp(t);
     const generation = ended();
     server.faults = [{ on, silent: true }];
-    const answer = attach(generation.id, transport);
+    const response = attach(generation.id, transport);
     while (!server.requests.some(({ kind }) => kind === (transport === 'websocket' ? 'ws.resume' : on))) {
       await new Promise(setImmediate);
     }
     // 100 s without a byte after the request, in thirds of the limit.
     for (let n = 0; n < 4; n++) clock.advance(15_000);
-    await assertWhole(answer, generation);
-    assert.equal(answer.stats.reconnects, 1);
+    await assertWhole(response, generation);
+    assert.equal(response.stats.reconnects, 1);
   });
 
-  test(`${transport}: dropped on purpose, it resumes at once`, async (t) => {
+  test(`${transport}: after drop(), it resumes immediately`, async (t) => {
     const { attach, running, clock } = await setUp(t);
     const generation = running(3);
-    const answer = attach(generation.id, transport);
+    const response = attach(generation.id, transport);
     for (let n = 0; n < 3; n++) {
-      await reached(answer, generation.lastSeq);
-      answer.drop();
+      await reached(response, generation.lastSeq);
+      response.drop();
       generation.words(2);
     }
     generation.done();
-    const { stats } = await assertWhole(answer, generation);
+    const { stats } = await assertWhole(response, generation);
     assert.equal(stats.reconnects, 3);
     assert.deepEqual(clock.slept, []);
   });
 
-  test(`${transport}: switched to ${other} in mid-answer and back`, async (t) => {
+  test(`${transport}: switched to ${other} while text arrives and back`, async (t) => {
     const { attach, running } = await setUp(t);
     const generation = running(3);
-    const answer = attach(generation.id, transport);
-    await reached(answer, 4);
-    answer.switchTransport(other);
+    const response = attach(generation.id, transport);
+    await reached(response, 4);
+    response.switchTransport(other);
     generation.words(3);
-    await reached(answer, 7);
-    assert.equal(answer.transport, other);
-    answer.switchTransport(transport);
+    await reached(response, 7);
+    assert.equal(response.transport, other);
+    response.switchTransport(transport);
     generation.words(3).done();
-    const { stats } = await assertWhole(answer, generation);
+    const { stats } = await assertWhole(response, generation);
     assert.deepEqual([stats.switches, stats.reconnects], [2, 0]);
   });
 
-  test(`${transport}: cancelled, it ends with what it has`, async (t) => {
+  test(`${transport}: after cancel(), it ends with its text so far`, async (t) => {
     const { server, stream } = await setUp(t);
     const generation = new FakeGeneration().words(4);
     server.onStart = () => generation;
-    const answer = stream(request, transport);
-    await answer.cancel();
-    await assertWhole(answer, generation, 'cancelled');
-    await answer.cancel();
+    const response = stream(request, transport);
+    await response.cancel();
+    await assertWhole(response, generation, 'cancelled');
+    await response.cancel();
   });
 
-  test(`${transport}: closed by the caller, it neither succeeds nor cancels`, async (t) => {
+  test(`${transport}: after close(), it rejects and cancels nothing`, async (t) => {
     const { attach, running } = await setUp(t);
     const generation = running(3);
-    const answer = attach(generation.id, transport);
-    await reached(answer, 4);
-    answer.close();
-    assert.equal((await rejection(answer.result)).code, 'closed');
-    assert.equal(answer.status, 'closed');
+    const response = attach(generation.id, transport);
+    await reached(response, 4);
+    response.close();
+    assert.equal((await rejection(response.result)).code, 'closed');
+    assert.equal(response.status, 'closed');
     assert.equal(generation.cancelled, false);
   });
 
-  test(`${transport}: an AbortSignal ends the reading`, async (t) => {
+  test(`${transport}: an AbortSignal ends the reader`, async (t) => {
     const { attach, running } = await setUp(t);
     const controller = new AbortController();
-    const answer = attach(running(3).id, transport, { signal: controller.signal });
-    await reached(answer, 4);
+    const response = attach(running(3).id, transport, { signal: controller.signal });
+    await reached(response, 4);
     controller.abort();
-    assert.equal((await rejection(answer.result)).code, 'aborted');
+    assert.equal((await rejection(response.result)).code, 'aborted');
     const late = attach(running(3).id, transport, { signal: controller.signal });
     assert.equal((await rejection(late.result)).code, 'aborted');
   });
 
-  test(`${transport}: events of another generation are not taken`, async (t) => {
+  test(`${transport}: events of another generation are rejected`, async (t) => {
     const { attach, server } = await setUp(t);
     server.generations.set('gen_mine', new FakeGeneration().words(4).done());
-    const answer = attach('gen_mine', transport, { maxRetries: 0 });
+    const response = attach('gen_mine', transport, { maxRetries: 0 });
     if (transport === 'websocket') {
-      // A socket carries many generations: the frames of others are passed over.
-      while (answer.stats.bytesReceived < 1000) await new Promise(setImmediate);
-      answer.close();
+      // A socket carries many generations: frames of others are ignored.
+      while (response.stats.bytesReceived < 1000) await new Promise(setImmediate);
+      response.close();
     }
-    const error = await rejection(answer.result);
+    const error = await rejection(response.result);
     assert.equal(transport === 'websocket' ? error.code : error.cause.code,
       transport === 'websocket' ? 'closed' : 'wrong_generation');
-    assert.deepEqual((await collect(answer)).events, []);
+    assert.deepEqual((await collect(response)).events, []);
   });
 }
