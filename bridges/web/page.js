@@ -3,7 +3,7 @@ import { crc32, stream } from './runnel.js';
 import { describeProgress, describeWait, explain, formatMs, formatRate, plural, TRANSPORTS } from './page/format.js';
 import { isScripted, loadModelsWithRetry, notice, showEngine } from './page/models.js';
 import { Pane } from './page/pane.js';
-import { ServiceClock } from './page/timeline.js';
+import { GenerationTimes } from './page/timeline.js';
 import { Turn } from './page/turn.js';
 
 const NUMBERS_EVERY_MS = 200;
@@ -48,7 +48,7 @@ async function ask(question) {
 /** Shows one response until it has ended. Returns the error if it failed. */
 async function follow(turn) {
   const startedAt = performance.now();
-  const clock = new ServiceClock();
+  const times = new GenerationTimes();
   const response = (running = stream(makeRequest(), {
     ...urls, startedAt, onBuffered: 'switch',
     onNotice: ({ type, ...details }) => {
@@ -62,11 +62,9 @@ async function follow(turn) {
     for (const pane of panes) pane.paint();
     if (response.status === 'streaming' && response.stats.ttftMs !== null) turn.describe(describe(response));
   }, NUMBERS_EVERY_MS);
-  const readAll = (id) => Promise.all(panes.map((pane) => pane.read(id, startedAt, clock)));
+  const readAll = (id) => Promise.all(panes.map((pane) => pane.read(id, startedAt, times)));
   const read = response.started.then(readAll, () => []);
-  await turn.show(response, ({ ms }) => {
-    if (ms >= 0) clock.observe(ms, performance.now() - startedAt);
-  });
+  await turn.show(response, (event) => times.observe(event, performance.now() - startedAt));
   const error = await finish(turn, response);
   setRunning(false);
   const results = await read;
@@ -117,7 +115,7 @@ function compare(results) {
   const bytes = new TextEncoder().encode(text);
   const crc = crc32(bytes).toString(16).padStart(8, '0');
   const size = `${plural(events, 'event')}, ${plural(bytes.length, 'byte')} of text`;
-  return agree('yes', `All three agree: ${size}, CRC-32\u00a0${crc}`);
+  return agree('yes', `All three agree: ${size}, CRC\u201132\u00a0${crc}`);
 }
 
 function agree(state, text) {

@@ -52,14 +52,14 @@ export class Pane {
   }
 
   /**
-   * Reads a generation from its beginning. Resolves with the verified result, or undefined. `clock` is the ServiceClock
-   * of the generation.
+   * Reads a generation from its beginning. Resolves with the verified result, or undefined. `times` are the
+   * GenerationTimes of the generation.
    */
-  async read(id, startedAt, clock) {
+  async read(id, startedAt, times) {
     this.#text.replace('');
     this.#waiting = this.#buffered = null;
     this.#startedAt = startedAt;
-    const timeline = (this.#timeline = new Timeline(clock));
+    const timeline = (this.#timeline = new Timeline(times));
     const response = (this.#response = attach(id, {
       ...this.#urls, transport: this.#name, startedAt,
       onStatus: (status) => this.#onStatus(status), onNotice: (notice) => this.#onNotice(notice),
@@ -123,8 +123,7 @@ export class Pane {
   }
 
   #note(event) {
-    if (event.type === 'delta') this.#timeline.add(event.ms, this.#now(), event.tokens ?? 1);
-    if (event.type === 'gap') this.#timeline.mark('gap', this.#now());
+    this.#timeline.add(event, this.#now());
     this.#strip.show(this.#timeline, this.#now());
   }
 

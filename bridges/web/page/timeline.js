@@ -1,30 +1,82 @@
-// When the tokens of one reader were generated and when they arrived, in bounded memory, and how to lay that out.
+// When the tokens of a generation were generated and when they arrived at one reader, in bounded memory, and how to lay
+// that out.
 //
-// Generation times are the service's (`ms` of an event, from created_at), arrival times are the page's. ServiceClock
-// relates the two. All other times are milliseconds of the page since the question was sent.
+// Generation times are the service's (`ms` of an event, from created_at). All other times are milliseconds of the page
+// since the question was sent. GenerationTimes relates the two.
 
 import { formatDuration, plural } from './format.js';
 
 export const COLUMNS = 1024;
 const FIRST_COLUMN_MS = 4;
-const GRID = 2;
 const MAX_MARKS = 32;
 const MAX_OUTAGES = 64;
+// Ticks lie on a grid of this width, so that many of them do not merge into a bar.
+const GRID = 2;
 // The scale grows in steps, so that nothing moves between them.
 const SPANS_S = [5, 10, 20, 30, 60, 120, 180, 300, 600, 1200, 1800, 3600];
 const MARKS = { drop: 'connection dropped', switch: 'transport switched', stop: 'stopped', gap: 'gap' };
 
-/** The page's time of the service's zero, so that the fastest event that any reader has seen took no time. */
-export class ServiceClock {
-  #offset = Infinity;
+/** Values by time in COLUMNS columns, whose width doubles whenever a time lies past the last one. */
+class Columns {
+  #width = FIRST_COLUMN_MS;
+  #values = new Float64Array(COLUMNS);
+  #join;
 
-  observe(serviceMs, pageMs) {
-    this.#offset = Math.min(this.#offset, pageMs - serviceMs);
+  /** `join` makes one value of those of two columns; 0 stands for nothing. */
+  constructor(join) {
+    this.#join = join;
   }
 
-  /** To be added to a time of the service; 0 before anything was observed. */
+  add(ms, value) {
+    while (ms >= this.#width * COLUMNS) this.#halve();
+    const column = Math.floor(ms / this.#width);
+    this.#values[column] = this.#join(this.#values[column], value);
+  }
+
+  /** The columns that hold something, in order. */
+  entries() {
+    const entries = [];
+    this.#values.forEach((value, column) => {
+      const from = column * this.#width;
+      if (value > 0) entries.push({ from, middle: from + this.#width / 2, to: from + this.#width, value });
+    });
+    return entries;
+  }
+
+  #halve() {
+    const values = this.#values;
+    for (let i = 0; i < COLUMNS / 2; i++) values[i] = this.#join(values[2 * i], values[2 * i + 1]);
+    values.fill(0, COLUMNS / 2);
+    this.#width *= 2;
+  }
+}
+
+/**
+ * When the tokens of one generation were generated. All its readers share this, because a reader that lags gets several
+ * tokens as one event, with the time of the last one only.
+ */
+export class GenerationTimes {
+  #offset = Infinity;
+  #tokens = new Columns(Math.max);
+
+  /** Notes an event that was appended at `serviceMs` and arrived at `pageMs`. */
+  observe({ type, ms }, pageMs) {
+    if (!(ms >= 0 && pageMs >= 0)) return;
+    this.#offset = Math.min(this.#offset, pageMs - ms);
+    if (type === 'delta') this.#tokens.add(ms, 1);
+  }
+
+  /**
+   * The page's time of the service's zero, such that the fastest event that any reader has seen took no time; 0 before
+   * the first one.
+   */
   get offset() {
     return Number.isFinite(this.#offset) ? this.#offset : 0;
+  }
+
+  /** Columns of the service's time in which tokens were generated. */
+  tokens() {
+    return this.#tokens.entries();
   }
 }
 
@@ -35,12 +87,10 @@ export function spanFor(ms) {
 }
 
 export class Timeline {
-  #clock;
-  #columnMs = FIRST_COLUMN_MS;
-  #generated = new Uint32Array(COLUMNS);
-  #arrived = new Uint32Array(COLUMNS);
-  /** For each column of #generated the latest arrival of its tokens. */
-  #latest = new Float64Array(COLUMNS);
+  #times;
+  #arrived = new Columns(Math.max);
+  /** By generation time, the latest arrival. */
+  #arrivals = new Columns(Math.max);
   #marks = [];
   #outages = [];
   #tokens = 0;
@@ -49,24 +99,24 @@ export class Timeline {
   #endMs = 0;
   #ended = false;
 
-  /** `clock` is shared by the readers of one generation. */
-  constructor(clock) {
-    this.#clock = clock;
+  /** `times` are the GenerationTimes of the generation. */
+  constructor(times) {
+    this.#times = times;
   }
 
-  /** Notes `count` tokens that were appended at `serviceMs` and arrived at `arrivedMs`. */
-  add(serviceMs, arrivedMs, count) {
-    if (!(serviceMs >= 0 && arrivedMs >= 0 && count > 0)) return;
-    this.#clock.observe(serviceMs, arrivedMs);
-    while (Math.max(serviceMs, arrivedMs) >= this.#columnMs * COLUMNS) this.#halveResolution();
-    const column = Math.floor(serviceMs / this.#columnMs);
-    this.#generated[column] += count;
-    this.#latest[column] = Math.max(this.#latest[column], arrivedMs);
-    this.#arrived[Math.floor(arrivedMs / this.#columnMs)] += count;
-    this.#tokens += count;
-    this.#transitSum += (arrivedMs - serviceMs) * count;
-    this.#transitMax = Math.max(this.#transitMax, arrivedMs - serviceMs);
-    this.#reach(arrivedMs);
+  /** Notes an event that arrived at `pageMs`. */
+  add(event, pageMs) {
+    const { type, ms, tokens = 1 } = event;
+    if (!(ms >= 0 && pageMs >= 0)) return;
+    this.#times.observe(event, pageMs);
+    if (type === 'gap') this.mark('gap', pageMs);
+    if (type !== 'delta' || !(tokens > 0)) return;
+    this.#arrived.add(pageMs, 1);
+    this.#arrivals.add(ms, pageMs);
+    this.#tokens += tokens;
+    this.#transitSum += (pageMs - ms) * tokens;
+    this.#transitMax = Math.max(this.#transitMax, pageMs - ms);
+    this.#reach(pageMs);
   }
 
   /** Notes what somebody did, or what happened: one of the keys of MARKS. */
@@ -104,28 +154,25 @@ export class Timeline {
   }
 
   /**
-   * Horizontal positions for a strip `width` wide. Ticks lie on a grid, so that many of them do not merge into a bar:
-   * `generated` and `arrived` hold each position once. `transits` are pairs of a position of generation and the latest
-   * of arrival; `outages` are pairs of begin and end.
+   * Horizontal positions for a strip `width` wide. `generated` and `arrived` are positions of ticks, each once.
+   * `transits` are pairs of a tick of generation and the latest one of arrival. `outages` are pairs of begin and end.
    */
   layout(width, nowMs = this.#endMs) {
     if (!this.#ended) this.#reach(nowMs);
     const { spanMs } = this;
     const xOf = (ms) => Math.min(width, (ms / spanMs) * width);
     const tick = (ms) => Math.floor(xOf(ms) / GRID) * GRID;
-    const xOfColumn = (column, offset = 0) => tick((column + 0.5) * this.#columnMs + offset);
-    const generated = new Map();
-    const arrived = new Set();
-    for (let column = 0; column < COLUMNS; column++) {
-      if (this.#arrived[column] > 0) arrived.add(xOfColumn(column));
-      if (this.#generated[column] === 0) continue;
-      const x = xOfColumn(column, this.#clock.offset);
-      generated.set(x, Math.max(generated.get(x) ?? 0, tick(this.#latest[column])));
+    const generated = new Set();
+    const transits = new Map();
+    for (const { middle, arrivedMs } of this.#transits()) {
+      const x = tick(middle + this.#times.offset);
+      generated.add(x);
+      if (arrivedMs > 0) transits.set(x, Math.max(transits.get(x) ?? 0, tick(arrivedMs)));
     }
     return {
-      generated: [...generated.keys()],
-      arrived: [...arrived],
-      transits: [...generated],
+      generated: [...generated],
+      arrived: [...new Set(this.#arrived.entries().map(({ middle }) => tick(middle)))],
+      transits: [...transits],
       marks: this.#marks.map(({ kind, atMs }) => ({ kind, x: xOf(atMs) })),
       outages: this.#outages.map(({ fromMs, toMs }) => [xOf(fromMs), xOf(toMs ?? this.#endMs)]),
     };
@@ -134,7 +181,7 @@ export class Timeline {
   /** One sentence for those who cannot see the strip. */
   summary() {
     if (this.#tokens === 0 && this.#marks.length === 0) return 'No tokens yet.';
-    const { offset } = this.#clock;
+    const { offset } = this.#times;
     const parts = [`${plural(this.#tokens, 'token')} in ${formatDuration(this.#endMs)}`];
     if (this.#tokens > 0) {
       const mean = formatDuration(Math.max(0, this.#transitSum / this.#tokens - offset));
@@ -153,13 +200,13 @@ export class Timeline {
     this.#endMs = Math.max(this.#endMs, ms);
   }
 
-  #halveResolution() {
-    for (const counts of [this.#generated, this.#arrived]) {
-      for (let i = 0; i < COLUMNS / 2; i++) counts[i] = counts[2 * i] + counts[2 * i + 1];
-      counts.fill(0, COLUMNS / 2);
-    }
-    for (let i = 0; i < COLUMNS / 2; i++) this.#latest[i] = Math.max(this.#latest[2 * i], this.#latest[2 * i + 1]);
-    this.#latest.fill(0, COLUMNS / 2);
-    this.#columnMs *= 2;
+  /** Times of generation with the time of arrival: of the event itself, or of the one that it was merged into. */
+  #transits() {
+    const arrivals = this.#arrivals.entries();
+    let next = 0;
+    return this.#times.tokens().map(({ from, middle }) => {
+      while (next < arrivals.length && arrivals[next].to <= from) next++;
+      return { middle, arrivedMs: arrivals[next]?.value ?? 0 };
+    });
   }
 }

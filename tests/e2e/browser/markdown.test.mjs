@@ -36,7 +36,7 @@ async function ask(t, pieces, { contextOptions } = {}) {
 
 const SAMPLE = '# Title\n\nSome **bold** text with `code`.\n\n- one\n- two\n\n```js\nlet x = 1;\n```\n\n|a|b|\n|-|-:|\n|1|2|\n';
 
-test('page: a response is rendered as Markdown, and its raw text is at hand', async (t) => {
+test('page: a response is rendered as Markdown, and its raw text can be shown and copied', async (t) => {
   const { page, problems, text } = await ask(t, SAMPLE.match(/[\s\S]{1,4}/g), {
     contextOptions: { permissions: ['clipboard-read', 'clipboard-write'] },
   });
@@ -54,7 +54,7 @@ test('page: a response is rendered as Markdown, and its raw text is at hand', as
   assert.deepEqual(problems, []);
 });
 
-test('page: hostile Markdown runs nothing, fetches nothing and is verified as it is', async (t) => {
+test('page: hostile Markdown runs nothing, fetches nothing and is verified as it was sent', async (t) => {
   const hostile = [
     '<script>alert(1)</script>', '<img src=x onerror=alert(1)>', '![i](https://outside.example/i.png)',
     '[a](javascript:alert(1))', '[b](java&#115;cript:alert(1))', '[c](data:text/html,<script>alert(1)</script>)',
@@ -77,7 +77,7 @@ test('page: hostile Markdown runs nothing, fetches nothing and is verified as it
   assert.deepEqual(problems, []);
 });
 
-test('page: a long response keeps the page quick', async (t) => {
+test('page: a response of many merged events is shown whole', async (t) => {
   const paragraph = 'This is a sentence of a **long** response with `code` and more text in it.\n\n';
   const { page, text } = await ask(t, Array.from({ length: 2000 }, () => paragraph));
   assert.equal(await page.locator('.reply-text p').count(), 2000);

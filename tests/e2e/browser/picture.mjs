@@ -1,8 +1,9 @@
 // Takes the picture of the page for README.md, with the real processes and an upstream server that plays one response.
 //
-//   RUNNEL_BIN=build/release/bin node tests/e2e/browser/picture.mjs FOLDER
+//   RUNNEL_BIN=build/release/bin node tests/e2e/browser/picture.mjs [FOLDER]
 //
-// Writes page.png, and beside it pictures of other states, in dark mode and at the width of a phone, for review.
+// Writes page.png beside this file. With FOLDER, writes it there, with pictures of other states, in dark mode and at the
+// width of a phone, for review.
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
@@ -60,20 +61,22 @@ async function startUpstream() {
 
 const button = (pane, action) => `[data-pane="${pane}"] [data-action="${action}"]`;
 
-/** Asks. While text arrives, drops two connections and switches one transport. */
-async function play(page, shot) {
+/** Asks. While text arrives, kills the WebSocket bridge, switches the pane of polling and drops the connection of SSE. */
+async function play(runnel, page, shot) {
   await page.fill('#question', QUESTION);
   await page.press('#question', 'Enter');
-  const grown = (past) => page.waitForFunction(
-    (length) => document.querySelector('[data-pane="websocket"] [data-text]').textContent.length > length, past);
-  await grown(250);
-  await page.click(button('websocket', 'drop'));
-  await shot('dropped');
-  await grown(400);
+  const grown = (pane, past) => page.waitForFunction(
+    ([name, length]) => document.querySelector(`[data-pane="${name}"] [data-text]`).textContent.length > length, [pane, past]);
+  await grown('sse', 200);
+  await runnel.ws.kill();
+  await grown('sse', 270);
+  await shot('killed');
+  await runnel.ws.start();
+  await grown('websocket', 400);
   await page.click(button('poll', 'switch'));
-  await grown(500);
+  await grown('poll', 520);
   await page.click(button('sse', 'drop'));
-  await grown(600);
+  await grown('sse', 600);
   await shot('streaming');
   await page.waitForSelector('#agreement[data-agreement="yes"]', { timeout: 60_000 });
 }
@@ -87,23 +90,25 @@ const SIZES = [
   { name: 'phone-dark', ...PHONE, colorScheme: 'dark' },
 ];
 
-const folder = process.argv[2] ?? '.';
+const folder = process.argv[2] ?? import.meta.dirname;
+const sizes = process.argv[2] ? SIZES : SIZES.slice(0, 1);
 const upstream = await startUpstream();
 const upstreamUrl = `http://127.0.0.1:${upstream.address().port}/v1`;
 const runnel = await startRunnel({ engine: ['--engine=upstream', `--upstream_url=${upstreamUrl}`] });
 const executablePath = process.env.RUNNEL_CHROMIUM ?? '/usr/bin/chromium';
 const browser = await chromium.launch({ executablePath, args: FLAGS });
 try {
-  for (const { name, fullPage = false, ...options } of SIZES) {
+  for (const { name, fullPage = false, ...options } of sizes) {
     const page = await (await browser.newContext(options)).newPage();
-    const shot = (suffix) => {
+    const shot = async (suffix) => {
+      if (suffix && !process.argv[2]) return;
       const path = join(folder, `${name}${suffix && `-${suffix}`}.png`);
-      return page.screenshot({ path, fullPage });
+      await page.screenshot({ path, fullPage });
     };
     await page.goto(runnel.url);
     await page.waitForSelector('#send:not([disabled])');
     await shot('idle');
-    await play(page, shot);
+    await play(runnel, page, shot);
     await shot('');
     await page.close();
   }

@@ -1,16 +1,18 @@
 // The timeline of a reader: scale, layout and summary. The canvas is for the browser's tests.
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { COLUMNS, ServiceClock, spanFor, Timeline } from '../../../../bridges/web/page/timeline.js';
+import { COLUMNS, GenerationTimes, spanFor, Timeline } from '../../../../bridges/web/page/timeline.js';
 
 const WIDTH = 500;
 
+const delta = (ms, tokens = 1) => ({ type: 'delta', ms, tokens });
+
 /** A timeline with tokens at [generated, arrived], whose service began 0 ms after the page. */
 function timelineOf(...tokens) {
-  const clock = new ServiceClock();
-  clock.observe(0, 0);
-  const timeline = new Timeline(clock);
-  for (const [generated, arrived] of tokens) timeline.add(generated, arrived, 1);
+  const times = new GenerationTimes();
+  times.observe({ type: 'started', ms: 0 }, 0);
+  const timeline = new Timeline(times);
+  for (const [generated, arrived] of tokens) timeline.add(delta(generated), arrived);
   return timeline;
 }
 
@@ -20,13 +22,25 @@ test('timeline: the scale grows in steps', () => {
   for (const [ms, span] of rows) assert.equal(spanFor(ms), span, `${ms} ms`);
 });
 
-test('timeline: the fastest event of all readers sets the service clock', () => {
-  const clock = new ServiceClock();
-  assert.equal(clock.offset, 0);
-  clock.observe(10, 130);
-  clock.observe(20, 125);
-  clock.observe(30, 400);
-  assert.equal(clock.offset, 105);
+test('timeline: the fastest event of all readers sets the clock of the service', () => {
+  const times = new GenerationTimes();
+  assert.equal(times.offset, 0);
+  times.observe(delta(10), 130);
+  times.observe(delta(20), 125);
+  times.observe(delta(30), 400);
+  assert.equal(times.offset, 105);
+});
+
+test('timeline: tokens of a merged event have the times that another reader saw', () => {
+  const times = new GenerationTimes();
+  for (const ms of [1000, 2000, 3000, 4000]) times.observe(delta(ms), ms);
+  const timeline = new Timeline(times);
+  timeline.add(delta(1000), 1000);
+  timeline.add(delta(3000, 2), 3500);
+  const { generated, arrived, transits } = timeline.layout(WIDTH);
+  assert.deepEqual(generated, [100, 200, 300, 400]);
+  assert.deepEqual(arrived, [100, 350]);
+  assert.deepEqual(transits, [[100, 100], [200, 350], [300, 350]]);
 });
 
 test('timeline: a token that arrives late slants', () => {
@@ -67,7 +81,7 @@ test('timeline: in the end the scale fits', () => {
 test('timeline: memory and layout are bounded, and no tick is lost', () => {
   const timeline = timelineOf();
   const seconds = 4000;
-  for (let ms = 0; ms < seconds * 1000; ms += 10) timeline.add(ms, ms + 5, 1);
+  for (let ms = 0; ms < seconds * 1000; ms += 10) timeline.add(delta(ms), ms + 5);
   for (let n = 0; n < 1000; n++) {
     timeline.mark('drop', n);
     timeline.disconnected(n);
@@ -88,7 +102,7 @@ test('timeline: memory and layout are bounded, and no tick is lost', () => {
 test('timeline: after the resolution was halved, ticks are where they were', () => {
   const timeline = timelineOf([1000, 1200], [3000, 3500]);
   const before = timeline.layout(WIDTH, 5000);
-  timeline.add(4999, 4999, 1);
+  timeline.add(delta(4999), 4999);
   const after = timeline.layout(WIDTH, 5000);
   for (const row of ['generated', 'arrived']) {
     before[row].forEach((x, i) => assert.ok(Math.abs(x - after[row][i]) <= 1, `${row} ${i}`));
@@ -98,18 +112,16 @@ test('timeline: after the resolution was halved, ticks are where they were', () 
 test('timeline: numbers that make no sense are left out', () => {
   const timeline = timelineOf();
   const times = [[undefined, 1], [NaN, 1], [-1, 1], [1, -1], [1, NaN]];
-  for (const [generated, arrived] of times) timeline.add(generated, arrived, 1);
-  timeline.add(1, 1, 0);
+  for (const [generated, arrived] of times) timeline.add(delta(generated), arrived);
+  timeline.add(delta(1, 0), 1);
   assert.deepEqual(timeline.layout(WIDTH).arrived, []);
   assert.equal(timeline.summary(), 'No tokens yet.');
 });
 
 test('timeline: the summary says what the strip shows', () => {
-  const clock = new ServiceClock();
-  clock.observe(0, 100);
-  const timeline = new Timeline(clock);
-  timeline.add(0, 100, 1);
-  timeline.add(1000, 2300, 3);
+  const timeline = new Timeline(new GenerationTimes());
+  timeline.add(delta(0), 100);
+  timeline.add(delta(1000, 3), 2300);
   timeline.mark('drop', 1500);
   timeline.disconnected(1500);
   timeline.connected(2200);
