@@ -1,4 +1,4 @@
-// Splits growing Markdown into blocks that cannot change any more and the few that can.
+// Splits growing Markdown into blocks that are settled and the last ones, which may still change.
 
 import { Lexer, Tokenizer } from '../vendor/marked.js';
 
@@ -11,7 +11,7 @@ const MARKER = /[ \t]*(?:>|[-*+](?=[ \t])|\d{1,9}[.)](?=[ \t]))/y;
 const MAX_TABLE_CELLS = 4096;
 const LINE_END = /\r\n?/g;
 
-/** HTML is text, and so is a reference definition, because a block that is settled cannot learn what it defines. */
+/** Treats HTML as text. Also reference definitions, because a settled block would not see a later one. */
 class SafeTokenizer extends Tokenizer {
   html() {}
 
@@ -43,7 +43,7 @@ function lex(text) {
   }
 }
 
-/** Returns tokens of marked, and tokens of type `plain` for what would cost too much. Never throws. */
+/** Returns tokens of marked, and tokens of type `plain` for text that is too expensive to parse. Never throws. */
 function parse(text) {
   const tokens = [];
   let from = 0;
@@ -62,8 +62,8 @@ function parse(text) {
 const isBlank = ({ type }) => type === 'space';
 
 /**
- * How many tokens at the beginning are settled. A block is, once another one follows: `1. a`, an empty line and `2` are
- * a list and a paragraph, but with `. b` after them one list. So the line on which the next block begins must be whole.
+ * How many tokens at the beginning are settled. A block is settled when the first line of the next block is complete:
+ * `1. a`, an empty line and `2` are a list and a paragraph, but if `. b` follows, they are one list.
  */
 function countSettled(tokens, isLong) {
   const last = tokens.findLastIndex((token) => !isBlank(token));
@@ -73,7 +73,7 @@ function countSettled(tokens, isLong) {
   return Math.max(0, tokens.findLastIndex((token, index) => index < last && !isBlank(token)));
 }
 
-/** Where to cut a block that is too long, and what its second part must begin with to be of the same kind. */
+/** Where to cut a block that is too long, and the prefix that makes its second part a block of the same kind. */
 function cutBlock(text, type) {
   const head = text.slice(0, MAX_BLOCK_CHARS);
   const itemEnd = type === 'list' ? /^[\s\S]*\n(?=\S)/.exec(head)?.[0].length : undefined;
@@ -94,7 +94,7 @@ export class MarkdownBlocks {
   }
 
   /**
-   * Parses what is not settled yet. `settled` are the tokens that will not change, each returned once and in order;
+   * Parses the text that is not settled. `settled` are tokens that will not change, each returned once and in order;
    * `open` are those after them, which the next call replaces. All are settled if the text has `ended`.
    */
   update(ended = false) {

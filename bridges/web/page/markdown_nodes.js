@@ -1,4 +1,4 @@
-// Makes DOM nodes of Markdown. Nothing here parses HTML: all text goes into text nodes.
+// Makes DOM nodes from the tokens of Markdown. HTML is never parsed: all text goes into text nodes.
 
 // Deeper ones are shown as they were written.
 const MAX_DEPTH = 16;
@@ -49,7 +49,7 @@ function link({ href }, children, raw) {
 
 function code({ text, lang = '' }) {
   const pre = element('pre', [element('code', [textNode(text)])]);
-  // A long line is scrolled to by keyboard as well.
+  // Makes long lines reachable by keyboard.
   pre.tabIndex = 0;
   const [language] = lang.slice(0, 40).split(/\s/);
   if (language) pre.dataset.language = language;
@@ -74,7 +74,7 @@ function list({ ordered, start, items }, depth) {
   return made;
 }
 
-/** Nodes of one token of marked. Types that are not known become their source text. */
+/** Nodes of one token of marked. An unknown type becomes its source text. */
 function nodesOfToken(token, depth) {
   const { type, raw, text, tokens } = token;
   if (depth > MAX_DEPTH) return [textNode(raw)];
@@ -95,7 +95,7 @@ function nodesOfToken(token, depth) {
     case 'codespan': return [element('code', [textNode(text)])];
     case 'br': return [element('br')];
     case 'link': return link(token, children(), raw);
-    // An image would be fetched from wherever the text says.
+    // An image would be loaded from any address that the text names.
     case 'image': return link(token, [textNode(text || token.href)], raw);
     case 'checkbox': return [textNode(token.checked ? '☑ ' : '☐ ')];
     case 'text': return tokens ? children() : [textNode(decodeEntities(text))];

@@ -3,8 +3,8 @@
 import { MarkdownBlocks } from './markdown_blocks.js';
 import { nodesOf } from './markdown_nodes.js';
 
-// After a paint, nothing is parsed for this many times as long as the paint took: at most a tenth of the time is spent
-// on parsing, whatever the text.
+// After a paint, nothing is parsed for this many times its duration. Parsing thus takes a tenth of the time at most,
+// whatever the text.
 const REST_FACTOR = 9;
 
 export class MarkdownText {

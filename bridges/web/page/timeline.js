@@ -22,7 +22,7 @@ class Columns {
   #values = new Float64Array(COLUMNS);
   #join;
 
-  /** `join` makes one value of those of two columns; 0 stands for nothing. */
+  /** `join` combines the values of two columns. 0 stands for an empty column. */
   constructor(join) {
     this.#join = join;
   }
@@ -119,7 +119,7 @@ export class Timeline {
     this.#reach(pageMs);
   }
 
-  /** Notes what somebody did, or what happened: one of the keys of MARKS. */
+  /** Marks a moment. `kind` is one of the keys of MARKS. */
   mark(kind, atMs) {
     if (this.#marks.length === MAX_MARKS) this.#marks.shift();
     this.#marks.push({ kind, atMs });
@@ -139,7 +139,7 @@ export class Timeline {
     this.#reach(atMs);
   }
 
-  /** After this, the scale fits what there is. */
+  /** Ends the timeline. The scale then fits its content. */
   end(atMs) {
     this.connected(atMs);
     this.#ended = true;
@@ -178,7 +178,7 @@ export class Timeline {
     };
   }
 
-  /** One sentence for those who cannot see the strip. */
+  /** The content of the strip in one sentence, for screen readers. */
   summary() {
     if (this.#tokens === 0 && this.#marks.length === 0) return 'No tokens yet.';
     const { offset } = this.#times;
