@@ -1,23 +1,42 @@
 // Text that grows at its end.
 
-/** Shows text as it is, in one text node. */
+// A browser lays a block out again whenever text is appended to it, so a longer block is left at its last line end.
+const MAX_BLOCK_CHARS = 1000;
+
+/** Shows text as it is. The element must preserve white space. */
 export class PlainText {
-  #node = document.createTextNode('');
+  #element;
+  #node;
 
   constructor(element) {
-    element.replaceChildren(this.#node);
+    this.#element = element;
+    this.replace('');
   }
 
   append(text) {
     this.#node.appendData(text);
+    const { data } = this.#node;
+    const lineEnd = data.lastIndexOf('\n') + 1;
+    if (data.length < MAX_BLOCK_CHARS || lineEnd === 0) return;
+    this.#node.data = data.slice(0, lineEnd);
+    this.#beginBlock(data.slice(lineEnd));
   }
 
   replace(text) {
-    this.#node.data = text;
+    this.#element.replaceChildren();
+    this.#beginBlock('');
+    this.append(text);
   }
 
   paint() {
     return true;
+  }
+
+  #beginBlock(text) {
+    this.#node = document.createTextNode(text);
+    const block = document.createElement('div');
+    block.append(this.#node);
+    this.#element.append(block);
   }
 }
 

@@ -1,6 +1,7 @@
 // Markdown of the page: what it renders, that it is harmless, and that the result does not depend on how it streams.
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { PlainText } from '../../../../bridges/web/page/growing_text.js';
 import { MarkdownBlocks } from '../../../../bridges/web/page/markdown_blocks.js';
 import { nodesOf, safeHref } from '../../../../bridges/web/page/markdown_nodes.js';
 import { MarkdownText } from '../../../../bridges/web/page/markdown_text.js';
@@ -205,4 +206,16 @@ test('markdown: only the last blocks are parsed again', () => {
     assert.ok(update.open.length <= 4, `${update.open.length} open blocks`);
   }
   assert.ok(settled >= 498, `${settled} settled`);
+});
+
+test('plain text: only the last block grows, and no character is lost', () => {
+  const root = fakeDocument.createElement('main');
+  const view = new PlainText(root);
+  const text = 'A line of some length.\n\nAnother one.\n'.repeat(400);
+  for (let at = 0; at < text.length; at += 7) view.append(text.slice(at, at + 7));
+  assert.equal(root.textContent, text);
+  for (const block of root.childNodes) assert.ok(block.textContent.length < 1010);
+  for (const block of root.childNodes.slice(0, -1)) assert.match(block.textContent, /\n$/);
+  view.replace('new');
+  assert.equal(root.textContent, 'new');
 });
