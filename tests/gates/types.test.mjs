@@ -22,7 +22,7 @@ const problemsOf = (program) => ts.getPreEmitDiagnostics(program).map(({ file, s
   return file ? `${relative(HERE, file.fileName)}(${file.getLineAndCharacterOfPosition(start).line + 1}): ${text}` : text;
 });
 
-/** The library's JavaScript, checked by its JSDoc and what TypeScript derives. */
+/** The JavaScript of the library, with types from JSDoc and inference. */
 const library = ts.createProgram([join(WEB, 'runnel.js')], {
   ...config.options, allowJs: true, checkJs: true, noImplicitAny: false, useUnknownInCatchVariables: false,
   noEmit: false, declaration: true, emitDeclarationOnly: true, outDir: join(HERE, 'code'), rootDir: WEB,

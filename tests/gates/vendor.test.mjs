@@ -1,4 +1,4 @@
-// What is in bridges/web/vendor is what npm has under the version and the digest named there.
+// The files in bridges/web/vendor equal those of the npm packages that are named there.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ test('vendor: every file belongs to a package', () => {
 });
 
 for (const manifest of manifests) {
-  test(`vendor: ${manifest} names what npm has`, () => {
+  test(`vendor: ${manifest} matches the npm package`, () => {
     const { name, version, integrity, license, file } = JSON.parse(readFileSync(join(VENDOR, manifest), 'utf8'));
     const locked = lock.packages[`node_modules/${name}`];
     assert.deepEqual({ version, integrity, license }, {

@@ -1,4 +1,4 @@
-// The list of web files in CMake is complete: what the page needs is served, and what is listed exists.
+// The list of web files in CMake is complete: every file that a browser loads is served, and every listed file exists.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';

@@ -71,7 +71,7 @@ export class GrowingText {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
     const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    // A reader who has scrolled up must not be pulled down.
+    // Do not scroll if the user has scrolled up to read.
     const following = scrollHeight - scrollTop - clientHeight < 40;
     const pending = this.#pending;
     this.#pending = '';

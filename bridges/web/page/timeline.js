@@ -67,8 +67,8 @@ export class GenerationTimes {
   }
 
   /**
-   * The page's time of the service's zero, such that the fastest event that any reader has seen took no time; 0 before
-   * the first one.
+   * The page's time at which the service's time is 0, so that the fastest event of all readers took no time. 0 before
+   * the first event.
    */
   get offset() {
     return Number.isFinite(this.#offset) ? this.#offset : 0;
@@ -200,7 +200,7 @@ export class Timeline {
     this.#endMs = Math.max(this.#endMs, ms);
   }
 
-  /** Times of generation with the time of arrival: of the event itself, or of the one that it was merged into. */
+  /** Times of generation, each with the arrival of the event itself or of the one that it was merged into; 0: none. */
   #transits() {
     const arrivals = this.#arrivals.entries();
     let next = 0;

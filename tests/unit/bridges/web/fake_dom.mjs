@@ -62,7 +62,7 @@ class FakeElement extends FakeNode {
     for (const child of this.childNodes) if (child instanceof FakeElement) yield* child.elements();
   }
 
-  /** `tag.class href=…("text" …)`: what a test compares. */
+  /** `tag.class href=…("text" …)`, for comparisons in tests. */
   toString() {
     const own = { href: this.href, start: this.start, lang: this.dataset.language };
     const present = Object.entries(own).filter(([, value]) => value !== undefined);

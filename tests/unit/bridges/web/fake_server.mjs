@@ -56,7 +56,7 @@ class Sender {
     }
   }
 
-  /** Calls send(event) for what the faults leave of `events`; false once the connection has to end. */
+  /** Calls send(event) for the events that the faults let through. Returns false once the connection must end. */
   events(events, send) {
     const { fault } = this;
     for (const event of fault.merge ? merge(events) : events) {

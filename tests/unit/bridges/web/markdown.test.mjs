@@ -1,4 +1,5 @@
-// Markdown of the page: what it renders, that it is harmless, and that the result does not depend on how it streams.
+// Markdown of the page: the nodes that it renders, that they are harmless, and that they do not depend on the pieces in
+// which the text arrives.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { PlainText } from '../../../../bridges/web/page/growing_text.js';
