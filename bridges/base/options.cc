@@ -6,7 +6,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
-#include "services/base/admin_server.h"
+#include "services/base/host_port.h"
 #include "services/base/message_limits.h"
 #include "services/base/status_macros.h"
 

@@ -16,7 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "bridges/link/grpc_stub.h"
-#include "services/base/admin_server.h"
+#include "services/base/host_port.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::bridge {

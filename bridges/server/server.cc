@@ -6,6 +6,7 @@
 
 #include "services/base/admin_server.h"
 #include "services/base/clock.h"
+#include "services/base/descriptor_limit.h"
 #include "services/base/grpc_runtime.h"
 #include "services/base/logging.h"
 #include "services/base/status_macros.h"

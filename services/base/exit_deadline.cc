@@ -8,10 +8,10 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace runnel::inference {
+namespace runnel::base {
 
 ExitDeadline::~ExitDeadline() {
-  base::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   done_ = true;
   wake_.NotifyAll();
 }
@@ -21,13 +21,13 @@ void ExitDeadline::Begin(absl::Duration timeout) {
 }
 
 void ExitDeadline::Doing(std::string what) {
-  base::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   doing_ = std::move(what);
 }
 
 void ExitDeadline::Run(absl::Duration timeout) {
   const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
-  base::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   while (!done_) {
     if (wake_.WaitUntil(&mu_, deadline) || std::chrono::steady_clock::now() < deadline) continue;
     if (done_) return;
@@ -38,4 +38,4 @@ void ExitDeadline::Run(absl::Duration timeout) {
   }
 }
 
-}  // namespace runnel::inference
+}  // namespace runnel::base

@@ -6,7 +6,7 @@
 #include "absl/time/time.h"
 #include "services/base/mutex.h"
 
-namespace runnel::inference {
+namespace runnel::base {
 
 // Ends the process if stopping it takes too long: an engine that is stuck, in a library or on a device, would keep it
 // until it is killed. To be declared before everything whose end may take long.
@@ -27,11 +27,11 @@ class ExitDeadline {
  private:
   void Run(absl::Duration timeout) EXCLUDES(mu_);
 
-  base::Mutex mu_;
-  base::CondVar wake_;
+  Mutex mu_;
+  CondVar wake_;
   std::string doing_ GUARDED_BY(mu_) = "nothing";
   bool done_ GUARDED_BY(mu_) = false;
   std::jthread thread_;
 };
 
-}  // namespace runnel::inference
+}  // namespace runnel::base

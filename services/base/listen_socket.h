@@ -7,13 +7,6 @@
 
 namespace runnel::base {
 
-struct HostPort {
-  std::string host;  // empty: every address of this machine
-  int port = 0;
-};
-// Splits host:port, [v6]:port or :port. InvalidArgument says what is wrong with `address`.
-absl::StatusOr<HostPort> ParseHostPort(const std::string& address);
-
 struct ListenSocket {
   UniqueFd fd;  // non-blocking, close-on-exec
   int port = 0;

@@ -1,10 +1,7 @@
 #include "services/base/shutdown.h"
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
-
-#include <cstdlib>
 
 namespace runnel::base {
 namespace {
@@ -38,14 +35,5 @@ int ShutdownSignal::Wait() {
 }
 
 void ShutdownSignal::Raise() { kill(getpid(), SIGTERM); }
-
-unsigned long RaiseDescriptorLimit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-  getrlimit(RLIMIT_NOFILE, &limit);
-  return limit.rlim_cur;
-}
 
 }  // namespace runnel::base

@@ -17,7 +17,4 @@ class ShutdownSignal {
   void Raise();
 };
 
-// Raises the soft limit of open descriptors to the hard one and returns it: each stream is a descriptor.
-unsigned long RaiseDescriptorLimit();
-
 }  // namespace runnel::base

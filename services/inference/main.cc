@@ -6,6 +6,7 @@
 
 #include "services/base/admin_server.h"
 #include "services/base/clock.h"
+#include "services/base/descriptor_limit.h"
 #include "services/base/exit_deadline.h"
 #include "services/base/flags.h"
 #include "services/base/grpc_runtime.h"
@@ -42,7 +43,7 @@ absl::Status Run() {
   base::SetUpGrpc();
   base::RaiseDescriptorLimit();
 
-  ExitDeadline deadline;
+  base::ExitDeadline deadline;
   base::Metrics metrics;
   LiveCalls live;
   prometheus::Gauge& streams = metrics.Gauge("runnel_streams_active", "Open streaming calls.", {{"transport", "grpc"}});

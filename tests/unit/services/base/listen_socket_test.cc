@@ -20,29 +20,6 @@ bool CanConnect(const std::string& ip, int port) {
   return connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
 }
 
-TEST(ListenSocket, ParsesHostAndPort) {
-  const struct {
-    const char* address;
-    const char* host;
-    int port;
-  } good[] = {{"127.0.0.1:80", "127.0.0.1", 80},
-              {"[::1]:8080", "::1", 8080},
-              {"localhost:0", "localhost", 0},
-              {":8080", "", 8080},
-              {"a.b-c:65535", "a.b-c", 65535}};
-  for (const auto& row : good) {
-    const auto parsed = ParseHostPort(row.address);
-    ASSERT_TRUE(parsed.ok()) << row.address << ": " << parsed.status();
-    EXPECT_EQ(parsed->host, row.host);
-    EXPECT_EQ(parsed->port, row.port);
-  }
-  for (const char* bad :
-       {"", ":", "host", "host:", "host:x", "host:-1", "host:+1", "host: 1", "host:1 ", "host:65536",
-        "host:99999999999", "::1", "::1:80", "[::1]", "[::1:80", "::1]:80", "http://host:80", "[]:80"}) {
-    EXPECT_EQ(ParseHostPort(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
-  }
-}
-
 TEST(ListenSocket, WithoutAHostTakesEveryAddress) {
   const auto socket = ListenOn(":0", 16);
   ASSERT_TRUE(socket.ok()) << socket.status();

@@ -74,18 +74,18 @@ TEST(EngineWatchdog, CanBeOff) {
 TEST(ExitDeadlineDeathTest, EndsAProcessWhoseEngineNeverStops) {
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
   const auto stop = [] {
-    ExitDeadline deadline;
+    base::ExitDeadline deadline;
     StuckEngine engine;
     deadline.Begin(absl::Milliseconds(50));
     deadline.Doing("stopping the engine");
     engine.Stop();
   };
-  EXPECT_EXIT(stop(), ::testing::ExitedWithCode(ExitDeadline::kExitCode), "");
+  EXPECT_EXIT(stop(), ::testing::ExitedWithCode(base::ExitDeadline::kExitCode), "");
 }
 
 TEST(ExitDeadline, LetsAProcessThatIsInTimeEnd) {
-  ExitDeadline never_begun;
-  ExitDeadline deadline;
+  base::ExitDeadline never_begun;
+  base::ExitDeadline deadline;
   deadline.Begin(absl::Hours(1));
   deadline.Doing("nothing much");
 }
