@@ -77,7 +77,7 @@ absl::Status Run() {
   deadline.Doing("waiting for generations to end and to be read");
   manager.BeginDrain();
   live.AnnounceGoingAway();
-  if (!manager.WaitUntilUnwanted(options.drain_timeout)) {
+  if (!manager.WaitUntilDrained(options.drain_timeout)) {
     spdlog::warn("drain timeout: cutting what still runs or was not read to its end");
   }
   deadline.Doing("stopping the engine");

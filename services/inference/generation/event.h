@@ -8,7 +8,7 @@
 
 #include "absl/time/time.h"
 
-// The entries of a generation's log as plain structs; proto_convert.h makes wire messages of them. What they mean is
+// The entries of a generation's log as plain structs; event_to_proto.h makes wire messages of them. What they mean is
 // said in proto/runnel/v1/inference.proto.
 namespace runnel::inference {
 

@@ -225,7 +225,7 @@ void EventLog::AppendDoneLocked(int64_t monotonic_us) {
 
 void EventLog::MarkReadersLocked(WakeSet* wake) {
   for (LogReader* reader : readers_) {
-    if (auto flushable = reader->MarkNews(); flushable != nullptr) wake->Add(std::move(flushable));
+    if (auto flushable = reader->MarkReady(); flushable != nullptr) wake->Add(std::move(flushable));
   }
 }
 

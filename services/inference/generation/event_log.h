@@ -20,7 +20,7 @@ class LogReader {
   virtual ~LogReader() = default;
   // The log has grown. Called under the log's lock: only marks the reader, never reads the log. Returns whom to flush
   // if this is the first news since the reader last read, else null.
-  virtual std::shared_ptr<Flushable> MarkNews() = 0;
+  virtual std::shared_ptr<Flushable> MarkReady() = 0;
 };
 
 // The append-only log of one generation: the numbers, the text, and the proof of wholeness at its end.
@@ -29,7 +29,7 @@ class LogReader {
 // text, and several deltas merged are one substring. The log is the only buffer there is between the engine and all
 // readers: it is never trimmed and never merged, and a slow reader costs it nothing.
 //
-// Thread-safe. The log calls its readers under its lock; a reader must take no lock in MarkNews under which it calls
+// Thread-safe. The log calls its readers under its lock; a reader must take no lock in MarkReady under which it calls
 // the log.
 class EventLog {
  public:

@@ -18,45 +18,7 @@ int64_t Micros(absl::Duration monotonic) { return absl::ToInt64Microseconds(mono
 // It may quote what a server said.
 constexpr size_t kMaxFailedMessageBytes = 4096;
 
-const char* CauseName(CancelCause cause) {
-  switch (cause) {
-    case CancelCause::kRequested:
-      return "requested";
-    case CancelCause::kDetached:
-      return "detached";
-    case CancelCause::kDeleted:
-      return "deleted";
-    case CancelCause::kShutdown:
-      return "shutdown";
-  }
-  return "";
-}
-
 }  // namespace
-
-GenerationMetrics::GenerationMetrics(base::Metrics* metrics)
-    : first_token(metrics->Histogram("runnel_time_to_first_token_seconds", "From admission to the first token.",
-                                     base::FirstTokenBuckets())),
-      inter_token(metrics->Histogram("runnel_inter_token_latency_seconds", "Between two deltas of a generation.",
-                                     base::PerTokenBuckets())),
-      per_output_token(metrics->Histogram("runnel_time_per_output_token_seconds",
-                                          "Mean time per token after the first, per generation.",
-                                          base::PerTokenBuckets())),
-      request_duration(metrics->Histogram("runnel_request_duration_seconds", "From admission to the terminal event.",
-                                          base::RequestBuckets())),
-      queue_duration(metrics->Histogram("runnel_queue_duration_seconds",
-                                        "From admission to the engine's beginning to work.",
-                                        base::FirstTokenBuckets())),
-      prompt_tokens(metrics->Counter("runnel_prompt_tokens_total", "Tokens of admitted prompts.")),
-      generation_tokens(metrics->Counter("runnel_generation_tokens_total", "Tokens generated.")),
-      detached_tokens(
-          metrics->Counter("runnel_detached_generation_tokens_total", "Tokens generated while nobody was attached.")),
-      metrics_(metrics) {}
-
-prometheus::Counter& GenerationMetrics::Cancels(CancelCause cause) {
-  return metrics_->Counter("runnel_cancels_total", "Generations asked to stop, by cause.",
-                           {{"cause", CauseName(cause)}});
-}
 
 Generation::Generation(Options options)
     : options_(std::move(options)),
@@ -65,7 +27,7 @@ Generation::Generation(Options options)
       log_(Started{options_.model, created_at_, options_.prompt_tokens, options_.fingerprint}, options_.choice_count,
            Micros(created_monotonic_)),
       last_append_(created_monotonic_) {
-  options_.metrics->prompt_tokens.Increment(options_.prompt_tokens);
+  options_.metrics->CountPrompt(options_.prompt_tokens);
 }
 
 GenerationStatus Generation::status() const {
@@ -133,7 +95,7 @@ absl::Duration Generation::TakeDetachDeadline(absl::Duration now) {
   return deadline;
 }
 
-absl::Duration Generation::WantedUntil() const {
+absl::Duration Generation::KeepUntil() const {
   base::MutexLock lock(&mu_);
   if (ended_at_ == absl::InfiniteDuration() || holds_.load(std::memory_order_relaxed) > 0) {
     return absl::InfiniteDuration();
@@ -154,13 +116,13 @@ bool Generation::IsRead() const {
 
 void Generation::RequestCancel(CancelCause cause) {
   if (ended_at() != absl::InfiniteDuration() || cancelled_.exchange(true)) return;
-  options_.metrics->Cancels(cause).Increment();
+  options_.metrics->CountCancel(cause);
   options_.observer->OnCancelRequested(this);
 }
 
 void Generation::Begin() {
   if (begun_.exchange(true)) return;
-  options_.metrics->queue_duration.Observe(absl::ToDoubleSeconds(options_.clock->Monotonic() - created_monotonic_));
+  options_.metrics->ObserveQueue(options_.clock->Monotonic() - created_monotonic_);
 }
 
 void Generation::Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) {
@@ -176,10 +138,8 @@ void Generation::AppendDelta(uint32_t choice, std::string_view text, Tokens toke
   const absl::Duration now = options_.clock->Monotonic();
   const uint32_t count = tokens.count;
   if (!log_.AppendDelta(choice, text, std::move(tokens), Micros(now), wake)) return;
-  auto& gap = tokens_ == 0 ? options_.metrics->first_token : options_.metrics->inter_token;
-  gap.Observe(absl::ToDoubleSeconds(now - last_append_));
-  options_.metrics->generation_tokens.Increment(count);
-  if (holds_.load(std::memory_order_relaxed) == 0) options_.metrics->detached_tokens.Increment(count);
+  const bool detached = holds_.load(std::memory_order_relaxed) == 0;
+  options_.metrics->ObserveDelta(tokens_ == 0, now - last_append_, count, detached);
   last_append_ = now;
   tokens_ += count;
 }
@@ -205,11 +165,7 @@ void Generation::RecordEnd() {
     base::MutexLock lock(&mu_);
     ended_at_ = now;
   }
-  options_.metrics->request_duration.Observe(absl::ToDoubleSeconds(now - created_monotonic_));
-  if (tokens_ > 1) {
-    options_.metrics->per_output_token.Observe(absl::ToDoubleSeconds(now - created_monotonic_) /
-                                               static_cast<double>(tokens_));
-  }
+  options_.metrics->ObserveEnd(now - created_monotonic_, tokens_);
   options_.observer->OnEnded(this);
 }
 

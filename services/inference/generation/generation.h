@@ -9,16 +9,14 @@
 
 #include "absl/time/time.h"
 #include "services/base/clock.h"
-#include "services/base/metrics.h"
 #include "services/base/mutex.h"
 #include "services/inference/generation/engine.h"
 #include "services/inference/generation/event_log.h"
+#include "services/inference/generation/generation_metrics.h"
 
 namespace runnel::inference {
 
 class Generation;
-
-enum class CancelCause { kRequested, kDetached, kDeleted, kShutdown };
 
 enum class GenerationStatus { kQueued, kRunning, kDone, kFailed };
 
@@ -44,24 +42,6 @@ class GenerationObserver {
   virtual uint32_t QueuePosition(const Generation* generation) const = 0;
 };
 
-// What is counted of every generation; one object for all, owned by the manager.
-struct GenerationMetrics {
-  explicit GenerationMetrics(base::Metrics* metrics);
-  prometheus::Counter& Cancels(CancelCause cause);
-
-  prometheus::Histogram& first_token;
-  prometheus::Histogram& inter_token;
-  prometheus::Histogram& per_output_token;
-  prometheus::Histogram& request_duration;
-  prometheus::Histogram& queue_duration;
-  prometheus::Counter& prompt_tokens;
-  prometheus::Counter& generation_tokens;
-  prometheus::Counter& detached_tokens;
-
- private:
-  base::Metrics* metrics_;
-};
-
 // One run of a model: its log, who reads it, and whether it has to stop. Held by the manager while it can be found, by
 // the engine while it runs, by each reader while it reads. Thread-safe.
 class Generation final : public EventSink, public std::enable_shared_from_this<Generation> {
@@ -74,7 +54,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     uint32_t prompt_tokens = 0;
     std::string fingerprint;
     absl::Duration detach_timeout;
-    absl::Duration linger;               // see WantedUntil
+    absl::Duration linger;               // see KeepUntil
     std::string annotation;              // of the request, given back as it is
     const base::Clock* clock = nullptr;  // must outlive the generation, as all below
     GenerationMetrics* metrics = nullptr;
@@ -122,7 +102,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
 
   // Until when a stop should wait for it (monotonic). Infinite while it runs or is read; then for as long as a reader
   // may come back: the detach timeout, or Options::linger if somebody has read it to its end.
-  absl::Duration WantedUntil() const EXCLUDES(mu_);
+  absl::Duration KeepUntil() const EXCLUDES(mu_);
 
   // A reader has detached that will be back within a minute (LinkDetach.paused).
   void NotePause() EXCLUDES(mu_);

@@ -7,10 +7,10 @@
 
 namespace runnel::inference {
 
-GenerationManager::ClaimAnswer GenerationManager::Claim(ClaimTable::Ref claim, const ClaimRequest& request) {
+GenerationManager::ClaimResult GenerationManager::Claim(ClaimTable::Ref claim, const ClaimRequest& request) {
   const std::string key = StartKey(request.principal, request.request_id);
   base::MutexLock lock(&mu_);
-  ClaimAnswer answer;
+  ClaimResult answer;
   if (const auto found = starts_.find(key); found != starts_.end()) {
     answer.outcome = found->second.pending != nullptr ? ClaimTable::Outcome::kHeld : ClaimTable::Outcome::kNamed;
     answer.generation_id = found->second.generation_id;

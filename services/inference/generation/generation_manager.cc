@@ -14,10 +14,10 @@ namespace {
 // How long the thread sleeps if nothing tells it to wake earlier; bounds how late retention is noticed.
 constexpr absl::Duration kLongestSleep = absl::Seconds(1);
 // How often a drain looks for readers that have come, read and gone, which nobody tells it.
-constexpr std::chrono::milliseconds kDrainLook{50};
+constexpr std::chrono::milliseconds kDrainPollInterval{50};
 // Finished logs that are read, of which the end of a generation looks at no more; the thread looks at all of them, at
 // least once a second.
-constexpr size_t kReadAtOnce = 16;
+constexpr size_t kMaxReadLogsSkipped = 16;
 constexpr std::string_view kExpired = "GENERATION_EXPIRED";
 
 }  // namespace
@@ -136,7 +136,7 @@ void GenerationManager::BeginDrain() {
     base::MutexLock lock(&mu_);
     draining_ = true;
   }
-  RefusePending();
+  RejectPending();
 }
 
 bool GenerationManager::WaitUntilIdle(absl::Duration timeout) {
@@ -148,22 +148,22 @@ bool GenerationManager::WaitUntilIdle(absl::Duration timeout) {
   return true;
 }
 
-bool GenerationManager::WaitUntilUnwanted(absl::Duration timeout) {
+bool GenerationManager::WaitUntilDrained(absl::Duration timeout) {
   const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
   if (!WaitUntilIdle(timeout)) return false;
   base::MutexLock lock(&mu_);
-  while (WantedLocked()) {
+  while (AnyKeptLocked()) {
     const auto now = std::chrono::steady_clock::now();
     if (now >= deadline) return false;
-    idle_.WaitUntil(&mu_, std::min(deadline, now + kDrainLook));
+    idle_.WaitUntil(&mu_, std::min(deadline, now + kDrainPollInterval));
   }
   return true;
 }
 
-bool GenerationManager::WantedLocked() const {
+bool GenerationManager::AnyKeptLocked() const {
   const absl::Duration now = options_.clock->Monotonic();
   return std::any_of(generations_.begin(), generations_.end(),
-                     [now](const auto& each) { return each.second->WantedUntil() > now; });
+                     [now](const auto& each) { return each.second->KeepUntil() > now; });
 }
 
 void GenerationManager::Stop() {
@@ -172,7 +172,7 @@ void GenerationManager::Stop() {
     draining_ = stopped_ = true;
     wake_.NotifyAll();
   }
-  RefusePending();
+  RejectPending();
   prepare_pool_.Stop();
   if (thread_.joinable()) thread_.join();
   base::MutexLock lock(&mu_);
@@ -195,7 +195,7 @@ void GenerationManager::OnCancelRequested(Generation*) {
   engine_->CancelRequested();
   base::MutexLock lock(&mu_);
   if (waiting_.empty()) return;
-  chores_pending_ = true;
+  work_pending_ = true;
   wake_.NotifyOne();
 }
 
@@ -216,10 +216,10 @@ void GenerationManager::OnEnded(Generation* generation) {
     finished_.push_back({generation->id(), at, bytes});
     finished_bytes_ += bytes;
   }
-  PurgeFinishedLocked(kReadAtOnce);
+  PurgeFinishedLocked(kMaxReadLogsSkipped);
   if (live_ == 0) idle_.NotifyAll();
   if (waiting_.empty()) return;
-  chores_pending_ = true;
+  work_pending_ = true;
   wake_.NotifyOne();
 }
 
@@ -243,11 +243,11 @@ void GenerationManager::PurgeFinishedLocked(size_t max_read) {
 void GenerationManager::Run() {
   base::MutexLock lock(&mu_);
   while (!stopped_) {
-    Chores chores = CollectChoresLocked();
+    PendingWork work = CollectWorkLocked();
     mu_.Unlock();
-    DoChores(std::move(chores), engine_);
+    DoWork(std::move(work), engine_);
     mu_.Lock();
-    if (stopped_ || std::exchange(chores_pending_, false)) continue;
+    if (stopped_ || std::exchange(work_pending_, false)) continue;
     const absl::Duration sleep = NextWakeLocked();
     if (sleep <= absl::ZeroDuration()) continue;
     wake_.WaitUntil(&mu_, std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(sleep));
@@ -259,8 +259,8 @@ absl::Duration GenerationManager::NextWakeLocked() const {
   return std::min(kLongestSleep, detached_.top().at - options_.clock->Monotonic());
 }
 
-GenerationManager::Chores GenerationManager::CollectChoresLocked() {
-  Chores chores;
+GenerationManager::PendingWork GenerationManager::CollectWorkLocked() {
+  PendingWork work;
   const absl::Duration now = options_.clock->Monotonic();
   PurgeFinishedLocked(finished_.size());
   while (!detached_.empty() && detached_.top().at <= now) {
@@ -269,21 +269,21 @@ GenerationManager::Chores GenerationManager::CollectChoresLocked() {
     if (generation == nullptr) continue;
     const absl::Duration deadline = generation->TakeDetachDeadline(now);
     if (deadline <= now) {
-      chores.cancel_detached.push_back(std::move(generation));
+      work.cancel_detached.push_back(std::move(generation));
     } else if (deadline != absl::InfiniteDuration()) {
       detached_.push({deadline, generation});
     }
   }
-  CollectWaitingLocked(&chores);
-  return chores;
+  CollectWaitingLocked(&work);
+  return work;
 }
 
-void GenerationManager::CollectWaitingLocked(Chores* chores) {
+void GenerationManager::CollectWaitingLocked(PendingWork* work) {
   size_t bytes = 0;
   std::erase_if(waiting_, [&](Waiting& each) {
     if (!each.generation->cancelled()) return false;
     bytes += each.bytes;
-    chores->end_cancelled.push_back(std::move(each.generation));
+    work->end_cancelled.push_back(std::move(each.generation));
     return true;
   });
   waiting_bytes_ -= bytes;
@@ -291,20 +291,20 @@ void GenerationManager::CollectWaitingLocked(Chores* chores) {
     running_choices_ += waiting_.front().generation->choice_count();
     running_.insert(waiting_.front().generation.get());
     waiting_bytes_ -= waiting_.front().bytes;
-    chores->start.push_back(std::move(waiting_.front()));
+    work->start.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
   }
 }
 
-void GenerationManager::DoChores(Chores chores, Engine* engine) {
+void GenerationManager::DoWork(PendingWork work, Engine* engine) {
   WakeSet wake;
-  for (Waiting& each : chores.start) {
+  for (Waiting& each : work.start) {
     each.generation->Begin();
     std::shared_ptr<Generation> generation = std::move(each.generation);
     engine->Start(std::move(each.prepared), std::move(generation));
   }
-  for (const auto& generation : chores.end_cancelled) generation->EndAll(FinishReason::kCancelled, &wake);
-  for (const auto& generation : chores.cancel_detached) generation->RequestCancel(CancelCause::kDetached);
+  for (const auto& generation : work.end_cancelled) generation->EndAll(FinishReason::kCancelled, &wake);
+  for (const auto& generation : work.cancel_detached) generation->RequestCancel(CancelCause::kDetached);
 }
 
 }  // namespace runnel::inference

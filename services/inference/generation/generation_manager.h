@@ -22,6 +22,7 @@
 #include "services/inference/generation/claim_table.h"
 #include "services/inference/generation/engine.h"
 #include "services/inference/generation/generation.h"
+#include "services/inference/generation/generation_metrics.h"
 #include "services/inference/generation/prepare_pool.h"
 
 namespace runnel::inference {
@@ -83,11 +84,11 @@ class GenerationManager final : public GenerationObserver {
     std::string request_id;
     std::string lost_generation_id;
   };
-  struct ClaimAnswer {
+  struct ClaimResult {
     ClaimTable::Outcome outcome = ClaimTable::Outcome::kHeld;
     std::string generation_id;  // of kNamed
   };
-  ClaimAnswer Claim(ClaimTable::Ref claim, const ClaimRequest& request) EXCLUDES(mu_);
+  ClaimResult Claim(ClaimTable::Ref claim, const ClaimRequest& request) EXCLUDES(mu_);
   void Release(ClaimTable::Ref claim, const std::string& generation_id) EXCLUDES(mu_);
   // Of a Link that has ended.
   void ReleaseClaims(uint64_t link) EXCLUDES(mu_);
@@ -110,8 +111,8 @@ class GenerationManager final : public GenerationObserver {
   void BeginDrain() EXCLUDES(mu_);
   // True once nothing runs or waits; false if `timeout` passed first.
   bool WaitUntilIdle(absl::Duration timeout) EXCLUDES(mu_);
-  // The same, and no reader is expected back for what has ended (Generation::WantedUntil).
-  bool WaitUntilUnwanted(absl::Duration timeout) EXCLUDES(mu_);
+  // The same, and no reader is expected back for what has ended (Generation::KeepUntil).
+  bool WaitUntilDrained(absl::Duration timeout) EXCLUDES(mu_);
   // Ends the threads. The engine must have been stopped, so that nothing runs. Starts that are not answered yet fail
   // with DRAINING before anything is waited for; then it waits for the calls of Engine::Prepare that are under way.
   void Stop() EXCLUDES(mu_);
@@ -156,19 +157,19 @@ class GenerationManager final : public GenerationObserver {
   };
 
   // What the thread found to do, to be done without the lock.
-  struct Chores {
+  struct PendingWork {
     std::vector<Waiting> start;
     std::vector<std::shared_ptr<Generation>> end_cancelled;
     std::vector<std::shared_ptr<Generation>> cancel_detached;
   };
   void Run() EXCLUDES(mu_);
-  Chores CollectChoresLocked() REQUIRES(mu_);
-  static void DoChores(Chores chores, Engine* engine);
+  PendingWork CollectWorkLocked() REQUIRES(mu_);
+  static void DoWork(PendingWork work, Engine* engine);
   absl::Duration NextWakeLocked() const REQUIRES(mu_);
-  void CollectWaitingLocked(Chores* chores) REQUIRES(mu_);
+  void CollectWaitingLocked(PendingWork* work) REQUIRES(mu_);
   // Of the oldest, looks at no more than `max_read` logs that are kept because they are read.
   void PurgeFinishedLocked(size_t max_read) REQUIRES(mu_);
-  bool WantedLocked() const REQUIRES(mu_);
+  bool AnyKeptLocked() const REQUIRES(mu_);
   void ForgetLocked(const std::string& id) REQUIRES(mu_);
   absl::Status NotFoundLocked(const std::string& id, const std::string& principal) const REQUIRES(mu_);
   absl::StatusOr<std::shared_ptr<Generation>> FindLocked(const std::string& id, const std::string& principal) const
@@ -189,7 +190,7 @@ class GenerationManager final : public GenerationObserver {
   void Commit(const std::shared_ptr<PendingStart>& pending, std::unique_ptr<PreparedGeneration> prepared) EXCLUDES(mu_);
   // Makes the caller the one that answers: the start is pending no more, and its key is free. Empty if another has.
   std::vector<StartCallback> TakeCallbacksLocked(const std::shared_ptr<PendingStart>& pending) REQUIRES(mu_);
-  void RefusePending() EXCLUDES(mu_);
+  void RejectPending() EXCLUDES(mu_);
 
   Engine* const engine_;
   const Options options_;
@@ -233,7 +234,7 @@ class GenerationManager final : public GenerationObserver {
   std::deque<const std::string*> tombstone_order_ GUARDED_BY(mu_);           // their keys, the oldest first
   ClaimTable claims_ GUARDED_BY(mu_);
   std::atomic<uint64_t> last_claimant_ = 0;
-  bool chores_pending_ GUARDED_BY(mu_) = false;
+  bool work_pending_ GUARDED_BY(mu_) = false;
   bool draining_ GUARDED_BY(mu_) = false;
   bool stopped_ GUARDED_BY(mu_) = false;
   PreparePool prepare_pool_;

@@ -35,8 +35,8 @@ struct OutputFormat {
   std::string json_schema;  // of kJsonSchema: a JSON object or boolean, nested at most kMaxSchemaDepth deep
 };
 
-// A GenerateRequest after validation (proto_convert.h), with the service's defaults filled in: an engine need not check
-// ranges again.
+// A GenerateRequest after validation (request_from_proto.h), with the service's defaults filled in: an engine need not
+// check ranges again.
 struct GenerationRequest {
   std::string model;                  // never empty
   std::vector<ChatMessage> messages;  // empty if prompt is meant

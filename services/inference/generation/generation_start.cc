@@ -190,7 +190,7 @@ std::vector<GenerationManager::StartCallback> GenerationManager::TakeCallbacksLo
   return callbacks;
 }
 
-void GenerationManager::RefusePending() {
+void GenerationManager::RejectPending() {
   std::vector<StartCallback> callbacks;
   {
     base::MutexLock lock(&mu_);

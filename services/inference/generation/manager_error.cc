@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
 
 namespace runnel::inference {
@@ -32,6 +33,13 @@ absl::Status ReplicaStoppedError() {
 
 absl::Status QueueFullError(std::string_view message, absl::Duration retry_after) {
   return base::MakeError(absl::StatusCode::kResourceExhausted, "QUEUE_FULL", message, retry_after);
+}
+
+absl::Status AfterBeyondEndError(uint64_t last_seq) {
+  base::ErrorDetail detail;
+  detail.reason = "AFTER_BEYOND_END";
+  detail.metadata["last_seq"] = absl::StrCat(last_seq);
+  return base::MakeError(absl::StatusCode::kOutOfRange, absl::StrCat("the log ends at ", last_seq), std::move(detail));
 }
 
 }  // namespace runnel::inference

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -15,5 +16,7 @@ absl::Status TooManyClaimsError();
 // Ends the Links of a replica that keeps no log any more.
 absl::Status ReplicaStoppedError();
 absl::Status QueueFullError(std::string_view message, absl::Duration retry_after);
+// OutOfRange AFTER_BEYOND_END, for a reader that asks for an error rather than a gap.
+absl::Status AfterBeyondEndError(uint64_t last_seq);
 
 }  // namespace runnel::inference

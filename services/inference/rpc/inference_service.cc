@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
 #include "services/base/message_limits.h"
+#include "services/inference/generation/manager_error.h"
+#include "services/inference/rpc/generation_to_proto.h"
+#include "services/inference/rpc/request_from_proto.h"
 #include "services/inference/rpc/stream_reactor.h"
 
 namespace runnel::inference {
@@ -12,6 +16,17 @@ namespace {
 
 void FinishWith(grpc::ServerUnaryReactor* reactor, const absl::Status& status) {
   reactor->Finish(base::ToGrpcStatus(status));
+}
+
+// FailedPrecondition TEXT_TOO_LARGE, for a GetGeneration whose reply would be too large.
+absl::Status TextTooLarge() {
+  base::ErrorDetail detail;
+  detail.reason = "TEXT_TOO_LARGE";
+  detail.metadata["max_bytes"] = absl::StrCat(base::kMaxUnaryTextBytes);
+  return base::MakeError(absl::StatusCode::kFailedPrecondition,
+                         absl::StrCat("the text has more than ", base::kMaxUnaryTextBytes,
+                                      " bytes: read it with ResumeGeneration, or set max_text_bytes"),
+                         std::move(detail));
 }
 
 }  // namespace
@@ -24,11 +39,11 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(grpc:
   const auto stream = StreamReactor<v1::GenerateResponse>::Open(live_, options_.max_attachment_bytes);
   auto checked = RequestFromProto(*request, options_.defaults, manager_->Models());
   if (!checked.ok()) {
-    stream->Refuse(checked.status());
+    stream->Reject(checked.status());
     return stream.get();
   }
   manager_->Start(*std::move(checked), RequestFingerprint(*request), [stream](auto started) {
-    started.ok() ? stream->Read(*std::move(started), 0) : stream->Refuse(started.status());
+    started.ok() ? stream->Read(*std::move(started), 0) : stream->Reject(started.status());
   });
   return stream.get();
 }
@@ -39,9 +54,9 @@ grpc::ServerWriteReactor<v1::ResumeGenerationResponse>* InferenceService::Resume
   const bool may_gap = request->gap_policy() != v1::GAP_POLICY_FAIL;
   manager_->Find(request->generation_id(), request->principal(),
                  [stream, may_gap, after = request->after_seq()](auto generation) {
-                   if (!generation.ok()) return stream->Refuse(generation.status());
+                   if (!generation.ok()) return stream->Reject(generation.status());
                    const uint64_t last_seq = (*generation)->log().GetState().last_seq;
-                   if (!may_gap && after > last_seq) return stream->Refuse(AfterBeyondEnd(last_seq));
+                   if (!may_gap && after > last_seq) return stream->Reject(AfterBeyondEndError(last_seq));
                    stream->Read(GenerationManager::Existing(*std::move(generation)), after);
                  });
   return stream.get();

@@ -16,7 +16,7 @@ void LinkReactor::HandleClaim(const v1::LinkClaim& command) {
     *answer->mutable_rejected() = base::ToRpcStatus(base::InvalidField("claim", "needs a number and a request_id"));
     return Reply(std::move(reply));
   }
-  GenerationManager::ClaimAnswer claim = manager_->Claim(
+  GenerationManager::ClaimResult claim = manager_->Claim(
       {claimant_, command.claim()}, {command.principal(), command.request_id(), command.lost_generation_id()});
   switch (claim.outcome) {
     case Outcome::kClaimed:

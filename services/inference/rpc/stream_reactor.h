@@ -11,14 +11,14 @@
 #include "services/base/mutex.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/generation/wake_set.h"
+#include "services/inference/rpc/event_to_proto.h"
 #include "services/inference/rpc/live_calls.h"
-#include "services/inference/rpc/proto_convert.h"
 
 namespace runnel::inference {
 
 // One Generate or ResumeGeneration call: a cursor, and one write in flight. `Response` has a mutable_event().
 //
-// It exists before its generation does: Read or Refuse follows, on any thread, and does nothing if the call has ended
+// It exists before its generation does: Read or Reject follows, on any thread, and does nothing if the call has ended
 // meanwhile. What was read from the log and is not yet written is at most kReadBytes of text; the rest stays in the
 // log. Owned by LiveCalls from Open until OnDone. A call that ends detaches its reader and does nothing else to the
 // generation.
@@ -42,13 +42,13 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     if (ending_) return;
     attachment_ = std::move(attachment);
     cursor_ = after;
-    has_news_ = true;
+    ready_ = true;
     lock.Release();
     MaybeWrite();
   }
 
   // Ends the call without initial metadata, so that a client may retry it.
-  void Refuse(const absl::Status& status) EXCLUDES(mu_) {
+  void Reject(const absl::Status& status) EXCLUDES(mu_) {
     base::MutexLock lock(&mu_);
     if (std::exchange(ending_, true)) return;
     final_status_ = base::ToGrpcStatus(status);
@@ -97,7 +97,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     }
     ~Attachment() override { generation_->RemoveReader(this); }
 
-    std::shared_ptr<Flushable> MarkNews() override { return stream_->MarkNews(this); }
+    std::shared_ptr<Flushable> MarkReady() override { return stream_->MarkReady(this); }
     const Generation& generation() const { return *generation_; }
 
    private:
@@ -110,10 +110,10 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
 
   StreamReactor(LiveCalls* live, size_t max_snapshot_bytes) : live_(live), max_snapshot_bytes_(max_snapshot_bytes) {}
 
-  std::shared_ptr<Flushable> MarkNews(const Attachment* attachment) EXCLUDES(mu_) {
+  std::shared_ptr<Flushable> MarkReady(const Attachment* attachment) EXCLUDES(mu_) {
     base::MutexLock lock(&mu_);
     // Read marks it when it becomes the reactor's own.
-    if (attachment_.get() != attachment || std::exchange(has_news_, true) || write_in_flight_) return nullptr;
+    if (attachment_.get() != attachment || std::exchange(ready_, true) || write_in_flight_) return nullptr;
     return this->shared_from_this();
   }
 
@@ -125,8 +125,8 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
         if (write_in_flight_ || ending_ || attachment_ == nullptr) return;
         if (next_ == events_.size()) {
           // Taken only by who reads the log next, not by one that still sends what was read before.
-          if (!has_news_) return;
-          has_news_ = false;
+          if (!ready_) return;
+          ready_ = false;
         }
         write_in_flight_ = true;
         // Stays while a write is in flight: until then the call cannot be done.
@@ -134,7 +134,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
       }
       const bool ended = at_end_;
       if (!ended && FillResponse(*generation)) {
-        HandOver();
+        SyncWithOtherThreads();
         this->StartWrite(&response_);
         return;
       }
@@ -161,7 +161,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
       }
       if (more || std::holds_alternative<Gap>(events_.back().payload)) {
         base::MutexLock lock(&mu_);
-        has_news_ = true;
+        ready_ = true;
       }
       cursor_ = events_.back().seq;
     }
@@ -170,7 +170,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     if (at_end_) {
       // Comes back here after the write, to finish the call.
       base::MutexLock lock(&mu_);
-      has_news_ = true;
+      ready_ = true;
     }
     response_.Clear();
     response_.mutable_event()->set_generation_id(generation.id());
@@ -180,7 +180,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
 
   // What was filled is the next holder's, which may be another thread, from here on. gRPC orders the two anyway, but by
   // locks that ThreadSanitizer does not see.
-  void HandOver() EXCLUDES(mu_) { base::MutexLock lock(&mu_); }
+  void SyncWithOtherThreads() EXCLUDES(mu_) { base::MutexLock lock(&mu_); }
 
   void FinishIfIdleLocked() REQUIRES(mu_) {
     // Never while a write is in flight, and once: gRPC aborts on either.
@@ -201,7 +201,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   base::Mutex mu_;
   std::unique_ptr<Attachment> attachment_ GUARDED_BY(mu_);  // null before Read
   grpc::Status final_status_ GUARDED_BY(mu_);
-  bool has_news_ GUARDED_BY(mu_) = false;
+  bool ready_ GUARDED_BY(mu_) = false;
   bool write_in_flight_ GUARDED_BY(mu_) = false;
   bool ending_ GUARDED_BY(mu_) = false;
   bool finished_ GUARDED_BY(mu_) = false;

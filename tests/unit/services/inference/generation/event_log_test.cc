@@ -225,7 +225,7 @@ TEST_F(TwoChoicesTest, EndsWhenTheLastChoiceEnds) {
 
 class CountingReader final : public LogReader, public Flushable {
  public:
-  std::shared_ptr<Flushable> MarkNews() override {
+  std::shared_ptr<Flushable> MarkReady() override {
     ++marks;
     return self.lock();
   }

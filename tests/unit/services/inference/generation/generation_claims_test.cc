@@ -49,7 +49,7 @@ class GenerationClaimsTest : public ::testing::Test {
     service.manager.Start(request, 1, terms, [&](Answer started) { answer.set_value(std::move(started)); });
     return answer.get_future().get();
   }
-  GenerationManager::ClaimAnswer Claim(ClaimTable::Ref ref, const std::string& key) {
+  GenerationManager::ClaimResult Claim(ClaimTable::Ref ref, const std::string& key) {
     return service.manager.Claim(ref, {"ann", key, ""});
   }
   static std::string ReasonOf(const Answer& answer) { return base::DetailOf(answer.status()).reason; }

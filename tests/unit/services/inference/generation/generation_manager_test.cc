@@ -345,7 +345,7 @@ TEST_F(GenerationManagerTest, DrainRefusesNewOnesAndWaitsForTheOld) {
   manager_->BeginDrain();
   EXPECT_EQ(base::DetailOf(StartNow(manager_.get(), Request(), 1).status()).reason, "DRAINING");
   EXPECT_FALSE(manager_->WaitUntilIdle(absl::ZeroDuration()));
-  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  EXPECT_FALSE(manager_->WaitUntilDrained(absl::ZeroDuration()));
   EndOldest();
   EXPECT_TRUE(manager_->WaitUntilIdle(absl::Seconds(10)));
 }
@@ -354,13 +354,13 @@ TEST_F(GenerationManagerTest, DrainWaitsUntilAnEndIsReadByWhoWasAwayWhenItCame) 
   const auto generation = Start(Request(absl::Seconds(60)));
   EndOldest();
   manager_->BeginDrain();
-  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  EXPECT_FALSE(manager_->WaitUntilDrained(absl::ZeroDuration()));
   std::vector<Event> events;
   generation->log().Read(0, 1, &events);
   EXPECT_FALSE(events.back().terminal());
-  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  EXPECT_FALSE(manager_->WaitUntilDrained(absl::ZeroDuration()));
   std::jthread reader([&] { generation->log().Read(events.back().seq, 1000, &events); });
-  EXPECT_TRUE(manager_->WaitUntilUnwanted(absl::Seconds(10)));
+  EXPECT_TRUE(manager_->WaitUntilDrained(absl::Seconds(10)));
 }
 
 TEST_F(GenerationManagerTest, DrainWaitsForNoReaderThatIsAwayForTheDetachTimeout) {
@@ -368,12 +368,12 @@ TEST_F(GenerationManagerTest, DrainWaitsForNoReaderThatIsAwayForTheDetachTimeout
   EndOldest();
   manager_->BeginDrain();
   clock_.Advance(absl::Seconds(59));
-  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  EXPECT_FALSE(manager_->WaitUntilDrained(absl::ZeroDuration()));
   { const Generation::Hold reader(generation); }
   clock_.Advance(absl::Seconds(59));
-  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  EXPECT_FALSE(manager_->WaitUntilDrained(absl::ZeroDuration()));
   clock_.Advance(absl::Seconds(1));
-  EXPECT_TRUE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  EXPECT_TRUE(manager_->WaitUntilDrained(absl::ZeroDuration()));
 }
 
 TEST_F(GenerationManagerTest, DrainLingersForAReaderThatTheEndMayNotHaveReached) {
@@ -388,12 +388,12 @@ TEST_F(GenerationManagerTest, DrainLingersForAReaderThatTheEndMayNotHaveReached)
     const Generation::Hold reader(generation);
     clock_.Advance(absl::Seconds(10));
     generation->log().Snapshot();
-    EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+    EXPECT_FALSE(manager_->WaitUntilDrained(absl::ZeroDuration()));
   }
   clock_.Advance(absl::Seconds(4));
-  EXPECT_FALSE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  EXPECT_FALSE(manager_->WaitUntilDrained(absl::ZeroDuration()));
   clock_.Advance(absl::Seconds(1));
-  EXPECT_TRUE(manager_->WaitUntilUnwanted(absl::ZeroDuration()));
+  EXPECT_TRUE(manager_->WaitUntilDrained(absl::ZeroDuration()));
 }
 
 }  // namespace

@@ -12,7 +12,6 @@
 #include "services/base/grpc_status.h"
 #include "services/base/message_limits.h"
 #include "services/inference/engines/scripted_engine.h"
-#include "services/inference/rpc/proto_convert.h"
 #include "tests/testing/generation_calls.h"
 #include "tests/testing/reader_rule.h"
 #include "tests/testing/wait.h"

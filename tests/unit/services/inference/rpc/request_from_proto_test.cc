@@ -1,4 +1,4 @@
-#include "services/inference/rpc/proto_convert.h"
+#include "services/inference/rpc/request_from_proto.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -29,7 +29,7 @@ absl::StatusOr<GenerationRequest> Convert(const v1::GenerateRequest& proto) {
   return RequestFromProto(proto, RequestDefaults(), Models());
 }
 
-TEST(ProtoConvert, FillsDefaults) {
+TEST(RequestFromProto, FillsDefaults) {
   const auto request = Convert(Valid());
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(request->model, "first");
@@ -39,7 +39,7 @@ TEST(ProtoConvert, FillsDefaults) {
   EXPECT_NE(request->seed, 0u);
 }
 
-TEST(ProtoConvert, KeepsWhatIsSaid) {
+TEST(RequestFromProto, KeepsWhatIsSaid) {
   v1::GenerateRequest proto;
   auto* message = proto.add_messages();
   message->set_role(v1::CHAT_ROLE_SYSTEM);
@@ -63,7 +63,7 @@ std::string Nested(int depth) {
   return schema + "1" + std::string(static_cast<size_t>(depth), '}');
 }
 
-TEST(ProtoConvert, KeepsWhatTheOutputShallBe) {
+TEST(RequestFromProto, KeepsWhatTheOutputShallBe) {
   v1::GenerateRequest proto = Valid();
   EXPECT_FALSE(Convert(proto)->top_logprobs.has_value());
   proto.set_top_logprobs(0);
@@ -79,7 +79,7 @@ TEST(ProtoConvert, KeepsWhatTheOutputShallBe) {
   EXPECT_EQ(Convert(proto)->output_format.kind, OutputFormat::Kind::kJsonObject);
 }
 
-TEST(ProtoConvert, KeepsExtraFieldsUpToTheirLimits) {
+TEST(RequestFromProto, KeepsExtraFieldsUpToTheirLimits) {
   v1::GenerateRequest proto = Valid();
   (*proto.mutable_extra_fields())[std::string(64, 'n')] = std::string(65'505, 'v');
   for (int i = 0; i < 31; ++i) (*proto.mutable_extra_fields())[std::to_string(i)] = "1";
@@ -89,7 +89,7 @@ TEST(ProtoConvert, KeepsExtraFieldsUpToTheirLimits) {
   EXPECT_EQ(request->extra_fields.at("7"), "1");
 }
 
-TEST(ProtoConvert, NamesTheMostTokensThereMayBe) {
+TEST(RequestFromProto, NamesTheMostTokensThereMayBe) {
   v1::GenerateRequest proto = Valid();
   proto.set_max_tokens(1'000'000'000);
   EXPECT_EQ(Convert(proto).status().message(), "max_tokens: must be at most 1000000");
@@ -107,7 +107,7 @@ struct HostileRow {
   std::function<void(v1::GenerateRequest*)> spoil;
 };
 
-TEST(ProtoConvert, RefusesWhatIsOutOfRangeAndNamesTheField) {
+TEST(RequestFromProto, RefusesWhatIsOutOfRangeAndNamesTheField) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const std::vector<HostileRow> rows = {
       {"messages", [](auto* r) { r->clear_prompt(); }},
@@ -186,14 +186,14 @@ TEST(ProtoConvert, RefusesWhatIsOutOfRangeAndNamesTheField) {
   }
 }
 
-TEST(ProtoConvert, RefusesAnUnknownModel) {
+TEST(RequestFromProto, RefusesAnUnknownModel) {
   v1::GenerateRequest proto = Valid();
   proto.set_model("third");
   EXPECT_EQ(Convert(proto).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(base::DetailOf(Convert(proto).status()).reason, "MODEL_NOT_FOUND");
 }
 
-TEST(ProtoConvert, FingerprintIsOfTheContentAlone) {
+TEST(RequestFromProto, FingerprintIsOfTheContentAlone) {
   v1::GenerateRequest one = Valid();
   v1::GenerateRequest two = Valid();
   for (int i = 0; i < 10; ++i) (*one.mutable_metadata())[std::to_string(i)] = "v";
@@ -202,33 +202,6 @@ TEST(ProtoConvert, FingerprintIsOfTheContentAlone) {
   EXPECT_EQ(RequestFingerprint(one), RequestFingerprint(two));
   two.set_max_tokens(5);
   EXPECT_NE(RequestFingerprint(one), RequestFingerprint(two));
-}
-
-TEST(ProtoConvert, WritesEveryPayload) {
-  v1::GenerationEvent proto;
-  EventToProto({1, 1, 0, Started{"m", absl::FromUnixSeconds(7), 9, "f"}}, &proto);
-  EXPECT_EQ(proto.started().fingerprint(), "f");
-  EXPECT_EQ(proto.started().created_at().seconds(), 7);
-  EXPECT_EQ(proto.first_seq(), 0u);
-  proto.Clear();
-  EventToProto({5, 3, 12, Delta{1, "text", 3, {{"\xff", -0.5f, {{"x", -1, {}}}}}}}, &proto);
-  EXPECT_EQ(proto.delta().logprobs(0).token(), "\xff");
-  EXPECT_EQ(proto.delta().logprobs(0).logprob(), -0.5f);
-  EXPECT_EQ(proto.delta().logprobs(0).top(0).token(), "x");
-  EXPECT_EQ(proto.first_seq(), 3u);
-  EXPECT_EQ(proto.delta().tokens(), 3u);
-  proto.Clear();
-  EventToProto({6, 6, 12, Done{6, {{0, FinishReason::kLength, 4, 0xabcd}}, {9, 3, 2}}}, &proto);
-  EXPECT_EQ(proto.done().usage().cached_prompt_tokens(), 2u);
-  EXPECT_EQ(proto.done().choices(0).finish_reason(), v1::FINISH_REASON_LENGTH);
-  EXPECT_EQ(proto.done().choices(0).text_crc32(), 0xabcdu);
-  proto.Clear();
-  EventToProto({6, 6, 12, Failed{"engine_failed", "m", true}}, &proto);
-  EXPECT_TRUE(proto.failed().retryable());
-  proto.Clear();
-  EventToProto({6, 6, 0, Gap{99, 7, {{0, "text", FinishReason::kNone}}}}, &proto);
-  EXPECT_EQ(proto.gap().first_available(), 7u);
-  EXPECT_EQ(proto.gap().snapshot(0).text(), "text");
 }
 
 }  // namespace

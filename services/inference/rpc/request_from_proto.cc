@@ -1,4 +1,4 @@
-#include "services/inference/rpc/proto_convert.h"
+#include "services/inference/rpc/request_from_proto.h"
 
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
@@ -14,7 +14,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
-#include "services/base/message_limits.h"
 #include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 
@@ -220,92 +219,6 @@ absl::Status ReadExtraFields(const v1::GenerateRequest& proto, GenerationRequest
   return absl::OkStatus();
 }
 
-v1::FinishReason ReasonToProto(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kNone:
-      return v1::FINISH_REASON_UNSPECIFIED;
-    case FinishReason::kStop:
-      return v1::FINISH_REASON_STOP;
-    case FinishReason::kLength:
-      return v1::FINISH_REASON_LENGTH;
-    case FinishReason::kCancelled:
-      return v1::FINISH_REASON_CANCELLED;
-    case FinishReason::kContentFilter:
-      return v1::FINISH_REASON_CONTENT_FILTER;
-  }
-  return v1::FINISH_REASON_UNSPECIFIED;
-}
-
-void TimeToProto(absl::Time time, google::protobuf::Timestamp* proto) {
-  const int64_t nanos = absl::ToUnixNanos(time);
-  proto->set_seconds(nanos / 1'000'000'000);
-  proto->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
-}
-
-void ChoiceTextToProto(ChoiceText choice, v1::ChoiceText* proto) {
-  proto->set_index(choice.index);
-  proto->set_text(std::move(choice.text));
-  proto->set_finish_reason(ReasonToProto(choice.finish_reason));
-}
-
-void UsageToProto(const Usage& usage, v1::Usage* proto) {
-  proto->set_prompt_tokens(usage.prompt_tokens);
-  proto->set_completion_tokens(usage.completion_tokens);
-  proto->set_cached_prompt_tokens(usage.cached_prompt_tokens);
-}
-
-void LogprobToProto(TokenLogprob logprob, v1::TokenLogprob* proto) {
-  proto->set_token(std::move(logprob.token));
-  proto->set_logprob(logprob.logprob);
-  for (TokenLogprob& each : logprob.top) LogprobToProto(std::move(each), proto->add_top());
-}
-
-void DoneToProto(const Done& done, v1::Done* proto) {
-  proto->set_event_count(done.event_count);
-  for (const ChoiceEnd& end : done.choices) {
-    auto* choice = proto->add_choices();
-    choice->set_index(end.index);
-    choice->set_finish_reason(ReasonToProto(end.finish_reason));
-    choice->set_text_bytes(end.text_bytes);
-    choice->set_text_crc32(end.text_crc32);
-  }
-  UsageToProto(done.usage, proto->mutable_usage());
-}
-
-void FailedToProto(const Failed& failed, v1::Failed* proto) {
-  proto->set_code(failed.code);
-  proto->set_message(failed.message);
-  proto->set_retryable(failed.retryable);
-}
-
-// One overload a payload, so that a new kind of event does not compile before it has a place on the wire.
-struct PayloadWriter {
-  v1::GenerationEvent* proto;
-
-  void operator()(Started&& started) const {
-    proto->mutable_started()->set_model(std::move(started.model));
-    proto->mutable_started()->set_prompt_tokens(started.prompt_tokens);
-    proto->mutable_started()->set_fingerprint(std::move(started.fingerprint));
-    TimeToProto(started.created_at, proto->mutable_started()->mutable_created_at());
-  }
-  void operator()(Delta&& delta) const {
-    proto->mutable_delta()->set_choice(delta.choice);
-    proto->mutable_delta()->set_text(std::move(delta.text));
-    proto->mutable_delta()->set_tokens(delta.tokens);
-    for (TokenLogprob& each : delta.logprobs) LogprobToProto(std::move(each), proto->mutable_delta()->add_logprobs());
-  }
-  void operator()(Done&& done) const { DoneToProto(done, proto->mutable_done()); }
-  void operator()(Failed&& failed) const { FailedToProto(failed, proto->mutable_failed()); }
-  void operator()(Gap&& gap) const {
-    proto->mutable_gap()->set_requested_after(gap.requested_after);
-    proto->mutable_gap()->set_first_available(gap.first_available);
-    proto->mutable_gap()->set_reason(v1::GAP_REASON_AFTER_BEYOND_END);
-    for (ChoiceText& choice : gap.snapshot) {
-      ChoiceTextToProto(std::move(choice), proto->mutable_gap()->add_snapshot());
-    }
-  }
-};
-
 }  // namespace
 
 absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& proto, const RequestDefaults& defaults,
@@ -338,93 +251,6 @@ uint64_t RequestFingerprint(const v1::GenerateRequest& proto) {
     content.SerializeToCodedStream(&coded);
   }
   return std::hash<std::string>()(bytes);
-}
-
-void EventToProto(Event event, v1::GenerationEvent* proto) {
-  proto->set_seq(event.seq);
-  proto->set_first_seq(event.first_seq == event.seq ? 0 : event.first_seq);
-  proto->set_elapsed_us(event.elapsed_us);
-  std::visit(PayloadWriter{proto}, std::move(event.payload));
-}
-
-v1::GenerationStatus StatusToProto(const Generation& generation) {
-  switch (generation.status()) {
-    case GenerationStatus::kQueued:
-      return v1::GENERATION_STATUS_QUEUED;
-    case GenerationStatus::kRunning:
-      return v1::GENERATION_STATUS_RUNNING;
-    case GenerationStatus::kDone:
-      return v1::GENERATION_STATUS_DONE;
-    case GenerationStatus::kFailed:
-      return v1::GENERATION_STATUS_FAILED;
-  }
-  return v1::GENERATION_STATUS_UNSPECIFIED;
-}
-
-void ProgressToProto(const Progress& progress, v1::Progress* proto) {
-  switch (progress.stage) {
-    case Progress::Stage::kQueued:
-      proto->set_stage(v1::PROGRESS_STAGE_QUEUED);
-      break;
-    case Progress::Stage::kPrefill:
-      proto->set_stage(v1::PROGRESS_STAGE_PREFILL);
-      break;
-    case Progress::Stage::kDecoding:
-      proto->set_stage(v1::PROGRESS_STAGE_DECODING);
-      break;
-  }
-  proto->set_queue_position(progress.queue_position);
-  if (progress.prefill_share.has_value()) proto->set_prefill_share(*progress.prefill_share);
-}
-
-void GenerationToProto(const Generation& generation, absl::Time expires_at, size_t max_text_bytes,
-                       v1::Generation* proto) {
-  EventLog::State state = generation.log().Snapshot(max_text_bytes);
-  proto->set_id(generation.id());
-  proto->set_model(generation.model());
-  proto->set_status(StatusToProto(generation));
-  proto->set_last_seq(state.last_seq);
-  for (ChoiceText& choice : state.choices) ChoiceTextToProto(std::move(choice), proto->add_choices());
-  proto->set_text_omitted(state.texts_omitted);
-  UsageToProto(state.usage, proto->mutable_usage());
-  proto->mutable_usage()->set_prompt_tokens(state.usage.prompt_tokens);
-  proto->mutable_usage()->set_completion_tokens(state.usage.completion_tokens);
-  proto->set_annotation(generation.annotation());
-  TimeToProto(generation.created_at(), proto->mutable_created_at());
-  if (expires_at != absl::InfiniteFuture()) TimeToProto(expires_at, proto->mutable_expire_time());
-  if (state.terminal.empty()) return;
-  // Read after the log's state above: it may have ended between the two.
-  if (const auto* done = std::get_if<Done>(&state.terminal.front().payload)) {
-    proto->set_status(v1::GENERATION_STATUS_DONE);
-    DoneToProto(*done, proto->mutable_done());
-  } else if (const auto* failed = std::get_if<Failed>(&state.terminal.front().payload)) {
-    proto->set_status(v1::GENERATION_STATUS_FAILED);
-    FailedToProto(*failed, proto->mutable_failed());
-  }
-}
-
-absl::Status AfterBeyondEnd(uint64_t last_seq) {
-  base::ErrorDetail detail;
-  detail.reason = "AFTER_BEYOND_END";
-  detail.metadata["last_seq"] = absl::StrCat(last_seq);
-  return base::MakeError(absl::StatusCode::kOutOfRange, absl::StrCat("the log ends at ", last_seq), std::move(detail));
-}
-
-absl::Status TextTooLarge() {
-  base::ErrorDetail detail;
-  detail.reason = "TEXT_TOO_LARGE";
-  detail.metadata["max_bytes"] = absl::StrCat(base::kMaxUnaryTextBytes);
-  return base::MakeError(absl::StatusCode::kFailedPrecondition,
-                         absl::StrCat("the text has more than ", base::kMaxUnaryTextBytes,
-                                      " bytes: read it with ResumeGeneration, or set max_text_bytes"),
-                         std::move(detail));
-}
-
-void ModelToProto(const ModelInfo& model, v1::Model* proto) {
-  proto->set_id(model.id);
-  proto->set_engine(model.engine);
-  proto->set_context_length(model.context_length);
-  TimeToProto(model.created_at, proto->mutable_created_at());
 }
 
 }  // namespace runnel::inference

@@ -1,0 +1,105 @@
+#include "services/inference/rpc/event_to_proto.h"
+
+#include <cstdint>
+#include <utility>
+#include <variant>
+
+namespace runnel::inference {
+namespace {
+
+v1::FinishReason ReasonToProto(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return v1::FINISH_REASON_UNSPECIFIED;
+    case FinishReason::kStop:
+      return v1::FINISH_REASON_STOP;
+    case FinishReason::kLength:
+      return v1::FINISH_REASON_LENGTH;
+    case FinishReason::kCancelled:
+      return v1::FINISH_REASON_CANCELLED;
+    case FinishReason::kContentFilter:
+      return v1::FINISH_REASON_CONTENT_FILTER;
+  }
+  return v1::FINISH_REASON_UNSPECIFIED;
+}
+
+void LogprobToProto(TokenLogprob logprob, v1::TokenLogprob* proto) {
+  proto->set_token(std::move(logprob.token));
+  proto->set_logprob(logprob.logprob);
+  for (TokenLogprob& each : logprob.top) LogprobToProto(std::move(each), proto->add_top());
+}
+
+// One overload a payload, so that a new kind of event does not compile before it has a place on the wire.
+struct PayloadWriter {
+  v1::GenerationEvent* proto;
+
+  void operator()(Started&& started) const {
+    proto->mutable_started()->set_model(std::move(started.model));
+    proto->mutable_started()->set_prompt_tokens(started.prompt_tokens);
+    proto->mutable_started()->set_fingerprint(std::move(started.fingerprint));
+    TimeToProto(started.created_at, proto->mutable_started()->mutable_created_at());
+  }
+  void operator()(Delta&& delta) const {
+    proto->mutable_delta()->set_choice(delta.choice);
+    proto->mutable_delta()->set_text(std::move(delta.text));
+    proto->mutable_delta()->set_tokens(delta.tokens);
+    for (TokenLogprob& each : delta.logprobs) LogprobToProto(std::move(each), proto->mutable_delta()->add_logprobs());
+  }
+  void operator()(Done&& done) const { DoneToProto(done, proto->mutable_done()); }
+  void operator()(Failed&& failed) const { FailedToProto(failed, proto->mutable_failed()); }
+  void operator()(Gap&& gap) const {
+    proto->mutable_gap()->set_requested_after(gap.requested_after);
+    proto->mutable_gap()->set_first_available(gap.first_available);
+    proto->mutable_gap()->set_reason(v1::GAP_REASON_AFTER_BEYOND_END);
+    for (ChoiceText& choice : gap.snapshot) {
+      ChoiceTextToProto(std::move(choice), proto->mutable_gap()->add_snapshot());
+    }
+  }
+};
+
+}  // namespace
+
+void TimeToProto(absl::Time time, google::protobuf::Timestamp* proto) {
+  const int64_t nanos = absl::ToUnixNanos(time);
+  proto->set_seconds(nanos / 1'000'000'000);
+  proto->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+}
+
+void ChoiceTextToProto(ChoiceText choice, v1::ChoiceText* proto) {
+  proto->set_index(choice.index);
+  proto->set_text(std::move(choice.text));
+  proto->set_finish_reason(ReasonToProto(choice.finish_reason));
+}
+
+void UsageToProto(const Usage& usage, v1::Usage* proto) {
+  proto->set_prompt_tokens(usage.prompt_tokens);
+  proto->set_completion_tokens(usage.completion_tokens);
+  proto->set_cached_prompt_tokens(usage.cached_prompt_tokens);
+}
+
+void DoneToProto(const Done& done, v1::Done* proto) {
+  proto->set_event_count(done.event_count);
+  for (const ChoiceEnd& end : done.choices) {
+    auto* choice = proto->add_choices();
+    choice->set_index(end.index);
+    choice->set_finish_reason(ReasonToProto(end.finish_reason));
+    choice->set_text_bytes(end.text_bytes);
+    choice->set_text_crc32(end.text_crc32);
+  }
+  UsageToProto(done.usage, proto->mutable_usage());
+}
+
+void FailedToProto(const Failed& failed, v1::Failed* proto) {
+  proto->set_code(failed.code);
+  proto->set_message(failed.message);
+  proto->set_retryable(failed.retryable);
+}
+
+void EventToProto(Event event, v1::GenerationEvent* proto) {
+  proto->set_seq(event.seq);
+  proto->set_first_seq(event.first_seq == event.seq ? 0 : event.first_seq);
+  proto->set_elapsed_us(event.elapsed_us);
+  std::visit(PayloadWriter{proto}, std::move(event.payload));
+}
+
+}  // namespace runnel::inference
