@@ -4,7 +4,6 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <iterator>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -15,7 +14,7 @@
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 #include "services/inference/engines/extra_fields.h"
-#include "services/inference/engines/stop_string_filter.h"
+#include "services/inference/engines/stoppable_text.h"
 #include "services/inference/generation/wake_set.h"
 
 namespace runnel::inference {
@@ -100,14 +99,6 @@ class PreparedScript final : public PreparedGeneration {
   uint32_t prompt_tokens_ = 0;
 };
 
-// A choice that a stop string may end.
-struct StoppableChoice {
-  explicit StoppableChoice(const std::vector<std::string>& stop) : holder(stop) {}
-
-  StopStringFilter holder;
-  Tokens untold = 0;  // in no delta yet
-};
-
 uint32_t CountWords(const GenerationRequest& request) {
   uint32_t words = 0;
   const auto count = [&words](std::string_view text) {
@@ -152,29 +143,26 @@ struct ScriptedEngine::Run {
   std::shared_ptr<EventSink> sink;  // null once the run has ended
   absl::Duration first_due;
   uint32_t next = 0;  // the token to come
-  // One for each, or none if there are no stop strings: then nothing has to be held.
-  std::vector<StoppableChoice> stoppable;
+  // One for each choice, or none if there are no stop strings: then no text has to be held.
+  std::vector<StoppableText> stoppable;
 
-  // The same as to append it to the sink, but for what a stop string may begin with.
-  void AppendHeld(uint32_t choice, std::string_view text, Tokens token, EventSink* to, WakeSet* wake) {
-    StoppableChoice& state = stoppable[choice];
-    if (state.holder.stopped()) return;
-    state.untold.count += token.count;
-    std::move(token.logprobs.begin(), token.logprobs.end(), std::back_inserter(state.untold.logprobs));
-    const std::string sure = state.holder.Push(text);
-    if (!sure.empty()) to->Append(choice, sure, std::exchange(state.untold, 0), wake);
-    if (state.holder.stopped()) to->EndChoice(choice, FinishReason::kStop, wake);
+  // Appends the text of a token, as far as no stop string may begin in it.
+  void AppendStoppable(uint32_t choice, std::string_view text, Tokens token, EventSink* to, WakeSet* wake) {
+    StoppableText& state = stoppable[choice];
+    if (state.stopped()) return;
+    auto [certain, tokens] = state.Push(text, std::move(token));
+    if (!certain.empty()) to->Append(choice, certain, std::move(tokens), wake);
+    if (state.stopped()) to->EndChoice(choice, FinishReason::kStop, wake);
   }
-  // Tokens of a stop string are in no delta: usage counts what was delivered.
   void AppendRest(EventSink* to, WakeSet* wake) {
     for (uint32_t choice = 0; choice < stoppable.size(); ++choice) {
-      const std::string rest = stoppable[choice].holder.Finish();
-      if (!rest.empty()) to->Append(choice, rest, std::exchange(stoppable[choice].untold, 0), wake);
+      auto [rest, tokens] = stoppable[choice].Finish();
+      if (!rest.empty()) to->Append(choice, rest, std::move(tokens), wake);
     }
   }
   bool stopped() const {
-    return !stoppable.empty() && std::all_of(stoppable.begin(), stoppable.end(),
-                                             [](const StoppableChoice& choice) { return choice.holder.stopped(); });
+    return !stoppable.empty() &&
+           std::all_of(stoppable.begin(), stoppable.end(), [](const auto& each) { return each.stopped(); });
   }
 };
 
@@ -211,7 +199,7 @@ void ScriptedEngine::Start(std::unique_ptr<PreparedGeneration> prepared, std::sh
   run->prepared.reset(static_cast<PreparedScript*>(prepared.release()));
   run->sink = std::move(sink);
   if (!run->prepared->stop.empty()) {
-    run->stoppable = std::vector<StoppableChoice>(run->prepared->choice_count, StoppableChoice(run->prepared->stop));
+    run->stoppable = std::vector<StoppableText>(run->prepared->choice_count, StoppableText(run->prepared->stop));
   }
   const Script& script = run->prepared->script;
   run->first_due = options_.clock->Monotonic() + script.first_token;
@@ -346,7 +334,7 @@ void ScriptedEngine::AppendTokens(Run* run, EventSink* sink, WakeSet* wake) cons
     if (run->stoppable.empty()) {
       sink->Append(choice, text, std::move(token), wake);
     } else {
-      run->AppendHeld(choice, text, std::move(token), sink, wake);
+      run->AppendStoppable(choice, text, std::move(token), sink, wake);
     }
   }
 }

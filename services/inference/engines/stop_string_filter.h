@@ -2,38 +2,40 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "services/inference/engines/utf8.h"
 
 namespace runnel::inference {
 
-// Turns a model's bytes, token by token, into text that may be shown: whole UTF-8 characters, and nothing of a stop
-// string. What may still become a part of one, or of a character, is held until it is known. Whatever is not UTF-8
-// becomes U+FFFD, one for each maximal part (Unicode 15, section 3.9, "U+FFFD Substitution of Maximal Subparts"), but a
-// character that the end has cut is left out.
+// Turns a model's bytes, token by token, into text that may be shown: whole UTF-8 characters (see Utf8Joiner) up to a
+// stop string. Bytes that may still become part of a stop string or of a character are held until that is known. A
+// character that the end cuts is dropped.
 //
-// The text is a function of the bytes alone, however they are cut into tokens. It ends before the stop string that is
+// The text depends on the bytes only, not on how they are cut into tokens. It ends before the stop string that is
 // complete first; of two that end at the same byte, before the longer one. Not thread-safe.
 class StopStringFilter {
  public:
   // `stops` are valid UTF-8 and not empty.
   explicit StopStringFilter(std::vector<std::string> stops) : stops_(std::move(stops)) {}
 
-  // Returns the text that has become sure, which may be none. None at all once stopped() is true.
+  // Returns the text that is now certain, possibly none. Always empty once stopped() is true.
   std::string Push(std::string_view bytes);
 
-  // Returns what was held, without the beginning of a character that never became whole: the text can be continued
-  // after it. To be called at the end, whatever ended it; the stop string and what followed it are not returned.
+  // Returns the text that is held, without an incomplete character, so that the text can be continued after it. To be
+  // called at the end, for whatever reason it ends. Empty after a stop string.
   std::string Finish();
 
-  // A stop string came.
+  // A stop string is complete.
   bool stopped() const { return stopped_; }
 
  private:
-  std::string TakeSure();
+  std::string TakeCertain();
 
   const std::vector<std::string> stops_;
-  std::string torn_;  // the beginning of a character
-  std::string held_;  // whole characters that a stop string may begin with
+  Utf8Joiner joiner_{Utf8Joiner::Surrogates::kReplace};
+  std::string held_;  // whole characters that may begin a stop string
   bool stopped_ = false;
 };
 

@@ -12,14 +12,15 @@ uint8_t At(std::string_view bytes, size_t i) { return static_cast<uint8_t>(bytes
 
 bool IsContinuation(uint8_t byte) { return byte >= 0x80 && byte <= 0xBF; }
 
-// What `bytes` (not empty) begins with. kPart: a character that may go on beyond the end of `bytes`.
+// What `bytes` (not empty) begins with. kPart: a character that may continue after the end of `bytes`.
 enum class Kind { kChar, kPart, kBad, kSurrogatePair };
 struct Head {
   Kind kind;
-  size_t length;  // of the character, of the part, or of what one U+FFFD stands for
+  size_t length;  // of the character, of the part, or of the bytes that one U+FFFD replaces
 };
 
-// The second byte's range by the first: RFC 3629, section 4.
+// The range of the second byte by the first (RFC 3629, section 4). It excludes overlong forms, surrogates and
+// everything above U+10FFFF.
 bool SecondByteFits(uint8_t first, uint8_t second) {
   switch (first) {
     case 0xE0:
@@ -48,7 +49,7 @@ Head ReadHead(std::string_view bytes) {
   return {Kind::kChar, length};
 }
 
-// The same with surrogates: ED A0..AF xx is the first of a pair, ED B0..BF xx the second.
+// The same with surrogates: ED A0..AF xx is the first half of a pair, ED B0..BF xx the second.
 Head ReadHeadWithSurrogates(std::string_view bytes) {
   const bool surrogate = bytes.size() >= 2 && At(bytes, 0) == 0xED && At(bytes, 1) >= 0xA0 && At(bytes, 1) <= 0xBF;
   if (!surrogate) return ReadHead(bytes);
@@ -83,31 +84,39 @@ size_t Utf8CharLength(std::string_view bytes) {
   return head.kind == Kind::kChar ? head.length : 0;
 }
 
-std::string Utf8Joiner::Add(std::string_view piece) {
+void Utf8Joiner::Add(std::string_view piece, std::string* out) {
   held_.append(piece);
-  return Drain(false);
+  Drain(false, out);
 }
 
-std::string Utf8Joiner::Flush() { return Drain(true); }
-
-std::string Utf8Joiner::Drain(bool final) {
+std::string Utf8Joiner::Add(std::string_view piece) {
   std::string out;
-  out.reserve(held_.size());
+  out.reserve(held_.size() + piece.size());
+  Add(piece, &out);
+  return out;
+}
+
+std::string Utf8Joiner::Flush() {
+  std::string out;
+  Drain(true, &out);
+  return out;
+}
+
+void Utf8Joiner::Drain(bool final, std::string* out) {
   std::string_view rest = held_;
   while (!rest.empty()) {
-    const Head head = ReadHeadWithSurrogates(rest);
+    const Head head = joins_pairs_ ? ReadHeadWithSurrogates(rest) : ReadHead(rest);
     if (head.kind == Kind::kPart && !final) break;
     if (head.kind == Kind::kChar) {
-      out.append(rest.substr(0, head.length));
+      out->append(rest.substr(0, head.length));
     } else if (head.kind == Kind::kSurrogatePair) {
-      AppendPair(rest, &out);
+      AppendPair(rest, out);
     } else {
-      out.append(kReplacement);
+      out->append(kReplacement);
     }
     rest.remove_prefix(head.length);
   }
   held_.erase(0, held_.size() - rest.size());
-  return out;
 }
 
 std::string ToValidUtf8(std::string_view bytes) {

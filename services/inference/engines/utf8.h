@@ -9,24 +9,36 @@ namespace runnel::inference {
 // The number of bytes of the UTF-8 character that `bytes` begins with, 0 if it does not begin with a whole one.
 size_t Utf8CharLength(std::string_view bytes);
 
-// Makes whole UTF-8 characters of bytes that come in pieces. A character that is cut by the end of a piece is held
-// until the next; what can become no character is replaced by U+FFFD, one for each maximal part of a character (as
-// browsers do). The two halves of a surrogate pair, each written as three bytes, are joined: servers in JavaScript cut
-// text between them. Holds at most 5 bytes. Not thread-safe.
+// Turns bytes that arrive in pieces into whole UTF-8 characters. A character cut by the end of a piece is held until
+// the next piece. Bytes that cannot become a character are replaced by U+FFFD, one for each maximal part of a character
+// (Unicode 15, section 3.9, "U+FFFD Substitution of Maximal Subparts"), as browsers do. Holds at most 5 bytes. Not
+// thread-safe.
 class Utf8Joiner {
  public:
-  // Returns the characters that `piece` completes; may be empty.
+  // The two halves of a surrogate pair, each encoded as three bytes, are not UTF-8.
+  enum class Surrogates {
+    kJoin,     // a whole pair becomes its character: servers in JavaScript cut text within a pair
+    kReplace,  // as other invalid bytes
+  };
+
+  explicit Utf8Joiner(Surrogates surrogates = Surrogates::kJoin) : joins_pairs_(surrogates == Surrogates::kJoin) {}
+
+  // Appends to `out` the characters that `piece` completes, possibly none.
+  void Add(std::string_view piece, std::string* out);
   std::string Add(std::string_view piece);
-  // No more will come: U+FFFD for what is held, or empty.
+  // To be called at the end. Returns U+FFFD for the bytes that are held; empty if there are none.
   std::string Flush();
+  // Drops the bytes that are held.
+  void Discard() { held_.clear(); }
 
  private:
-  std::string Drain(bool final);
+  void Drain(bool final, std::string* out);
 
+  bool joins_pairs_;
   std::string held_;
 };
 
-// `bytes` with everything that is not UTF-8 replaced.
+// `bytes` with everything that is not UTF-8 replaced, but for surrogate pairs, which are joined.
 std::string ToValidUtf8(std::string_view bytes);
 
 }  // namespace runnel::inference

@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "services/inference/engines/stop_string_filter.h"
+#include "services/inference/engines/stoppable_text.h"
 
 namespace runnel::inference {
 namespace {
@@ -30,21 +30,16 @@ struct LlamaScheduler::Choice {
       : generation(owner),
         index(number),
         tokens(job.prompt),
-        holder(job.stop),
+        text(job.stop),
         sampler(job.sampler, job.seed, number, job.filter == nullptr ? nullptr : job.filter->Clone()) {}
-
-  // Of the delta to be appended now.
-  Tokens TakeUntold() { return {std::exchange(untold, 0), std::exchange(untold_logprobs, {})}; }
 
   Generation* const generation;
   const uint32_t index;
   std::vector<int32_t> tokens;  // prompt and answer
-  StopStringFilter holder;
+  StoppableText text;
   Sampler sampler;
   std::optional<uint32_t> slot;  // while it runs
   uint32_t drawn = 0;            // tokens of the answer, an end token not counted
-  uint32_t untold = 0;           // of those, how many are in no delta yet
-  std::vector<TokenLogprob> untold_logprobs;
   bool ended = false;
   bool slow_filter = false;  // at its last token
   uint64_t last_drawn = 0;   // the batch of its last token
@@ -347,15 +342,13 @@ void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, Wa
   }
   choice->tokens.push_back(token);
   ++choice->drawn;
-  ++choice->untold;
+  Tokens drawn = 1;
   if (const auto& top = choice->generation->job.top_logprobs; top.has_value()) {
-    choice->untold_logprobs.push_back(DescribeToken(token, logits, *top));
+    drawn.logprobs.push_back(DescribeToken(token, logits, *top));
   }
-  const std::string text = choice->holder.Push(decoder_->Piece(token));
-  if (!text.empty()) {
-    choice->generation->sink->Append(choice->index, text, choice->TakeUntold(), wake);
-  }
-  if (choice->holder.stopped()) {
+  auto [text, tokens] = choice->text.Push(decoder_->Piece(token), std::move(drawn));
+  if (!text.empty()) choice->generation->sink->Append(choice->index, text, std::move(tokens), wake);
+  if (choice->text.stopped()) {
     EndChoice(choice, FinishReason::kStop, wake);
   } else if (choice->drawn >= choice->generation->job.max_tokens || choice->tokens.size() >= options_.context) {
     EndChoice(choice, FinishReason::kLength, wake);
@@ -373,9 +366,8 @@ TokenLogprob LlamaScheduler::DescribeToken(int32_t token, std::span<const float>
 
 void LlamaScheduler::EndChoice(Choice* choice, FinishReason reason, WakeSet* wake) {
   EventSink& sink = *choice->generation->sink;
-  // Tokens of a stop string, and others without text, are in no delta: usage counts what was delivered.
-  const std::string rest = choice->holder.Finish();
-  if (!rest.empty()) sink.Append(choice->index, rest, choice->TakeUntold(), wake);
+  auto [rest, tokens] = choice->text.Finish();
+  if (!rest.empty()) sink.Append(choice->index, rest, std::move(tokens), wake);
   slots_.Release(*std::exchange(choice->slot, std::nullopt));
   choice->ended = true;
   sink.EndChoice(choice->index, reason, wake);

@@ -62,38 +62,38 @@ TEST(StopStringFilter, TextDoesNotDependOnHowBytesAreCut) {
   for (const Row& row : Rows()) {
     const size_t cuts = row.bytes.empty() ? 0 : row.bytes.size() - 1;
     for (uint32_t split = 0; split < (1u << cuts); ++split) {
-      StopStringFilter holder(row.stops);
+      StopStringFilter filter(row.stops);
       std::string text;
       size_t from = 0;
       for (size_t to = 1; to <= row.bytes.size(); ++to) {
         if (to < row.bytes.size() && (split >> (to - 1) & 1) == 0) continue;
-        text += holder.Push(std::string_view(row.bytes).substr(from, to - from));
+        text += filter.Push(std::string_view(row.bytes).substr(from, to - from));
         from = to;
       }
-      text += holder.Finish();
+      text += filter.Finish();
       ASSERT_EQ(text, row.text) << row.name << ", split " << split;
-      ASSERT_EQ(holder.stopped(), row.stopped) << row.name << ", split " << split;
+      ASSERT_EQ(filter.stopped(), row.stopped) << row.name << ", split " << split;
     }
   }
 }
 
-TEST(StopStringFilter, HoldsNoMoreThanIsUnsure) {
-  StopStringFilter holder({"stop", "</end>"});
-  EXPECT_EQ(holder.Push("hello s"), "hello ");
-  EXPECT_EQ(holder.Push("t"), "");
-  EXPECT_EQ(holder.Push("ar"), "star");
-  EXPECT_EQ(holder.Push("\xF0\x9F"), "");
-  EXPECT_EQ(holder.Push("\x98\x80<"), "😀");
-  EXPECT_EQ(holder.Push("<"), "<");
-  EXPECT_EQ(holder.Finish(), "<");
+TEST(StopStringFilter, HoldsOnlyWhatIsUncertain) {
+  StopStringFilter filter({"stop", "</end>"});
+  EXPECT_EQ(filter.Push("hello s"), "hello ");
+  EXPECT_EQ(filter.Push("t"), "");
+  EXPECT_EQ(filter.Push("ar"), "star");
+  EXPECT_EQ(filter.Push("\xF0\x9F"), "");
+  EXPECT_EQ(filter.Push("\x98\x80<"), "😀");
+  EXPECT_EQ(filter.Push("<"), "<");
+  EXPECT_EQ(filter.Finish(), "<");
 }
 
-TEST(StopStringFilter, SaysNothingMoreAfterAStop) {
-  StopStringFilter holder({"."});
-  EXPECT_EQ(holder.Push("one. two"), "one");
-  EXPECT_TRUE(holder.stopped());
-  EXPECT_EQ(holder.Push("three"), "");
-  EXPECT_EQ(holder.Finish(), "");
+TEST(StopStringFilter, IsSilentAfterAStop) {
+  StopStringFilter filter({"."});
+  EXPECT_EQ(filter.Push("one. two"), "one");
+  EXPECT_TRUE(filter.stopped());
+  EXPECT_EQ(filter.Push("three"), "");
+  EXPECT_EQ(filter.Finish(), "");
 }
 
 }  // namespace

@@ -91,6 +91,19 @@ TEST(Utf8Joiner, EachReturnIsWholeCharacters) {
   }
 }
 
+TEST(Utf8Joiner, ReplacesSurrogatePairsOnRequest) {
+  Utf8Joiner joiner(Utf8Joiner::Surrogates::kReplace);
+  EXPECT_EQ(joiner.Add("<\xED\xA0\xBC\xED\xBC\x8A>"), "<" FFFD FFFD FFFD FFFD FFFD FFFD ">");
+}
+
+TEST(Utf8Joiner, DiscardDropsAnIncompleteCharacter) {
+  Utf8Joiner joiner;
+  EXPECT_EQ(joiner.Add("a\xE6\x9D"), "a");
+  joiner.Discard();
+  EXPECT_EQ(joiner.Add("b"), "b");
+  EXPECT_EQ(joiner.Flush(), "");
+}
+
 TEST(Utf8Joiner, StartsAfreshAfterFlush) {
   Utf8Joiner joiner;
   EXPECT_EQ(joiner.Add("\xE6\x9D"), "");
