@@ -9,8 +9,8 @@
 
 namespace runnel::inference {
 
-// The engine that the options name. Unimplemented if this build has no llama.cpp; otherwise the engine's own errors
-// (no such file, server not reachable). `metrics` must outlive the engine.
+// Creates the engine that the options name. Unimplemented if it is llama and this build has no llama.cpp; otherwise the
+// engine's errors (no such file, server not reachable). `metrics` must outlive the engine.
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Options& options, base::Metrics* metrics);
 
 }  // namespace runnel::inference

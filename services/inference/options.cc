@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 #include <iterator>
@@ -14,93 +15,93 @@
 #include "services/base/status_macros.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:50051",
-          "host:port for gRPC, or :port for every address; port 0 takes a free one");
-ABSL_FLAG(std::string, admin_listen, "127.0.0.1:9090", "host:port for /livez, /readyz and /metrics, or :port");
-ABSL_FLAG(uint32_t, max_grpc_connections, 1024, "open gRPC connections; those above are closed at once");
-ABSL_FLAG(uint32_t, max_grpc_streams, 1000, "open streams of one gRPC connection; gRPC clients wait for a free one");
-ABSL_FLAG(bool, reflection, false, "serve gRPC reflection, for grpcurl");
-ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
+          "address for gRPC: host:port, or :port for every address; port 0: a free one");
+ABSL_FLAG(std::string, admin_listen, "127.0.0.1:9090",
+          "address for /livez, /readyz and /metrics: host:port, or :port for every address");
+ABSL_FLAG(uint32_t, max_grpc_connections, 1024, "limit of open gRPC connections; further ones are closed immediately");
+ABSL_FLAG(uint32_t, max_grpc_streams, 1000,
+          "limit of open streams per gRPC connection; gRPC clients wait for a free one");
+ABSL_FLAG(bool, reflection, false, "gRPC server reflection, for grpcurl");
+ABSL_FLAG(std::string, log_level, "info", "lowest level to log: trace, debug, info, warn, error or off");
 ABSL_FLAG(std::string, replica, "", "name of this replica; empty: host name and process id");
 ABSL_FLAG(absl::Duration, drain_notice, absl::Seconds(0),
-          "after SIGTERM: how long to go on accepting while readiness is off, so that clients learn of it first");
-ABSL_FLAG(
-    absl::Duration, drain_timeout, absl::Seconds(30),
-    "after that: how long running generations may take before they fail with a retryable code, and how long their "
-    "ends are kept for readers on their way back");
-ABSL_FLAG(
-    absl::Duration, drain_linger, absl::Seconds(0),
-    "within --drain_timeout: how long an answer that was read to its end is kept all the same, for a reader whose "
-    "connection broke just then");
+          "time after SIGTERM in which requests are still accepted while /readyz fails, so that clients notice first");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
+          "time after that for running generations to end, before they fail with a retryable code, and for readers to "
+          "come back for ended ones");
+ABSL_FLAG(absl::Duration, drain_linger, absl::Seconds(0),
+          "time within --drain_timeout to keep a generation that was read to its end, for a reader whose connection "
+          "broke at that moment");
 
 ABSL_FLAG(std::string, engine, "llama",
-          "llama (a GGUF model in this process), upstream (an OpenAI-compatible server) or scripted (no model)");
+          "engine: llama (a GGUF model in this process), upstream (OpenAI-compatible servers) or scripted (no model)");
 ABSL_FLAG(absl::Duration, engine_stall_timeout, absl::Seconds(60),
-          "how long the engine may have work without taking a step before /readyz fails, and /livez after twice that; "
-          "0: no limit");
+          "time without a step of an engine that has work, after which /readyz fails, and after twice that /livez; 0: "
+          "no limit");
 ABSL_FLAG(std::string, model, "", "llama: path of the GGUF file");
-ABSL_FLAG(std::string, model_id, "", "id that clients name the model by; empty: from the file or the engine");
-ABSL_FLAG(uint32_t, llama_sequences, 8, "llama: choices decoded at once, 1 to 60");
-ABSL_FLAG(uint32_t, llama_context, 2048, "llama: prompt and answer of one choice together, in tokens");
+ABSL_FLAG(std::string, model_id, "", "model name that clients use; empty: taken from the file or the engine");
+ABSL_FLAG(uint32_t, llama_sequences, 8, "llama: choices decoded at the same time, 1 to 60");
+ABSL_FLAG(uint32_t, llama_context, 2048, "llama: limit of prompt and output of one choice together (tokens)");
 ABSL_FLAG(uint32_t, llama_threads, 0,
-          "llama: threads that decode; 0: all cores but one, as threads that spin beside the bridges cost more than "
-          "they give");
+          "llama: threads that decode; 0: all cores but one, because threads that spin beside the bridges cost more "
+          "than they gain");
 ABSL_FLAG(bool, llama_exact, true,
-          "llama: the same request and seed give the same text whatever else is decoded; costs some speed");
+          "llama: the same text for the same request and seed, whatever else is decoded; costs some speed");
 ABSL_FLAG(std::string, llama_chat_template, "",
-          "llama: name of a chat template of llama.cpp, such as chatml; empty: the model's own");
+          "llama: name of a chat template of llama.cpp, for example chatml; empty: the model's own");
 ABSL_FLAG(absl::Duration, llama_grammar_step_timeout, absl::Milliseconds(100),
-          "llama: work for one token of an answer that is held to a format; a generation that needs longer fails");
-ABSL_FLAG(
-    std::string, llama_shared_preamble_file, "",
-    "llama: file with the beginning of many prompts, such as the system message of an application, whose KV cache "
-    "principals share; empty: each principal's prompts are its own");
+          "llama: time limit for holding one token to an output format; a generation that exceeds it fails");
+ABSL_FLAG(std::string, llama_shared_preamble_file, "",
+          "llama: file with a common beginning of prompts, for example an application's system message, whose KV cache "
+          "is shared between principals; empty: nothing is shared");
 ABSL_FLAG(std::vector<std::string>, upstream_url, {},
-          "upstream: base URL of the server, such as http://127.0.0.1:8000/v1; several servers: with commas between");
-ABSL_FLAG(std::string, upstream_model, "", "upstream: model to ask for; empty: the first that the server lists");
+          "upstream: base URLs of the servers, comma-separated, for example http://127.0.0.1:8000/v1");
+ABSL_FLAG(std::string, upstream_model, "", "upstream: model to request; empty: the first one that the server lists");
 ABSL_FLAG(std::vector<std::string>, upstream_models, {},
-          "upstream: several models, as OURS=THEIRS with commas between; instead of --upstream_model and --model_id");
-ABSL_FLAG(std::string, upstream_api_key_file, "", "upstream: file that holds the bearer key");
-ABSL_FLAG(std::string, upstream_ca_file, "", "upstream: PEM file of authorities for https; empty: the system's");
-ABSL_FLAG(uint32_t, upstream_streams, 256, "upstream: streams at once, each on a thread of its own");
-ABSL_FLAG(uint32_t, upstream_streams_each, 0, "upstream: streams at once to each server; 0: no limit of its own");
-ABSL_FLAG(uint32_t, upstream_max_failures, 5, "upstream: after so many in a row a server is left alone");
+          "upstream: several models instead of --upstream_model and --model_id, comma-separated: OURS=THEIRS each");
+ABSL_FLAG(std::string, upstream_api_key_file, "", "upstream: file with the bearer key");
+ABSL_FLAG(std::string, upstream_ca_file, "",
+          "upstream: PEM file of the certificate authorities for https; empty: the system's");
+ABSL_FLAG(uint32_t, upstream_streams, 256, "upstream: limit of concurrent streams, each on its own thread");
+ABSL_FLAG(uint32_t, upstream_streams_each, 0,
+          "upstream: limit of concurrent streams per server; 0: only --upstream_streams");
+ABSL_FLAG(uint32_t, upstream_max_failures, 5, "upstream: consecutive failures before a server is skipped");
 ABSL_FLAG(absl::Duration, upstream_failure_pause, absl::Seconds(10),
-          "upstream: for so long; then one request tries it");
-ABSL_FLAG(absl::Duration, upstream_connect_timeout, absl::Seconds(5), "upstream: how long connecting may take");
+          "upstream: time for which such a server is skipped before one request probes it");
+ABSL_FLAG(absl::Duration, upstream_connect_timeout, absl::Seconds(5), "upstream: time limit for connecting");
 ABSL_FLAG(absl::Duration, upstream_first_token_timeout, absl::Minutes(5),
-          "upstream: how long the first token may take, from when the connection stands");
-ABSL_FLAG(absl::Duration, upstream_next_token_timeout, absl::Minutes(1),
-          "upstream: how long each further one may take");
-ABSL_FLAG(double, scripted_tokens_per_second, 30, "scripted: pace of each generation");
+          "upstream: time limit for the first token once connected");
+ABSL_FLAG(absl::Duration, upstream_next_token_timeout, absl::Minutes(1), "upstream: time limit for each further token");
+ABSL_FLAG(double, scripted_tokens_per_second, 30, "scripted: pace of each generation (tokens per second)");
 ABSL_FLAG(absl::Duration, scripted_first_token, absl::Milliseconds(50), "scripted: delay of the first token");
-ABSL_FLAG(uint32_t, scripted_tokens, 120, "scripted: tokens of an answer");
+ABSL_FLAG(uint32_t, scripted_tokens, 120, "scripted: length of the output (tokens)");
 
-ABSL_FLAG(uint32_t, max_running, 0, "choices worked on at once; 0: as many as the engine can");
-ABSL_FLAG(uint32_t, max_waiting, 1024, "generations that may wait for the engine; beyond, they are refused");
+ABSL_FLAG(uint32_t, max_running, 0, "limit of choices that run at the same time; 0: as many as the engine supports");
+ABSL_FLAG(uint32_t, max_waiting, 1024, "limit of generations that wait for the engine; further ones are rejected");
 ABSL_FLAG(uint32_t, prepare_threads, 2, "threads that check and tokenise requests");
-ABSL_FLAG(uint64_t, max_preparing, 4096, "starts that may be in preparation; beyond, they are rejected");
+ABSL_FLAG(uint64_t, max_preparing, 4096, "limit of starts in preparation; further ones are rejected");
 ABSL_FLAG(uint64_t, max_waiting_bytes, uint64_t{64} << 20,
-          "memory for requests in preparation or waiting for the engine, in bytes; beyond, further ones are rejected");
-ABSL_FLAG(uint32_t, default_max_tokens, 512, "max_tokens of a request that does not say");
+          "memory limit for requests in preparation or waiting for the engine (bytes); further ones are rejected");
+ABSL_FLAG(uint32_t, default_max_tokens, 512, "max_tokens of a request that does not set it");
 ABSL_FLAG(absl::Duration, default_detach_timeout, absl::Seconds(60),
-          "how long a generation goes on with no reader, if the request does not say");
-ABSL_FLAG(absl::Duration, retention, absl::Minutes(10), "how long a log that has ended can be read");
+          "time without a reader after which a generation is cancelled, for requests that do not set it");
+ABSL_FLAG(absl::Duration, retention, absl::Minutes(10), "time for which a log can be read after its end");
 ABSL_FLAG(uint64_t, retention_bytes, uint64_t{256} << 20,
-          "memory for logs that have ended, in bytes; the oldest are purged first");
+          "memory limit for logs that have ended (bytes); the oldest are purged first");
 ABSL_FLAG(uint64_t, max_tombstones, 100'000,
-          "ids remembered after their logs were purged, so that readers are told so; beyond, the oldest are unknown");
+          "limit of ids remembered after their logs were purged, for which readers get GENERATION_EXPIRED; the oldest "
+          "are forgotten first");
 ABSL_FLAG(uint64_t, max_request_bytes, runnel::base::kGrpcDefaultMessageBytes,
-          "largest request, in bytes of its gRPC message; bridges answer 413 to larger ones");
+          "size limit of a request as a gRPC message (bytes); bridges respond with 413 to larger ones");
 ABSL_FLAG(absl::Duration, claim_lease, absl::Seconds(10),
-          "how long a bridge may hold an idempotency key that it is about to start a generation with");
-ABSL_FLAG(
-    uint64_t, max_claims, 65'536,
-    "idempotency keys that are held, or that name generations of other replicas; beyond, the oldest of the latter "
-    "are forgotten, then starts are refused");
-ABSL_FLAG(uint32_t, max_attachments, 20'000, "attachments on one Link");
-ABSL_FLAG(uint64_t, max_batch_bytes, 256 << 10, "text of one batch of a Link, in bytes");
+          "time for which a bridge may hold an idempotency key before it starts a generation");
+ABSL_FLAG(uint64_t, max_claims, 65'536,
+          "limit of idempotency keys that bridges hold or that name generations of other replicas; at the limit the "
+          "oldest of the latter are forgotten, then starts are rejected");
+ABSL_FLAG(uint32_t, max_attachments, 20'000, "limit of attachments on one Link");
+ABSL_FLAG(uint64_t, max_batch_bytes, 256 << 10, "limit of text in one batch of a Link (bytes)");
 ABSL_FLAG(uint64_t, max_attachment_bytes, 16 << 10,
-          "text of one attachment in a batch, in bytes: what a reader that lags gets at once");
+          "limit of text of one attachment in a batch, which is what a lagging reader gets at a time (bytes)");
 
 namespace runnel::inference {
 namespace {
@@ -123,7 +124,7 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseModels(con
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
     if (equals == 0 || equals == std::string::npos || equals + 1 == pair.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("--upstream_models: '", pair, "' is not OURS=THEIRS"));
+      return absl::InvalidArgumentError(absl::StrCat("--upstream_models: '", pair, "' must have the form OURS=THEIRS"));
     }
     models.emplace_back(pair.substr(0, equals), pair.substr(equals + 1));
   }
@@ -135,7 +136,8 @@ absl::StatusOr<std::string> ReadKeyFile(const std::string& path) {
   std::ifstream file(path);
   std::string key;
   if (!file || !std::getline(file, key)) {
-    return absl::NotFoundError(absl::StrCat("--upstream_api_key_file: cannot read a key from '", path, "'"));
+    return absl::NotFoundError(
+        absl::StrCat("--upstream_api_key_file: cannot read a key from the first line of '", path, "'"));
   }
   // Some editors begin a file with a byte order mark.
   constexpr absl::string_view kByteOrderMark = "\xEF\xBB\xBF";
@@ -148,10 +150,11 @@ absl::StatusOr<std::string> ReadPreamble(const std::string& path) {
   if (path.empty()) return std::string();
   std::ifstream file(path, std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(file), {});
-  // An editor adds it.
+  // Editors end a file with one.
   if (text.ends_with('\n')) text.pop_back();
   if (!file || text.empty()) {
-    return absl::NotFoundError(absl::StrCat("--llama_shared_preamble_file: '", path, "' cannot be read, or is empty"));
+    return absl::NotFoundError(
+        absl::StrCat("--llama_shared_preamble_file: '", path, "' is missing, unreadable or empty"));
   }
   return text;
 }
@@ -168,25 +171,68 @@ absl::Status CheckDuration(const char* name, absl::Duration value, absl::Duratio
                                                  absl::FormatDuration(least), " to ", absl::FormatDuration(most)));
 }
 
+absl::Status ReadLlamaFlags(LlamaOptions* llama) {
+  llama->model_path = absl::GetFlag(FLAGS_model);
+  llama->model_id = absl::GetFlag(FLAGS_model_id);
+  llama->sequences = absl::GetFlag(FLAGS_llama_sequences);
+  llama->context = absl::GetFlag(FLAGS_llama_context);
+  llama->threads = absl::GetFlag(FLAGS_llama_threads);
+  llama->exact = absl::GetFlag(FLAGS_llama_exact);
+  llama->chat_template = absl::GetFlag(FLAGS_llama_chat_template);
+  llama->grammar_step_timeout = absl::GetFlag(FLAGS_llama_grammar_step_timeout);
+  ASSIGN_OR_RETURN(llama->shared_preamble, ReadPreamble(absl::GetFlag(FLAGS_llama_shared_preamble_file)));
+  return absl::OkStatus();
+}
+
+absl::Status ReadUpstreamFlags(UpstreamOptions* upstream) {
+  upstream->urls = absl::GetFlag(FLAGS_upstream_url);
+  upstream->model = absl::GetFlag(FLAGS_upstream_model);
+  upstream->model_id = absl::GetFlag(FLAGS_model_id);
+  ASSIGN_OR_RETURN(upstream->models, ParseModels(absl::GetFlag(FLAGS_upstream_models)));
+  ASSIGN_OR_RETURN(upstream->api_key, ReadKeyFile(absl::GetFlag(FLAGS_upstream_api_key_file)));
+  upstream->ca_file = absl::GetFlag(FLAGS_upstream_ca_file);
+  upstream->max_streams = absl::GetFlag(FLAGS_upstream_streams);
+  upstream->max_streams_each = absl::GetFlag(FLAGS_upstream_streams_each);
+  upstream->max_failures = absl::GetFlag(FLAGS_upstream_max_failures);
+  upstream->failure_pause = absl::GetFlag(FLAGS_upstream_failure_pause);
+  upstream->connect_timeout = absl::GetFlag(FLAGS_upstream_connect_timeout);
+  upstream->first_token_timeout = absl::GetFlag(FLAGS_upstream_first_token_timeout);
+  upstream->next_token_timeout = absl::GetFlag(FLAGS_upstream_next_token_timeout);
+  upstream->silence_timeout = std::max(upstream->first_token_timeout, upstream->next_token_timeout) + absl::Seconds(1);
+  return absl::OkStatus();
+}
+
+absl::Status ReadEngineFlags(Options* options) {
+  RETURN_IF_ERROR(ReadLlamaFlags(&options->llama));
+  RETURN_IF_ERROR(ReadUpstreamFlags(&options->upstream));
+  if (const std::string id = absl::GetFlag(FLAGS_model_id); !id.empty()) options->scripted.model_id = id;
+  options->scripted.script.tokens_per_second = absl::GetFlag(FLAGS_scripted_tokens_per_second);
+  options->scripted.script.first_token = absl::GetFlag(FLAGS_scripted_first_token);
+  options->scripted.script.tokens = absl::GetFlag(FLAGS_scripted_tokens);
+  return absl::OkStatus();
+}
+
 absl::Status CheckEngineFlags(const Options& options) {
-  if (options.engine == EngineKind::kLlama && options.model.empty()) {
-    return absl::InvalidArgumentError("--engine=llama needs --model, the path of a GGUF file");
+  if (options.engine == EngineKind::kLlama && options.llama.model_path.empty()) {
+    return absl::InvalidArgumentError(
+        "--model is empty: set it to the path of a GGUF file, or use --engine=upstream or --engine=scripted");
   }
-  if (options.engine == EngineKind::kUpstream && options.upstream_urls.empty()) {
-    return absl::InvalidArgumentError("--engine=upstream needs --upstream_url");
+  if (options.engine == EngineKind::kUpstream && options.upstream.urls.empty()) {
+    return absl::InvalidArgumentError(
+        "--upstream_url is empty: set it to the base URL of a server, for example http://127.0.0.1:8000/v1");
   }
-  RETURN_IF_ERROR(CheckFlag("llama_sequences", options.llama_sequences, 1u, 60u));
-  RETURN_IF_ERROR(CheckFlag("llama_context", options.llama_context, 16u, 1u << 20));
-  RETURN_IF_ERROR(CheckFlag("llama_threads", options.llama_threads, 0u, 512u));
-  RETURN_IF_ERROR(CheckFlag("upstream_streams", options.upstream_streams, 1u, 4096u));
-  RETURN_IF_ERROR(CheckFlag("upstream_max_failures", options.upstream_max_failures, 1u, 1000u));
-  RETURN_IF_ERROR(CheckDuration("llama_grammar_step_timeout", options.llama_grammar_step_timeout, absl::Milliseconds(1),
+  RETURN_IF_ERROR(CheckFlag("llama_sequences", options.llama.sequences, 1u, 60u));
+  RETURN_IF_ERROR(CheckFlag("llama_context", options.llama.context, 16u, 1u << 20));
+  RETURN_IF_ERROR(CheckFlag("llama_threads", options.llama.threads, 0u, 512u));
+  RETURN_IF_ERROR(CheckFlag("upstream_streams", options.upstream.max_streams, 1u, 4096u));
+  RETURN_IF_ERROR(CheckFlag("upstream_max_failures", options.upstream.max_failures, 1u, 1000u));
+  RETURN_IF_ERROR(CheckDuration("llama_grammar_step_timeout", options.llama.grammar_step_timeout, absl::Milliseconds(1),
                                 absl::Minutes(1)));
   if (options.engine_stall_timeout != absl::ZeroDuration()) {
     RETURN_IF_ERROR(
         CheckDuration("engine_stall_timeout", options.engine_stall_timeout, absl::Seconds(1), absl::Hours(24)));
   }
-  return CheckFlag("scripted_tokens_per_second", options.script.tokens_per_second, 0.001, 1e6);
+  return CheckFlag("scripted_tokens_per_second", options.scripted.script.tokens_per_second, 0.001, 1e6);
 }
 
 }  // namespace
@@ -205,31 +251,8 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
 
   ASSIGN_OR_RETURN(options.engine, ParseEngine(absl::GetFlag(FLAGS_engine)));
-  options.model = absl::GetFlag(FLAGS_model);
-  options.model_id = absl::GetFlag(FLAGS_model_id);
-  options.llama_sequences = absl::GetFlag(FLAGS_llama_sequences);
-  options.llama_context = absl::GetFlag(FLAGS_llama_context);
-  options.llama_threads = absl::GetFlag(FLAGS_llama_threads);
-  options.llama_exact = absl::GetFlag(FLAGS_llama_exact);
-  options.llama_chat_template = absl::GetFlag(FLAGS_llama_chat_template);
-  options.llama_grammar_step_timeout = absl::GetFlag(FLAGS_llama_grammar_step_timeout);
-  ASSIGN_OR_RETURN(options.llama_shared_preamble, ReadPreamble(absl::GetFlag(FLAGS_llama_shared_preamble_file)));
   options.engine_stall_timeout = absl::GetFlag(FLAGS_engine_stall_timeout);
-  options.upstream_urls = absl::GetFlag(FLAGS_upstream_url);
-  options.upstream_model = absl::GetFlag(FLAGS_upstream_model);
-  ASSIGN_OR_RETURN(options.upstream_models, ParseModels(absl::GetFlag(FLAGS_upstream_models)));
-  ASSIGN_OR_RETURN(options.upstream_api_key, ReadKeyFile(absl::GetFlag(FLAGS_upstream_api_key_file)));
-  options.upstream_ca_file = absl::GetFlag(FLAGS_upstream_ca_file);
-  options.upstream_streams = absl::GetFlag(FLAGS_upstream_streams);
-  options.upstream_streams_each = absl::GetFlag(FLAGS_upstream_streams_each);
-  options.upstream_max_failures = absl::GetFlag(FLAGS_upstream_max_failures);
-  options.upstream_failure_pause = absl::GetFlag(FLAGS_upstream_failure_pause);
-  options.upstream_connect_timeout = absl::GetFlag(FLAGS_upstream_connect_timeout);
-  options.upstream_first_token_timeout = absl::GetFlag(FLAGS_upstream_first_token_timeout);
-  options.upstream_next_token_timeout = absl::GetFlag(FLAGS_upstream_next_token_timeout);
-  options.script.tokens_per_second = absl::GetFlag(FLAGS_scripted_tokens_per_second);
-  options.script.first_token = absl::GetFlag(FLAGS_scripted_first_token);
-  options.script.tokens = absl::GetFlag(FLAGS_scripted_tokens);
+  RETURN_IF_ERROR(ReadEngineFlags(&options));
   RETURN_IF_ERROR(CheckEngineFlags(options));
 
   options.manager.max_running = absl::GetFlag(FLAGS_max_running);
@@ -244,10 +267,7 @@ absl::StatusOr<Options> OptionsFromFlags() {
   options.manager.drain_linger = absl::GetFlag(FLAGS_drain_linger);
   options.manager.retention_bytes = absl::GetFlag(FLAGS_retention_bytes);
   options.manager.claim_lease = absl::GetFlag(FLAGS_claim_lease);
-  if (options.manager.claim_lease < absl::Seconds(1) || options.manager.claim_lease > absl::Minutes(10)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--claim_lease is ", absl::FormatDuration(options.manager.claim_lease), ", want 1s to 10m"));
-  }
+  RETURN_IF_ERROR(CheckDuration("claim_lease", options.manager.claim_lease, absl::Seconds(1), absl::Minutes(10)));
   options.manager.max_claims = absl::GetFlag(FLAGS_max_claims);
   RETURN_IF_ERROR(CheckFlag("max_claims", options.manager.max_claims, size_t{1}, size_t{100'000'000}));
   options.manager.max_tombstones = absl::GetFlag(FLAGS_max_tombstones);
