@@ -124,7 +124,7 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseModels(con
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
     if (equals == 0 || equals == std::string::npos || equals + 1 == pair.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("--upstream_models: '", pair, "' must have the form OURS=THEIRS"));
+      return absl::InvalidArgumentError(absl::StrCat("--upstream_models: '", pair, "', want OURS=THEIRS"));
     }
     models.emplace_back(pair.substr(0, equals), pair.substr(equals + 1));
   }

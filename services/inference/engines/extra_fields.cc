@@ -4,7 +4,7 @@
 
 namespace runnel::inference {
 
-absl::Status RefuseExtraFields(const GenerationRequest& request) {
+absl::Status RejectExtraFields(const GenerationRequest& request) {
   if (request.extra_fields.empty()) return absl::OkStatus();
   return base::InvalidField(request.extra_fields.begin()->first,
                             "is not supported by this model's engine: leave it out", "UNSUPPORTED_PARAMETER");

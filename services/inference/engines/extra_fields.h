@@ -7,6 +7,6 @@ namespace runnel::inference {
 
 // InvalidArgument (reason UNSUPPORTED_PARAMETER) that names the first of the request's extra fields, if it has any: for
 // an engine that knows none of them.
-absl::Status RefuseExtraFields(const GenerationRequest& request);
+absl::Status RejectExtraFields(const GenerationRequest& request);
 
 }  // namespace runnel::inference

@@ -176,7 +176,7 @@ std::vector<ModelInfo> ScriptedEngine::Models() const {
 }
 
 absl::StatusOr<std::unique_ptr<PreparedGeneration>> ScriptedEngine::Prepare(const GenerationRequest& request) {
-  RETURN_IF_ERROR(RefuseExtraFields(request));
+  RETURN_IF_ERROR(RejectExtraFields(request));
   if (request.output_format.kind != OutputFormat::Kind::kText) {
     return base::InvalidField("output_format", "the scripted engine has no formats");
   }

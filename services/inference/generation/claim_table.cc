@@ -3,8 +3,8 @@
 namespace runnel::inference {
 namespace {
 
-// The share of its lease in which a claim may be turned into a start. The claims of the same start on other replicas,
-// which are older by at most a quarter of the lease, are held at that time.
+// A claim may be turned into a start in the first half of its lease only. The claims of the same start on other
+// replicas are older by at most a quarter of the lease, so they are still held then.
 constexpr int kStartShare = 2;
 
 }  // namespace
@@ -30,7 +30,7 @@ ClaimTable::Outcome ClaimTable::Claim(const std::string& key, Ref ref, const std
     if (names_.empty()) return Outcome::kFull;
     Erase(&names_, names_.begin());
   }
-  // A number that is taken stands for the new key only.
+  // A number that is in use is released, and then names the new key only.
   Release(ref, "");
   claims_.push_back({key, ref, options_.clock->Monotonic(), ""});
   by_key_[key] = by_ref_[ref] = std::prev(claims_.end());

@@ -13,18 +13,19 @@
 
 namespace runnel::inference {
 
-// Who may start a generation under a request_id (LinkClaim in inference.proto), and which request_ids name generations
-// of other replicas. A claim lasts for a lease; a name for as long as finished logs are kept. Not thread-safe.
+// Which Link may start a generation with a request_id (LinkClaim in inference.proto), and which request_ids name
+// generations of other replicas. A claim lasts for a lease, a name for as long as finished logs are kept. Not
+// thread-safe.
 class ClaimTable {
  public:
   struct Options {
     absl::Duration lease = absl::Seconds(10);
     absl::Duration keep_names = absl::Minutes(10);
-    // Claims and names together. Beyond, the oldest name is forgotten; without one, no claim is taken.
+    // Claims and names together. At the limit a new claim replaces the oldest name; if there is none, it is rejected.
     size_t max_entries = 65'536;
     const base::Clock* clock = &base::Clock::System();
   };
-  // A claim as its client names it: by its Link, and a number of its choice.
+  // How a client refers to a claim: by its Link, and a number that it chooses.
   struct Ref {
     uint64_t link = 0;
     uint32_t number = 0;  // 0: none
@@ -36,14 +37,14 @@ class ClaimTable {
   ClaimTable(const ClaimTable&) = delete;
   ClaimTable& operator=(const ClaimTable&) = delete;
 
-  // Claims `key` for `ref`. Held: another Link has a claim. Named: it names a generation of another replica, given in
-  // `generation_id`; but not if that is `lost_id`.
+  // Claims `key` for `ref`. kHeld: another Link has a claim. kNamed: the key names a generation of another replica,
+  // whose id is stored in `generation_id`; if that is `lost_id`, the name is dropped and the key claimed.
   Outcome Claim(const std::string& key, Ref ref, const std::string& lost_id, std::string* generation_id);
-  // Whether the claim is held and its first half is not over.
+  // Whether `ref` holds the claim and the first half of its lease is not over.
   bool MayStart(const std::string& key, Ref ref);
   // Whether any Link holds a claim.
   bool IsHeld(const std::string& key);
-  // Releases a claim. With an id, its key names that generation from then on.
+  // Releases a claim. If `generation_id` is not empty, the key names that generation from then on.
   void Release(Ref ref, const std::string& generation_id);
   // Releases all claims of a Link.
   void ReleaseAll(uint64_t link);
@@ -53,7 +54,7 @@ class ClaimTable {
  private:
   struct Entry {
     std::string key;
-    Ref ref;  // of a claim
+    Ref ref;  // of a claim; none: this is a name
     absl::Duration at;
     std::string generation_id;  // of a name
   };

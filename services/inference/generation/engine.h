@@ -15,27 +15,27 @@ namespace runnel::inference {
 
 class WakeSet;
 
-// Where an engine puts what it makes for one generation. One thread at a time calls it, but for cancelled(), which any
-// thread may. An append never waits for a reader. After Finish or Fail every further call is ignored.
+// Receives the output of an engine for one generation. Called by one thread at a time, except cancelled(), which any
+// thread may call. An append never waits for a reader. Calls after the end are ignored.
 class EventSink {
  public:
   virtual ~EventSink() = default;
 
-  // The engine begins to work on it: it no longer waits in a queue.
+  // The engine has started to work on the generation, which no longer waits in a queue.
   virtual void Begin() = 0;
 
-  // Corrects what Prepare said, where only the engine's work tells it, and says for how many of them nothing had to be
-  // done. Before the last EndChoice.
+  // Updates the prompt token count once the engine knows it, and sets how many of them were found in a cache. Before
+  // the last EndChoice.
   virtual void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) = 0;
 
-  // How much of the prompt has been read, 0 to 1. An engine that does not know never says it.
+  // The share of the prompt that has been processed, 0 to 1. An engine that does not know it never calls this.
   virtual void SetPrefillShare(float share) = 0;
 
-  // Appends text (whole UTF-8 characters, not empty) that stands for `tokens`. Readers learn of it when `wake` is
-  // flushed: an engine that steps many generations at once appends for all of them and flushes once.
+  // Appends text (whole UTF-8 characters, not empty) that stands for `tokens`. Readers send it when `wake` is flushed:
+  // an engine that steps many generations together appends for all of them and flushes once.
   virtual void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) = 0;
 
-  // No more text of this choice will come. When all choices have ended, `done` is appended.
+  // This choice gets no more text. When all choices have ended, `done` is appended.
   virtual void EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) = 0;
 
   // Ends all choices that have not ended.
@@ -43,16 +43,16 @@ class EventSink {
 
   virtual void Fail(Failed failed, WakeSet* wake) = 0;
 
-  // True once the generation has to stop. The engine looks at every step and then calls EndAll(kCancelled).
+  // True once the generation has to stop. The engine checks it in every step, and then calls EndAll(kCancelled).
   virtual bool cancelled() const = 0;
 };
 
-// A request that an engine has checked and prepared, with whatever it needs to run it.
+// A request that an engine has checked and prepared, with everything that the engine needs to run it.
 class PreparedGeneration {
  public:
   virtual ~PreparedGeneration() = default;
   virtual uint32_t prompt_tokens() const = 0;
-  // As Started::fingerprint; empty if the engine cannot know.
+  // See Started::fingerprint; empty if the engine cannot know it.
   virtual std::string fingerprint() const { return {}; }
 };
 
@@ -68,29 +68,29 @@ class Engine {
  public:
   virtual ~Engine() = default;
 
-  // The default model first; never empty, the same for the engine's whole life.
+  // The default model first. Never empty, and always the same.
   virtual std::vector<ModelInfo> Models() const = 0;
 
-  // How many generations it can work on at once; those beyond wait in the manager. A count of choices, not of requests.
+  // How many choices (not requests) the engine can work on at the same time; further ones wait in the manager.
   virtual uint32_t MaxRunning() const = 0;
 
-  // Checks and tokenises. Called by several threads at once, none of which serves a connection: it may take its time,
-  // but must return in bounded time and must not block on the engine's own thread. InvalidArgument for what cannot be
-  // run, with the field at fault.
+  // Checks and tokenises. Called by several threads at the same time, none of which serves a connection: it may be
+  // slow, but must return in bounded time and must not block on the engine's thread. InvalidArgument, with the field at
+  // fault, for a request that the engine cannot run.
   virtual absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) = 0;
 
-  // Begins to work on what Prepare made, and returns at once. The engine holds `sink` until it has called the last
-  // EndChoice, EndAll or Fail, which it does for every generation that was started, also when it is stopped.
+  // Starts to work on a request that Prepare returned, without blocking. The engine holds `sink` until it has called
+  // the last EndChoice, EndAll or Fail, which it does for every generation that was started, even if it is stopped.
   virtual void Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) = 0;
 
-  // A hint that some sink's cancelled() has become true, for an engine that is not stepping.
+  // A hint that cancelled() of a sink has become true, for an engine that is waiting between steps.
   virtual void CancelRequested() = 0;
 
-  // For how long it has had work without taking a step; zero if it has none, or takes steps. What a step is, the engine
-  // says. An engine whose every wait has a deadline of its own need not say anything.
+  // How long the engine has had work without taking a step; zero if it has no work, or takes steps. Each engine defines
+  // what a step is. An engine in which every wait has a deadline need not override this.
   virtual absl::Duration StalledFor() const { return absl::ZeroDuration(); }
 
-  // Ends everything that runs with Fail("draining", retryable) and joins the engine's threads. Called once, last.
+  // Ends every running generation with Fail("draining", retryable) and joins the engine's threads. The last call.
   virtual void Stop() = 0;
 };
 

@@ -13,7 +13,7 @@ EngineWatchdog::EngineWatchdog(const Engine* engine, base::Metrics* metrics, con
                                std::function<void(bool)> on_change)
     : engine_(engine), options_(options), on_change_(std::move(on_change)) {
   prometheus::Gauge& stalled =
-      metrics->Gauge("runnel_engine_stalled_seconds", "How long the engine has had work without taking a step.");
+      metrics->Gauge("runnel_engine_stalled_seconds", "Time for which the engine has had work without taking a step.");
   metrics->BeforeExpose([engine, &stalled] { stalled.Set(absl::ToDoubleSeconds(engine->StalledFor())); });
   if (options_.timeout > absl::ZeroDuration()) thread_ = std::jthread([this] { Run(); });
 }
@@ -35,7 +35,7 @@ void EngineWatchdog::Run() {
       if (stalled) {
         spdlog::error("{}: not ready until it does", reason);
       } else {
-        spdlog::warn("the engine takes steps again");
+        spdlog::warn("the engine takes steps again: ready");
       }
       on_change_(stalled);
     }

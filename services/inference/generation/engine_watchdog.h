@@ -11,22 +11,22 @@
 
 namespace runnel::inference {
 
-// Looks whether the engine takes steps (Engine::StalledFor). One that has taken none for the timeout makes the replica
-// not ready, so that new work goes elsewhere; after twice the timeout it is not live, so that it is restarted. It is
-// ready again with the next step. One thread of its own; the questions may be asked on any thread.
+// Checks that the engine takes steps (Engine::StalledFor). If it has taken none for the timeout, the replica is not
+// ready and new work goes elsewhere; after twice the timeout the replica is not live and is restarted. The next step
+// makes it ready again. Has a thread; the reasons may be read on any thread.
 class EngineWatchdog {
  public:
   struct Options {
     absl::Duration timeout = absl::Seconds(60);  // 0: never stalled
-    absl::Duration interval = absl::Seconds(1);  // between looks
+    absl::Duration interval = absl::Seconds(1);  // between checks
   };
-  // `engine` and `metrics` must outlive the watchdog. `on_change` is called on its thread with whether the engine is
-  // stalled, each time that this has changed.
+  // `engine` and `metrics` must outlive the watchdog. `on_change` is called on its thread whenever the engine stalls
+  // (true) or recovers (false).
   EngineWatchdog(const Engine* engine, base::Metrics* metrics, const Options& options,
                  std::function<void(bool)> on_change);
   ~EngineWatchdog();
 
-  // Empty if there is none.
+  // Empty if the replica is ready, or live.
   std::string NotReadyReason() const { return ReasonAfter(options_.timeout); }
   std::string NotLiveReason() const { return ReasonAfter(2 * options_.timeout); }
 

@@ -8,8 +8,8 @@
 
 #include "absl/time/time.h"
 
-// The entries of a generation's log as plain structs; event_to_proto.h makes wire messages of them. What they mean is
-// said in proto/runnel/v1/inference.proto.
+// The entries of a generation's log as plain structs; event_to_proto.h converts them to wire messages, and
+// proto/runnel/v1/inference.proto documents them.
 namespace runnel::inference {
 
 enum class FinishReason { kNone, kStop, kLength, kCancelled, kContentFilter };
@@ -35,9 +35,9 @@ struct TokenLogprob {
   bool operator==(const TokenLogprob&) const = default;
 };
 
-// The tokens that a text stands for: how many, and their log-probabilities if they were asked for.
+// The tokens that a text stands for: their number, and their log-probabilities if the request asks for them.
 struct Tokens {
-  Tokens(uint32_t number) : count(number) {}  // NOLINT(google-explicit-constructor): most are a number and no more
+  Tokens(uint32_t number) : count(number) {}  // NOLINT(google-explicit-constructor): most are only a number
   Tokens(uint32_t number, std::vector<TokenLogprob> each) : count(number), logprobs(std::move(each)) {}
 
   uint32_t count = 0;

@@ -8,7 +8,7 @@
 namespace runnel::inference {
 namespace {
 
-// What an event takes on the wire beside its text, about: deltas may be of a byte each.
+// About what an event takes on the wire in addition to its text: a delta may have a single byte.
 constexpr size_t kUnmergedOverheadBytes = 32;
 
 uint32_t ExtendCrc32(uint32_t crc, std::string_view text) {
@@ -106,13 +106,13 @@ Event EventLog::MakeGap(uint64_t requested_after, size_t max_bytes) const {
   base::MutexLock lock(&mu_);
   State state = SnapshotLocked(max_bytes);
   if (state.texts_omitted) {
-    // Nothing stands: each choice begins with an empty text, also for a reader that replaces those which are named.
+    // Every choice starts again with an empty text, also for a reader that replaces only the choices in the snapshot.
     for (ChoiceText& choice : state.choices) choice.finish_reason = FinishReason::kNone;
     Event event;
     event.payload = Gap{requested_after, 1, std::move(state.choices)};
     return event;
   }
-  // A finished log has its terminal event still to come for this reader, so the snapshot stands just before it.
+  // The reader still needs the terminal event of a finished log, so the snapshot has the seq just before it.
   const uint64_t snapshot_seq = state.ended ? state.last_seq - 1 : state.last_seq;
   Event event;
   event.seq = event.first_seq = snapshot_seq;

@@ -9,13 +9,13 @@
 namespace runnel::inference {
 namespace {
 
-// For a reader that has paused to come back. A bridge closes a connection that takes nothing for --write_timeout, which
-// is 30 s by default.
+// The time for a paused reader to come back. A bridge closes a connection that accepts nothing for --write_timeout,
+// which is 30 s by default.
 constexpr absl::Duration kPause = absl::Minutes(1);
 
 int64_t Micros(absl::Duration monotonic) { return absl::ToInt64Microseconds(monotonic); }
 
-// It may quote what a server said.
+// The message may quote a server.
 constexpr size_t kMaxFailedMessageBytes = 4096;
 
 }  // namespace
@@ -82,7 +82,7 @@ void Generation::RemoveHold() {
     left_at_ = options_.clock->Monotonic();
     if (ended_at_ != absl::InfiniteDuration() || options_.detach_timeout == absl::InfiniteDuration()) return;
     deadline = detach_deadline_ = left_at_ + options_.detach_timeout;
-    // Once is enough, however often readers come and go: the observer's list stays as short as that of generations.
+    // Once is enough, however often readers come and go: the observer's list is never longer than that of generations.
     if (std::exchange(detach_announced_, true)) return;
   }
   options_.observer->OnDetached(this, deadline);

@@ -20,30 +20,30 @@ class Generation;
 
 enum class GenerationStatus { kQueued, kRunning, kDone, kFailed };
 
-// How far a generation is. Of one that has ended, kDecoding.
+// The progress of a generation. kDecoding once it has ended.
 struct Progress {
   enum class Stage { kQueued, kPrefill, kDecoding };
   Stage stage = Stage::kQueued;
-  uint32_t queue_position = 0;         // of kQueued: 1 is the next to begin; 0: not known
-  std::optional<float> prefill_share;  // of kPrefill: 0 to 1
+  uint32_t queue_position = 0;         // for kQueued: 1 starts next; 0: not known
+  std::optional<float> prefill_share;  // for kPrefill: 0 to 1
 };
 
-// What a Generation tells its manager. Called with no lock held, on the thread that caused it.
+// The events of a Generation that its manager handles. Called without a lock, on the thread that caused the event.
 class GenerationObserver {
  public:
   virtual ~GenerationObserver() = default;
-  // The last reader has left: ask TakeDetachDeadline at `deadline` (monotonic). Not said again before that was asked.
+  // The last reader has left: call TakeDetachDeadline at `deadline` (monotonic). Not called again before that.
   virtual void OnDetached(Generation* generation, absl::Duration deadline) = 0;
-  // The terminal event is in the log. Once.
+  // The terminal event is in the log. Called once.
   virtual void OnEnded(Generation* generation) = 0;
   // cancelled() has become true.
   virtual void OnCancelRequested(Generation* generation) = 0;
-  // Its place among those that wait for the engine: 1 is the next. 0: it does not wait.
+  // The position among the generations that wait for the engine: 1 is the next one; 0: it does not wait.
   virtual uint32_t QueuePosition(const Generation* generation) const = 0;
 };
 
-// One run of a model: its log, who reads it, and whether it has to stop. Held by the manager while it can be found, by
-// the engine while it runs, by each reader while it reads. Thread-safe.
+// One run of a model: its log, the number of its readers, and whether it has to stop. It is the EventSink of its
+// engine. Held by the manager while it can be found, by the engine while it runs, and by each reader. Thread-safe.
 class Generation final : public EventSink, public std::enable_shared_from_this<Generation> {
  public:
   struct Options {
@@ -55,8 +55,8 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     std::string fingerprint;
     absl::Duration detach_timeout;
     absl::Duration linger;               // see KeepUntil
-    std::string annotation;              // of the request, given back as it is
-    const base::Clock* clock = nullptr;  // must outlive the generation, as all below
+    std::string annotation;              // of the request, returned as it is
+    const base::Clock* clock = nullptr;  // must outlive the generation, as must metrics and observer
     GenerationMetrics* metrics = nullptr;
     GenerationObserver* observer = nullptr;
   };
@@ -72,11 +72,11 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
 
   GenerationStatus status() const;
   Progress progress() const;
-  // When the terminal event was appended (monotonic); InfiniteFuture's duration while it runs.
+  // When the terminal event was appended (monotonic); InfiniteDuration while the generation runs.
   absl::Duration ended_at() const EXCLUDES(mu_);
 
-  // Counts as a reader for as long as it lives, whether it reads or not. It is what keeps the generation from being
-  // cancelled for want of readers.
+  // Counts as a reader for as long as it exists, whether it reads or not. A generation with a Hold is not cancelled for
+  // lack of readers.
   class Hold {
    public:
     Hold() = default;
@@ -93,20 +93,21 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   void AddReader(LogReader* reader) { log_.AddReader(reader); }
   void RemoveReader(LogReader* reader) { log_.RemoveReader(reader); }
 
-  // Asks the engine to stop. Idempotent; changes nothing once the generation has ended.
+  // Asks the engine to stop. Idempotent; no effect once the generation has ended.
   void RequestCancel(CancelCause cause) EXCLUDES(mu_);
 
-  // At the deadline that OnDetached named: when to cancel for want of readers. Not after `now`: at once. Later than
-  // `now`: readers came and went, ask again then. Infinite: somebody reads, or it has ended.
+  // To be called at the deadline passed to OnDetached; returns when to cancel for lack of readers. Not after `now`:
+  // now. After `now`: readers have come and gone, so call again at that time. Infinite: it has a reader, or it has
+  // ended.
   absl::Duration TakeDetachDeadline(absl::Duration now) EXCLUDES(mu_);
 
-  // Until when a stop should wait for it (monotonic). Infinite while it runs or is read; then for as long as a reader
-  // may come back: the detach timeout, or Options::linger if somebody has read it to its end.
+  // How long a drain should keep it (monotonic time). Infinite while it runs or has a reader; then for as long as a
+  // reader may come back: the detach timeout, or Options::linger if that is shorter and it was read to its end.
   absl::Duration KeepUntil() const EXCLUDES(mu_);
 
-  // A reader has detached that will be back within a minute (LinkDetach.paused).
+  // A reader has detached and will be back within a minute (LinkDetach.paused).
   void NotePause() EXCLUDES(mu_);
-  // Whether somebody reads it, or has paused.
+  // Whether it has a reader, or a reader that has paused.
   bool IsRead() const EXCLUDES(mu_);
 
   // EventSink.
@@ -134,14 +135,14 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   std::atomic<bool> begun_ = false;
   std::atomic<bool> cancelled_ = false;
   std::atomic<int> holds_ = 0;
-  std::atomic<float> prefill_share_ = -1;  // below 0: not known
+  std::atomic<float> prefill_share_ = -1;  // negative: not known
   // Written by the engine's thread only.
   absl::Duration last_append_;
   uint64_t tokens_ = 0;
 
   mutable base::Mutex mu_;
   absl::Duration ended_at_ GUARDED_BY(mu_) = absl::InfiniteDuration();
-  absl::Duration left_at_ GUARDED_BY(mu_);  // when the last reader went
+  absl::Duration left_at_ GUARDED_BY(mu_);  // when the last reader left
   absl::Duration paused_until_ GUARDED_BY(mu_);
   absl::Duration detach_deadline_ GUARDED_BY(mu_) = absl::InfiniteDuration();
   bool detach_announced_ GUARDED_BY(mu_) = false;

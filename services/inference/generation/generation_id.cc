@@ -16,7 +16,8 @@ constexpr size_t kReplicaCharacters = 4;
 
 std::string RandomBase32() {
   std::array<uint8_t, 16> bytes;
-  // 16 bytes never block nor come short once the system has booted; a system without randomness cannot name anything.
+  // Once the system has booted, reading 16 bytes neither blocks nor returns fewer. Ids must not repeat, so there is no
+  // fallback.
   if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) std::abort();
   std::string id;
   uint32_t buffer = 0;

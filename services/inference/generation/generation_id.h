@@ -5,16 +5,16 @@
 
 namespace runnel::inference {
 
-// The four characters of lower-case base32 that tell one run of a replica from all others: 20 random bits.
+// Four characters of lower-case base32 (20 random bits) that identify one run of a replica.
 std::string NewIdPrefix();
 
-// "gen_" and 26 characters of lower-case base32 over 128 random bits from the operating system, of which `prefix` (see
-// NewIdPrefix) takes the place of the first 20.
+// "gen_" and 26 characters of lower-case base32: `prefix` (see NewIdPrefix) in place of the first 20 of 128 random bits
+// from the operating system.
 std::string NewGenerationId(std::string_view prefix);
 
-// Whether `id` has that form.
+// Whether `id` has the form of a generation id.
 bool IsGenerationId(std::string_view id);
-// Whether an id was made with `prefix`.
+// Whether it is also an id of the replica with `prefix`.
 bool IsOfReplica(std::string_view id, std::string_view prefix);
 
 }  // namespace runnel::inference

@@ -11,12 +11,12 @@
 namespace runnel::inference {
 namespace {
 
-// How long the thread sleeps if nothing tells it to wake earlier; bounds how late retention is noticed.
+// The longest sleep of the thread, and so the longest delay of a purge.
 constexpr absl::Duration kLongestSleep = absl::Seconds(1);
-// How often a drain looks for readers that have come, read and gone, which nobody tells it.
+// How often a drain checks for readers that have come and gone, about which it is not notified.
 constexpr std::chrono::milliseconds kDrainPollInterval{50};
-// Finished logs that are read, of which the end of a generation looks at no more; the thread looks at all of them, at
-// least once a second.
+// Logs with a reader that the end of a generation skips before it gives up purging. The thread, which has no such
+// limit, purges at least once a second.
 constexpr size_t kMaxReadLogsSkipped = 16;
 constexpr std::string_view kExpired = "GENERATION_EXPIRED";
 
@@ -29,17 +29,18 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
       max_running_(options.max_running > 0 ? options.max_running : engine->MaxRunning()),
       id_prefix_(NewIdPrefix()),
       generation_metrics_(metrics),
-      running_gauge_(metrics->Gauge("runnel_requests_running", "Generations the engine works on.")),
-      waiting_gauge_(metrics->Gauge("runnel_requests_waiting", "Generations admitted that wait for the engine.")),
-      preparing_gauge_(metrics->Gauge("runnel_requests_preparing", "Starts that are not answered yet.")),
+      running_gauge_(metrics->Gauge("runnel_requests_running", "Generations that the engine is working on.")),
+      waiting_gauge_(metrics->Gauge("runnel_requests_waiting", "Admitted generations that wait for the engine.")),
+      preparing_gauge_(metrics->Gauge("runnel_requests_preparing", "Starts in preparation.")),
       waiting_bytes_gauge_(metrics->Gauge("runnel_waiting_request_bytes",
-                                          "Memory held by requests that are prepared or wait for the engine.")),
-      retained_bytes_gauge_(metrics->Gauge("runnel_retained_log_bytes", "Memory held by logs that have ended.")),
-      retained_gauge_(metrics->Gauge("runnel_retained_logs", "Logs that have ended and can be read.")),
+                                          "Memory of requests in preparation or waiting for the engine.")),
+      retained_bytes_gauge_(metrics->Gauge("runnel_retained_log_bytes", "Memory of logs that have ended.")),
+      retained_gauge_(metrics->Gauge("runnel_retained_logs", "Logs that have ended and can still be read.")),
       tombstones_gauge_(metrics->Gauge("runnel_tombstones", "Ids remembered after their logs were purged.")),
       claims_gauge_(metrics->Gauge("runnel_request_id_claims",
-                                   "Idempotency keys that bridges claim, or that name generations of other replicas.")),
-      purged_(metrics->Counter("runnel_purged_logs_total", "Logs purged by time, by memory or on request.")),
+                                   "Idempotency keys that bridges hold or that name generations of other replicas.")),
+      purged_(
+          metrics->Counter("runnel_purged_logs_total", "Logs purged because of their age, for memory or on request.")),
       rejected_(metrics->Counter("runnel_rejected_requests_total", "Generations rejected because a queue was full.")),
       claims_({.lease = options.claim_lease,
                .keep_names = options.retention,
@@ -78,10 +79,12 @@ absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::FindLocked(const 
 
 absl::Status GenerationManager::NotFoundLocked(const std::string& id, const std::string& principal) const {
   if (const auto found = tombstones_.find(id); found != tombstones_.end() && found->second == principal) {
-    return base::MakeError(absl::StatusCode::kNotFound, kExpired, "the generation was purged");
+    return base::MakeError(absl::StatusCode::kNotFound, kExpired,
+                           "the generation has ended and its log was purged: start a new one");
   }
   if (IsGenerationId(id) && !IsOfReplica(id, id_prefix_)) return OtherReplicaError(id_prefix_);
-  return base::MakeError(absl::StatusCode::kNotFound, "GENERATION_NOT_FOUND", "no such generation");
+  return base::MakeError(absl::StatusCode::kNotFound, "GENERATION_NOT_FOUND",
+                         "no such generation: the id is wrong, or it belongs to another principal");
 }
 
 void GenerationManager::Delete(const std::string& id, const std::string& principal, DeleteCallback done) {
@@ -176,7 +179,7 @@ void GenerationManager::Stop() {
   prepare_pool_.Stop();
   if (thread_.joinable()) thread_.join();
   base::MutexLock lock(&mu_);
-  // Those that never reached the engine have nobody else to end them.
+  // The engine does not know the generations that wait, so they are ended here.
   std::deque<Waiting> waiting = std::move(waiting_);
   waiting_.clear();
   waiting_bytes_ = 0;

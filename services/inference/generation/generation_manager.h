@@ -27,24 +27,24 @@
 
 namespace runnel::inference {
 
-// Admits, finds, starts, cancels and retires generations. Thread-safe. A pool of threads prepares requests; one more
-// thread acts when time has passed: on detach timeouts, on retention, and to start those that wait.
+// Admits, starts, finds, cancels and purges generations. Thread-safe. A pool of threads prepares requests; one more
+// thread handles detach timeouts and retention, and starts the generations that wait.
 class GenerationManager final : public GenerationObserver {
  public:
   struct Options {
-    uint32_t max_running = 0;  // choices at once; 0: as many as the engine can
+    uint32_t max_running = 0;  // choices at the same time; 0: as many as the engine supports
     uint32_t max_waiting = 1024;
     uint32_t prepare_threads = 2;
-    size_t max_preparing = 4096;                  // starts that are not answered yet
+    size_t max_preparing = 4096;                  // starts without a result yet
     size_t max_waiting_bytes = size_t{64} << 20;  // of the requests in preparation or waiting for the engine
-    // Of finished logs that nobody reads.
+    // How long a finished log is kept if it has no reader.
     absl::Duration retention = absl::Minutes(10);
-    size_t retention_bytes = size_t{256} << 20;  // of all finished logs together; the oldest go first
+    size_t retention_bytes = size_t{256} << 20;  // of all finished logs; the oldest are purged first
     size_t max_tombstones = 100'000;             // ids remembered after their logs were purged, 150 bytes each
     absl::Duration claim_lease = absl::Seconds(10);
-    size_t max_claims = 65'536;  // of request_ids, and names of generations of other replicas; 250 bytes each
+    size_t max_claims = 65'536;  // claimed request_ids and names of generations of other replicas; 250 bytes each
     absl::Duration retry_after = absl::Seconds(1);
-    // In a drain: how long an answer that was read to its end is kept for a reader whose connection broke just then.
+    // In a drain: how long a generation that was read to its end is kept for a reader whose connection broke just then.
     absl::Duration drain_linger;
     const base::Clock* clock = &base::Clock::System();
   };
@@ -56,8 +56,8 @@ class GenerationManager final : public GenerationObserver {
 
   struct Started {
     std::shared_ptr<Generation> generation;
-    Generation::Hold hold;  // keeps it from being cancelled until the caller has attached its reader
-    bool existing = false;  // request_id named it before
+    Generation::Hold hold;  // counts as a reader until the caller has attached its own
+    bool existing = false;  // it was found by its request_id
   };
   // Each callback runs exactly once with no lock held: before the call returns, on another thread later, or within
   // BeginDrain or Stop. It must not block.
@@ -66,8 +66,8 @@ class GenerationManager final : public GenerationObserver {
   using DeleteCallback = absl::AnyInvocable<void(absl::Status)>;
 
   // Starts a generation, or finds the one that the same request_id has started or is about to start. `fingerprint` is a
-  // hash of the request without its id. ResourceExhausted QUEUE_FULL, Unavailable DRAINING, InvalidArgument (from the
-  // engine, or IDEMPOTENCY_MISMATCH), NotFound MODEL_NOT_FOUND. `terms` are those of LinkGenerate: Unavailable
+  // hash of the request without its id, see RequestFingerprint. ResourceExhausted QUEUE_FULL, Unavailable DRAINING,
+  // InvalidArgument (from the engine, or IDEMPOTENCY_MISMATCH). `terms` are the conditions of LinkGenerate: Unavailable
   // CLAIM_LOST or REQUEST_ID_CLAIMED, NotFound GENERATION_NOT_FOUND.
   struct StartTerms {
     ClaimTable::Ref claim;
@@ -78,7 +78,7 @@ class GenerationManager final : public GenerationObserver {
     Start(std::move(request), fingerprint, {}, std::move(done));
   }
 
-  // LinkClaim and LinkRelease. `link` of a claim is from NewClaimant.
+  // LinkClaim and LinkRelease. The `link` of a claim is from NewClaimant.
   struct ClaimRequest {
     std::string principal;
     std::string request_id;
@@ -86,40 +86,40 @@ class GenerationManager final : public GenerationObserver {
   };
   struct ClaimResult {
     ClaimTable::Outcome outcome = ClaimTable::Outcome::kHeld;
-    std::string generation_id;  // of kNamed
+    std::string generation_id;  // for kNamed
   };
   ClaimResult Claim(ClaimTable::Ref claim, const ClaimRequest& request) EXCLUDES(mu_);
   void Release(ClaimTable::Ref claim, const std::string& generation_id) EXCLUDES(mu_);
-  // Of a Link that has ended.
+  // Releases all claims of a Link that has ended.
   void ReleaseClaims(uint64_t link) EXCLUDES(mu_);
   uint64_t NewClaimant() { return last_claimant_.fetch_add(1, std::memory_order_relaxed) + 1; }
   absl::Duration claim_lease() const { return options_.claim_lease; }
 
-  // NotFound GENERATION_NOT_FOUND or GENERATION_EXPIRED. What belongs to another principal is not found.
+  // NotFound GENERATION_NOT_FOUND, GENERATION_EXPIRED or OTHER_REPLICA. Other principals' generations are not found.
   void Find(const std::string& id, const std::string& principal, FindCallback done) EXCLUDES(mu_);
 
-  // Cancels and forgets. Fails as Find, but for what was purged already.
+  // Cancels and forgets a generation. Fails as Find does, but succeeds if it was purged already.
   void Delete(const std::string& id, const std::string& principal, DeleteCallback done) EXCLUDES(mu_);
 
-  // What a reader of a generation that exists needs.
+  // The result of Start for a generation that exists.
   static Started Existing(std::shared_ptr<Generation> generation);
 
   // When a generation's log may be purged, on the wall clock. InfiniteFuture while it runs.
   absl::Time ExpiresAt(const Generation& generation) const;
 
-  // From now on Start fails with DRAINING, as do the starts that are not answered yet.
+  // From now on Start fails with DRAINING, as do the starts without a result yet.
   void BeginDrain() EXCLUDES(mu_);
-  // True once nothing runs or waits; false if `timeout` passed first.
+  // True once no generation runs or waits; false if `timeout` passed first.
   bool WaitUntilIdle(absl::Duration timeout) EXCLUDES(mu_);
-  // The same, and no reader is expected back for what has ended (Generation::KeepUntil).
+  // The same, and no reader is expected back for an ended generation (Generation::KeepUntil).
   bool WaitUntilDrained(absl::Duration timeout) EXCLUDES(mu_);
-  // Ends the threads. The engine must have been stopped, so that nothing runs. Starts that are not answered yet fail
-  // with DRAINING before anything is waited for; then it waits for the calls of Engine::Prepare that are under way.
+  // Ends the threads. The engine must have been stopped, so that nothing runs. Starts without a result yet fail with
+  // DRAINING immediately; then it waits for the calls of Engine::Prepare that are under way.
   void Stop() EXCLUDES(mu_);
 
   const std::vector<ModelInfo>& Models() const { return models_; }
   absl::Duration retention() const { return options_.retention; }
-  // What the ids of its generations begin with, after `gen_`.
+  // The beginning of this replica's generation ids, after `gen_`.
   const std::string& id_prefix() const { return id_prefix_; }
 
   // GenerationObserver.
@@ -134,15 +134,15 @@ class GenerationManager final : public GenerationObserver {
     std::unique_ptr<PreparedGeneration> prepared;
     size_t bytes = 0;  // counted in waiting_bytes_
   };
-  // A request on its way through the pool.
+  // A request in preparation.
   struct PendingStart {
-    // Constant once it is in the pool.
+    // Constant once it is in prepare_pool_.
     GenerationRequest request;
     uint64_t fingerprint = 0;
     std::string key;   // see StartKey; empty: none
     size_t bytes = 0;  // counted in waiting_bytes_
-    // Guarded by the manager's mu_. Of the request, then of those with the same key that came meanwhile. Empty once
-    // they have been answered.
+    // Guarded by the manager's mu_. The request's callback first, then those of later starts with the same key. Empty
+    // once they have been called.
     std::vector<StartCallback> callbacks;
   };
   struct DetachDeadline {
@@ -153,10 +153,10 @@ class GenerationManager final : public GenerationObserver {
   struct IdempotentStart {
     uint64_t fingerprint = 0;
     std::string generation_id;
-    std::shared_ptr<PendingStart> pending;  // not null: in preparation, and there is no id yet
+    std::shared_ptr<PendingStart> pending;  // null once there is a generation_id
   };
 
-  // What the thread found to do, to be done without the lock.
+  // Found by the thread under the lock, to be done without it.
   struct PendingWork {
     std::vector<Waiting> start;
     std::vector<std::shared_ptr<Generation>> end_cancelled;
@@ -167,7 +167,7 @@ class GenerationManager final : public GenerationObserver {
   static void DoWork(PendingWork work, Engine* engine);
   absl::Duration NextWakeLocked() const REQUIRES(mu_);
   void CollectWaitingLocked(PendingWork* work) REQUIRES(mu_);
-  // Of the oldest, looks at no more than `max_read` logs that are kept because they are read.
+  // Purges the oldest logs. Logs with a reader are kept; the search ends at the first after `max_read` of them.
   void PurgeFinishedLocked(size_t max_read) REQUIRES(mu_);
   bool AnyKeptLocked() const REQUIRES(mu_);
   void ForgetLocked(const std::string& id) REQUIRES(mu_);
@@ -176,19 +176,21 @@ class GenerationManager final : public GenerationObserver {
       REQUIRES(mu_);
   absl::Status DeleteNow(const std::string& id, const std::string& principal) EXCLUDES(mu_);
 
-  // The key of starts_. A request_id is its principal's own. No principal has a NUL. Empty if there is no request_id.
+  // The key of starts_: each principal has its own request_ids. No principal has a NUL. Empty if there is no
+  // request_id.
   static std::string StartKey(const std::string& principal, const std::string& request_id);
-  // Of a start whose key names no generation here.
+  // For a start whose key names no generation of this replica.
   absl::Status CheckClaimLocked(const std::string& key, const StartTerms& terms) REQUIRES(mu_);
   // The steps of a start (generation_start.cc).
   absl::Status AdmitLocked(uint32_t choice_count) const REQUIRES(mu_);
   absl::Status AdmitPreparationLocked(size_t bytes) const REQUIRES(mu_);
-  // The answer to a second start under one key; if the first is in preparation, OK means that it may wait for it.
+  // The result of a second start with one key. If the first is still in preparation, OK means that it may wait for it.
   absl::StatusOr<Started> RepeatLocked(const IdempotentStart& start, uint64_t fingerprint) const REQUIRES(mu_);
   void CountRejection(const absl::Status& status);
   void Prepare(const std::shared_ptr<PendingStart>& pending) EXCLUDES(mu_);
   void Commit(const std::shared_ptr<PendingStart>& pending, std::unique_ptr<PreparedGeneration> prepared) EXCLUDES(mu_);
-  // Makes the caller the one that answers: the start is pending no more, and its key is free. Empty if another has.
+  // Ends a pending start and frees its key; the caller has to call the callbacks. Empty if another thread did so
+  // before.
   std::vector<StartCallback> TakeCallbacksLocked(const std::shared_ptr<PendingStart>& pending) REQUIRES(mu_);
   void RejectPending() EXCLUDES(mu_);
 

@@ -28,32 +28,32 @@ struct Sampling {
   std::map<uint32_t, float> logit_bias;  // by token
 };
 
-// A form that the text must have.
+// The form that the text must have.
 struct OutputFormat {
   enum class Kind { kText, kJsonObject, kJsonSchema };
   Kind kind = Kind::kText;
-  std::string json_schema;  // of kJsonSchema: a JSON object or boolean, nested at most kMaxSchemaDepth deep
+  std::string json_schema;  // for kJsonSchema: a JSON object or boolean, nested at most kMaxSchemaDepth deep
 };
 
-// A GenerateRequest after validation (request_from_proto.h), with the service's defaults filled in: an engine need not
-// check ranges again.
+// What v1::GenerateRequest becomes once it is validated and the service's defaults are filled in
+// (request_from_proto.h): engines see only this, and need not check ranges again.
 struct GenerationRequest {
   std::string model;                  // never empty
-  std::vector<ChatMessage> messages;  // empty if prompt is meant
+  std::vector<ChatMessage> messages;  // empty: prompt is used
   std::string prompt;
   Sampling sampling;
-  uint64_t seed = 0;  // resolved: random if the caller gave none
+  uint64_t seed = 0;  // random if the caller set none
   uint32_t max_tokens = 0;
   uint32_t choice_count = 1;
   std::vector<std::string> stop;
-  std::optional<uint32_t> top_logprobs;  // absent: no log-probabilities are wanted
+  std::optional<uint32_t> top_logprobs;  // absent: no log-probabilities
   OutputFormat output_format;
-  absl::Duration detach_timeout;  // InfiniteDuration: never cancelled for want of readers
+  absl::Duration detach_timeout;  // InfiniteDuration: not cancelled without readers
   std::string request_id;
-  std::string principal;  // whose it is
+  std::string principal;  // the owner
   std::map<std::string, std::string> metadata;
-  std::string annotation;                           // for whoever asks later; no engine looks at it
-  std::map<std::string, std::string> extra_fields;  // that have no place here, by name, as JSON: see RefuseExtraFields
+  std::string annotation;                           // returned to readers as it is; engines ignore it
+  std::map<std::string, std::string> extra_fields;  // other fields by name, as JSON: see RejectExtraFields
 };
 
 }  // namespace runnel::inference

@@ -1,4 +1,4 @@
-// How GenerationManager starts a generation: admission, preparation on the pool, and the answer.
+// How GenerationManager starts a generation: admission, preparation on the pool, and the result.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,8 +10,8 @@
 namespace runnel::inference {
 namespace {
 
-// What a request takes in memory while it waits, about. A message without text counts too: a megabyte holds a quarter
-// of a million of them.
+// The approximate memory of a request while it waits. A message without text counts too: a request of a megabyte can
+// hold a quarter of a million of them.
 size_t BodyBytes(const GenerationRequest& request) {
   size_t bytes = sizeof(GenerationRequest) + request.prompt.size() + request.output_format.json_schema.size() +
                  request.annotation.size() + request.messages.size() * sizeof(ChatMessage);
@@ -35,14 +35,14 @@ void GenerationManager::Start(GenerationRequest request, uint64_t fingerprint, S
   base::MutexLock lock(&mu_);
   if (const auto found = starts_.find(key); found != starts_.end()) {
     const std::shared_ptr<PendingStart>& pending = found->second.pending;
-    absl::StatusOr<Started> answer = RepeatLocked(found->second, fingerprint);
-    if (answer.ok() && pending != nullptr) {
+    absl::StatusOr<Started> repeated = RepeatLocked(found->second, fingerprint);
+    if (repeated.ok() && pending != nullptr) {
       ++preparing_;
       pending->callbacks.push_back(std::move(done));
       return;
     }
     lock.Release();
-    return done(std::move(answer));
+    return done(std::move(repeated));
   }
   absl::Status admitted = CheckClaimLocked(key, terms);
   if (admitted.ok()) admitted = AdmitLocked(request.choice_count);
@@ -70,7 +70,7 @@ absl::StatusOr<GenerationManager::Started> GenerationManager::RepeatLocked(const
                                                                            uint64_t fingerprint) const {
   if (start.fingerprint != fingerprint) {
     return base::MakeError(absl::StatusCode::kInvalidArgument, "IDEMPOTENCY_MISMATCH",
-                           "request_id was used before with another request");
+                           "request_id was used before with a different request: use a new one");
   }
   if (start.pending == nullptr) return Existing(generations_.at(start.generation_id));
   if (absl::Status admitted = AdmitPreparationLocked(0); !admitted.ok()) return admitted;
@@ -85,22 +85,25 @@ GenerationManager::Started GenerationManager::Existing(std::shared_ptr<Generatio
 absl::Status GenerationManager::AdmitLocked(uint32_t choice_count) const {
   if (draining_) return DrainingError(options_.retry_after);
   if (choice_count > max_running_) {
-    return base::InvalidField("choice_count", absl::StrCat("at most ", max_running_, " with this engine"));
+    return base::InvalidField("choice_count", absl::StrCat("must be at most ", max_running_,
+                                                           ", which is all that this engine runs at a time"));
   }
-  const bool runs_at_once = waiting_.empty() && running_choices_ + choice_count <= max_running_;
-  if (!runs_at_once && waiting_.size() >= options_.max_waiting) {
-    return QueueFullError(absl::StrCat(waiting_.size(), " generations are waiting already"), options_.retry_after);
+  const bool runs_now = waiting_.empty() && running_choices_ + choice_count <= max_running_;
+  if (!runs_now && waiting_.size() >= options_.max_waiting) {
+    return QueueFullError(absl::StrCat("the queue is full: ", waiting_.size(), " generations are waiting"),
+                          options_.retry_after);
   }
   return absl::OkStatus();
 }
 
 absl::Status GenerationManager::AdmitPreparationLocked(size_t bytes) const {
   if (preparing_ >= options_.max_preparing) {
-    return QueueFullError(absl::StrCat(preparing_, " requests are being prepared already"), options_.retry_after);
+    return QueueFullError(absl::StrCat("the queue is full: ", preparing_, " requests are being prepared"),
+                          options_.retry_after);
   }
-  // A request that is alone is always admitted, or a large one could never be.
+  // A request is always admitted if no other waits; otherwise a large one never could be.
   if (bytes > 0 && waiting_bytes_ > 0 && waiting_bytes_ + bytes > options_.max_waiting_bytes) {
-    return QueueFullError(absl::StrCat("the requests that wait hold ", waiting_bytes_, " bytes already"),
+    return QueueFullError(absl::StrCat("the queue is full: the waiting requests take ", waiting_bytes_, " bytes"),
                           options_.retry_after);
   }
   return absl::OkStatus();
@@ -113,7 +116,7 @@ void GenerationManager::CountRejection(const absl::Status& status) {
 void GenerationManager::Prepare(const std::shared_ptr<PendingStart>& pending) {
   {
     base::MutexLock lock(&mu_);
-    if (pending->callbacks.empty()) return;  // A drain has answered it.
+    if (pending->callbacks.empty()) return;  // a drain has rejected it
   }
   auto prepared = engine_->Prepare(pending->request);
   if (prepared.ok()) return Commit(pending, *std::move(prepared));
@@ -144,7 +147,7 @@ void GenerationManager::Commit(const std::shared_ptr<PendingStart>& pending,
   base::MutexLock lock(&mu_);
   std::vector<StartCallback> callbacks = TakeCallbacksLocked(pending);
   if (callbacks.empty()) return;
-  // Again: the queue may have filled meanwhile.
+  // Checked again, because the queue may have filled meanwhile.
   if (const absl::Status admitted = AdmitLocked(request.choice_count); !admitted.ok()) {
     CountRejection(admitted);
     waiting_bytes_ -= pending->bytes;
@@ -159,12 +162,12 @@ void GenerationManager::Commit(const std::shared_ptr<PendingStart>& pending,
     start_keys_[generation->id()] = pending->key;
   }
   ++live_;
-  std::vector<Started> answers;
+  std::vector<Started> results;
   for (size_t i = 0; i < callbacks.size(); ++i) {
-    answers.push_back({generation, Generation::Hold(generation), /*existing=*/i > 0});
+    results.push_back({generation, Generation::Hold(generation), /*existing=*/i > 0});
   }
-  const bool runs_at_once = waiting_.empty() && running_choices_ + request.choice_count <= max_running_;
-  if (runs_at_once) {
+  const bool runs_now = waiting_.empty() && running_choices_ + request.choice_count <= max_running_;
+  if (runs_now) {
     running_choices_ += request.choice_count;
     running_.insert(generation.get());
     waiting_bytes_ -= pending->bytes;
@@ -172,11 +175,11 @@ void GenerationManager::Commit(const std::shared_ptr<PendingStart>& pending,
     waiting_.push_back({generation, std::move(prepared), pending->bytes});
   }
   lock.Release();
-  if (runs_at_once) {
+  if (runs_now) {
     generation->Begin();
     engine_->Start(std::move(prepared), generation);
   }
-  for (size_t i = 0; i < callbacks.size(); ++i) callbacks[i](std::move(answers[i]));
+  for (size_t i = 0; i < callbacks.size(); ++i) callbacks[i](std::move(results[i]));
 }
 
 std::vector<GenerationManager::StartCallback> GenerationManager::TakeCallbacksLocked(

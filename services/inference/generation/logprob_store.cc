@@ -7,7 +7,7 @@
 namespace runnel::inference {
 namespace {
 
-// Beside the token: tags, lengths and the number.
+// In addition to the token: tags, lengths and the number.
 constexpr size_t kWireOverheadBytes = 12;
 
 void PackNumber(size_t number, std::string* out) {
@@ -73,7 +73,7 @@ std::vector<TokenLogprob> LogprobStore::Get(size_t first, size_t end) const {
 }
 
 size_t LogprobStore::WireBytes(size_t first, size_t end) const {
-  // A packed token has at least six bytes; the wire adds less than it.
+  // A packed token has at least six bytes, to which the wire adds at most twice as many.
   return 3 * (BeginOf(end) - BeginOf(first));
 }
 

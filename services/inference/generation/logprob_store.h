@@ -10,30 +10,30 @@
 
 namespace runnel::inference {
 
-// The log-probabilities of a log's deltas, packed: about six bytes and the token's own for each, where the structs take
-// ten times as much. Not thread-safe.
+// The log-probabilities of a log's deltas, packed: about six bytes for each token in addition to its text, a tenth of
+// what the structs take. Not thread-safe.
 class LogprobStore {
  public:
-  // Those of delta number `delta`. Numbers grow; one left out has none.
+  // Adds the log-probabilities of delta number `delta`. Numbers increase; a skipped delta has none.
   void Add(size_t delta, std::span<const TokenLogprob> logprobs);
 
-  // Those of the deltas from `first` until before `end`, joined.
+  // Returns those of the deltas from `first` up to, but not including, `end`, joined.
   std::vector<TokenLogprob> Get(size_t first, size_t end) const;
-  // What the same take on the wire, about.
+  // About what the same take on the wire.
   size_t WireBytes(size_t first, size_t end) const;
 
-  // What the store takes in memory, about.
+  // The approximate memory of the store.
   size_t bytes() const;
 
  private:
-  // Where delta number `delta` begins in packed_.
+  // The position in packed_ at which delta number `delta` begins.
   size_t BeginOf(size_t delta) const;
 
   std::string packed_;
   std::vector<size_t> ends_;  // of each delta, in packed_
 };
 
-// What a delta's text and log-probabilities take on the wire, about.
+// About what a delta's text and log-probabilities take on the wire.
 size_t ContentBytes(const Delta& delta);
 
 }  // namespace runnel::inference

@@ -9,7 +9,8 @@
 namespace runnel::inference {
 
 absl::Status DrainingError(absl::Duration retry_after) {
-  return base::MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the service is draining", retry_after);
+  return base::MakeError(absl::StatusCode::kUnavailable, "DRAINING",
+                         "the replica is shutting down: retry on another one", retry_after);
 }
 
 absl::Status OtherReplicaError(std::string_view id_prefix) {
@@ -17,18 +18,19 @@ absl::Status OtherReplicaError(std::string_view id_prefix) {
   detail.reason = "OTHER_REPLICA";
   detail.metadata["id_prefix"] = std::string(id_prefix);
   return base::MakeError(absl::StatusCode::kNotFound,
-                         "another replica keeps this generation, or it was lost with an earlier run: ask a bridge, or "
+                         "the generation is on another replica, or was lost when that one restarted: ask a bridge, or "
                          "every replica",
                          std::move(detail));
 }
 
 absl::Status TooManyClaimsError() {
   return base::MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_CLAIMS",
-                         "too many starts with idempotency keys are under way", absl::Seconds(1));
+                         "too many idempotency keys are in use: retry later", absl::Seconds(1));
 }
 
 absl::Status ReplicaStoppedError() {
-  return base::MakeError(absl::StatusCode::kUnavailable, "REPLICA_STOPPED", "the replica has stopped");
+  return base::MakeError(absl::StatusCode::kUnavailable, "REPLICA_STOPPED",
+                         "the replica has stopped: connect to another one");
 }
 
 absl::Status QueueFullError(std::string_view message, absl::Duration retry_after) {
@@ -39,7 +41,9 @@ absl::Status AfterBeyondEndError(uint64_t last_seq) {
   base::ErrorDetail detail;
   detail.reason = "AFTER_BEYOND_END";
   detail.metadata["last_seq"] = absl::StrCat(last_seq);
-  return base::MakeError(absl::StatusCode::kOutOfRange, absl::StrCat("the log ends at ", last_seq), std::move(detail));
+  return base::MakeError(absl::StatusCode::kOutOfRange,
+                         absl::StrCat("the cursor is after the end of the log, which is at seq ", last_seq),
+                         std::move(detail));
 }
 
 }  // namespace runnel::inference

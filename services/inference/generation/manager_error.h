@@ -8,12 +8,12 @@
 
 namespace runnel::inference {
 
-// Errors that the generation manager and the Link share, with the reasons that inference.proto lists.
+// Errors of the generation manager and the Link, with the reasons that inference.proto lists.
 absl::Status DrainingError(absl::Duration retry_after);
-// Of an id that begins otherwise than those of this replica.
+// For an id with the prefix of another replica.
 absl::Status OtherReplicaError(std::string_view id_prefix);
 absl::Status TooManyClaimsError();
-// Ends the Links of a replica that keeps no log any more.
+// Ends the Links of a replica that has stopped and has no logs any more.
 absl::Status ReplicaStoppedError();
 absl::Status QueueFullError(std::string_view message, absl::Duration retry_after);
 // OutOfRange AFTER_BEYOND_END, for a reader that asks for an error rather than a gap.

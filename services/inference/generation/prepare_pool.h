@@ -11,8 +11,8 @@
 
 namespace runnel::inference {
 
-// A few threads that prepare requests, in the order in which they were added: a slow one occupies one thread and delays
-// the others by no more than that. The caller bounds how many are added. Thread-safe.
+// A few threads that run tasks in the order in which they were added. A slow request occupies one thread only. The
+// caller limits the number of tasks. Thread-safe.
 class PreparePool {
  public:
   using Task = absl::AnyInvocable<void()>;
@@ -21,10 +21,10 @@ class PreparePool {
   // Stop() must have been called.
   ~PreparePool();
 
-  // Runs `task` on one of the threads. After Stop() it is dropped.
+  // Runs `task` on one of the threads. After Stop() the task is dropped.
   void Add(Task task) EXCLUDES(mu_);
 
-  // Drops the tasks that have not begun, waits for those that have, and joins the threads. Idempotent.
+  // Drops the tasks that have not started, waits for the others and joins the threads. Idempotent.
   void Stop() EXCLUDES(mu_);
 
  private:

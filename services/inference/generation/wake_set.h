@@ -5,7 +5,7 @@
 
 namespace runnel::inference {
 
-// Something that sends what is new, such as a Link. Flush may be called on any thread, at any time, also when there is
+// Sends new events to a client, for example a Link. Flush may be called on any thread and at any time, even if there is
 // nothing new or the connection has ended.
 class Flushable {
  public:
@@ -13,9 +13,11 @@ class Flushable {
   virtual void Flush() = 0;
 };
 
-// The readers to wake once an engine's step is over. A Link that carries a thousand generations is woken once a step
-// and not a thousand times: most of the cost of a token is in wake-ups. Not thread-safe: one lives on the stack of each
-// step. The destructor flushes what is left.
+// The readers to flush at the end of an engine's step. The engine passes one WakeSet to all appends of a step; the logs
+// add the readers that become ready (LogReader::MarkReady), and the engine's thread flushes each of them once, when the
+// step is over. So a Link that carries a thousand generations is woken once per step and not a thousand times: most of
+// the cost of a token is in wake-ups. Not thread-safe: it lives on the stack of the step. The destructor flushes the
+// readers that are left.
 class WakeSet {
  public:
   WakeSet() = default;
@@ -23,10 +25,10 @@ class WakeSet {
   WakeSet& operator=(const WakeSet&) = delete;
   ~WakeSet() { Flush(); }
 
-  // A reader adds itself when it goes from having nothing new to having something.
+  // Called by a log for a reader that had nothing to read before.
   void Add(std::shared_ptr<Flushable> reader) { readers_.push_back(std::move(reader)); }
 
-  // Must be called with no lock held.
+  // The caller must not hold a lock.
   void Flush() {
     for (auto& reader : readers_) reader->Flush();
     readers_.clear();

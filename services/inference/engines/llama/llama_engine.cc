@@ -108,7 +108,7 @@ class LlamaEngine final : public Engine {
   uint32_t MaxRunning() const override { return context_->sequences(); }
 
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override {
-    RETURN_IF_ERROR(RefuseExtraFields(request));
+    RETURN_IF_ERROR(RejectExtraFields(request));
     if (request.choice_count > MaxRunning()) {
       return base::InvalidField("choice_count", absl::StrCat("at most ", MaxRunning(), " with this engine"));
     }
