@@ -29,11 +29,11 @@ namespace {
 
 constexpr char kProcess[] = "runnel-inference";
 constexpr char kServiceName[] = "runnel.v1.InferenceService";
-// For readers to fetch the last events, after all generations have ended.
+// Time for readers to fetch the last events, after all generations have ended.
 constexpr absl::Duration kLastEvents = absl::Seconds(2);
-// For the last message of each Link to be sent.
+// Time to send the last message of each Link.
 constexpr absl::Duration kGoodbye = absl::Milliseconds(500);
-// For all that comes after --drain_timeout. A process that needs longer is stuck and ends itself.
+// Time for the rest of the shutdown after --drain_timeout. A process that needs longer is stuck and ends itself.
 constexpr absl::Duration kStopGrace = absl::Seconds(10);
 
 absl::Status Run() {
@@ -78,14 +78,14 @@ absl::Status Run() {
   manager.BeginDrain();
   live.AnnounceGoingAway();
   if (!manager.WaitUntilDrained(options.drain_timeout)) {
-    spdlog::warn("drain timeout: cutting what still runs or was not read to its end");
+    spdlog::warn("drain timeout: ending generations that still run or were not read to the end");
   }
   deadline.Doing("stopping the engine");
   engine->Stop();
   deadline.Doing("ending streams");
   manager.Stop();
   live.WaitUntilNone(kLastEvents);
-  // So that bridges do not wait for it to come back.
+  // Bridges then do not wait for this replica to come back.
   live.AnnounceStopped();
   live.WaitUntilNone(kGoodbye);
   (*listening)->StopAccepting();

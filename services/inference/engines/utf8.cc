@@ -1,6 +1,5 @@
 #include "services/inference/engines/utf8.h"
 
-#include <algorithm>
 #include <cstdint>
 
 namespace runnel::inference {
@@ -19,32 +18,16 @@ struct Head {
   size_t length;  // of the character, of the part, or of the bytes that one U+FFFD replaces
 };
 
-// The range of the second byte by the first (RFC 3629, section 4). It excludes overlong forms, surrogates and
-// everything above U+10FFFF.
-bool SecondByteFits(uint8_t first, uint8_t second) {
-  switch (first) {
-    case 0xE0:
-      return second >= 0xA0 && second <= 0xBF;
-    case 0xED:
-      return second >= 0x80 && second <= 0x9F;
-    case 0xF0:
-      return second >= 0x90 && second <= 0xBF;
-    case 0xF4:
-      return second >= 0x80 && second <= 0x8F;
-    default:
-      return IsContinuation(second);
-  }
-}
-
 Head ReadHead(std::string_view bytes) {
   const uint8_t first = At(bytes, 0);
   if (first < 0x80) return {Kind::kChar, 1};
   if (first < 0xC2 || first > 0xF4) return {Kind::kBad, 1};
   const size_t length = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+  ByteRange range = SecondByteRange(first);
   for (size_t i = 1; i < length; ++i) {
     if (i == bytes.size()) return {Kind::kPart, i};
-    const bool fits = i == 1 ? SecondByteFits(first, At(bytes, 1)) : IsContinuation(At(bytes, i));
-    if (!fits) return {Kind::kBad, i};
+    if (At(bytes, i) < range.least || At(bytes, i) > range.most) return {Kind::kBad, i};
+    range = {};
   }
   return {Kind::kChar, length};
 }

@@ -1,10 +1,32 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
 namespace runnel::inference {
+
+struct ByteRange {
+  uint8_t least = 0x80;
+  uint8_t most = 0xBF;
+};
+// The range of the byte after `first`, which starts a character of several bytes (Unicode 15, table 3-7). It excludes
+// overlong forms, surrogates and everything above U+10FFFF.
+constexpr ByteRange SecondByteRange(uint8_t first) {
+  switch (first) {
+    case 0xE0:
+      return {0xA0, 0xBF};
+    case 0xED:
+      return {0x80, 0x9F};
+    case 0xF0:
+      return {0x90, 0xBF};
+    case 0xF4:
+      return {0x80, 0x8F};
+    default:
+      return {};
+  }
+}
 
 // The number of bytes of the UTF-8 character that `bytes` begins with, 0 if it does not begin with a whole one.
 size_t Utf8CharLength(std::string_view bytes);

@@ -29,7 +29,7 @@ void LogprobToProto(TokenLogprob logprob, v1::TokenLogprob* proto) {
   for (TokenLogprob& each : logprob.top) LogprobToProto(std::move(each), proto->add_top());
 }
 
-// One overload a payload, so that a new kind of event does not compile before it has a place on the wire.
+// One overload per payload: a new kind of event does not compile until it is on the wire.
 struct PayloadWriter {
   v1::GenerationEvent* proto;
 

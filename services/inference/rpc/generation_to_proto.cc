@@ -53,7 +53,7 @@ void GenerationToProto(const Generation& generation, absl::Time expires_at, size
   TimeToProto(generation.created_at(), proto->mutable_created_at());
   if (expires_at != absl::InfiniteFuture()) TimeToProto(expires_at, proto->mutable_expire_time());
   if (state.terminal.empty()) return;
-  // Read after the log's state above: it may have ended between the two.
+  // The terminal event of the snapshot decides: StatusToProto has read the log again.
   if (const auto* done = std::get_if<Done>(&state.terminal.front().payload)) {
     proto->set_status(v1::GENERATION_STATUS_DONE);
     DoneToProto(*done, proto->mutable_done());

@@ -32,15 +32,15 @@ namespace {
 using GrpcAcceptor = grpc::experimental::ExternalConnectionAcceptor;
 
 constexpr int kBacklog = 1024;
-// Connections accepted in a row before hang-ups are looked at.
+// Connections accepted in a row before hang-ups are handled.
 constexpr int kAcceptsInARow = 64;
 constexpr int kPauseAfterErrorMs = 100;
-// Both are gRPC's defaults, which are its own to change: 8 KiB of metadata a call, and pings that come too often are
-// forgiven twice before the connection is closed.
+// gRPC's defaults, set here because a new release of gRPC may change them: 8 KiB of metadata per call, and two pings
+// that are too early before the connection is closed.
 constexpr int kMaxMetadataBytes = 8 << 10;
 constexpr int kMaxPingStrikes = 2;
-// Bridges ping silent connections, at most once a second (--link_keepalive), to find dead ones; the default of 5
-// minutes would punish them for it.
+// Bridges ping silent connections at most once a second (--link_keepalive), to find dead ones. With gRPC's default of 5
+// minutes these pings would close the connection.
 constexpr int kMinPingIntervalMs = 900;
 
 int Milliseconds(absl::Duration duration) { return static_cast<int>(absl::ToInt64Milliseconds(duration)); }
@@ -56,8 +56,8 @@ void SetArguments(const GrpcLimits& limits, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(limits.idle_timeout));
 }
 
-// Accepted sockets inherit these. Keep-alive finds peers that vanished without a word: their connections would count
-// for ever.
+// Accepted sockets inherit these. Keep-alive finds peers that vanished without closing: their connections would count
+// toward the limit forever.
 void SetSocketOptions(int fd) {
   const auto set = [fd](int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); };
   set(IPPROTO_TCP, TCP_NODELAY, 1);
@@ -67,20 +67,20 @@ void SetSocketOptions(int fd) {
   set(IPPROTO_TCP, TCP_KEEPCNT, 4);
 }
 
-bool IsOfThePeer(int error) { return error == ECONNABORTED || error == EINTR || error == EPROTO; }
+bool IsPeerError(int error) { return error == ECONNABORTED || error == EINTR || error == EPROTO; }
 
 }  // namespace
 
-// Its thread waits for connections and for their ends.
+// Accepts connections and notices when they end, on its thread.
 class GrpcListener::Acceptor {
  public:
   Acceptor(base::ListenSocket socket, size_t max_connections, base::Metrics* metrics)
       : port_(socket.port),
         max_connections_(max_connections),
         open_(metrics->Gauge("runnel_grpc_connections", "Open connections of the gRPC port.")),
-        refused_(metrics->Counter(
-            "runnel_grpc_connections_refused_total",
-            "gRPC connections closed at once: --max_grpc_connections were open, or no descriptor was free.")),
+        refused_(metrics->Counter("runnel_grpc_connections_refused_total",
+                                  "gRPC connections closed immediately, because --max_grpc_connections were open or no "
+                                  "descriptor was free.")),
         epoll_(epoll_create1(EPOLL_CLOEXEC)),
         stop_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
         listening_(std::move(socket.fd)) {
@@ -110,8 +110,8 @@ class GrpcListener::Acceptor {
   size_t connections() const { return connections_; }
 
  private:
-  // What has happened to a call of accept.
-  enum class Accepted { kOne, kNoneWaits, kOutOfDescriptors };
+  // The result of one call of accept.
+  enum class Accepted { kOne, kNoneWaiting, kOutOfDescriptors };
 
   void Run() EXCLUDES(mu_) {
     std::array<epoll_event, 64> events;
@@ -129,10 +129,10 @@ class GrpcListener::Acceptor {
     }
   }
 
-  // False if nothing can be accepted before descriptors are free.
+  // False if no connection can be accepted until a descriptor is free.
   bool AcceptSome() EXCLUDES(mu_) {
     for (int i = 0; i < kAcceptsInARow; ++i) {
-      // Not in the middle of a shutdown: StopAccepting waits for a connection that is being handed over.
+      // Locked for each connection: StopAccepting waits until one that is being handed to gRPC has been.
       base::MutexLock lock(&mu_);
       if (!listening_) return true;
       const Accepted result = AcceptLocked();
@@ -140,7 +140,7 @@ class GrpcListener::Acceptor {
         Control(EPOLL_CTL_MOD, listening_.get(), 0);
         return false;
       }
-      if (result == Accepted::kNoneWaits) break;
+      if (result == Accepted::kNoneWaiting) break;
     }
     base::MutexLock lock(&mu_);
     if (listening_) Control(EPOLL_CTL_MOD, listening_.get(), EPOLLIN);
@@ -150,10 +150,10 @@ class GrpcListener::Acceptor {
   Accepted AcceptLocked() REQUIRES(mu_) {
     base::UniqueFd fd(accept4(listening_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!fd) {
-      if (errno == EAGAIN || errno == EWOULDBLOCK) return Accepted::kNoneWaits;
-      if (IsOfThePeer(errno)) return Accepted::kOne;
-      // Mostly that descriptors have run out. The connection stays in the kernel's queue until one is free.
-      spdlog::warn("accept on the gRPC port: {}", strerror(errno));
+      if (errno == EAGAIN || errno == EWOULDBLOCK) return Accepted::kNoneWaiting;
+      if (IsPeerError(errno)) return Accepted::kOne;
+      // Usually no descriptor is free. The connection stays in the kernel's queue until one is.
+      spdlog::warn("gRPC port: cannot accept a connection: {}", strerror(errno));
       return Accepted::kOutOfDescriptors;
     }
     if (watched_.size() >= max_connections_ || !Remember(fd.get())) {
@@ -167,8 +167,7 @@ class GrpcListener::Acceptor {
     return Accepted::kOne;
   }
 
-  // Watches a duplicate of `fd` for the hang-up, which epoll reports without being asked for it. False if there is no
-  // descriptor left.
+  // Watches a duplicate of `fd` for the hang-up, which epoll always reports. False if no descriptor is free.
   bool Remember(int fd) {
     base::UniqueFd duplicate(fcntl(fd, F_DUPFD_CLOEXEC, 0));
     if (!duplicate || Control(EPOLL_CTL_ADD, duplicate.get(), 0) != 0) return false;
@@ -182,7 +181,7 @@ class GrpcListener::Acceptor {
   bool Forget(int fd) {
     const auto found = watched_.find(fd);
     if (found == watched_.end()) return false;
-    // Closing alone would leave it watched for as long as gRPC has not closed its own descriptor.
+    // Closing it is not enough: epoll would watch it until gRPC has closed its descriptor too.
     Control(EPOLL_CTL_DEL, fd, 0);
     watched_.erase(found);
     Count();
@@ -212,7 +211,7 @@ class GrpcListener::Acceptor {
   std::unordered_map<int, base::UniqueFd> watched_;  // confined to the thread
 
   base::Mutex mu_;
-  base::UniqueFd listening_ GUARDED_BY(mu_);  // empty once nothing is accepted any more
+  base::UniqueFd listening_ GUARDED_BY(mu_);  // empty after StopAccepting
 
   std::jthread thread_;
 };
@@ -224,7 +223,7 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Create(const Options
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) {
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    // Links the description of the health service, without which reflection could list it only.
+    // Links the descriptor of the health service, so that reflection can describe it and not only list it.
     grpc::health::v1::HealthCheckRequest::descriptor();
   }
   grpc::ServerBuilder builder;
@@ -233,7 +232,7 @@ absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Create(const Options
   auto grpc_acceptor = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr) return absl::UnavailableError("the gRPC server does not start");
+  if (server == nullptr) return absl::UnavailableError("the gRPC server could not be started");
   acceptor->Start(std::move(grpc_acceptor));
   spdlog::info("gRPC on port {}", acceptor->port());
   return std::unique_ptr<GrpcListener>(new GrpcListener(std::move(acceptor), std::move(server)));

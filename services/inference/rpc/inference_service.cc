@@ -76,7 +76,7 @@ grpc::ServerUnaryReactor* InferenceService::GetGeneration(grpc::CallbackServerCo
   manager_->Find(request->generation_id(), request->principal(),
                  [manager = manager_, reactor, response, may_omit, max_bytes](auto generation) {
                    if (!generation.ok()) return FinishWith(reactor, generation.status());
-                   const Generation::Hold hold(*generation);  // its end renews the detach timeout
+                   const Generation::Hold hold(*generation);  // its destruction restarts the detach timeout
                    v1::Generation* const proto = response->mutable_generation();
                    GenerationToProto(**generation, manager->ExpiresAt(**generation), max_bytes, proto);
                    FinishWith(reactor, proto->text_omitted() && !may_omit ? TextTooLarge() : absl::OkStatus());

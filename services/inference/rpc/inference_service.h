@@ -9,7 +9,7 @@
 
 namespace runnel::inference {
 
-// runnel.v1.InferenceService on gRPC's callback API. No call blocks; each streaming call is a reactor of its own.
+// runnel.v1.InferenceService on gRPC's callback API. No call blocks; each streaming call has a reactor.
 class InferenceService final : public v1::InferenceService::CallbackService {
  public:
   // Both must outlive the service.

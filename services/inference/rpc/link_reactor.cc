@@ -77,25 +77,25 @@ void LinkReactor::BeginEnd(grpc::Status status) {
 }
 
 void LinkReactor::FinishIfIdleLocked() {
-  // Never while a write is in flight, and once: gRPC aborts on either.
+  // Never during a write and only once: gRPC aborts otherwise.
   if (!ending_ || write_in_flight_ || std::exchange(finished_, true)) return;
   Finish(final_status_);
 }
 
 void LinkReactor::DropAttachments() {
   std::vector<std::shared_ptr<Attachment>> slots;
-  std::vector<std::shared_ptr<Attachment>> news;
+  std::vector<std::shared_ptr<Attachment>> ready;
   std::deque<PendingReply> replies;
   base::MutexLock lock(&mu_);
   replies.swap(replies_);
   for (auto& slot : slots_) slots.push_back(std::move(slot));
-  news.swap(ready_);
+  ready.swap(ready_);
   lock.Release();
 }
 
 void LinkReactor::OnDone() {
   SyncWithOtherThreads();
-  // No more commands are read.
+  // No more commands are read, so no claim is added.
   manager_->ReleaseClaims(claimant_);
   DropAttachments();
   live_->Remove(this);

@@ -9,25 +9,26 @@
 
 namespace runnel::inference {
 
-// A streaming call that is open. Implemented by the reactors.
+// An open streaming call. Implemented by the reactors.
 class LiveCall {
  public:
   virtual ~LiveCall() = default;
-  // Tells the client that the service is about to stop, if its protocol can say so.
+  // Announces to the client that the service is about to stop, if the call's protocol can express it.
   virtual void AnnounceGoingAway() = 0;
-  // Ends it, if its protocol can say that the service has stopped and keeps no log any more.
+  // Ends the call, if its protocol can express that the service has stopped and has no logs any more.
   virtual void AnnounceStopped() {}
 };
 
-// All open streaming calls: what a stop has to wait for. Thread-safe.
+// All open streaming calls, which a shutdown waits for. Keeps each alive until Remove. Thread-safe.
 class LiveCalls {
  public:
   void Add(const std::shared_ptr<LiveCall>& call) EXCLUDES(mu_);
   void Remove(const LiveCall* call) EXCLUDES(mu_);
-  // Of those that come later too: bridges are replaced while a replica drains, and the new ones must not choose it.
+  // Also announces to calls that are added later: bridges may be replaced while a replica drains, and the new ones must
+  // not choose it.
   void AnnounceGoingAway() EXCLUDES(mu_);
   void AnnounceStopped() EXCLUDES(mu_);
-  // False if `timeout` passed while some were open.
+  // False if `timeout` passed while calls were open.
   bool WaitUntilNone(absl::Duration timeout) EXCLUDES(mu_);
   size_t size() const EXCLUDES(mu_);
 

@@ -22,16 +22,16 @@ namespace {
 
 using base::InvalidField;
 
-// llama.cpp and others take this value for "random".
+// llama.cpp and other engines interpret this value as "random".
 constexpr uint64_t kReservedSeed = 0xFFFFFFFF;
 
 template <typename T>
 absl::Status CheckRange(const char* field, T value, T least, T most) {
   if (value >= least && value <= most) return absl::OkStatus();  // false for NaN too
-  return InvalidField(field, absl::StrCat("want ", least, " to ", most));
+  return InvalidField(field, absl::StrCat("must be ", least, " to ", most));
 }
 
-// None if it is negative or not in the one form that duration.proto allows, such as {seconds: 1, nanos: -5}.
+// Empty if it is negative, or not normalised as duration.proto requires, for example {seconds: 1, nanos: -5}.
 std::optional<absl::Duration> DurationFromProto(const google::protobuf::Duration& proto) {
   if (proto.seconds() < 0 || proto.nanos() < 0 || proto.nanos() > 999'999'999) return std::nullopt;
   return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
@@ -39,7 +39,7 @@ std::optional<absl::Duration> DurationFromProto(const google::protobuf::Duration
 
 absl::Status ReadMessages(const v1::GenerateRequest& proto, GenerationRequest* request) {
   if (proto.messages().empty() == proto.prompt().empty()) {
-    return InvalidField("messages", "give either messages or prompt, and not both");
+    return InvalidField("messages", "set either messages or prompt");
   }
   request->prompt = proto.prompt();
   for (int i = 0; i < proto.messages_size(); ++i) {
@@ -56,7 +56,7 @@ absl::Status ReadMessages(const v1::GenerateRequest& proto, GenerationRequest* r
         message.role = ChatRole::kAssistant;
         break;
       default:
-        return InvalidField(absl::StrCat("messages[", i, "].role"), "want system, user or assistant");
+        return InvalidField(absl::StrCat("messages[", i, "].role"), "must be system, user or assistant");
     }
     request->messages.push_back(std::move(message));
   }
@@ -90,7 +90,7 @@ absl::Status ReadSampling(const v1::Sampling& proto, GenerationRequest* request)
     sampling.frequency_penalty = proto.frequency_penalty();
   }
   if (proto.logit_bias().size() > base::kMaxLogitBiases) {
-    return InvalidField("logit_bias", absl::StrCat("at most ", base::kMaxLogitBiases, " tokens"));
+    return InvalidField("logit_bias", absl::StrCat("must have at most ", base::kMaxLogitBiases, " tokens"));
   }
   for (const auto& [token, bias] : proto.logit_bias()) {
     RETURN_IF_ERROR(CheckRange("logit_bias", bias, -base::kMaxLogitBias, base::kMaxLogitBias));
@@ -108,20 +108,21 @@ absl::Status CheckSchema(const std::string& schema) {
   using Json = nlohmann::json;
   const char* const field = "output_format.json_schema";
   if (schema.empty() || schema.size() > base::kMaxSchemaBytes) {
-    return InvalidField(field, absl::StrCat("has 1 to ", base::kMaxSchemaBytes, " bytes"));
+    return InvalidField(field, absl::StrCat("must have 1 to ", base::kMaxSchemaBytes, " bytes"));
   }
-  // The parser takes a NUL for the end of its input, whatever follows.
-  if (schema.find('\0') != std::string::npos) return InvalidField(field, "must not hold a NUL");
+  // The parser stops at a NUL, and would ignore the rest.
+  if (schema.find('\0') != std::string::npos) return InvalidField(field, "must not contain a NUL");
   int deepest = 0;
   const auto see_depth = [&deepest](int depth, Json::parse_event_t, Json&) {
     deepest = std::max(deepest, depth);
-    return depth <= base::kMaxSchemaDepth;  // what is deeper is not kept
+    return depth <= base::kMaxSchemaDepth;  // deeper values are not stored
   };
   const Json json = Json::parse(schema, see_depth, false);
   if (deepest > base::kMaxSchemaDepth) {
-    return InvalidField(field, absl::StrCat("is nested more than ", base::kMaxSchemaDepth, " deep"));
+    return InvalidField(field, absl::StrCat("must be nested at most ", base::kMaxSchemaDepth, " deep"));
   }
-  if (!json.is_object() && !json.is_boolean()) return InvalidField(field, "is no JSON Schema: want a JSON object");
+  if (!json.is_object() && !json.is_boolean())
+    return InvalidField(field, "is not a JSON Schema: must be a JSON object");
   return absl::OkStatus();
 }
 
@@ -133,7 +134,7 @@ absl::Status ReadOutput(const v1::GenerateRequest& proto, GenerationRequest* req
   OutputFormat& format = request->output_format;
   switch (proto.output_format().format_case()) {
     case v1::OutputFormat::kJsonObject:
-      if (!proto.output_format().json_object()) return InvalidField("output_format.json_object", "want true");
+      if (!proto.output_format().json_object()) return InvalidField("output_format.json_object", "must be true");
       format.kind = OutputFormat::Kind::kJsonObject;
       break;
     case v1::OutputFormat::kJsonSchema:
@@ -155,10 +156,10 @@ absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults&
   request->choice_count = proto.has_choice_count() ? proto.choice_count() : 1;
   RETURN_IF_ERROR(CheckRange("choice_count", request->choice_count, uint32_t{1}, base::kMaxChoices));
   if (static_cast<size_t>(proto.stop_size()) > base::kMaxStops)
-    return InvalidField("stop", absl::StrCat("at most ", base::kMaxStops, " strings"));
+    return InvalidField("stop", absl::StrCat("must have at most ", base::kMaxStops, " strings"));
   for (const std::string& stop : proto.stop()) {
     if (stop.empty() || stop.size() > base::kMaxStopBytes) {
-      return InvalidField("stop", absl::StrCat("each string has 1 to ", base::kMaxStopBytes, " bytes"));
+      return InvalidField("stop", absl::StrCat("each string must have 1 to ", base::kMaxStopBytes, " bytes"));
     }
     request->stop.push_back(stop);
   }
@@ -168,7 +169,7 @@ absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults&
   } else if (proto.has_detach_timeout()) {
     const std::optional<absl::Duration> timeout = DurationFromProto(proto.detach_timeout());
     if (!timeout.has_value() || *timeout > absl::Hours(24)) {
-      return InvalidField("detach_timeout", "want 0 to 24 hours, with nanos from 0 to 999,999,999");
+      return InvalidField("detach_timeout", "must be 0 to 24 hours, with nanos from 0 to 999,999,999");
     }
     request->detach_timeout = *timeout;
   }
@@ -179,24 +180,24 @@ absl::Status ReadClientData(const v1::GenerateRequest& proto, GenerationRequest*
   const std::string& id = proto.request_id();
   const bool printable = std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c <= '~'; });
   if (id.size() > base::kMaxRequestIdBytes || !printable) {
-    return InvalidField("request_id",
-                        absl::StrCat("want up to ", base::kMaxRequestIdBytes, " printable ASCII characters"));
+    return InvalidField("request_id", absl::StrCat("must have at most ", base::kMaxRequestIdBytes,
+                                                   " printable ASCII characters and no blanks"));
   }
   request->request_id = id;
   request->principal = proto.principal();
   if (request->principal.size() > base::kMaxPrincipalBytes || request->principal.find('\0') != std::string::npos) {
-    return InvalidField("principal", absl::StrCat("want up to ", base::kMaxPrincipalBytes, " bytes without a NUL"));
+    return InvalidField("principal", absl::StrCat("must have at most ", base::kMaxPrincipalBytes, " bytes and no NUL"));
   }
   if (proto.annotation().size() > base::kMaxAnnotationBytes) {
-    return InvalidField("annotation", absl::StrCat("want up to ", base::kMaxAnnotationBytes, " bytes"));
+    return InvalidField("annotation", absl::StrCat("must have at most ", base::kMaxAnnotationBytes, " bytes"));
   }
   request->annotation = proto.annotation();
   if (proto.metadata().size() > base::kMaxMetadataPairs) {
-    return InvalidField("metadata", absl::StrCat("at most ", base::kMaxMetadataPairs, " pairs"));
+    return InvalidField("metadata", absl::StrCat("must have at most ", base::kMaxMetadataPairs, " pairs"));
   }
   for (const auto& [key, value] : proto.metadata()) {
     if (key.empty() || key.size() > base::kMaxMetadataKeyBytes || value.size() > base::kMaxMetadataValueBytes) {
-      return InvalidField("metadata", absl::StrCat("keys have 1 to ", base::kMaxMetadataKeyBytes,
+      return InvalidField("metadata", absl::StrCat("keys must have 1 to ", base::kMaxMetadataKeyBytes,
                                                    " bytes, values at most ", base::kMaxMetadataValueBytes));
     }
     request->metadata[key] = value;
@@ -229,7 +230,8 @@ absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& pr
     base::ErrorDetail detail;
     detail.reason = "MODEL_NOT_FOUND";
     detail.field = "model";
-    return base::MakeError(absl::StatusCode::kNotFound, "model: no such model is served here", std::move(detail));
+    return base::MakeError(absl::StatusCode::kNotFound, "model: no such model; see the list of models",
+                           std::move(detail));
   }
   RETURN_IF_ERROR(ReadMessages(proto, &request));
   RETURN_IF_ERROR(ReadSampling(proto.sampling(), &request));
@@ -247,7 +249,7 @@ uint64_t RequestFingerprint(const v1::GenerateRequest& proto) {
   {
     google::protobuf::io::StringOutputStream stream(&bytes);
     google::protobuf::io::CodedOutputStream coded(&stream);
-    coded.SetSerializationDeterministic(true);  // maps have no order of their own
+    coded.SetSerializationDeterministic(true);  // maps are unordered otherwise
     content.SerializeToCodedStream(&coded);
   }
   return std::hash<std::string>()(bytes);

@@ -8,10 +8,10 @@
 
 namespace runnel::inference {
 
-// Whether new work is wanted, as gRPC's health service says it. Thread-safe.
+// Whether the replica accepts new work, as reported by gRPC's health service. Thread-safe.
 class ServingState {
  public:
-  // `server` must outlive it; null if there is none.
+  // `server` must outlive this object; null if there is none.
   ServingState(grpc::Server* server, std::string service) : server_(server), service_(std::move(service)) {}
 
   void SetOpen(bool open) EXCLUDES(mu_);

@@ -16,11 +16,11 @@
 
 namespace runnel::inference {
 
-// One Generate or ResumeGeneration call: a cursor, and one write in flight. `Response` has a mutable_event().
+// One Generate or ResumeGeneration call: a cursor, and at most one write in flight. `Response` has a mutable_event().
 //
-// It exists before its generation does: Read or Reject follows, on any thread, and does nothing if the call has ended
-// meanwhile. What was read from the log and is not yet written is at most kReadBytes of text; the rest stays in the
-// log. Owned by LiveCalls from Open until OnDone. A call that ends detaches its reader and does nothing else to the
+// The reactor exists before its generation: Read or Reject follows, on any thread, and has no effect if the call has
+// ended meanwhile. At most kReadBytes of text are read from the log ahead of the write; the rest stays in the log.
+// Owned by LiveCalls from Open until OnDone. The end of the call detaches its reader and has no other effect on the
 // generation.
 template <typename Response>
 class StreamReactor final : public grpc::ServerWriteReactor<Response>,
@@ -37,7 +37,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
 
   // Streams the events after `after`.
   void Read(GenerationManager::Started started, uint64_t after) EXCLUDES(mu_) {
-    auto attachment = std::make_unique<Attachment>(this, std::move(started));  // without the lock, as is its end
+    auto attachment = std::make_unique<Attachment>(this, std::move(started));  // created and destroyed without the lock
     base::MutexLock lock(&mu_);
     if (ending_) return;
     attachment_ = std::move(attachment);
@@ -47,7 +47,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     MaybeWrite();
   }
 
-  // Ends the call without initial metadata, so that a client may retry it.
+  // Ends the call without initial metadata, so that the client may retry it.
   void Reject(const absl::Status& status) EXCLUDES(mu_) {
     base::MutexLock lock(&mu_);
     if (std::exchange(ending_, true)) return;
@@ -58,7 +58,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   ~StreamReactor() override = default;
 
   void Flush() override { MaybeWrite(); }
-  // Its protocol has no word for it; the terminal event or the end of the call comes in time.
+  // This protocol cannot express it; the terminal event or the end of the call follows.
   void AnnounceGoingAway() override {}
 
   void OnWriteDone(bool ok) override EXCLUDES(mu_) {
@@ -88,7 +88,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   }
 
  private:
-  // A reader of the log. Removes itself from it when it is destroyed, which must not happen under the reactor's lock.
+  // The reader of the log. Removes itself from the log when it is destroyed, which must not happen under mu_.
   class Attachment final : public LogReader {
    public:
     Attachment(StreamReactor* stream, GenerationManager::Started started)
@@ -112,7 +112,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
 
   std::shared_ptr<Flushable> MarkReady(const Attachment* attachment) EXCLUDES(mu_) {
     base::MutexLock lock(&mu_);
-    // Read marks it when it becomes the reactor's own.
+    // Before Read has stored the attachment, Read itself sets ready_.
     if (attachment_.get() != attachment || std::exchange(ready_, true) || write_in_flight_) return nullptr;
     return this->shared_from_this();
   }
@@ -124,12 +124,12 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
         base::MutexLock lock(&mu_);
         if (write_in_flight_ || ending_ || attachment_ == nullptr) return;
         if (next_ == events_.size()) {
-          // Taken only by who reads the log next, not by one that still sends what was read before.
+          // Cleared only before the log is read, not while events that were read before are sent.
           if (!ready_) return;
           ready_ = false;
         }
         write_in_flight_ = true;
-        // Stays while a write is in flight: until then the call cannot be done.
+        // Not destroyed while write_in_flight_ is set: OnDone cannot run before.
         generation = &attachment_->generation();
       }
       const bool ended = at_end_;
@@ -145,7 +145,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     }
   }
 
-  // Of who holds the write. False if there is nothing to send.
+  // Called by the thread that has set write_in_flight_. False if there is nothing to send.
   bool FillResponse(const Generation& generation) {
     if (next_ == events_.size()) {
       events_.clear();
@@ -155,7 +155,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
       if (events_.empty()) {
         const EventLog::State state = log.GetState();
         if (cursor_ > state.last_seq) events_.push_back(log.MakeGap(cursor_, max_snapshot_bytes_));
-        // Resumed at the very end.
+        // The client has resumed after the terminal event.
         at_end_ = state.ended && cursor_ == state.last_seq;
         if (events_.empty()) return false;
       }
@@ -168,7 +168,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     Event& event = events_[next_++];
     at_end_ = event.terminal();
     if (at_end_) {
-      // Comes back here after the write, to finish the call.
+      // So that MaybeWrite finishes the call after this write.
       base::MutexLock lock(&mu_);
       ready_ = true;
     }
@@ -178,12 +178,12 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     return true;
   }
 
-  // What was filled is the next holder's, which may be another thread, from here on. gRPC orders the two anyway, but by
-  // locks that ThreadSanitizer does not see.
+  // Locks and unlocks mu_, so that the thread of the next write sees the members that this one has filled. gRPC orders
+  // the two threads anyway, but by locks that ThreadSanitizer does not see.
   void SyncWithOtherThreads() EXCLUDES(mu_) { base::MutexLock lock(&mu_); }
 
   void FinishIfIdleLocked() REQUIRES(mu_) {
-    // Never while a write is in flight, and once: gRPC aborts on either.
+    // Never during a write and only once: gRPC aborts otherwise.
     if (!ending_ || write_in_flight_ || std::exchange(finished_, true)) return;
     this->Finish(final_status_);
   }
@@ -191,7 +191,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   LiveCalls* const live_;
   const size_t max_snapshot_bytes_;
 
-  // Of who holds the write.
+  // Used by the thread that has set write_in_flight_, then by the write.
   Response response_;
   std::vector<Event> events_;
   size_t next_ = 0;

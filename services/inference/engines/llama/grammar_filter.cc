@@ -51,7 +51,7 @@ void GrammarFilter::Apply(std::span<float> logits) {
   Forbid(logits, vocabulary_->others());
   if (!MayEnd()) Forbid(logits, vocabulary_->ends());
   path_.assign(1, current_);
-  // How many bytes of the last token no text can have.
+  // The length of the shortest beginning of the last token that no text of the grammar can have.
   size_t dead = SIZE_MAX;
   for (const GrammarVocabulary::Token& token : vocabulary_->tokens()) {
     if (token.shared < dead) {
@@ -98,24 +98,19 @@ GrammarFilter::Place GrammarFilter::After(Place place, uint8_t byte) {
     }
     if (byte < 0xC2 || byte > 0xF4) return {};
     const int length = byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
-    torn = {byte & (0x7Fu >> length), static_cast<uint8_t>(length - 1), 0x80, 0xBF};
-    // Neither overlong forms, surrogates nor what lies beyond U+10FFFF (Unicode 15, table 3-7).
-    if (byte == 0xE0) torn.least = 0xA0;
-    if (byte == 0xED) torn.most = 0x9F;
-    if (byte == 0xF0) torn.least = 0x90;
-    if (byte == 0xF4) torn.most = 0x8F;
+    torn = {byte & (0x7Fu >> length), static_cast<uint8_t>(length - 1), SecondByteRange(byte)};
   } else {
-    if (byte < torn.least || byte > torn.most) return {};
-    torn = {(torn.value << 6) | (byte & 0x3Fu), static_cast<uint8_t>(torn.missing - 1), 0x80, 0xBF};
+    if (byte < torn.next.least || byte > torn.next.most) return {};
+    torn = {(torn.value << 6) | (byte & 0x3Fu), static_cast<uint8_t>(torn.missing - 1), {}};
     if (torn.missing == 0) {
       place.state = matcher_.Advance(place.state, torn.value);
       return place;
     }
   }
-  // The characters that this may become.
+  // The range of the characters that these bytes may begin.
   const int open = 6 * (torn.missing - 1);
-  const uint32_t first = ((torn.value << 6) | (torn.least & 0x3Fu)) << open;
-  const uint32_t last = (((torn.value << 6) | (torn.most & 0x3Fu)) << open) | ((1u << open) - 1);
+  const uint32_t first = ((torn.value << 6) | (torn.next.least & 0x3Fu)) << open;
+  const uint32_t last = (((torn.value << 6) | (torn.next.most & 0x3Fu)) << open) | ((1u << open) - 1);
   if (!matcher_.MayFollow(place.state, first, last)) {
     place.state = matcher_.exhausted() ? GrammarMatcher::kExhausted : GrammarMatcher::kDead;
   }

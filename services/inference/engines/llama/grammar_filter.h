@@ -8,13 +8,14 @@
 #include "services/inference/engines/llama/grammar_matcher.h"
 #include "services/inference/engines/llama/grammar_vocabulary.h"
 #include "services/inference/engines/llama/token_filter.h"
+#include "services/inference/engines/utf8.h"
 
 namespace runnel::inference {
 
-// Holds an answer to a grammar, within the budgets of GrammarMatcher and a time for each token.
+// Holds an output to a grammar, within the budgets of GrammarMatcher and a time limit for each token.
 class GrammarFilter final : public TokenFilter {
  public:
-  // `step_timeout`: how long the work for one token may take.
+  // `step_timeout`: the time limit for the work on one token.
   GrammarFilter(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const GrammarVocabulary> vocabulary,
                 std::chrono::nanoseconds step_timeout);
 
@@ -27,14 +28,13 @@ class GrammarFilter final : public TokenFilter {
   size_t bytes() const { return matcher_.bytes(); }
 
  private:
-  // The beginning of a character whose other bytes are still to come.
+  // The beginning of a character whose other bytes follow in later tokens.
   struct Torn {
     uint32_t value = 0;
-    uint8_t missing = 0;   // bytes
-    uint8_t least = 0x80;  // of the next byte
-    uint8_t most = 0xBF;
+    uint8_t missing = 0;  // bytes
+    ByteRange next;       // of the next byte
   };
-  // A text so far.
+  // A position in the grammar, after some text.
   struct Place {
     GrammarMatcher::State state = GrammarMatcher::kDead;
     Torn torn;
@@ -49,7 +49,7 @@ class GrammarFilter final : public TokenFilter {
   std::shared_ptr<const GrammarVocabulary> vocabulary_;
   GrammarMatcher matcher_;
   std::chrono::nanoseconds step_timeout_;
-  std::chrono::nanoseconds spent_{0};  // on the token to come
+  std::chrono::nanoseconds spent_{0};  // on the next token
   std::chrono::steady_clock::time_point began_;
   Place current_;
   bool exhausted_ = false;

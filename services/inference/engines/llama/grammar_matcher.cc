@@ -7,9 +7,9 @@ namespace runnel::inference {
 namespace {
 
 constexpr uint32_t kAscii = 128;
-// Between looks at the clock: some 20 us.
+// Units of work between two readings of the clock: about 20 us.
 constexpr uint32_t kWorkPerLook = 512;
-// Nodes and states are forgotten from this part of their limits on, so that the next token has the rest.
+// Nodes and states are forgotten once this part of a limit is used, so that the next token has the rest.
 constexpr size_t kTrimDivisor = 2;
 
 uint64_t Mix(uint64_t x) {
@@ -185,7 +185,7 @@ GrammarMatcher::State GrammarMatcher::Trim(State keep) {
   if (!much() || exhausted_ || keep == kDead) return keep;
   const auto members = MembersOf(keep);
   std::vector<uint32_t> kept(members.begin(), members.end());
-  // A node is younger than the one below it.
+  // A node has a higher number than the node below it.
   std::vector<bool> used(nodes_.size());
   for (const uint32_t node : kept) used[node] = true;
   for (size_t node = nodes_.size() - 1; node > 0; --node) {
@@ -199,7 +199,7 @@ GrammarMatcher::State GrammarMatcher::Trim(State keep) {
     nodes_[count++] = {nodes_[node].position, moved[nodes_[node].below], 0};
   }
   nodes_.resize(count);
-  // Twice as large before GrowTable doubles it, for the nodes not to fill more than half.
+  // GrowTable doubles it, so that the nodes fill at most half.
   size_t room = 128;
   while (room < count) room *= 2;
   table_.resize(room);
@@ -224,15 +224,14 @@ size_t GrammarMatcher::bytes() const {
 absl::Status CheckGrammar(const std::shared_ptr<const Grammar>& grammar, GrammarMatcher::Deadline deadline) {
   GrammarMatcher matcher(grammar);
   matcher.SetDeadline(deadline);
-  if (matcher.Begin() == GrammarMatcher::kDead) return absl::InvalidArgumentError("no text has this form");
+  if (matcher.Begin() == GrammarMatcher::kDead) return absl::InvalidArgumentError("no text can match it");
   for (const uint32_t joint : grammar->joints()) {
-    // What one has used does not count for the next.
+    // The work on one joint does not count for the next.
     if (matcher.much()) matcher = GrammarMatcher(grammar);
     matcher.SetDeadline(deadline);
     matcher.BeginAt(joint);
     if (matcher.exhausted()) {
-      return absl::ResourceExhaustedError(
-          "too many ways to read nothing: repetitions, inside each other, of what may be empty");
+      return absl::ResourceExhaustedError("too many nested repetitions of items that may be empty: simplify them");
     }
   }
   return matcher.exhausted() ? absl::ResourceExhaustedError("too many alternatives") : absl::OkStatus();

@@ -19,7 +19,7 @@ using Range = Grammar::Range;
 
 constexpr uint32_t kLastCodePoint = 0x10FFFF;
 constexpr uint64_t kUnbounded = std::numeric_limits<uint64_t>::max();
-// Groups inside each other, and rules that lead to each other: both are followed by recursion.
+// Nested groups, and rules that refer to other rules: both are handled by recursion.
 constexpr int kMaxGroupDepth = 200;
 constexpr int kMaxRuleDepth = 2000;
 
@@ -27,7 +27,7 @@ absl::Status TooLarge(std::string_view what) { return absl::ResourceExhaustedErr
 
 bool IsNameCharacter(char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_'; }
 
-// What is in none of `ranges`, which are sorted and do not overlap.
+// The code points in none of `ranges`, which are sorted and do not overlap.
 std::vector<Range> Complement(const std::vector<Range>& ranges) {
   std::vector<Range> others;
   uint32_t next = 0;
@@ -69,7 +69,7 @@ absl::Status GrammarParser::ParseRule() {
 }
 
 absl::Status GrammarParser::ParseAlternatives(uint32_t rule, int depth) {
-  if (depth > kMaxGroupDepth) return TooLarge(absl::StrCat("groups more than ", kMaxGroupDepth, " deep"));
+  if (depth > kMaxGroupDepth) return TooLarge(absl::StrCat("groups nested more than ", kMaxGroupDepth, " deep"));
   while (true) {
     ASSIGN_OR_RETURN(Sequence sequence, ParseSequence(rule, depth));
     rules_[rule].alternatives.push_back(std::move(sequence));
@@ -82,7 +82,7 @@ absl::Status GrammarParser::ParseAlternatives(uint32_t rule, int depth) {
 
 absl::StatusOr<GrammarParser::Sequence> GrammarParser::ParseSequence(uint32_t rule, int depth) {
   Sequence sequence;
-  size_t item = 0;       // where the last one begins
+  size_t item = 0;       // where the last item begins
   bool present = false;  // there is one
   while (!done()) {
     const char c = Peek();
@@ -294,7 +294,7 @@ void GrammarParser::SkipBlanks(bool newlines) {
 absl::Status GrammarParser::Charge(size_t elements) {
   charged_ += elements;
   if (charged_ <= Grammar::kMaxElements) return absl::OkStatus();
-  return TooLarge(absl::StrCat("more than ", Grammar::kMaxElements, " elements once its repetitions are written out"));
+  return TooLarge(absl::StrCat("more than ", Grammar::kMaxElements, " elements after its repetitions are expanded"));
 }
 
 uint32_t GrammarParser::NewRule() {
@@ -329,9 +329,9 @@ uint32_t GrammarParser::NewSet(std::vector<Range> ranges, bool negated) {
 }
 
 absl::StatusOr<uint64_t> GrammarParser::NestedRepetitions(uint32_t number, int depth) {
-  if (depth > kMaxRuleDepth) return TooLarge(absl::StrCat("rules more than ", kMaxRuleDepth, " deep"));
+  if (depth > kMaxRuleDepth) return TooLarge(absl::StrCat("rules nested more than ", kMaxRuleDepth, " deep"));
   if (rules_[number].product > 0) return rules_[number].product;
-  if (rules_[number].in_progress) return 1;  // a rule that contains itself: each round consumes something
+  if (rules_[number].in_progress) return 1;  // a recursive rule: each round consumes text
   rules_[number].in_progress = true;
   uint64_t most = 1;
   for (const Repetition& repetition : rules_[number].repetitions) {
@@ -340,11 +340,10 @@ absl::StatusOr<uint64_t> GrammarParser::NestedRepetitions(uint32_t number, int d
       ASSIGN_OR_RETURN(const uint64_t nested, NestedRepetitions(rule, depth + 1));
       inside = std::max(inside, nested);
     }
-    // Both are small enough for their product to fit.
+    // The factors are small enough for the product to fit.
     most = std::max(most, repetition.times * inside);
     if (most > Grammar::kMaxNestedRepetitions) {
-      return TooLarge(
-          absl::StrCat("repetitions inside each other whose product is above ", Grammar::kMaxNestedRepetitions));
+      return TooLarge(absl::StrCat("nested repetitions whose product is above ", Grammar::kMaxNestedRepetitions));
     }
   }
   rules_[number].in_progress = false;
@@ -353,11 +352,11 @@ absl::StatusOr<uint64_t> GrammarParser::NestedRepetitions(uint32_t number, int d
 
 absl::Status GrammarParser::Check() {
   const auto root = names_.find("root");
-  if (root == names_.end()) return absl::InvalidArgumentError("grammar: there is no rule root");
+  if (root == names_.end()) return absl::InvalidArgumentError("grammar: the rule root is missing");
   grammar_.root_ = root->second;
   for (const auto& [name, rule] : names_) {
     if (rules_[rule].alternatives.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("grammar: there is no rule ", name));
+      return absl::InvalidArgumentError(absl::StrCat("grammar: the rule ", name, " is missing"));
     }
   }
   return NestedRepetitions(grammar_.root_, 0).status();
@@ -386,7 +385,7 @@ bool Grammar::MatchesAny(const Element& element, uint32_t first, uint32_t last) 
   if (element.kind == Element::kChar) return element.value >= first && element.value <= last;
   if (element.kind != Element::kSet) return false;
   const auto ranges = Set(element.value);
-  // The first that does not end before `first`.
+  // The first range that does not end before `first`.
   const auto found = std::lower_bound(ranges.begin(), ranges.end(), first,
                                       [](const Range& range, uint32_t value) { return range.last < value; });
   return found != ranges.end() && found->first <= last;

@@ -13,7 +13,7 @@
 
 namespace runnel::inference {
 
-// Reads one GBNF text; used once, by Grammar::Parse.
+// Parses one GBNF text. Used once, by Grammar::Parse.
 class GrammarParser {
  public:
   explicit GrammarParser(std::string_view text) : text_(text) {}
@@ -28,9 +28,9 @@ class GrammarParser {
   struct Rule {
     std::vector<Sequence> alternatives;
     std::vector<Repetition> repetitions;
-    uint64_t product = 0;  // of the repetitions in it and below it; 0: not known yet
+    uint64_t product = 0;  // of the nested repetitions; 0: not computed yet
     bool in_progress = false;
-    bool written = false;  // in the text: a rule with a name or a group, and not what a repetition became
+    bool written = false;  // a named rule or a group of the text, not a part of an expanded repetition
   };
 
   absl::Status ParseRule();

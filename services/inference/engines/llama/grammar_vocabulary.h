@@ -8,7 +8,7 @@
 
 namespace runnel::inference {
 
-// The tokens of a model as a grammar sees them, sorted by their bytes so that common beginnings are followed once.
+// The tokens of a model for grammar filters, sorted by their bytes so that a common beginning is matched only once.
 // Immutable.
 class GrammarVocabulary {
  public:
@@ -19,23 +19,23 @@ class GrammarVocabulary {
     uint32_t shared = 0;  // bytes in common with the token before it
   };
 
-  // The text of each token; empty for those without.
+  // `pieces`: the text of each token, empty for tokens without text. `ends`: the tokens that end an output.
   explicit GrammarVocabulary(const std::vector<std::string>& pieces, std::vector<int32_t> ends);
 
   std::span<const Token> tokens() const { return tokens_; }
   std::string_view Text(const Token& token) const { return std::string_view(bytes_).substr(token.begin, token.length); }
-  // Those that end an answer.
+  // The tokens that end an output.
   std::span<const int32_t> ends() const { return ends_; }
   bool IsEnd(int32_t token) const;
   // Empty for a token without text.
   std::string_view TextOf(int32_t token) const;
-  // Tokens that are neither.
+  // The tokens without text that do not end an output.
   std::span<const int32_t> others() const { return others_; }
 
  private:
   std::string bytes_;
   std::vector<Token> tokens_;
-  std::vector<uint32_t> places_;  // in tokens_, by token; UINT32_MAX for those without text
+  std::vector<uint32_t> places_;  // index in tokens_ by token; UINT32_MAX: no text
   std::vector<int32_t> ends_;     // sorted
   std::vector<int32_t> others_;
 };

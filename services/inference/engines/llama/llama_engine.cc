@@ -22,18 +22,19 @@
 namespace runnel::inference {
 namespace {
 
-// Exact: a row's result depends on the tokens before it and on nothing else, bit for bit (measured with llama.cpp 0.5.0
-// on x86-64). Three things would change the order in which floats are added up, and so the last bits:
-// - From 64 rows on, attention is computed in tiles.
-// - The attention of a single row is split among threads. So it is decoded in a pair, with a second row for nothing,
-//   by all threads; where that cannot be, by one.
-// - In a pool of cells a sequence's tokens lie where there was room, after some time not in their order. Logits were
-//   seen to differ by 0.5. So each sequence has its own part.
+// Exact: a row's result depends only on the tokens before it, bit for bit (measured with llama.cpp 0.5.0 on x86-64).
+// Three things would change the order in which floats are added, and so the last bits:
+// - From 64 rows on, attention is computed in tiles. So there are fewer rows.
+// - The attention of a single row is split among threads. So it is decoded together with a dummy row by all threads or,
+//   if that is not possible, by one.
+// - In a shared pool of cells a sequence's tokens are wherever there was room, after some time not in their order:
+// logits
+//   differed by up to 0.5. So each sequence has separate cells.
 constexpr uint32_t kExactRows = 60;
 constexpr uint32_t kFastRows = 512;
 
-// Whether it is so with this model on this machine: with unquantised weights, for one, llama.cpp 0.5.0 multiplies
-// single rows otherwise than several.
+// Whether this holds for this model on this machine. It does not, for example, for unquantised weights: llama.cpp 0.5.0
+// multiplies a single row differently from several.
 bool IsExact(const LlamaModel& model, LlamaContext* context) {
   constexpr uint32_t kTokens = 8;
   const auto row = [&](uint32_t position, bool logits) {
@@ -41,7 +42,7 @@ bool IsExact(const LlamaModel& model, LlamaContext* context) {
     return LlamaRow{token, position, 0, logits};
   };
   std::vector<LlamaRow> rows;
-  // Logits of two rows, if may be, so that the last product is of several rows as well.
+  // Logits of two rows if possible, so that the last product also has several rows.
   for (uint32_t i = 0; i < kTokens; ++i) rows.push_back(row(i, i + std::min(2u, context->sequences()) >= kTokens));
   std::vector<float> together;
   if (context->Decode(rows) == LlamaDecodeResult::kOk) {
@@ -80,7 +81,8 @@ absl::StatusOr<SamplerOptions> SamplerFor(const Sampling& sampling, uint32_t voc
   options.temperature = sampling.temperature.value_or(options.temperature);
   for (const auto& [token, bias] : sampling.logit_bias) {
     if (token >= vocabulary_size) {
-      return base::InvalidField("logit_bias", absl::StrCat("the model has ", vocabulary_size, " tokens, no ", token));
+      return base::InvalidField("logit_bias",
+                                absl::StrCat("the model has no token ", token, ": must be below ", vocabulary_size));
     }
     options.logit_bias.emplace_back(static_cast<int32_t>(token), bias);
   }
@@ -110,17 +112,18 @@ class LlamaEngine final : public Engine {
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override {
     RETURN_IF_ERROR(RejectExtraFields(request));
     if (request.choice_count > MaxRunning()) {
-      return base::InvalidField("choice_count", absl::StrCat("at most ", MaxRunning(), " with this engine"));
+      return base::InvalidField("choice_count", absl::StrCat("must be at most ", MaxRunning(),
+                                                             ", which is all that this engine runs at a time"));
     }
     auto prepared = std::make_unique<PreparedLlama>(fingerprint_);
     LlamaJob& job = prepared->job;
-    const uint32_t room = info_.context_length - 1;  // the answer has at least one token
+    const uint32_t room = info_.context_length - 1;  // the output has at least one token
     if (request.messages.empty()) {
       ASSIGN_OR_RETURN(job.prompt, model_->Tokenize(request.prompt, room));
     } else {
       ASSIGN_OR_RETURN(job.prompt, model_->TokenizeChat(request.messages, room));
     }
-    if (job.prompt.empty()) return base::InvalidField("prompt", "has no tokens");
+    if (job.prompt.empty()) return base::InvalidField("prompt", "must have at least one token");
     ASSIGN_OR_RETURN(job.sampler, SamplerFor(request.sampling, model_->vocabulary_size()));
     ASSIGN_OR_RETURN(const std::string grammar, GrammarFor(request.output_format));
     if (!grammar.empty()) {
@@ -140,7 +143,7 @@ class LlamaEngine final : public Engine {
   }
 
   void CancelRequested() override {}
-  // A step is a batch: one token of each answer, or some of a prompt.
+  // A step is a batch: one token of each output, or some of a prompt.
   absl::Duration StalledFor() const override { return scheduler_.StalledFor(); }
   void Stop() override { scheduler_.Stop(); }
 
@@ -156,27 +159,27 @@ class LlamaEngine final : public Engine {
 
 absl::Status CheckOptions(const LlamaOptions& options) {
   if (options.sequences < 1 || options.sequences > kMaxLlamaSequences) {
-    return absl::InvalidArgumentError(absl::StrCat("llama sequences must be 1 to ", kMaxLlamaSequences));
+    return absl::InvalidArgumentError(absl::StrCat("llama: sequences must be 1 to ", kMaxLlamaSequences));
   }
-  if (options.context < 2) return absl::InvalidArgumentError("llama context must be at least 2 tokens");
+  if (options.context < 2) return absl::InvalidArgumentError("llama: context must be at least 2 tokens");
   if (options.kv_cells > 0 && (options.exact || options.kv_cells < options.context)) {
-    return absl::InvalidArgumentError("llama KV cells: at least the context of one choice, and only if not exact");
+    return absl::InvalidArgumentError("llama: kv_cells must be at least the context of one choice, and 0 if exact");
   }
   if (options.grammar_step_timeout <= absl::ZeroDuration()) {
-    return absl::InvalidArgumentError("llama grammar step timeout must be above 0");
+    return absl::InvalidArgumentError("llama: grammar_step_timeout must be above 0");
   }
-  if (options.prefill_rows < 1) return absl::InvalidArgumentError("llama prefill rows must be at least 1");
+  if (options.prefill_rows < 1) return absl::InvalidArgumentError("llama: prefill_rows must be at least 1");
   return absl::OkStatus();
 }
 
-// As it stands, and as a system message: the caller's words are in neither.
+// The text alone, and as a system message. Neither has any text of a client.
 absl::StatusOr<std::vector<std::vector<int32_t>>> PreamblesFor(const LlamaModel& model, const std::string& text,
                                                                uint32_t context) {
   std::vector<std::vector<int32_t>> preambles;
   if (text.empty()) return preambles;
   auto tokens = model.Tokenize(text, context);
   if (!tokens.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("llama shared preamble: ", tokens.status().message()));
+    return absl::InvalidArgumentError(absl::StrCat("llama: shared preamble: ", tokens.status().message()));
   }
   preambles.push_back(*std::move(tokens));
   // A model without a chat template has no system messages.
@@ -210,12 +213,13 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
 
   const bool exact = options.exact && IsExact(*model, context.get());
   if (options.exact && !exact) {
-    spdlog::warn("this model is not computed exactly here: the same seed may give another answer now and then");
+    spdlog::warn(
+        "this model is not computed exactly on this machine: the same seed may give different text now and then");
   }
 
   ASSIGN_OR_RETURN(const std::string file, FileIdentity(options.model_path));
   LlamaEngine::Identity identity;
-  // The instruction sets change the last bits, and so do the rows and threads if it is not exact.
+  // The instruction sets change the last bits, and so do the rows and threads if not exact.
   const std::vector<std::string> parts = {
       file,
       options.chat_template,
@@ -230,7 +234,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
   info.engine = "llama";
   info.context_length = scheduling.context;
   info.created_at = absl::Now();
-  spdlog::info("{} runs {}: {} choices at once, {} tokens each, {} tokens of KV cache, {} threads, {}, sampler {}, {}",
+  spdlog::info("{} runs {}: {} choices of {} tokens, {} tokens of KV cache, {} threads, {}, sampler {}, {}",
                LlamaModel::LibraryVersion(), info.id, memory.sequences, scheduling.context, context->cells(),
                memory.threads, exact ? "exact" : "not exact", kSamplerVersion, identity.fingerprint);
   return std::make_unique<LlamaEngine>(std::move(identity), std::move(model), std::move(context), scheduling, metrics);

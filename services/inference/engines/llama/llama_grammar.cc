@@ -22,10 +22,10 @@ namespace {
 
 constexpr char kSchemaField[] = "output_format.json_schema";
 constexpr size_t kMaxGrammarBytes = 256 << 10;
-// For CheckGrammar. Most take less than a millisecond.
+// The time limit of CheckGrammar. Most grammars take less than a millisecond.
 constexpr absl::Duration kCheckTimeout = absl::Seconds(1);
 
-// RFC 8259, but for blanks: without a bound a small model may write nothing else.
+// RFC 8259 with a limit on blanks: without one, a small model may write nothing but blanks.
 constexpr char kJsonObjectGrammar[] = R"(root ::= object
 object ::= "{" blank ( string blank ":" blank value blank ( "," blank string blank ":" blank value blank )* )? "}"
 array ::= "[" blank ( value blank ( "," blank value blank )* )? "]"
@@ -36,8 +36,8 @@ blank ::= | " " | "\n" [ \t]{0,20}
 )";
 
 #if RUNNEL_HAVE_JSON_SCHEMA
-// What the converter says, without what it says of itself.
-std::string_view WhyNot(std::string_view message) {
+// The reason in a message of the converter, without its prefixes.
+std::string_view ReasonIn(std::string_view message) {
   for (const std::string_view prefix :
        {"WARNING: ", "JSON schema conversion was incomplete: ", "JSON schema conversion failed:\n"}) {
     if (message.substr(0, prefix.size()) == prefix) message.remove_prefix(prefix.size());
@@ -56,14 +56,14 @@ absl::StatusOr<std::string> GrammarForSchema(const std::string& schema) {
     const std::string grammar = llama_json_schema_to_grammar(plain);
     if (grammar.size() <= kMaxGrammarBytes) return grammar;
     return base::InvalidField(kSchemaField, absl::StrCat("is too large: its grammar has ", grammar.size(),
-                                                         " bytes, at most ", kMaxGrammarBytes));
+                                                         " bytes, at most ", kMaxGrammarBytes, " are allowed"));
   } catch (const std::exception& e) {
-    return base::InvalidField(kSchemaField, absl::StrCat("is not supported: ", base::ToAbsl(WhyNot(e.what()))));
+    return base::InvalidField(kSchemaField, absl::StrCat("is not supported: ", base::ToAbsl(ReasonIn(e.what()))));
   }
 }
 #else
 absl::StatusOr<std::string> GrammarForSchema(const std::string&) {
-  return base::InvalidField(kSchemaField, "this build has no JSON Schemas, only json_object");
+  return base::InvalidField(kSchemaField, "is not supported by this build: use json_object");
 }
 #endif
 
@@ -112,7 +112,8 @@ absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(std::shared_ptr
   }
   auto filter =
       std::make_unique<GrammarFilter>(grammar, std::move(vocabulary), absl::ToChronoNanoseconds(step_timeout));
-  if (filter->exhausted()) return base::InvalidField(kSchemaField, "is too complex to be held to");
+  if (filter->exhausted())
+    return base::InvalidField(kSchemaField, "is too complex: simplify its repetitions and alternatives");
   return filter;
 }
 

@@ -12,15 +12,15 @@
 
 namespace runnel::inference {
 
-// The grammar, in llama.cpp's GBNF, of texts that have the form; empty for plain text. InvalidArgument, with the field,
-// for a JSON Schema that asks for what no grammar says.
+// The grammar, in llama.cpp's GBNF, of the texts that have the format; empty for plain text. InvalidArgument, with the
+// field, for a JSON Schema that cannot be expressed as a grammar.
 absl::StatusOr<std::string> GrammarFor(const OutputFormat& format);
 
-// The model's tokens for the filters of all its answers. Reads the whole vocabulary.
+// The model's tokens, shared by the filters of all outputs. Reads the whole vocabulary.
 std::shared_ptr<const GrammarVocabulary> VocabularyFor(const LlamaModel& model);
 
-// Holds an answer to a grammar, whose rule `root` it begins with. Work for one token that takes longer than
-// `step_timeout` exhausts the filter. InvalidArgument if it is not a grammar, or too complex.
+// Creates a filter that holds an output to a grammar, starting with its rule `root`. Work on one token that takes
+// longer than `step_timeout` exhausts the filter. InvalidArgument if `grammar` is not a grammar, or too complex.
 absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(std::shared_ptr<const GrammarVocabulary> vocabulary,
                                                                  const std::string& grammar,
                                                                  absl::Duration step_timeout);

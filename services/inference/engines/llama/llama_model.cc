@@ -22,7 +22,7 @@ void LogLine(ggml_log_level level, const char* text, void*) {
   std::string_view line = text;
   while (line.ends_with('\n')) line.remove_suffix(1);
   if (line.empty() || line == ".") return;
-  // What is an error to the library is handled, and said, by us.
+  // Errors of the library are handled and reported by its caller.
   spdlog::log(level == GGML_LOG_LEVEL_ERROR ? spdlog::level::info : spdlog::level::debug, "llama.cpp: {}", line);
 }
 
@@ -30,15 +30,16 @@ absl::Status InitLibrary() {
   static std::once_flag once;
   std::call_once(once, [] {
     llama_log_set(LogLine, nullptr);
-    // A library built with its backends as plugins has none yet.
+    // A library whose backends are plugins has not loaded any yet.
     if (ggml_backend_dev_count() == 0) ggml_backend_load_all();
     llama_backend_init();
   });
 #ifdef RUNNEL_LLAMA_VERSION
-  // Its structs pass by value, so another release than that of the headers would read them wrongly.
+  // Its structs are passed by value, so a release other than the headers' would read them wrongly.
   if (std::string_view(llama_version()) != RUNNEL_LLAMA_VERSION) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("this was compiled for llama.cpp ", RUNNEL_LLAMA_VERSION, " but has loaded ", llama_version()));
+    return absl::FailedPreconditionError(absl::StrCat("this program was compiled for llama.cpp ", RUNNEL_LLAMA_VERSION,
+                                                      " but has loaded ", llama_version(),
+                                                      ": install the former, or build again"));
   }
 #endif
   return absl::OkStatus();
@@ -56,8 +57,8 @@ const char* RoleName(ChatRole role) {
   return "user";
 }
 
-// The answer has at least one token beside the `max` of the prompt. Clients such as LiteLLM look for the phrase
-// "maximum context length is".
+// The output has at least one token in addition to the `max` of the prompt. Some clients, for example LiteLLM, look for
+// the phrase "maximum context length is".
 absl::Status ContextLengthExceeded(size_t requested, uint32_t max) {
   base::ErrorDetail detail;
   detail.reason = "CONTEXT_LENGTH_EXCEEDED";
@@ -66,11 +67,11 @@ absl::Status ContextLengthExceeded(size_t requested, uint32_t max) {
                          absl::StrCat("this model's maximum context length is ", max + 1,
                                       " tokens, but the prompt has at "
                                       "least ",
-                                      requested, " and the answer needs one: shorten the prompt"),
+                                      requested, " and the output needs one: shorten the prompt"),
                          std::move(detail));
 }
 
-// Stands for the content of message `index` while the template is applied. The byte is in no template.
+// Replaces the content of message `index` while the template is applied. No template has the byte.
 constexpr char kMark = '\x01';
 std::string Placeholder(size_t index) { return absl::StrCat(std::string(1, kMark), index, std::string(1, kMark)); }
 
@@ -85,13 +86,12 @@ absl::StatusOr<std::shared_ptr<const LlamaModel>> LlamaModel::Load(const std::st
   llama_model* const loaded = llama_model_load_from_file(path.c_str(), llama_model_default_params());
   if (loaded == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("llama.cpp cannot load ", path,
-                                                   ": no GGUF, damaged, or of a "
-                                                   "model that llama.cpp ",
-                                                   llama_version(), " does not know"));
+                                                   ": not a GGUF file, corrupt, or an architecture that llama.cpp ",
+                                                   llama_version(), " does not support"));
   }
   std::shared_ptr<const LlamaModel> model(new LlamaModel(loaded, std::move(chat_template)));
   if (!llama_model_has_decoder(loaded) || llama_model_has_encoder(loaded) || model->vocabulary_size() == 0) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " is no model that continues text"));
+    return absl::InvalidArgumentError(absl::StrCat(path, " is not a text-generation (decoder-only) model"));
   }
   return model;
 }
@@ -103,8 +103,8 @@ LlamaModel::LlamaModel(llama_model* model, std::string chat_template)
         return std::string(own == nullptr ? "" : own);
       }()) {
   for (uint32_t token = 0; token < vocabulary_size(); ++token) {
-    // The text, not the piece: a control token's text is longer than its piece. Some vocabularies spell a byte by
-    // several, which only makes this larger than it need be.
+    // The text, not the piece: a control token's text is longer than its piece. Some vocabularies spell one byte with
+    // several, which only makes this larger than necessary.
     const std::string_view text = llama_vocab_get_text(vocabulary_, static_cast<llama_token>(token));
     longest_piece_ = std::max(longest_piece_, text.size());
   }
@@ -136,14 +136,14 @@ std::string LlamaModel::Piece(int32_t token) const {
   return piece;
 }
 
-// So that nobody can make us tokenise megabytes only to be told that they are too many.
+// Rejects megabytes of text without tokenising them first.
 absl::Status LlamaModel::CheckBytes(size_t bytes, uint32_t max_tokens) const {
   const size_t fewest = bytes / longest_piece_;
   return fewest > max_tokens ? ContextLengthExceeded(fewest, max_tokens) : absl::OkStatus();
 }
 
 std::vector<int32_t> LlamaModel::RunTokenizer(std::string_view text, bool at_beginning, ControlTokens control) const {
-  // As many as there are bytes, and those at the beginning and end.
+  // At most one token per byte, and a few at the beginning and end.
   std::vector<int32_t> tokens(text.size() + 4);
   const auto run = [&] {
     return llama_tokenize(vocabulary_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
@@ -165,7 +165,7 @@ absl::StatusOr<std::vector<int32_t>> LlamaModel::Tokenize(std::string_view text,
     if (tokens.size() > max_tokens) return ContextLengthExceeded(tokens.size(), max_tokens);
     return tokens;
   } catch (const std::exception& e) {
-    return base::InvalidField("prompt", absl::StrCat("the model's tokenizer refuses it: ", e.what()));
+    return base::InvalidField("prompt", absl::StrCat("the model's tokenizer rejects it: ", e.what()));
   }
 }
 
@@ -177,7 +177,8 @@ absl::StatusOr<std::vector<int32_t>> LlamaModel::TokenizeChat(const std::vector<
   try {
     const std::string text = ApplyTemplate(messages);
     if (text.empty()) {
-      return base::InvalidField("messages", "the model has no chat template that llama.cpp knows; use prompt");
+      return base::InvalidField("messages",
+                                "the model has no chat template that llama.cpp supports: use prompt instead");
     }
     const bool guard = std::any_of(messages.begin(), messages.end(),
                                    [this](const ChatMessage& message) { return NeedsGuard(message.content); });
@@ -185,12 +186,12 @@ absl::StatusOr<std::vector<int32_t>> LlamaModel::TokenizeChat(const std::vector<
     if (tokens.size() > max_tokens) return ContextLengthExceeded(tokens.size(), max_tokens);
     return tokens;
   } catch (const std::exception& e) {
-    return base::InvalidField("messages", absl::StrCat("the model's tokenizer refuses them: ", e.what()));
+    return base::InvalidField("messages", absl::StrCat("the model's tokenizer rejects them: ", e.what()));
   }
 }
 
 bool LlamaModel::NeedsGuard(std::string_view text) const {
-  // The C API of the template ends a content at a zero byte.
+  // The C API of the template cuts a content at a zero byte.
   if (text.find('\0') != std::string_view::npos) return true;
   const auto tokens = RunTokenizer(text, false, ControlTokens::kParse);
   return std::any_of(tokens.begin(), tokens.end(),
@@ -219,8 +220,8 @@ std::string LlamaModel::ApplyTemplate(const std::vector<ChatMessage>& messages) 
   return text;
 }
 
-// The template's own text with its control tokens, the contents without. Not the usual way, because it cuts the text
-// where a tokenizer might join.
+// Tokenises the template's text with control tokens and the contents without. Used only if necessary, because the cuts
+// between them may split what the tokenizer would join.
 std::vector<int32_t> LlamaModel::TokenizeGuarded(const std::vector<ChatMessage>& messages) const {
   std::vector<ChatMessage> placeholders = messages;
   for (size_t i = 0; i < messages.size(); ++i) placeholders[i].content = Placeholder(i);
@@ -235,7 +236,7 @@ std::vector<int32_t> LlamaModel::TokenizeGuarded(const std::vector<ChatMessage>&
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string placeholder = Placeholder(i);
     const size_t at = frame.find(placeholder, from);
-    if (at == std::string::npos) continue;  // the template leaves this message out
+    if (at == std::string::npos) continue;  // the template omits this message
     add(std::string_view(frame).substr(from, at - from), ControlTokens::kParse);
     add(messages[i].content, ControlTokens::kAsText);
     from = at + placeholder.size();
@@ -244,7 +245,7 @@ std::vector<int32_t> LlamaModel::TokenizeGuarded(const std::vector<ChatMessage>&
   return tokens;
 }
 
-// Rows in the form that llama_decode takes. Each is of one sequence.
+// Rows in the form that llama_decode takes. Each belongs to one sequence.
 struct LlamaContext::Batch {
   explicit Batch(uint32_t max_rows) : rows(llama_batch_init(static_cast<int32_t>(max_rows), 0, 1)) {}
   ~Batch() { llama_batch_free(rows); }
@@ -269,10 +270,12 @@ absl::StatusOr<std::unique_ptr<LlamaContext>> LlamaContext::Create(std::shared_p
   llama_context* context = llama_init_from_model(model->model_, params);
   if (context == nullptr) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("llama.cpp cannot make a context of ", options.cells, " tokens: not enough memory?"));
+        absl::StrCat("llama.cpp cannot create a context of ", options.cells,
+                     " tokens, probably for lack of memory: reduce --llama_context or --llama_sequences"));
   }
   std::unique_ptr<LlamaContext> made(new LlamaContext(std::move(model), context, options));
-  if (llama_get_memory(context) == nullptr) return absl::InvalidArgumentError("the model does not continue text");
+  if (llama_get_memory(context) == nullptr)
+    return absl::InvalidArgumentError("the model is not a text-generation (decoder-only) model");
   return made;
 }
 
@@ -280,7 +283,7 @@ LlamaContext::LlamaContext(std::shared_ptr<const LlamaModel> model, llama_contex
     : model_(std::move(model)),
       context_(context),
       batch_(std::make_unique<Batch>(options.max_rows)),
-      // The state of recurrent models has no prefixes: it can only be dropped.
+      // The state of a recurrent model has no prefixes: it can only be dropped.
       shares_prefixes_(!llama_model_is_recurrent(model_->model_) && !llama_model_is_hybrid(model_->model_)),
       pairs_single_rows_(options.pair_single_rows && shares_prefixes_ && options.max_rows > 1) {}
 
@@ -332,7 +335,7 @@ void LlamaContext::Truncate(uint32_t sequence, uint32_t length) {
 }
 
 void LlamaContext::CopyPrefix(uint32_t from, uint32_t to, uint32_t length) {
-  // Whole, because a part cannot be copied between sequences that have memory of their own.
+  // The whole, because sequences with separate memory cannot copy a part.
   llama_memory_seq_cp(llama_get_memory(context_), static_cast<llama_seq_id>(from), static_cast<llama_seq_id>(to), -1,
                       -1);
   Truncate(to, length);

@@ -11,7 +11,7 @@
 #include "services/inference/engines/llama/llama_decoder.h"
 #include "services/inference/generation/generation_request.h"
 
-// llama.cpp's C API stops here: only llama_model.cc and llama_grammar.cc include llama.h.
+// llama.cpp's C API is used in llama_model.cc only.
 struct llama_context;
 struct llama_model;
 struct llama_vocab;
@@ -21,37 +21,37 @@ namespace runnel::inference {
 // Weights and vocabulary of one GGUF file. Immutable: every method may be called on any thread.
 class LlamaModel {
  public:
-  // NotFound if there is no such file; InvalidArgument if it is no model that can generate text; FailedPrecondition if
-  // the library loaded is not the one this was compiled for. `chat_template` as in LlamaOptions.
+  // NotFound if there is no such file; InvalidArgument if it is not a text-generation model; FailedPrecondition if the
+  // loaded library is not the version that this was compiled for. `chat_template`: see LlamaOptions.
   static absl::StatusOr<std::shared_ptr<const LlamaModel>> Load(const std::string& path, std::string chat_template);
   ~LlamaModel();
   LlamaModel(const LlamaModel&) = delete;
   LlamaModel& operator=(const LlamaModel&) = delete;
 
-  // How many tokens the model was trained to see at once.
+  // The context length that the model was trained with.
   uint32_t trained_context() const;
   uint32_t vocabulary_size() const;
 
-  // Text to tokens, with the tokens that the model wants at the beginning. Text that looks like one of the model's
-  // control tokens stays text. InvalidArgument CONTEXT_LENGTH_EXCEEDED without tokenising if there must be more than
-  // `max_tokens`.
+  // Tokenises text, with the tokens that the model requires at the beginning. Text that looks like a control token
+  // stays text. InvalidArgument CONTEXT_LENGTH_EXCEEDED for more than `max_tokens`, without tokenising if the text is
+  // too long in any case.
   absl::StatusOr<std::vector<int32_t>> Tokenize(std::string_view text, uint32_t max_tokens) const;
 
-  // A conversation through the chat template, up to where the assistant's next turn begins. Whatever the contents say,
-  // they cannot end their turn or begin another. InvalidArgument if the model has no template that is known here, or
-  // as Tokenize.
+  // Tokenises a conversation with the chat template, up to the beginning of the assistant's next turn. The contents
+  // cannot end their turn or begin another, whatever they are. InvalidArgument if llama.cpp does not support the
+  // model's template, and as Tokenize.
   absl::StatusOr<std::vector<int32_t>> TokenizeChat(const std::vector<ChatMessage>& messages,
                                                     uint32_t max_tokens) const;
 
   bool IsEnd(int32_t token) const;
   std::string Piece(int32_t token) const;
 
-  // Valid as long as the model.
+  // Valid for the lifetime of the model.
   const llama_vocab* vocabulary() const { return vocabulary_; }
 
   // "llama.cpp" and its version.
   static std::string LibraryVersion();
-  // The instruction sets and libraries that it computes with.
+  // The instruction sets and libraries that llama.cpp computes with.
   static std::string LibraryBackend();
 
  private:
@@ -60,9 +60,9 @@ class LlamaModel {
 
   enum class ControlTokens { kAsText, kParse };
   std::vector<int32_t> RunTokenizer(std::string_view text, bool at_beginning, ControlTokens control) const;
-  // The usual way would lose some of `text` or take it for more than text.
+  // Whether the template would lose a part of `text`, or the tokenizer find control tokens in it.
   bool NeedsGuard(std::string_view text) const;
-  // Empty if the template is not known.
+  // Empty if the template is not supported.
   std::string ApplyTemplate(const std::vector<ChatMessage>& messages) const;
   std::vector<int32_t> TokenizeGuarded(const std::vector<ChatMessage>& messages) const;
   absl::Status CheckBytes(size_t bytes, uint32_t max_tokens) const;
@@ -73,20 +73,19 @@ class LlamaModel {
   size_t longest_piece_ = 1;  // in bytes
 };
 
-// The memory of a model at work. Confined to one thread at a time.
+// The KV cache of a model, and decoding with it. Used by one thread at a time.
 class LlamaContext final : public LlamaDecoder {
  public:
   struct Options {
     uint32_t sequences = 0;
-    uint32_t cells = 0;  // of all sequences together; rounded up
-    // All sequences take their cells from one pool. Otherwise each has its part, and its tokens always lie there in
-    // their order.
+    uint32_t cells = 0;  // for all sequences together; rounded up
+    // All sequences take their cells from one pool. Otherwise each has separate cells, with its tokens in their order.
     bool pooled = false;
     uint32_t max_rows = 0;
     uint32_t threads_one_row = 0;
     uint32_t threads = 0;
-    // Decode a row that comes alone together with one that is forgotten again, for it to be computed as rows are that
-    // come with others. Not of models without prefixes, nor at the very end of a sequence's cells.
+    // Decode a single row together with a dummy row, which is then removed, so that it is computed like one of several
+    // rows. Not for models that do not share prefixes, and not at the very end of a sequence's cells.
     bool pair_single_rows = false;
   };
   // ResourceExhausted if there is not enough memory.

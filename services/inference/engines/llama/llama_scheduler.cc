@@ -10,16 +10,16 @@
 namespace runnel::inference {
 namespace {
 
-// After so many failed batches without one that succeeded, the generations in them fail.
+// After so many failed batches in a row, the generations in the last one fail.
 constexpr uint32_t kMaxFailures = 2;
 
-// A filter that takes longer for a token is slow: of the choices that have one, at most one is in a batch, and only
-// once decoding has taken as long as the last of them. So the others keep at least half of their pace. A vocabulary of
-// 50,000 tokens takes 2 to 10 ms where much is allowed.
+// A filter that takes longer for a token is slow. At most one choice with a slow filter is in a batch, and only once
+// decoding has taken as long as the slow filters before it. So the other choices keep at least half of their pace. A
+// vocabulary of 50,000 tokens takes 2 to 10 ms if many tokens are allowed.
 constexpr std::chrono::duration<double> kSlowFilter{0.02};
 
 constexpr char kTooComplex[] =
-    "to hold the answer to its output format takes too long: simplify its repetitions and alternatives";
+    "holding the output to its format takes too long: simplify the format's repetitions and alternatives";
 
 int64_t NowNs() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
 
@@ -35,11 +35,11 @@ struct LlamaScheduler::Choice {
 
   Generation* const generation;
   const uint32_t index;
-  std::vector<int32_t> tokens;  // prompt and answer
+  std::vector<int32_t> tokens;  // prompt and output
   StoppableText text;
   Sampler sampler;
   std::optional<uint32_t> slot;  // while it runs
-  uint32_t drawn = 0;            // tokens of the answer, an end token not counted
+  uint32_t drawn = 0;            // tokens of the output, without an end token
   bool ended = false;
   bool slow_filter = false;  // at its last token
   uint64_t last_drawn = 0;   // the batch of its last token
@@ -163,7 +163,7 @@ uint32_t LlamaScheduler::CellsFor(const Choice& choice) const {
 }
 
 void LlamaScheduler::Admit() {
-  // In order of age and without overtaking, so that nobody waits for ever.
+  // In order of age and without overtaking, so that no choice waits forever.
   bool full = false;
   uint32_t waiting = 0;
   uint64_t promised = 0;
@@ -173,7 +173,7 @@ void LlamaScheduler::Admit() {
     for (const auto& choice : generation->choices) {
       if (choice->slot.has_value() || choice->ended) continue;
       ++waiting;
-      // The other choices find the prompt in the first one's slot once it is there.
+      // The other choices copy the prompt from the first one's slot once it is there.
       const bool prompt_ready = choice.get() == &first || first.ended || first.drawn > 0;
       full = full || (promised > 0 && promised + CellsFor(*choice) > decoder_->cells());
       if (full || !prompt_ready) continue;
@@ -184,7 +184,7 @@ void LlamaScheduler::Admit() {
       promised += CellsFor(*choice);
       const uint32_t reused = slots_.Length(*choice->slot);
       metrics_.reused_tokens.Increment(reused);
-      // The other choices find the first one's prompt, which the caller pays for once.
+      // Only for the first choice: the others reuse its prompt, which the client pays for once.
       if (choice.get() == &first && first.drawn == 0) {
         generation->sink->SetPromptTokens(static_cast<uint32_t>(generation->job.prompt.size()), reused);
       }
@@ -215,7 +215,7 @@ void LlamaScheduler::FillBatch() {
     if (missing != 1) room -= share;
     shares.emplace_back(choice, share);
   });
-  // See LlamaSlots: neighbours are computed together, if they are neighbours in the batch too.
+  // See LlamaSlots: consecutive sequences are computed together if they are also consecutive in the batch.
   std::sort(shares.begin(), shares.end(), [](const auto& a, const auto& b) { return a.first->slot < b.first->slot; });
   for (const auto& [choice, share] : shares) AddRows(choice, share);
 }
@@ -228,7 +228,7 @@ void LlamaScheduler::ChooseSlow() {
     if (!choice->slow_filter) return;
     if (slow_turn_ == nullptr || choice->last_drawn < slow_turn_->last_drawn) slow_turn_ = choice;
   });
-  // Nobody is held up.
+  // If all choices have slow filters, none is held back.
   hold_back_slow_ = others;
   if (others && filter_debt_.count() > 0) slow_turn_ = nullptr;
 }
@@ -284,7 +284,7 @@ void LlamaScheduler::MakeRoom(WakeSet* wake) {
     ++running;
   });
   if (running == 1) {
-    // Nobody is left to give way. The options forbid it; better a short answer than a loop.
+    // No other choice can be evicted. The options rule this out; a short output is better than an endless loop.
     EndChoice(youngest, FinishReason::kLength, wake);
     return;
   }
@@ -292,8 +292,8 @@ void LlamaScheduler::MakeRoom(WakeSet* wake) {
   slots_.Discard(*std::exchange(youngest->slot, std::nullopt));
 }
 
-// What the decoder holds is not known now. All begin again from their tokens; a batch that fails again takes those in
-// it along, so that one bad generation does not stop all others for ever.
+// The contents of the decoder are unknown now, so all choices are decoded again from their tokens. If batches keep
+// failing, the generations of the last one fail, so that one bad generation does not block all others forever.
 void LlamaScheduler::RecoverFromFailure(WakeSet* wake) {
   metrics_.decode_failures.Increment();
   decoder_->Clear();
@@ -304,7 +304,7 @@ void LlamaScheduler::RecoverFromFailure(WakeSet* wake) {
   for (const Choice* owner : owners_) {
     Generation* generation = owner->generation;
     if (generation->ended()) continue;
-    Fail(generation, {"engine_failed", "the model could not be run on this batch", true}, wake);
+    Fail(generation, {"engine_failed", "the model failed to decode this batch", true}, wake);
   }
 }
 
@@ -317,7 +317,7 @@ void LlamaScheduler::Advance(WakeSet* wake) {
                                              static_cast<float>(owner->tokens.size()));
   }
   for (size_t row = 0; row < rows_.size(); ++row) {
-    // Ended: another choice has failed its generation.
+    // It may have ended meanwhile: another choice may have failed its generation.
     if (rows_[row].logits && !owners_[row]->ended) DrawToken(owners_[row], decoder_->Logits(row), wake);
   }
 }
@@ -335,7 +335,7 @@ void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, Wa
       return;
     }
   }
-  // A filter that allows nothing more has what it wants, and the model has no token to end with.
+  // kNone: the filter allows no more tokens, because the output is complete and the model has no end token.
   if (ends) {
     EndChoice(choice, FinishReason::kStop, wake);
     return;

@@ -20,33 +20,34 @@
 
 namespace runnel::inference {
 
-// A request as the scheduler takes it.
+// A request for the scheduler.
 struct LlamaJob {
   std::vector<int32_t> prompt;  // not empty, shorter than the context
-  std::string principal;        // whose it is: see LlamaSlots
+  std::string principal;        // the owner: see LlamaSlots
   SamplerOptions sampler;
   uint64_t seed = 0;
   uint32_t max_tokens = 1;
   uint32_t choice_count = 1;
   std::vector<std::string> stop;
-  std::optional<uint32_t> top_logprobs;       // absent: none are wanted
-  std::shared_ptr<const TokenFilter> filter;  // null: any text; each choice has a copy of its own
+  std::optional<uint32_t> top_logprobs;       // absent: none
+  std::shared_ptr<const TokenFilter> filter;  // null: any text; cloned for each choice
 };
 
-// Decodes many generations together. One thread owns the decoder; each step of it is one batch: a row for every choice
-// that is being answered, and what room is left for prompts, the oldest first. Readers are woken once a step.
+// Decodes many generations together. One thread owns the decoder; each of its steps is one batch: a row for every
+// choice that waits for its next token, and prompts in the rest of the batch, the oldest first. Readers are flushed
+// once a step.
 //
-// A choice is a sequence of tokens, prompt and answer alike, of which the decoder holds a beginning. Whatever is
-// missing there is decoded; when nothing is, the next token is drawn. So a choice that lost its cells, be it that they
-// ran out (the youngest gives way) or that the decoder failed, goes on exactly where it was.
+// A choice is a sequence of tokens, prompt and output alike, of which the decoder holds a beginning. The tokens that it
+// lacks are decoded; when it lacks none, the next token is drawn. So a choice that lost its cells, whether evicted
+// (youngest first) or lost to a decoder failure, continues exactly where it was.
 class LlamaScheduler {
  public:
   struct Options {
-    uint32_t context = 0;  // prompt and answer of one choice together, in tokens; at most the decoder's cells
-    // Rows for prompts in a step in which anyone waits for the next token of an answer.
+    uint32_t context = 0;  // prompt and output of one choice together, in tokens; at most the decoder's cells
+    // Rows for prompts in a step in which a choice waits for its next token.
     uint32_t prefill_rows = 32;
-    // A choice begins only if the cells it may need, its prompt and so many tokens of its answer (or max_tokens if that
-    // is less), are not promised to others.
+    // A choice starts only if the cells it may need are not reserved for others: its prompt and this many tokens of its
+    // output, or max_tokens if that is less.
     uint32_t reserve_tokens = UINT32_MAX;
     // Beginnings of prompts that principals may share: see LlamaSlots.
     std::vector<std::vector<int32_t>> preambles;
@@ -56,8 +57,8 @@ class LlamaScheduler {
   LlamaScheduler(LlamaDecoder* decoder, base::Metrics* metrics, const Options& options);
   ~LlamaScheduler();
 
-  // As Engine. Any thread. Nothing need be told of a cancelled sink: while there is one, the thread steps, and looks at
-  // all of them in each step.
+  // See Engine. Any thread. Cancelled sinks need no notification: while there are generations, the thread steps, and it
+  // checks all sinks in each step.
   void Start(LlamaJob job, std::shared_ptr<EventSink> sink) EXCLUDES(mu_);
   void Stop() EXCLUDES(mu_);
   // How long the decode thread has had work without finishing a batch. Any thread.
@@ -67,23 +68,23 @@ class LlamaScheduler {
   struct Choice;
   struct Generation;
   void Loop() EXCLUDES(mu_);
-  // Waits until there is something to do. False once stopped.
+  // Waits until there is a generation. False once stopped.
   bool TakeStarted() EXCLUDES(mu_);
   void Step(WakeSet* wake);
   void RecordProgress();
 
   void EndCancelled(WakeSet* wake);
   void Admit();
-  // What it may come to need, as far as that is reserved.
+  // The cells to reserve for the choice.
   uint32_t CellsFor(const Choice& choice) const;
   void FillBatch();
-  // Of the choices with a slow filter, which one is in this batch, if any.
+  // Chooses the one choice with a slow filter that is in this batch, if any.
   void ChooseSlow();
   bool LeftOut(const Choice& choice) const;
   void RecordFilterTime(Choice* choice, std::chrono::duration<double> took);
   size_t MissingTokens(const Choice& choice) const;
   void AddRows(Choice* choice, size_t count);
-  // Decodes the batch, making room for it if there is none. False if there was nothing to decode after all.
+  // Decodes the batch, after making room for it if necessary. False if nothing was decoded.
   bool DecodeBatch(WakeSet* wake);
   void MakeRoom(WakeSet* wake);
   void RecoverFromFailure(WakeSet* wake);
@@ -100,7 +101,7 @@ class LlamaScheduler {
   const Options options_;
   LlamaSchedulerMetrics metrics_;
 
-  // Of the decode thread alone.
+  // Used by the decode thread only.
   LlamaSlots slots_;
   std::vector<std::unique_ptr<Generation>> generations_;  // the oldest first
   std::vector<LlamaRow> rows_;
@@ -108,12 +109,12 @@ class LlamaScheduler {
   Sampler::Scratch scratch_;
   uint32_t failures_ = 0;  // since the last batch that succeeded
   uint64_t batches_ = 0;
-  // Time spent on slow filters that decoding has not made up for yet.
+  // Time spent on slow filters in excess of the decoding since.
   std::chrono::duration<double> filter_debt_{0};
   const Choice* slow_turn_ = nullptr;
   bool hold_back_slow_ = false;
 
-  // Of steady_clock, when the thread began to work or finished its last batch; kIdle while it has nothing to do.
+  // The steady_clock time at which the thread started to work or finished its last batch; kIdle while it has no work.
   static constexpr int64_t kIdle = INT64_MAX;
   std::atomic<int64_t> progress_ns_ = kIdle;
 

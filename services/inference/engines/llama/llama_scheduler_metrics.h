@@ -4,7 +4,7 @@
 
 namespace runnel::inference {
 
-// What the scheduler counts.
+// The metrics of the scheduler.
 struct LlamaSchedulerMetrics {
   explicit LlamaSchedulerMetrics(base::Metrics* metrics);
 

@@ -8,8 +8,7 @@ namespace runnel::inference {
 
 namespace {
 
-// To copy a shorter prefix may take longer than to decode it: where each sequence has memory of its own, all of that is
-// copied.
+// Copying a shorter prefix may take longer than decoding it: if each sequence has separate memory, all of it is copied.
 constexpr uint32_t kMinCopied = 16;
 
 uint32_t CommonTokens(std::span<const int32_t> a, std::span<const int32_t> b) {
@@ -23,8 +22,8 @@ std::optional<uint32_t> LlamaSlots::Acquire(std::span<const int32_t> tokens, std
   if (!spare.has_value()) return std::nullopt;
   const auto [source, common] = FindPrefix(tokens, principal);
   uint32_t slot = *spare;
-  // To go on in the found slot cuts off what it holds beyond; to copy from it costs some time and the spare slot. So a
-  // conversation goes on in place, and a preamble that many have in common stays for the next.
+  // To continue in the found slot drops the tokens after the prefix; to copy from it costs time and the spare slot. So
+  // a conversation continues in place, and a slot of which only the preamble is common is kept.
   const bool in_place = !slots_[source].taken && (source == slot || common * 2 >= slots_[source].tokens.size());
   if (common > 0 && in_place) {
     slot = source;
@@ -79,7 +78,7 @@ std::pair<uint32_t, uint32_t> LlamaSlots::FindPrefix(std::span<const int32_t> to
                                                      std::string_view principal) const {
   std::pair<uint32_t, uint32_t> best{0, 0};
   if (!decoder_->shares_prefixes() || tokens.empty()) return best;
-  // The last token has to be decoded in any case: what comes after it is not kept.
+  // The last token has to be decoded in any case, because logits are not kept.
   tokens = tokens.first(tokens.size() - 1);
   const uint32_t shared = PublicTokens(tokens);
   for (uint32_t i = 0; i < slots_.size(); ++i) {
@@ -107,8 +106,8 @@ std::optional<uint32_t> LlamaSlots::FindSpare() const {
   return best;
 }
 
-// With memory of their own, sequences are computed together only if their numbers follow each other: four of which no
-// two do took 1.6 times as long as four that do (SmolLM2-135M, one thread).
+// Sequences with separate memory are computed together only if their numbers are consecutive: four that were not took
+// 1.6 times as long as four that were (SmolLM2-135M, one thread).
 bool LlamaSlots::HasTakenNeighbour(uint32_t slot) const {
   return (slot > 0 && slots_[slot - 1].taken) || (slot + 1 < slots_.size() && slots_[slot + 1].taken);
 }

@@ -12,53 +12,53 @@
 
 namespace runnel::inference {
 
-// Who has which of the decoder's sequences, and what each holds. A slot given back keeps its tokens until it is needed:
-// the next prompt that begins like it, such as the next turn of a conversation, starts where the two part. Prefixes are
-// taken from running sequences too.
+// Assigns the decoder's sequences, and knows the tokens that each holds. A released slot keeps its tokens until it is
+// needed: the next prompt with the same beginning, for example the next turn of a conversation, starts where the two
+// differ. Prefixes are copied from running sequences too.
 //
-// A prefix is reused only for the principal whose it is, so that neither a count nor a time says what others have
-// asked. Preambles are the exception: everybody may have those from anybody. Not thread-safe.
+// A prefix is reused only for the principal that it belongs to, so that neither a token count nor a time reveals what
+// others have asked. Preambles are the exception: they are shared by all principals. Not thread-safe.
 class LlamaSlots {
  public:
-  // `decoder` must outlive the slots. `preambles`: beginnings of prompts that are no secret.
+  // `decoder` must outlive the slots. `preambles`: beginnings of prompts that are not secret.
   explicit LlamaSlots(LlamaDecoder* decoder, std::vector<std::vector<int32_t>> preambles = {})
       : decoder_(decoder), preambles_(std::move(preambles)), slots_(decoder->sequences()) {}
 
-  // Takes a slot for a sequence of `principal` that begins with `tokens`, all but the last of which may be found there
-  // already. None if all are taken.
+  // Takes a slot for a sequence of `principal` that begins with `tokens`, all but the last of which it may hold
+  // already. Empty if all slots are taken.
   std::optional<uint32_t> Acquire(std::span<const int32_t> tokens, std::string_view principal);
 
-  // What the slot holds, in tokens.
+  // The number of tokens in the slot.
   uint32_t Length(uint32_t slot) const { return static_cast<uint32_t>(slots_[slot].tokens.size()); }
   // The decoder has added a token.
   void Extend(uint32_t slot, int32_t token) { slots_[slot].tokens.push_back(token); }
 
-  // Gives a slot back, to be reused as it is.
+  // Releases a slot and keeps its tokens for reuse.
   void Release(uint32_t slot);
-  // Gives a slot back and frees its cells.
+  // Releases a slot and frees its cells.
   void Discard(uint32_t slot);
-  // Frees the cells of the idle slot that was used longest ago. False if no idle slot holds any.
+  // Frees the cells of the least recently used idle slot. False if no idle slot has any.
   bool EvictIdle();
-  // The decoder was cleared and every slot is free.
+  // To be called when the decoder was cleared: every slot is free and empty.
   void Reset();
 
-  // Tokens held by all slots; a shared prefix counts for each that has it.
+  // The number of tokens in all slots; a shared prefix counts once for each.
   uint32_t held() const;
 
  private:
   struct Slot {
     std::vector<int32_t> tokens;
-    std::string principal;  // whose tokens they are
+    std::string principal;  // the owner of the tokens
     bool taken = false;
-    uint64_t released_at = 0;  // of a count that grows
+    uint64_t released_at = 0;  // a value of releases_
   };
 
   void Empty(uint32_t slot);
-  // The slot that has most of `tokens` in common with them, of those that `principal` may know, and how many.
+  // The slot with the longest prefix of `tokens` that `principal` may use, and the length of that prefix.
   std::pair<uint32_t, uint32_t> FindPrefix(std::span<const int32_t> tokens, std::string_view principal) const;
-  // How many of the first `tokens` a preamble has.
+  // The length of the longest prefix of `tokens` that is also one of a preamble.
   uint32_t PublicTokens(std::span<const int32_t> tokens) const;
-  // The slot not taken that is the least worth keeping; an empty one if there is, and best beside one that is taken.
+  // The free slot that is the least worth keeping: preferably empty, then next to a taken one, then the oldest.
   std::optional<uint32_t> FindSpare() const;
   bool HasTakenNeighbour(uint32_t slot) const;
 

@@ -39,7 +39,7 @@ absl::StatusOr<std::string> FileIdentity(const std::string& path) {
 
 std::string FingerprintOf(std::span<const std::string> parts) {
   std::string all;
-  // With their lengths, so that no two lists look the same.
+  // With their lengths, so that different lists give different strings.
   for (const std::string& part : parts) absl::StrAppend(&all, part.size(), ":", part);
   return absl::StrCat("fp_", HexSha256(all).substr(0, 12));
 }

@@ -11,7 +11,7 @@ using Candidate = Sampler::Scratch::Candidate;
 
 constexpr float kImpossible = -std::numeric_limits<float>::infinity();
 
-// Up to here a heap of the best, filled in one pass, is faster than partitioning the vocabulary.
+// Up to this size, a heap filled in one pass is faster than partitioning the vocabulary.
 constexpr size_t kHeapLimit = 256;
 
 // splitmix64, http://prng.di.unimi.it/splitmix64.c (public domain).
@@ -26,7 +26,7 @@ bool Likelier(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
 }
 
-// NaN has no order: without this a model's one bad number would be undefined behaviour in a sort.
+// NaN has no order, and would make a sort undefined behaviour.
 float Ordered(float logit) { return std::isnan(logit) ? kImpossible : logit; }
 
 int32_t Likeliest(std::span<const float> logits) {
@@ -83,7 +83,7 @@ int32_t Sampler::Sample(std::span<const float> logits, uint32_t index, Scratch* 
   if (logits.data() != scratch->logits.data()) scratch->logits.assign(logits.begin(), logits.end());
   filter_->Apply(scratch->logits);
   if (filter_->exhausted()) return kNone;
-  // By another seed: the number drawn has led to a token that is not allowed, which makes it anything but random.
+  // With another seed: given that its token was not allowed, the first random number is no longer uniform.
   const int32_t again = Pick(scratch->logits, ~seed_, index, scratch);
   return scratch->logits[static_cast<size_t>(again)] == kImpossible ? kNone : again;
 }
@@ -121,7 +121,7 @@ int32_t Sampler::Draw(uint64_t seed, uint32_t index, Scratch* scratch) const {
     weights.push_back(std::exp(candidate.logit - most));
     sum += weights.back();
   }
-  // The likeliest is always kept: its weight is 1.
+  // The likeliest token is always kept: its weight is 1.
   size_t kept = 1;
   for (double reached = 1; kept < weights.size() && reached < options_.top_p * sum; ++kept) reached += weights[kept];
   while (kept > 1 && weights[kept - 1] < options_.min_p) --kept;

@@ -11,22 +11,22 @@
 
 namespace runnel::inference {
 
-// How a token is drawn, in the order in which it is done.
+// How a token is drawn, in the order of the steps.
 struct SamplerOptions {
-  // Taken from the logit of each token that the answer holds already: once, and for each time it occurs.
+  // Subtracted from the logit of each token that the output has already: once, and once per occurrence.
   float presence_penalty = 0;
   float frequency_penalty = 0;
-  std::vector<std::pair<int32_t, float>> logit_bias;  // added to the logits of these tokens of the vocabulary
-  uint32_t top_k = 40;                                // only so many, the likeliest
-  float top_p = 0.95F;       // of those the fewest that have this much of the probability together
-  float min_p = 0.05F;       // of those the ones that have at least this part of the likeliest one's
-  float temperature = 0.8F;  // 0: the likeliest. The bounds above are taken before it.
+  std::vector<std::pair<int32_t, float>> logit_bias;  // added to the logits of these tokens
+  uint32_t top_k = 40;                                // the number of likeliest tokens to keep
+  float top_p = 0.95F;       // of those, the fewest that have this share of the probability together
+  float min_p = 0.05F;       // of those, the tokens with at least this part of the likeliest token's probability
+  float temperature = 0.8F;  // 0: always the likeliest. Applied after the limits above.
 };
 
-// Changes whenever the same arguments may give another token than before.
+// Increased whenever the same arguments may give a different token.
 inline constexpr int kSamplerVersion = 1;
 
-// A number in [0, 1) that depends on its arguments only. So an answer can be continued anywhere from its tokens.
+// A number in [0, 1) that depends on its arguments only, so that an output can be continued after any of its tokens.
 double RandomUnit(uint64_t seed, uint32_t choice, uint32_t index);
 
 // A token with the natural logarithm of its probability.
@@ -37,13 +37,13 @@ struct ScoredToken {
 
 // Draws the tokens of one choice. Not thread-safe.
 //
-// With a filter a token is drawn as if there were none, and if it is not allowed, again from those that are. So the
-// filter has to look at one token at most steps, and not at the whole vocabulary.
+// With a filter, a token is first drawn without it, and drawn again from the allowed tokens if it is not allowed. So in
+// most steps the filter checks one token, and not the whole vocabulary.
 class Sampler {
  public:
   static constexpr int32_t kNone = -1;
 
-  // Memory to work in, for one thread; shared, because it is as large as the vocabulary.
+  // Working memory of one thread; shared by its samplers, because it is as large as the vocabulary.
   struct Scratch {
     struct Candidate {
       float logit;
@@ -58,15 +58,15 @@ class Sampler {
   Sampler(SamplerOptions options, uint64_t seed, uint32_t choice, std::unique_ptr<TokenFilter> filter = nullptr)
       : options_(std::move(options)), seed_(seed), choice_(choice), filter_(std::move(filter)) {}
 
-  // The token number `index` (from 0) of the answer. `logits`, one for each token of the vocabulary and not empty, may
-  // hold anything: one that is no number counts as the least likely. Among equals the lower token comes first.
-  // kNone if the filter allows none at all, or is exhausted.
+  // Draws token number `index` (from 0) of the output. `logits` has one value for each token of the vocabulary and is
+  // not empty; NaN counts as the least likely. Of equal logits, the lower token comes first. kNone if the filter allows
+  // no token, or is exhausted.
   int32_t Sample(std::span<const float> logits, uint32_t index, Scratch* scratch) const;
 
-  // See TokenFilter. To be asked after Sample and after Accept.
+  // See TokenFilter. To be checked after Sample and after Accept.
   bool exhausted() const { return filter_ != nullptr && filter_->exhausted(); }
 
-  // The answer holds `token`.
+  // Adds `token` to the output.
   void Accept(int32_t token);
 
  private:
@@ -81,8 +81,8 @@ class Sampler {
   std::unordered_map<int32_t, uint32_t> counts_;  // empty without penalties
 };
 
-// The probabilities that the logits stand for, before any of SamplerOptions: first that of `token`, then of the `top`
-// likeliest in their order. None is below kLeastLogprob. Reads the whole vocabulary.
+// The log-probabilities before any of SamplerOptions is applied: first of `token`, then of the `top` likeliest tokens
+// in their order. None is below kLeastLogprob. Reads the whole vocabulary.
 std::vector<ScoredToken> ScoreTokens(std::span<const float> logits, int32_t token, uint32_t top,
                                      Sampler::Scratch* scratch);
 

@@ -18,9 +18,9 @@ using nlohmann::json;
 
 // Measured with llama.cpp 0.5.0: 1,200 take 2.4 s, 128 less than 10 ms, and 32 KiB have room for 25 such objects.
 constexpr size_t kMaxOptionalProperties = 128;
-// $refs that lead to a $ref.
+// A chain of $refs.
 constexpr int kMaxRefHops = 16;
-// JSON has no more.
+// The number of types in JSON Schema.
 constexpr size_t kMaxTypes = 7;
 
 const json* Member(const json& object, const char* name) {
@@ -29,8 +29,8 @@ const json* Member(const json& object, const char* name) {
   return found == object.end() ? nullptr : &*found;
 }
 
-// As the converter does it: the parts of the path are taken as they stand. Null if there is no such place, which the
-// converter reports.
+// Resolves `ref` as the converter does: the parts of the path are not unescaped. Null if there is no such value, which
+// the converter reports.
 const json* Resolve(const json& root, const std::string& ref) {
   if (!ref.starts_with("#/")) return nullptr;
   const json* at = &root;
@@ -54,7 +54,7 @@ class Checker {
   explicit Checker(const json& root) : root_(root) {}
 
   absl::Status Check() {
-    // Without recursion, and each object on its own: also those that only a $ref reaches.
+    // Without recursion. Every object is checked, including those that only a $ref reaches.
     std::vector<const json*> todo{&root_};
     while (!todo.empty()) {
       const json& value = *todo.back();
@@ -70,11 +70,12 @@ class Checker {
   absl::Status CheckObject(const json& object) {
     const json* const types = Member(object, "type");
     if (types != nullptr && types->is_array() && types->size() > kMaxTypes) {
-      return absl::InvalidArgumentError(absl::StrCat("type names ", types->size(), " types, at most ", kMaxTypes));
+      return absl::InvalidArgumentError(
+          absl::StrCat("type lists ", types->size(), " types, at most ", kMaxTypes, " are allowed"));
     }
     size_t optional = 0;
     RETURN_IF_ERROR(CountOptional(object, Member(object, "required"), &optional));
-    // The converter makes one object of all parts of allOf.
+    // The converter merges all parts of allOf into one object.
     const json* const all = Member(object, "allOf");
     if (all != nullptr && all->is_array()) {
       for (const json& part : *all) {
@@ -94,8 +95,8 @@ class Checker {
       if (ref == nullptr || !ref->is_string()) break;
       if (hops == kMaxRefHops) {
         return absl::InvalidArgumentError(absl::StrCat("allOf: $ref ", ref->get<std::string>(),
-                                                       " is in a loop, or the last of more than ", kMaxRefHops,
-                                                       " $refs that lead to each other"));
+                                                       " is in a loop, or ends a chain of more than ", kMaxRefHops,
+                                                       " $refs"));
       }
       at = Resolve(root_, ref->get<std::string>());
       if (at == nullptr) return absl::OkStatus();
@@ -103,7 +104,7 @@ class Checker {
     return CountOptional(*at, required ? Member(*at, "properties") : nullptr, optional);
   }
 
-  // `required`: the names, as an array or as the keys of an object; null if none is.
+  // `required`: the required names, as an array or as the keys of an object; null if none is required.
   static absl::Status CountOptional(const json& object, const json* required, size_t* optional) {
     const json* const properties = Member(object, "properties");
     if (properties == nullptr || !properties->is_object()) return absl::OkStatus();
@@ -119,7 +120,7 @@ class Checker {
     }
     if (*optional <= kMaxOptionalProperties) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("an object has more than ", kMaxOptionalProperties,
-                                                   " optional properties: name those that are needed in required"));
+                                                   " optional properties: list some of them in required"));
   }
 
   const json& root_;

@@ -6,9 +6,9 @@
 
 namespace runnel::inference {
 
-// Rejects a JSON Schema that llama.cpp's converter cannot be given: $refs in a loop inside allOf, which it follows
-// until the stack overflows, and objects with so many optional properties that it takes seconds (their number cubed).
-// InvalidArgument says what to change. With these limits the worst schema of 32 KiB takes 0.3 s to convert.
+// Rejects a JSON Schema that llama.cpp's converter cannot handle: $refs in a loop inside allOf, which it follows until
+// the stack overflows, and objects with so many optional properties that it takes seconds (their number cubed).
+// The InvalidArgument error says what to change. With these limits the worst schema of 32 KiB takes 0.3 s to convert.
 absl::Status CheckSchemaLimits(const std::string& schema);
 
 }  // namespace runnel::inference

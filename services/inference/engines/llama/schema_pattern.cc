@@ -20,7 +20,7 @@ constexpr uint32_t kLastCodePoint = 0x10FFFF;
 constexpr uint32_t kFirstSurrogate = 0xD800;
 constexpr uint32_t kLastSurrogate = 0xDFFF;
 
-// Code points, as ranges in order that do not touch.
+// A set of code points, as sorted ranges that do not touch.
 class CodePointSet {
  public:
   using Range = std::pair<uint32_t, uint32_t>;
@@ -86,7 +86,7 @@ const CodePointSet& LineEnds() {
   static const CodePointSet set = {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}};
   return set;
 }
-// What does not stand for itself in a JSON string, or is no character.
+// Code points that must be escaped in a JSON string, and surrogates, which are not characters.
 const CodePointSet& Escaped() {
   static const CodePointSet set = {{0, 0x1F}, {'"', '"'}, {'\\', '\\'}, {kFirstSurrogate, kLastSurrogate}};
   return set;
@@ -104,7 +104,7 @@ void AppendInClass(uint32_t code, std::string* out) {
   }
 }
 
-// The JSON escape of `code` as a pattern, such as `\\n` for a line end.
+// The JSON escape of `code` as a pattern, for example `\\n` for a line end.
 std::string EscapePattern(uint32_t code) {
   constexpr std::pair<uint32_t, const char*> kShort[] = {{'"', "\\\\\""}, {'\\', "\\\\\\\\"}, {'\b', "\\\\b"},
                                                          {'\t', "\\\\t"}, {'\n', "\\\\n"},    {'\f', "\\\\f"},
@@ -119,7 +119,7 @@ class Translator {
  public:
   explicit Translator(std::string_view pattern) : in_(pattern) {}
 
-  // Nothing if there is something in it that is not understood.
+  // Empty if the pattern has unsupported syntax.
   std::optional<std::string> Run() {
     while (ok_ && at_ < in_.size()) {
       const char c = in_[at_];
@@ -188,7 +188,7 @@ class Translator {
     return value;
   }
 
-  // After `\u`: four digits, or any number of them in braces.
+  // After `\u`: four digits, or up to eight in braces.
   std::optional<uint32_t> UnicodeEscape() {
     if (at_ >= in_.size() || in_[at_] != '{') return Hex(4);
     const size_t end = in_.find('}', at_);
@@ -301,7 +301,7 @@ class Translator {
 using Json = nlohmann::ordered_json;
 
 void MakePlain(Json* schema, bool* changed) {
-  // Their values are data, not schemas.
+  // The values of these keys are data, not schemas.
   constexpr std::string_view kData[] = {"const", "default", "enum", "examples"};
   constexpr std::string_view kMaps[] = {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"};
   if (schema->is_array()) {

@@ -13,8 +13,8 @@ std::string llama_json_schema_to_grammar(const std::string& schema) {
   return json_schema_to_grammar(common_json::parse(schema));
 }
 
-// The converter prints a warning and goes on where it cannot say something in a grammar. Compiled in its place by
-// warnings_are_errors.h.
+// If the converter cannot express a part of a schema, it prints a warning and continues. warnings_are_errors.h makes it
+// call this function instead of fprintf.
 int llama_json_schema_warning(std::FILE*, const char* format, ...) {
   char text[512];
   std::va_list arguments;
@@ -24,7 +24,7 @@ int llama_json_schema_warning(std::FILE*, const char* format, ...) {
   throw std::invalid_argument(text);
 }
 
-// What the converter needs of common.cpp, which needs much else.
+// The functions of common.cpp that the converter calls; common.cpp itself has many more dependencies.
 std::string string_join(const std::vector<std::string>& values, const std::string& separator) {
   std::string joined;
   for (size_t i = 0; i < values.size(); ++i) {

@@ -2,7 +2,7 @@
 
 #include <string>
 
-// The grammar, in llama.cpp's GBNF, of the JSON values that a JSON Schema accepts: llama.cpp's own converter, which its
-// installation leaves out. Throws what is derived from std::exception for what is no schema, and for what the converter
-// would let pass as "anything". The recursion is as deep as the schema.
+// The grammar, in llama.cpp's GBNF, of the JSON values that a JSON Schema accepts. Calls llama.cpp's converter, which
+// its installation leaves out. Throws an exception derived from std::exception if the schema is invalid, or has a part
+// that the converter would accept as "anything". The recursion is as deep as the schema.
 std::string llama_json_schema_to_grammar(const std::string& schema);
