@@ -58,7 +58,7 @@ void UpstreamAnswer::Cancel() {
     return;
   }
   outcome_ = "cancelled";
-  told_ = true;
+  reported_ = true;
   sink_->EndAll(FinishReason::kCancelled, &wake);
 }
 
@@ -74,7 +74,7 @@ bool UpstreamAnswer::TakeEvent(const UpstreamStreamParser::Event& event, WakeSet
     return false;
   }
   if (data.empty()) return true;
-  // What is wrong once every choice has finished cannot take the answer back.
+  // An error after every choice has finished is ignored.
   if (event.name == "error" && !complete()) {
     FailByError(ParseUpstreamError(data), wake);
     return false;
@@ -109,7 +109,7 @@ void UpstreamAnswer::TakePiece(const UpstreamPiece& piece, const std::optional<U
   }
   if (ended() || !piece.finished) return;
   if (piece.aborted) {
-    Fail({"engine_failed", "the upstream aborted the answer", true}, UpstreamVerdict::kFaulty, wake);
+    Fail({"engine_failed", "the upstream aborted the generation", true}, UpstreamVerdict::kFaulty, wake);
     return;
   }
   FinishChoice(piece.choice, piece.reason, wake);
@@ -129,7 +129,7 @@ void UpstreamAnswer::AppendText(uint32_t index, const std::string& text, WakeSet
   if (text.empty()) return;
   if (!AddBytes(text.size(), wake)) return;
   Choice& choice = choices_[index];
-  told_ = true;
+  reported_ = true;
   sink_->Append(index, text, {std::exchange(choice.pending_tokens, 0), std::exchange(choice.pending_logprobs, {})},
                 wake);
 }
@@ -137,7 +137,7 @@ void UpstreamAnswer::AppendText(uint32_t index, const std::string& text, WakeSet
 bool UpstreamAnswer::AddBytes(size_t bytes, WakeSet* wake) {
   text_bytes_ += bytes;
   if (text_bytes_ <= options_.max_text_bytes) return true;
-  Fail({"engine_failed", absl::StrCat("the upstream's answer is longer than ", options_.max_text_bytes, " bytes"),
+  Fail({"engine_failed", absl::StrCat("the upstream's output is longer than ", options_.max_text_bytes, " bytes"),
         false},
        UpstreamVerdict::kHealthy, wake);
   return false;
@@ -148,7 +148,7 @@ void UpstreamAnswer::FinishChoice(uint32_t index, FinishReason reason, WakeSet* 
   if (ended()) return;
   choices_[index].finished = true;
   ++progress_;
-  told_ = true;
+  reported_ = true;
   if (--open_choices_ > 0) {
     sink_->EndChoice(index, reason, wake);
     return;
@@ -167,7 +167,7 @@ void UpstreamAnswer::EndDone(WakeSet* wake) {
 }
 
 void UpstreamAnswer::FailByError(const UpstreamError& error, WakeSet* wake) {
-  // Without a status nobody knows whose fault it is.
+  // Without a status it is unknown whether the request or the upstream is at fault.
   const UpstreamVerdict verdict = error.status == 0 ? UpstreamVerdict::kUnknown : VerdictOfStatus(error.status);
   Fail(FailureOfError(error, options_.secret), verdict, wake);
 }
@@ -176,11 +176,11 @@ void UpstreamAnswer::Fail(Failed failed, UpstreamVerdict verdict, WakeSet* wake)
   if (ended()) return;
   outcome_ = failed.code;
   verdict_ = verdict;
-  if (options_.keep_first_failure && !told_) {
+  if (options_.keep_first_failure && !reported_) {
     kept_failure_ = std::move(failed);
     return;
   }
-  told_ = true;
+  reported_ = true;
   sink_->Fail(std::move(failed), wake);
 }
 

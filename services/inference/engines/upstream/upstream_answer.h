@@ -14,19 +14,19 @@
 
 namespace runnel::inference {
 
-// Reads the stream of one answer into a sink. A finish reason for every choice is success, and nothing else is: not the
-// end of the stream, not [DONE] alone. Once all have one, the last EndChoice waits for what says the prompt's size: the
-// usage, or else [DONE] or the end of the stream. Not thread-safe: the one thread that reads the stream owns it.
+// Reads the stream of one response into a sink. Only a finish reason for every choice is success: not the end of the
+// stream, and not [DONE] alone. Once all choices have one, the last EndChoice waits for the usage with the prompt's
+// size, or else for [DONE] or the end of the stream. Not thread-safe: owned by the one thread that reads the stream.
 //
 // A piece of text counts as one token, unless it has log-probabilities, one for each of its tokens, or the server keeps
-// a running count for a single choice; more is not to be known before the text is appended.
+// a running count for a single choice; nothing else is known before the text is appended.
 class UpstreamAnswer {
  public:
   struct Options {
     UpstreamStreamParser::Limits limits;
     uint64_t max_text_bytes = uint64_t{16} << 20;  // over all choices
-    std::string secret;                            // never to appear in a message
-    // A failure before anything else was told is kept and not told to the sink: another upstream may do better.
+    std::string secret;                            // must not appear in a message
+    // A failure before the first call of the sink is kept and not reported to the sink: another upstream may succeed.
     bool keep_first_failure = false;
   };
   // `sink` must outlive it.
@@ -35,21 +35,21 @@ class UpstreamAnswer {
   // The next bytes of the stream. Wakes readers once. Ignored after the end.
   void Add(std::string_view bytes);
 
-  // The stream has ended, in whatever way: done if all choices have finished, else `cut`. Ignored after the end.
+  // The stream has ended, for whatever reason: done if all choices have finished, else `cut`. Ignored after the end.
   void Finish(Failed cut);
 
-  // As Finish, for an answer that was cancelled.
+  // As Finish, for a generation that was cancelled.
   void Cancel();
 
-  // Every choice has its finish reason; what is missing is the usage at most.
+  // Every choice has its finish reason; only the usage may be missing.
   bool complete() const { return open_choices_ == 0; }
-  // The sink has been told something, so that nobody else can begin.
-  bool told() const { return told_; }
-  // What the stream told of the upstream, once failed(): what it says of itself is wrong, or it names a status.
+  // The sink was called, so another upstream can no longer be tried.
+  bool reported() const { return reported_; }
+  // What the stream says about the upstream, once failed().
   UpstreamVerdict verdict() const { return verdict_; }
-  // With keep_first_failure, if it failed and told() is false.
+  // With keep_first_failure, if it failed and reported() is false.
   const std::optional<Failed>& kept_failure() const { return kept_failure_; }
-  // Counts what came; a token was among it if it has grown.
+  // Grows with each token and each finish reason.
   uint64_t progress() const { return progress_; }
   // The sink has had its last call, or the failure is kept.
   bool ended() const { return !outcome_.empty(); }
@@ -60,18 +60,18 @@ class UpstreamAnswer {
  private:
   struct Choice {
     Utf8Joiner joiner;
-    uint32_t pending_tokens = 0;  // of text that the joiner holds
+    uint32_t pending_tokens = 0;  // of text held by the joiner
     std::vector<TokenLogprob> pending_logprobs;
     bool finished = false;
   };
 
-  // False: nothing more is wanted.
+  // False: the rest of the stream is ignored.
   bool TakeEvent(const UpstreamStreamParser::Event& event, WakeSet* wake);
   void TakePiece(const UpstreamPiece& piece, const std::optional<Usage>& usage, WakeSet* wake);
   void AppendText(uint32_t index, const std::string& text, WakeSet* wake);
   void FinishChoice(uint32_t index, FinishReason reason, WakeSet* wake);
   uint32_t CountTokens(const UpstreamPiece& piece, const std::optional<Usage>& usage);
-  // False if the answer has become too long, and has failed.
+  // False if the output is too long and has failed.
   bool AddBytes(size_t bytes, WakeSet* wake);
   void EndDone(WakeSet* wake);
   void FailByError(const UpstreamError& error, WakeSet* wake);
@@ -90,7 +90,7 @@ class UpstreamAnswer {
   std::string outcome_;
   UpstreamVerdict verdict_ = UpstreamVerdict::kUnknown;
   std::optional<Failed> kept_failure_;
-  bool told_ = false;
+  bool reported_ = false;
   uint64_t progress_ = 0;
 };
 

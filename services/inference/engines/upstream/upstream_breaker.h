@@ -7,8 +7,8 @@
 
 namespace runnel::inference {
 
-// Keeps requests from an upstream that has failed `max_failures` times in a row: for `pause` none goes there, then one
-// that finds out, and all again once it has succeeded. Times are monotonic. Not thread-safe.
+// Keeps requests from an upstream that has failed `max_failures` times in a row: for `pause` it gets none, then one
+// that probes it, and all again once that has succeeded. Times are monotonic. Not thread-safe.
 class UpstreamBreaker {
  public:
   enum class State { kClosed, kHalfOpen, kOpen };
@@ -17,7 +17,7 @@ class UpstreamBreaker {
 
   bool MayTry(absl::Duration now) const { return failures_ < max_failures_ || (now >= open_until_ && !probing_); }
 
-  // A request is made, which MayTry allows. Followed by one of the three below.
+  // A request starts, which MayTry allows. Followed by one of the three calls below.
   void Begin() { probing_ = probing_ || failures_ >= max_failures_; }
   void Succeed() {
     probing_ = false;
@@ -28,7 +28,7 @@ class UpstreamBreaker {
     failures_ = std::min(failures_ + 1, max_failures_);
     if (failures_ == max_failures_) open_until_ = now + pause_;
   }
-  // It told nothing of the upstream.
+  // The request says nothing about the upstream.
   void Forget() { probing_ = false; }
 
   State state() const {

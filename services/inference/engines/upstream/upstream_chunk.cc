@@ -12,13 +12,12 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Of a piece that says a choice that cannot be.
+// The choice of a piece whose index is invalid.
 constexpr uint32_t kNoChoice = std::numeric_limits<uint32_t>::max();
 
-// JSON's parser takes UTF-8 only. Bytes that are not, and halves of surrogate pairs, travel through it as characters of
-// U+10FF80 to U+10FFFF, of which each stands for one byte. Only events that the parser refused go this way, so that
-// those characters (private use, at the end of the last plane) are mistaken for bytes only if they come in such an
-// event.
+// The JSON parser accepts UTF-8 only. Other bytes, and halves of surrogate pairs, pass through it as the characters
+// U+10FF80 to U+10FFFF, each of which replaces one byte. This is done only for events that the parser has rejected, so
+// these characters (private use, at the end of the last plane) are mistaken for bytes only in such an event.
 constexpr std::string_view kStandInHead = "\xF4\x8F";
 
 void AppendStandIn(uint8_t byte, std::string* out) {
@@ -120,7 +119,7 @@ void ReadFinish(const Json& value, UpstreamPiece* piece) {
                                                : FinishReason::kStop;
 }
 
-// JSON has no infinity; OpenAI's own server writes this instead.
+// JSON has no infinity; OpenAI's server writes this instead.
 constexpr double kLeastLogprob = -9999;
 constexpr size_t kMaxTop = 20;
 
@@ -128,7 +127,7 @@ float ReadLogprob(const Json& value) {
   return value.is_number() ? static_cast<float>(std::clamp(value.get<double>(), kLeastLogprob, 0.0)) : 0;
 }
 
-// A token as chat has it: its bytes, as text may hold a part of a character, or else its text.
+// A token of a chat completion: its bytes, because the text may have a part of a character, or else its text.
 TokenLogprob ReadToken(const Json& entry) {
   TokenLogprob token{ReadString(Member(entry, "token")), ReadLogprob(Member(entry, "logprob")), {}};
   const Json& bytes = Member(entry, "bytes");
@@ -154,7 +153,7 @@ std::vector<TokenLogprob> ReadChatLogprobs(const Json& content) {
   return logprobs;
 }
 
-// The lists of a plain completion, which go in step.
+// The parallel lists of a plain completion.
 std::vector<TokenLogprob> ReadTextLogprobs(const Json& lists) {
   std::vector<TokenLogprob> logprobs;
   const Json& tokens = Member(lists, "tokens");
@@ -214,7 +213,7 @@ absl::StatusOr<UpstreamChunk> ParseUpstreamChunk(std::string_view data) {
   Json json = Json::parse(data, nullptr, false);
   const bool with_stand_ins = json.is_discarded();
   if (with_stand_ins) json = Json::parse(EncodeStandIns(data), nullptr, false);
-  if (!json.is_object()) return absl::InvalidArgumentError("an event that is no JSON object");
+  if (!json.is_object()) return absl::InvalidArgumentError("an event that is not a JSON object");
 
   UpstreamChunk chunk;
   if (const Json& error = Member(json, "error"); IsTruthy(error)) {
@@ -255,7 +254,7 @@ absl::StatusOr<UpstreamModel> ParseFirstModel(std::string_view body) {
   }
   if (data.empty()) return absl::NotFoundError("the list of models is empty");
   UpstreamModel model{ReadString(Member(data[0], "id")), ReadUint32(Member(data[0], "max_model_len"), 0)};
-  if (model.id.empty()) return absl::InvalidArgumentError("a model without an id");
+  if (model.id.empty()) return absl::InvalidArgumentError("the first model has no id");
   return model;
 }
 

@@ -11,7 +11,7 @@
 
 namespace runnel::inference {
 
-// What one chunk says of one choice.
+// The part of a chunk for one choice.
 struct UpstreamPiece {
   uint32_t choice = 0;
   std::string bytes;                   // text; may be cut within a character, see Utf8Joiner
@@ -33,21 +33,21 @@ struct UpstreamChunk {
   std::optional<UpstreamError> error;
 };
 
-// Reads the data of one event. Fields that are unknown, null or of a type that does not fit are taken for absent; bytes
-// that are not UTF-8 are let through inside strings. InvalidArgument if it is no JSON object.
+// Parses the data of one event. Fields that are unknown, null or of the wrong type count as absent; bytes that are not
+// UTF-8 are kept inside strings. InvalidArgument if it is not a JSON object.
 absl::StatusOr<UpstreamChunk> ParseUpstreamChunk(std::string_view data);
 
-// The error that a body holds, in the shapes in use: {"error":{...}}, {"error":"..."},
+// The error in a body, in the forms that servers use: {"error":{...}}, {"error":"..."},
 // {"object":"error","message":...},
-// {"detail":...}. Empty message if it holds none.
+// {"detail":...}. The message is empty if there is none.
 UpstreamError ParseUpstreamError(std::string_view body);
 
 struct UpstreamModel {
   std::string id;
-  uint32_t context_length = 0;  // 0: the server does not say
+  uint32_t context_length = 0;  // 0: not known
 };
 
-// The first of GET /v1/models. InvalidArgument if that is no list of models, NotFound if it is empty.
+// The first model of GET /v1/models. InvalidArgument if that is not a list of models, NotFound if it is empty.
 absl::StatusOr<UpstreamModel> ParseFirstModel(std::string_view body);
 
 }  // namespace runnel::inference

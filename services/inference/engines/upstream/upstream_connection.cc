@@ -36,7 +36,7 @@ httplib::Headers CommonHeaders(const UpstreamConnectionOptions& options) {
   httplib::Headers headers = {
       {"Host", options.url.authority},
       {"User-Agent", "runnel-inference"},
-      // Compressed events would be held back until a block is full.
+      // Compressed events would be delayed until a block is full.
       {"Accept-Encoding", "identity"},
   };
   if (!options.api_key.empty()) headers.emplace("Authorization", absl::StrCat("Bearer ", options.api_key));
@@ -86,13 +86,13 @@ UpstreamResult UpstreamConnection::Post(std::string_view path, std::string_view 
   request.headers.emplace("Accept", "text/event-stream");
   request.headers.emplace("Content-Type", "application/json");
   request.content_length_ = body.size();
-  // The first call comes once the connection stands: cpp-httplib tells of that in no other way. It also spares the
-  // copies of the body that it makes of a request.
+  // cpp-httplib makes the first call once it is connected, and reports that in no other way. The provider also avoids
+  // its copies of the body.
   request.content_provider_ = [&handlers, body, connected = false](size_t offset, size_t length,
                                                                    httplib::DataSink& sink) mutable {
     if (!std::exchange(connected, true) && !handlers.on_connected()) return false;
     sink.write(body.data() + offset, length);
-    return true;  // false would mean that we do not want to; a write that failed is noticed all the same
+    return true;  // false would mean a cancellation; a failed write is noticed anyway
   };
   return Send(impl_.get(), handlers);
 }
@@ -124,8 +124,8 @@ UpstreamResult UpstreamConnection::Send(Impl* impl, const Handlers& handlers) {
   const bool sent = impl->client->send(impl->request, response, error);
   impl->request = {};
   if (!sent && error == httplib::Error::Success) error = httplib::Error::Unknown;
-  // A read that times out is told as one that failed. The timeout, in whole milliseconds, runs from the last sign of
-  // life or a little later.
+  // A read that times out is reported as one that failed. The timeout, in whole milliseconds, starts at the last byte
+  // or a little later.
   const auto timeout = absl::ToChronoNanoseconds(options_.silence_timeout - absl::Milliseconds(1));
   result.end = EndOf(error, SteadyClock::now() - last_sign >= timeout);
   used_ = result.end == UpstreamResult::End::kWhole && impl->client->is_socket_open() != 0;
@@ -137,7 +137,7 @@ UpstreamConnectionPool::UpstreamConnectionPool(const UpstreamConnectionOptions& 
     : options_(options),
       max_connections_(max_connections),
       max_idle_(max_idle),
-      idle_gauge_(metrics->Gauge("runnel_upstream_idle_connections", "Connections kept for later.")) {}
+      idle_gauge_(metrics->Gauge("runnel_upstream_idle_connections", "Idle upstream connections kept for reuse.")) {}
 
 std::unique_ptr<UpstreamConnection> UpstreamConnectionPool::Take(bool fresh) {
   std::vector<Idle> old;
@@ -155,7 +155,7 @@ std::unique_ptr<UpstreamConnection> UpstreamConnectionPool::Take(bool fresh) {
 }
 
 void UpstreamConnectionPool::Put(std::unique_ptr<UpstreamConnection> connection) {
-  std::vector<Idle> old;  // dies after the lock
+  std::vector<Idle> old;  // destroyed after the lock
   base::MutexLock lock(&mu_);
   old = TakeOldLocked();
   if (idle_.size() < max_connections_) idle_.push_back({std::move(connection), SteadyClock::now()});

@@ -20,36 +20,36 @@ struct UpstreamConnectionOptions {
   std::string ca_file;  // PEM; empty: the system's
   absl::Duration connect_timeout;
   absl::Duration write_timeout;
-  absl::Duration silence_timeout;  // the longest that the server may send no byte
+  absl::Duration silence_timeout;  // the longest time without a byte from the server
 };
 
-// How an exchange went.
+// The result of an exchange.
 struct UpstreamResult {
   enum class End {
     kWhole,      // the response was read to its end
     kNoConnect,  // nothing was sent: no connection
-    kUntrusted,  // nothing was sent: TLS could not be agreed, or the server's certificate is not accepted
-    kSilent,     // no byte came for silence_timeout
+    kUntrusted,  // nothing was sent: the TLS handshake failed, or the server's certificate is not trusted
+    kSilent,     // no byte arrived for silence_timeout
     kCut,        // the connection was lost, or Stop was called
     kUnwanted,   // a handler returned false
   };
   End end = End::kCut;
-  int status = 0;  // of HTTP; 0: the response has not begun
+  int status = 0;  // of HTTP; 0: no response
 };
 
-// A blocking HTTP connection to the upstream, kept alive between exchanges. One thread at a time, but for Stop. The
-// process must ignore SIGPIPE.
+// A blocking HTTP connection to the upstream, kept alive between exchanges. Used by one thread at a time, except Stop.
+// The process must ignore SIGPIPE.
 class UpstreamConnection {
  public:
-  // Of the headers of a response, those that matter here; empty if absent.
+  // The response headers that are used; empty if absent.
   struct Head {
     std::string content_type;
     std::string retry_after;
   };
   struct Handlers {
-    // The connection stands, nothing is sent yet, and Stop works from now on.
+    // The connection is established and nothing is sent yet. Stop works from now on.
     std::function<bool()> on_connected;
-    // The status line and headers have come.
+    // The status line and headers have arrived.
     std::function<bool(int status, const Head& head)> on_head;
     // The next bytes of the body, whatever the status.
     std::function<bool(std::string_view bytes)> on_body;
@@ -63,12 +63,11 @@ class UpstreamConnection {
   // `handlers.on_connected` is not called.
   UpstreamResult Get(std::string_view path, const Handlers& handlers);
 
-  // Makes the exchange that is under way end with kCut at once. Any thread; but while the connection is being made it
-  // would block until that is done, so call it between on_connected and the end of Post only.
+  // Makes the exchange that is under way end with kCut immediately. Any thread. While connecting it would block until
+  // that is done, so call it only between on_connected and the end of Post.
   void Stop();
 
-  // The last exchange was whole and the connection is still open, as far as is known: the next exchange may find that
-  // the server has closed it meanwhile.
+  // The last exchange was complete and the connection is open as far as known: the server may have closed it meanwhile.
   bool used() const { return used_; }
 
  private:
@@ -80,16 +79,16 @@ class UpstreamConnection {
   bool used_ = false;
 };
 
-// Connections that are not in use, the last used first. Thread-safe.
+// Idle connections, the last used first. Thread-safe.
 class UpstreamConnectionPool {
  public:
-  // Those that nobody used for `max_idle` are closed when one is taken or given back; `max_connections` are kept.
+  // Connections idle for `max_idle` are closed when one is taken or given back; at most `max_connections` are kept.
   UpstreamConnectionPool(const UpstreamConnectionOptions& options, size_t max_connections, absl::Duration max_idle,
                          base::Metrics* metrics);
 
-  // One that waits here, or a new one if there is none or `fresh` is asked for.
+  // An idle connection, or a new one if there is none or `fresh` is true.
   std::unique_ptr<UpstreamConnection> Take(bool fresh) EXCLUDES(mu_);
-  // Only one that is used().
+  // Requires used().
   void Put(std::unique_ptr<UpstreamConnection> connection) EXCLUDES(mu_);
 
  private:
@@ -97,9 +96,9 @@ class UpstreamConnectionPool {
     std::unique_ptr<UpstreamConnection> connection;
     std::chrono::steady_clock::time_point since;
   };
-  // Moves out what is too old; the caller lets it die without the lock.
+  // Moves out the connections that are too old; the caller destroys them without the lock.
   std::vector<Idle> TakeOldLocked() REQUIRES(mu_);
-  // There are several pools, and one gauge.
+  // All pools share one gauge.
   void SetGaugeLocked() REQUIRES(mu_);
 
   const UpstreamConnectionOptions options_;

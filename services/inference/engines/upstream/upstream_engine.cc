@@ -28,24 +28,24 @@ namespace {
 constexpr absl::Duration kLongestModelsSilence = absl::Seconds(10);
 constexpr size_t kMaxUpstreams = 64;
 constexpr size_t kMaxModelsBytes = size_t{4} << 20;
-// How often the watcher looks for streams that linger. Cancels and Stop wake it.
+// How often the watcher checks the streams. Cancels and Stop wake it earlier.
 constexpr absl::Duration kWatchInterval = absl::Milliseconds(500);
 
 absl::Status CheckOptions(const UpstreamOptions& options) {
   if (options.urls.empty() || options.urls.size() > kMaxUpstreams) {
-    return absl::InvalidArgumentError(absl::StrCat("upstream URLs: want 1 to ", kMaxUpstreams));
+    return absl::InvalidArgumentError(absl::StrCat("upstream: want 1 to ", kMaxUpstreams, " URLs"));
   }
   if (!std::all_of(options.api_key.begin(), options.api_key.end(),
                    [](unsigned char c) { return absl::ascii_isgraph(c); })) {
-    return absl::InvalidArgumentError("upstream key: it has blanks, control characters or characters beyond ASCII");
+    return absl::InvalidArgumentError("upstream: the API key has blanks, control characters or non-ASCII characters");
   }
-  if (options.max_failures == 0) return absl::InvalidArgumentError("upstream: max_failures is 0");
-  if (options.max_streams == 0) return absl::InvalidArgumentError("upstream: max_streams is 0");
+  if (options.max_failures == 0) return absl::InvalidArgumentError("upstream: max_failures is 0, want at least 1");
+  if (options.max_streams == 0) return absl::InvalidArgumentError("upstream: max_streams is 0, want at least 1");
   for (const absl::Duration timeout :
        {options.connect_timeout, options.write_timeout, options.silence_timeout, options.first_token_timeout,
         options.next_token_timeout, options.failure_pause}) {
     if (timeout < absl::Milliseconds(1) || timeout > absl::Hours(24)) {
-      return absl::InvalidArgumentError("upstream: each timeout is from 1 ms to 24 h");
+      return absl::InvalidArgumentError("upstream: each timeout must be 1 ms to 24 h");
     }
   }
   return absl::OkStatus();
@@ -65,17 +65,17 @@ UpstreamConnectionOptions ConnectionOptions(const UpstreamOptions& options, Upst
 std::string DescribeFailure(const UpstreamResult& result) {
   switch (result.end) {
     case UpstreamResult::End::kWhole:
-      return absl::StrCat("it answers with HTTP ", result.status);
+      return absl::StrCat("it responds with HTTP ", result.status);
     case UpstreamResult::End::kNoConnect:
-      return "no connection";
+      return "the connection failed";
     case UpstreamResult::End::kUntrusted:
-      return "no TLS connection, or its certificate is not to be trusted";
+      return "the TLS connection failed, or its certificate is not trusted";
     case UpstreamResult::End::kSilent:
-      return "it does not answer";
+      return "it sends no response";
     case UpstreamResult::End::kCut:
       return "it closed the connection";
     case UpstreamResult::End::kUnwanted:
-      return absl::StrCat("its answer is longer than ", kMaxModelsBytes, " bytes");
+      return absl::StrCat("its response is longer than ", kMaxModelsBytes, " bytes");
   }
   return "";
 }
@@ -98,7 +98,7 @@ absl::StatusOr<UpstreamModel> AskForModel(UpstreamConnectionOptions options) {
   }
   auto model = ParseFirstModel(body);
   if (!model.ok()) {
-    return absl::UnavailableError(absl::StrCat(where, ": ", model.status().message(), "; name the model yourself"));
+    return absl::UnavailableError(absl::StrCat(where, ": ", model.status().message(), "; set --upstream_model"));
   }
   return model;
 }
@@ -122,7 +122,7 @@ class UpstreamEngine final : public Engine {
   void Stop() override EXCLUDES(mu_);
 
  private:
-  // False if no thread could be had and there is none.
+  // False if no thread could be started and there is none.
   bool AddWorkerLocked() REQUIRES(mu_);
   void Work() EXCLUDES(mu_);
   void WatchStreams() EXCLUDES(mu_);
@@ -164,10 +164,10 @@ UpstreamEngine::UpstreamEngine(const UpstreamOptions& options, const std::vector
     : options_(options),
       models_(std::move(models)),
       metrics_(metrics),
-      active_gauge_(metrics->Gauge("runnel_upstream_streams_active", "Streams that a thread works on.")),
-      queued_gauge_(metrics->Gauge("runnel_upstream_streams_queued", "Streams that wait for a thread.")),
+      active_gauge_(metrics->Gauge("runnel_upstream_streams_active", "Upstream streams that a thread is working on.")),
+      queued_gauge_(metrics->Gauge("runnel_upstream_streams_queued", "Upstream streams that wait for a thread.")),
       failovers_(metrics->Counter("runnel_upstream_failovers_total",
-                                  "Generations passed to another upstream before the first token.")),
+                                  "Generations moved to another upstream before the first token.")),
       upstreams_(upstreams, SetOptions(options), metrics) {
   stream_options_.answer.limits = {options.max_event_bytes, options.max_event_bytes};
   stream_options_.answer.max_text_bytes = options.max_answer_bytes;
@@ -213,7 +213,8 @@ void UpstreamEngine::Start(std::unique_ptr<PreparedGeneration> prepared, std::sh
     }
   }
   WakeSet wake;
-  sink->Fail(refused ? Failed{"draining", "the service is stopping", true} : Unavailable("no thread for the stream"),
+  sink->Fail(refused ? Failed{"draining", "the service is stopping", true}
+                     : Unavailable("no thread can be started for the stream"),
              &wake);
 }
 
@@ -222,7 +223,7 @@ bool UpstreamEngine::AddWorkerLocked() {
   try {
     workers_.emplace_back([this] { Work(); });
   } catch (const std::system_error&) {
-    // No more threads than there are now: the queue waits for one of them.
+    // No more threads can be started: the queue waits for the existing ones.
     return !workers_.empty();
   }
   return true;
@@ -241,7 +242,7 @@ void UpstreamEngine::Work() {
     mu_.Unlock();
     const std::string outcome = stream->Run(&upstreams_, &failovers_);
     metrics_
-        ->Counter("runnel_upstream_requests_total", "Generations passed to the upstream, by outcome.",
+        ->Counter("runnel_upstream_requests_total", "Generations sent to the upstreams, by outcome.",
                   {{"outcome", outcome}})
         .Increment();
     mu_.Lock();
@@ -291,7 +292,7 @@ void UpstreamEngine::Stop() {
     work_.NotifyAll();
     watch_.NotifyOne();
   }
-  // The watcher ends or cuts all streams, after which every worker comes to its end.
+  // The watcher ends or cuts all streams, so every worker ends.
   for (std::jthread& worker : workers) worker.join();
   {
     base::MutexLock lock(&mu_);
@@ -300,7 +301,7 @@ void UpstreamEngine::Stop() {
   if (watcher_.joinable()) watcher_.join();
 }
 
-// From the first upstream that answers.
+// Asks the upstreams in order, until one responds.
 absl::StatusOr<UpstreamModel> AskForModel(const std::vector<UpstreamConnectionOptions>& upstreams) {
   absl::StatusOr<UpstreamModel> model = absl::UnavailableError("no upstream");
   for (size_t i = 0; i < upstreams.size() && !model.ok(); ++i) model = AskForModel(upstreams[i]);

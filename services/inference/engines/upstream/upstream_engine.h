@@ -17,12 +17,12 @@ struct UpstreamOptions {
   std::vector<std::string> urls;  // http://host:port[/v1] or https://..., see upstream_url.h; 1 to 64
   std::string api_key;            // bearer key; empty: none is sent
   std::string ca_file;            // https: PEM file of the authorities to trust; empty: the system's
-  std::string model;  // the upstream's name of the model; empty: the first that it lists, asked for once at the start
-  std::string model_id;  // the name that our clients use; empty: the same
-  // Instead of the two above, for several models: the name that our clients use, and the upstream's.
+  std::string model;              // the upstream's name of the model; empty: the first that it lists at the start
+  std::string model_id;           // the name that our clients use; empty: the same
+  // Replaces the two above for several models: the name that our clients use, and the upstream's.
   std::vector<std::pair<std::string, std::string>> models;
   uint32_t max_streams = 256;
-  uint32_t max_streams_each = 0;  // of each upstream; 0: no limit but max_streams
+  uint32_t max_streams_each = 0;  // per upstream; 0: only max_streams
   // See UpstreamBreaker.
   uint32_t max_failures = 5;
   absl::Duration failure_pause = absl::Seconds(10);
@@ -30,28 +30,28 @@ struct UpstreamOptions {
   absl::Duration write_timeout = absl::Seconds(10);
   absl::Duration first_token_timeout = absl::Minutes(5);
   absl::Duration next_token_timeout = absl::Minutes(1);
-  absl::Duration silence_timeout = absl::Minutes(5);  // the longest that the upstream may send no byte
-  // How long to wait for the usage once every choice has its finish reason, and for the end of the response, which lets
-  // the connection be used again.
+  absl::Duration silence_timeout = absl::Minutes(5);  // the longest time without a byte from the upstream
+  // How long to wait for the usage once every choice has its finish reason, and for the end of the response, after
+  // which the connection can be reused.
   absl::Duration linger = absl::Seconds(2);
   absl::Duration max_idle = absl::Seconds(30);     // of a kept connection
   size_t max_event_bytes = size_t{1} << 20;        // of one event, and of one line of it
   uint64_t max_answer_bytes = uint64_t{16} << 20;  // of text, over all choices of a generation
 };
 
-// An engine that passes generations to OpenAI-compatible servers (vLLM, llama-server, Ollama): one streaming request
-// each, blocking on a thread of its own. Prompts, answers and keys are never logged.
+// An engine that sends generations to OpenAI-compatible servers (vLLM, llama-server, Ollama): one streaming request
+// each, blocking on its own thread. Prompts, outputs and keys are never logged.
 //
-// Of several servers, which are taken to have the same models, the one with the fewest streams gets the next; one that
-// fails before its first token is left for another; one that fails again and again is left alone for a while.
+// Several servers are assumed to have the same models. The server with the fewest streams gets the next one; if it
+// fails before the first token, another is tried; a server that keeps failing is skipped for a while.
 //
-// MaxRunning is max_streams: a request with several choices is one stream and counts for several, so the threads always
-// suffice. Threads are made as they are needed and kept until Stop.
+// MaxRunning is max_streams: a request with several choices is one stream but counts as several, so there are always
+// enough threads. Threads are started when they are needed and kept until Stop.
 //
-// If the model is not named, asks the upstream for it, which blocks for as long as connect_timeout + silence_timeout
-// (at most 10 s of the latter). InvalidArgument if the options are wrong, Unavailable if the upstream cannot be reached
-// or gives no list of models. If it is named nothing is asked, and the upstream may come up later. `metrics` must
-// outlive the engine. The process must ignore SIGPIPE (base::ShutdownSignal sees to that).
+// Without a model name, asks the upstream for its models, which blocks for up to connect_timeout + silence_timeout (at
+// most 10 s of the latter). InvalidArgument if the options are wrong, Unavailable if the upstream cannot be reached or
+// returns no list of models. With a name nothing is asked, and the upstream may start later. `metrics` must outlive the
+// engine. The process must ignore SIGPIPE, as base::ShutdownSignal does.
 absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptions& options, base::Metrics* metrics);
 
 }  // namespace runnel::inference

@@ -29,7 +29,7 @@ Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view 
   switch (status) {
     case 401:
     case 403:
-      return {kEngineFailed, absl::StrCat("the upstream refused our credentials (HTTP ", status, ")"), false};
+      return {kEngineFailed, absl::StrCat("the upstream rejected the API key (HTTP ", status, ")"), false};
     case 408:
     case 504:
       return {kEngineTimeout, absl::StrCat("the upstream took too long (HTTP ", status, ")"), true};
@@ -40,7 +40,7 @@ Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view 
               true};
     default:
       return {kEngineFailed,
-              WithMessage(absl::StrCat("the upstream refused the request (HTTP ", status, ")"), error, secret), false};
+              WithMessage(absl::StrCat("the upstream rejected the request (HTTP ", status, ")"), error, secret), false};
   }
 }
 
@@ -57,13 +57,13 @@ absl::Duration ParseRetryAfter(std::string_view header) {
 
 Failed FailureOfError(const UpstreamError& error, std::string_view secret) {
   if (error.status != 0) return FailureOfStatus(error.status, error, secret);
-  return {kEngineFailed, WithMessage("the upstream gave up", error, secret), false};
+  return {kEngineFailed, WithMessage("the upstream reported an error", error, secret), false};
 }
 
 Failed Unavailable(std::string_view message) { return {kEngineUnavailable, std::string(message), true}; }
 
 std::string ToMessage(std::string_view bytes, size_t max_bytes) {
-  // Cut twice: before, so that a huge one costs nothing; after, since U+FFFD is longer than what it replaces.
+  // Cut twice: before, so that a huge message costs nothing; after, because U+FFFD is longer than what it replaces.
   std::string text = ToValidUtf8(bytes.substr(0, max_bytes));
   std::replace_if(
       text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, ' ');

@@ -8,7 +8,7 @@
 namespace runnel::inference {
 namespace {
 
-// Ordered, so that the same request gives the same bytes in the order that people expect.
+// Ordered: the same request gives the same bytes, with the fields in the usual order.
 using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kSeedMask = 0x7FFFFFFF;
@@ -25,7 +25,7 @@ const char* RoleName(ChatRole role) {
   return "user";
 }
 
-// The double that reads like the float: 0.7 and not 0.699999988079071.
+// The double with the float's shortest decimal form: 0.7 and not 0.699999988079071.
 double Widen(float value) {
   std::array<char, 32> digits{};
   const auto written = std::to_chars(digits.data(), digits.data() + digits.size(), value);
@@ -99,7 +99,7 @@ std::string UpstreamBody(const GenerationRequest& request, std::string_view mode
   SetSampling(request.sampling, &body);
   SetLogprobs(request, &body);
   SetFormat(request.output_format, &body);
-  // Never throws, whatever the strings hold.
+  // Does not throw for strings that are not UTF-8.
   return body.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -10,8 +10,8 @@ namespace runnel::inference {
 // The path of the route for `request` below the base path: chat for messages, completions for a prompt.
 std::string_view UpstreamRoute(const GenerationRequest& request);
 
-// The JSON body that asks `model` for a stream with usage. top_k and min_p, which OpenAI's own server does not know,
-// are sent only if the caller set them. The seed is cut to 31 bits, the most that every server takes.
+// The JSON body that requests a stream with usage from `model`. top_k and min_p, which OpenAI's server does not
+// support, are sent only if the client set them. The seed is cut to 31 bits, the most that every server accepts.
 std::string UpstreamBody(const GenerationRequest& request, std::string_view model);
 
 }  // namespace runnel::inference

@@ -10,28 +10,29 @@
 namespace runnel::inference {
 namespace {
 
-// How long a waiter sleeps if nobody wakes it.
+// The longest sleep of a waiter that is not woken.
 constexpr std::chrono::milliseconds kLongestSleep(500);
 
 }  // namespace
 
-// Guarded by the set's lock, but for the pool.
+// Guarded by the set's lock, except the pool.
 struct UpstreamSet::Upstream {
   Upstream(const UpstreamConnectionOptions& connection, const Options& options, base::Metrics* metrics)
       : pool(connection, options.max_idle_connections, options.max_idle, metrics),
         breaker(options.max_failures, options.pause),
-        streams_gauge(metrics->Gauge("runnel_upstream_streams", "Streams of an upstream.",
+        streams_gauge(metrics->Gauge("runnel_upstream_streams", "Open streams per upstream.",
                                      {{"upstream", connection.url.authority}})),
-        breaker_gauge(metrics->Gauge("runnel_upstream_breaker_state",
-                                     "0: in use; 1: one request tries it; 2: left alone after failures.",
-                                     {{"upstream", connection.url.authority}})),
-        failures(metrics->Counter("runnel_upstream_failures_total", "Exchanges that failed by the upstream's fault.",
+        breaker_gauge(
+            metrics->Gauge("runnel_upstream_breaker_state",
+                           "State of an upstream: 0: in use; 1: probed by one request; 2: skipped after failures.",
+                           {{"upstream", connection.url.authority}})),
+        failures(metrics->Counter("runnel_upstream_failures_total", "Exchanges that failed because of the upstream.",
                                   {{"upstream", connection.url.authority}})) {}
 
   UpstreamConnectionPool pool;
   UpstreamBreaker breaker;
   size_t streams = 0;
-  absl::Duration not_before = -absl::InfiniteDuration();  // it asked for it
+  absl::Duration not_before = -absl::InfiniteDuration();  // by its Retry-After
   prometheus::Gauge& streams_gauge;
   prometheus::Gauge& breaker_gauge;
   prometheus::Counter& failures;

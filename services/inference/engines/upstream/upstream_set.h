@@ -17,15 +17,15 @@
 
 namespace runnel::inference {
 
-// What an exchange told of an upstream.
+// What an exchange says about an upstream.
 enum class UpstreamVerdict {
-  kHealthy,  // it answered as it should, be it with an error that is the request's
+  kHealthy,  // it responded correctly, even if with an error in the request
   kFaulty,
   kBusy,     // it works, but has no room
-  kUnknown,  // the exchange was broken off by us
+  kUnknown,  // the exchange was cut by us
 };
 
-// The upstreams there are, and which of them is to take the next request. Thread-safe.
+// The upstreams; chooses one for each request. Thread-safe.
 class UpstreamSet {
  public:
   struct Options {
@@ -43,13 +43,13 @@ class UpstreamSet {
 
   size_t size() const { return upstreams_.size(); }
 
-  // A place at the upstream that has the fewest streams, among those that are fit for use and not in `tried`: its
-  // number, to be given back. Waits if all such are full, until one is not or `give_up` is true, which is asked under
-  // the set's lock. None if there is no such upstream.
+  // Takes a place at the upstream with the fewest streams, among those that are available and not in `tried`. Returns
+  // its number, for GiveBack. If all of them are full, waits until one is not or `give_up` is true, which is called
+  // under the set's lock. Empty if there is no such upstream.
   std::optional<size_t> Take(std::span<const size_t> tried, const std::function<bool()>& give_up) EXCLUDES(mu_);
-  // `retry_after`: for how long it asked to be left alone; zero if it did not.
+  // `retry_after`: the pause that the upstream asked for; zero for none.
   void GiveBack(size_t upstream, UpstreamVerdict verdict, absl::Duration retry_after) EXCLUDES(mu_);
-  // Some `give_up` has become true.
+  // To be called when a `give_up` has become true.
   void Wake() EXCLUDES(mu_);
 
   UpstreamConnectionPool* pool(size_t upstream);
@@ -63,7 +63,7 @@ class UpstreamSet {
   base::Mutex mu_;
   base::CondVar changed_;
   const std::vector<std::unique_ptr<Upstream>> upstreams_;
-  size_t next_ GUARDED_BY(mu_) = 0;  // who is first among equals
+  size_t next_ GUARDED_BY(mu_) = 0;  // the first of several with equally few streams
 };
 
 }  // namespace runnel::inference

@@ -27,7 +27,7 @@ UpstreamStream::UpstreamStream(std::unique_ptr<PreparedUpstream> prepared, std::
 
 std::string UpstreamStream::Run(UpstreamSet* upstreams, prometheus::Counter* failovers) {
   std::vector<size_t> tried;
-  Failed failed = Unavailable("no upstream is fit for use now");
+  Failed failed = Unavailable("no upstream is available");
   while (true) {
     const auto upstream = upstreams->Take(tried, [this] { return HasEnded(); });
     if (!upstream.has_value()) return EndWithout(std::move(failed));
@@ -47,13 +47,13 @@ UpstreamStream::Attempt UpstreamStream::Try(UpstreamConnectionPool* pool) {
     Reset();
     const UpstreamResult result = Exchange(prepared_->path, prepared_->body, connection.get());
     Attempt attempt{Judge(result), {}, {}};
-    // The server closed a kept connection just as it was used again: nothing of this answer has come, and a new
-    // connection is all that is needed.
+    // The server closed an idle connection just as it was used again: no byte of the response has arrived, so a new
+    // connection is enough.
     attempt.failed = FailureOf(result);
     const bool again = std::exchange(may_try_again, false) && result.end == UpstreamResult::End::kCut &&
                        result.status == 0 && attempt.failed.code == Unavailable("").code;
-    const bool others_may =
-        !answer_->told() && (attempt.verdict == UpstreamVerdict::kFaulty || attempt.verdict == UpstreamVerdict::kBusy);
+    const bool others_may = !answer_->reported() &&
+                            (attempt.verdict == UpstreamVerdict::kFaulty || attempt.verdict == UpstreamVerdict::kBusy);
     bool waits = again || others_may;
     bool engine_stops = false;
     if (!OnExchangeOver(&waits, &engine_stops)) {
@@ -186,7 +186,7 @@ UpstreamVerdict UpstreamStream::Judge(const UpstreamResult& result) {
   }
   if (answer_->failed()) return answer_->verdict();
   if (result.status != 0 && result.status != kOk) return VerdictOfStatus(result.status);
-  // Nobody but us can have wanted that.
+  // Only our own cancellation can cause this.
   if (result.end == End::kUnwanted && sink_->cancelled()) return UpstreamVerdict::kUnknown;
   return UpstreamVerdict::kFaulty;
 }
@@ -196,7 +196,7 @@ Failed UpstreamStream::FailureOf(const UpstreamResult& result) {
   if (answer_->kept_failure().has_value()) return *answer_->kept_failure();
   {
     base::MutexLock lock(&mu_);
-    if (timed_out_) return {"engine_timeout", "the upstream gave no token for too long", true};
+    if (timed_out_) return {"engine_timeout", "the upstream sent no token in time", true};
   }
   if (result.end == End::kNoConnect) return Unavailable("no connection to the upstream");
   if (result.end == End::kUntrusted) return Unavailable("no TLS connection to the upstream");
@@ -204,11 +204,11 @@ Failed UpstreamStream::FailureOf(const UpstreamResult& result) {
     return FailureOfStatus(result.status, ParseUpstreamError(error_body_), options_.answer.secret);
   }
   if (result.status == kOk && !is_event_stream_) {
-    return {"engine_failed", absl::StrCat("the upstream answered with '", content_type_, "' and not with events"),
-            false};
+    return {"engine_failed",
+            absl::StrCat("the upstream responded with '", content_type_, "' instead of an event stream"), false};
   }
-  if (result.end == End::kSilent) return {"engine_timeout", "the upstream said nothing for too long", true};
-  return Unavailable(result.status == 0 ? "the upstream closed the connection without an answer"
+  if (result.end == End::kSilent) return {"engine_timeout", "the upstream sent nothing in time", true};
+  return Unavailable(result.status == 0 ? "the upstream closed the connection without a response"
                                         : "the upstream's stream was cut");
 }
 

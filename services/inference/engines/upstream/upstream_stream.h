@@ -15,10 +15,10 @@
 
 namespace runnel::inference {
 
-// What Prepare makes: the request as it will be sent.
+// The result of Prepare: the request as it will be sent.
 class PreparedUpstream final : public PreparedGeneration {
  public:
-  // Only the upstream's own tokeniser knows; its usage corrects it at the end.
+  // Not known before the upstream reports its usage at the end.
   uint32_t prompt_tokens() const override { return 0; }
 
   std::string path;
@@ -26,48 +26,48 @@ class PreparedUpstream final : public PreparedGeneration {
   uint32_t choice_count = 1;
 };
 
-// One generation's way through the upstream: from the engine's queue over a connection into its sink. Shared by the
-// thread that runs it and the engine's watcher.
+// One generation on its way from the engine's queue through an upstream into its sink. Shared by the thread that runs
+// it and the engine's watcher.
 //
-// Until the connection stands, whoever is first ends it: the watcher, if the generation was cancelled, so that a cancel
-// never waits for a queue or a connect timeout. From then on the sink belongs to the running thread, and the watcher
-// merely cuts the connection under it.
+// Until the connection is established, the first of the two threads to act ends the generation: the watcher, if it was
+// cancelled, so that a cancel never waits for the queue or a connect timeout. From then on the sink belongs to the
+// running thread, and the watcher only closes the connection.
 //
-// An upstream that fails before it has said anything is left for the next one, each once.
+// If an upstream fails before it has sent anything, the next one is tried, each of them once.
 class UpstreamStream {
  public:
   struct Options {
     UpstreamAnswer::Options answer;
-    absl::Duration linger;               // how long the stream may go on after its last finish reason
-    absl::Duration first_token_timeout;  // from when the connection stands
+    absl::Duration linger;               // time limit of the stream after its last finish reason
+    absl::Duration first_token_timeout;  // from when the connection is established
     absl::Duration next_token_timeout;   // from each token
   };
   UpstreamStream(std::unique_ptr<PreparedUpstream> prepared, std::shared_ptr<EventSink> sink, const Options& options);
 
-  // Blocks until the exchange is over. The sink has had its last call then, and so it has if the watcher made it.
-  // Returns the outcome: done, cancelled, or the code of the failure. Counts in `failovers` each upstream that was left
-  // for another.
+  // Blocks until the exchange is over. The sink has had its last call then, from this thread or from the watcher.
+  // Returns the outcome: done, cancelled, or the code of the failure. Counts in `failovers` each switch to another
+  // upstream.
   std::string Run(UpstreamSet* upstreams, prometheus::Counter* failovers) EXCLUDES(mu_);
 
   using SteadyClock = std::chrono::steady_clock;
-  // Ends it, or makes Run end it, if it has been cancelled, if the engine stops, or if it is over time. Never blocks
-  // for long. Returns when to look again at the latest.
+  // Ends it, or makes Run end it, if it was cancelled, the engine stops, or a time limit has passed. Never blocks for
+  // long. Returns the latest time for the next call.
   SteadyClock::time_point Watch(bool engine_stops) EXCLUDES(mu_);
 
  private:
   enum class State { kWaiting, kStreaming, kEnded };
-  // What came of one upstream.
+  // The result of one upstream.
   struct Attempt {
     UpstreamVerdict verdict = UpstreamVerdict::kUnknown;
-    std::string outcome;  // empty: the next upstream may try
-    Failed failed;        // then: why
+    std::string outcome;  // empty: the next upstream is tried
+    Failed failed;        // if outcome is empty
   };
 
   UpstreamResult Exchange(std::string_view path, std::string_view body, UpstreamConnection* connection) EXCLUDES(mu_);
   bool OnConnected(UpstreamConnection* connection) EXCLUDES(mu_);
   bool OnHead(int status, const UpstreamConnection::Head& head);
   bool OnBody(std::string_view bytes) EXCLUDES(mu_);
-  // False if the watcher has ended it. Else it is this thread's to end, or waits again if `again` is left true.
+  // False if the watcher has ended it. Otherwise this thread has to end it, or it waits again if `again` stays true.
   bool OnExchangeOver(bool* again, bool* engine_stops) EXCLUDES(mu_);
   Attempt Try(UpstreamConnectionPool* pool) EXCLUDES(mu_);
   void Reset();
@@ -82,12 +82,12 @@ class UpstreamStream {
   const std::unique_ptr<PreparedUpstream> prepared_;
   const std::shared_ptr<EventSink> sink_;
 
-  // Of the running thread only.
+  // Used by the running thread only.
   std::optional<UpstreamAnswer> answer_;
   bool begun_ = false;
   bool is_event_stream_ = false;
   std::string content_type_;
-  std::string error_body_;  // of a response that is no event stream
+  std::string error_body_;  // of a response that is not an event stream
   absl::Duration retry_after_;
 
   base::Mutex mu_;
@@ -95,7 +95,7 @@ class UpstreamStream {
   UpstreamConnection* connection_ GUARDED_BY(mu_) = nullptr;  // while state_ is kStreaming
   bool engine_stops_ GUARDED_BY(mu_) = false;
   bool cut_ GUARDED_BY(mu_) = false;        // the watcher has cut the connection, for good
-  bool timed_out_ GUARDED_BY(mu_) = false;  // the watcher has cut the connection, since no token came
+  bool timed_out_ GUARDED_BY(mu_) = false;  // the watcher has cut the connection, because no token arrived in time
   SteadyClock::time_point token_until_ GUARDED_BY(mu_) = SteadyClock::time_point::max();
   SteadyClock::time_point linger_until_ GUARDED_BY(mu_) = SteadyClock::time_point::max();
 };

@@ -20,7 +20,7 @@ absl::Status UpstreamStreamParser::Add(std::string_view bytes, const OnEvent& on
     }
     after_cr_ = bytes[end] == '\r';
     bytes.remove_prefix(end + 1);
-    // Most lines come whole and need no copy.
+    // Most lines are complete and need no copy.
     bool more = true;
     if (line_.empty()) {
       more = TakeLine(part, on_event);
@@ -52,7 +52,7 @@ bool UpstreamStreamParser::TakeLine(std::string_view line, const OnEvent& on_eve
     name_ = "error";
     return AppendData(value);
   }
-  // Names matter only in that one of them is "error": a long one need not be kept.
+  // Only the name "error" matters, so a long one need not be kept.
   if (field == "event") name_ = value.substr(0, 64);
   return true;
 }

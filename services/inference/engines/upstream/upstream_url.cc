@@ -15,10 +15,10 @@ constexpr size_t kMaxUrlBytes = 2048;
 constexpr int kHttpPort = 80;
 constexpr int kHttpsPort = 443;
 
-// The message never holds the URL: somebody may have put a password into it.
+// The message never contains the URL, which may have a password in it.
 absl::Status Bad(std::string_view why) {
   return absl::InvalidArgumentError(
-      absl::StrCat("upstream URL: ", base::ToAbsl(why), "; want such as http://127.0.0.1:8000/v1"));
+      absl::StrCat("upstream URL: ", base::ToAbsl(why), "; want, for example, http://127.0.0.1:8000/v1"));
 }
 
 bool IsNameChar(char c) {
@@ -31,15 +31,15 @@ bool IsAddressChar(char c) { return absl::ascii_isxdigit(static_cast<unsigned ch
 absl::Status SplitAuthority(std::string_view authority, std::string_view* host, std::string_view* port) {
   const bool bracketed = authority.starts_with('[');
   const size_t end = bracketed ? authority.find(']') : authority.find(':');
-  if (bracketed && end == std::string_view::npos) return Bad("an IPv6 address lacks its ']'");
+  if (bracketed && end == std::string_view::npos) return Bad("the ']' after the IPv6 address is missing");
   *host = authority.substr(bracketed ? 1 : 0, bracketed ? end - 1 : end);
-  if (host->empty()) return Bad("no host");
+  if (host->empty()) return Bad("the host is missing");
   if (!std::all_of(host->begin(), host->end(), bracketed ? IsAddressChar : IsNameChar)) {
-    return Bad("the host has characters that no host has");
+    return Bad("the host has characters that are not allowed in a host");
   }
   std::string_view rest = end == std::string_view::npos ? "" : authority.substr(bracketed ? end + 1 : end);
   if (rest.empty()) return absl::OkStatus();
-  if (rest.front() != ':' || rest.size() == 1) return Bad("no port after the host");
+  if (rest.front() != ':' || rest.size() == 1) return Bad("the port after the host is missing");
   *port = rest.substr(1);
   return absl::OkStatus();
 }
@@ -57,12 +57,12 @@ absl::StatusOr<int> ReadPort(std::string_view text) {
 }  // namespace
 
 absl::StatusOr<UpstreamUrl> ParseUpstreamUrl(std::string_view url) {
-  if (url.size() > kMaxUrlBytes) return Bad("too long");
+  if (url.size() > kMaxUrlBytes) return Bad("it is too long");
   if (!std::all_of(url.begin(), url.end(), [](unsigned char c) { return absl::ascii_isgraph(c); })) {
-    return Bad("it has blanks, control characters or characters beyond ASCII");
+    return Bad("it has blanks, control characters or non-ASCII characters");
   }
   if (url.find_first_of("@?#") != std::string_view::npos) {
-    return Bad("no '@', '?' or '#' may be in it (a key belongs in the key file)");
+    return Bad("'@', '?' and '#' are not allowed (a key belongs in --upstream_api_key_file)");
   }
   UpstreamUrl result;
   if (url.starts_with("https://")) {
@@ -71,7 +71,7 @@ absl::StatusOr<UpstreamUrl> ParseUpstreamUrl(std::string_view url) {
   } else if (url.starts_with("http://")) {
     url.remove_prefix(7);
   } else {
-    return Bad("it begins with neither http:// nor https://");
+    return Bad("it must begin with http:// or https://");
   }
   const size_t slash = std::min(url.find('/'), url.size());
   std::string_view host, port;

@@ -7,17 +7,17 @@
 
 namespace runnel::inference {
 
-// Where an OpenAI-compatible server is.
+// The address of an OpenAI-compatible server.
 struct UpstreamUrl {
   bool tls = false;
   std::string host;  // a name or an address, without brackets
   int port = 0;
-  std::string authority;  // as in the Host header: brackets about IPv6, no default port
-  std::string base_path;  // such as "/v1"; no slash at its end
+  std::string authority;  // as in the Host header: IPv6 in brackets, no default port
+  std::string base_path;  // for example "/v1"; no slash at the end
 };
 
-// Reads http://host:port[/path] or https://...; without a path "/v1" is meant. InvalidArgument says what is wrong. No
-// user:password@ (the key has a file of its own), no query, no fragment.
+// Parses http://host:port[/path] or https://...; the default path is "/v1". The error says what is wrong. A
+// user:password@ (the key belongs in the key file), a query or a fragment is rejected.
 absl::StatusOr<UpstreamUrl> ParseUpstreamUrl(std::string_view url);
 
 }  // namespace runnel::inference

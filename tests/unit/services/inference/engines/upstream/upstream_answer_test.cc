@@ -54,7 +54,7 @@ TEST(UpstreamAnswer, LogprobsCountTowardsTheLongestAnswer) {
     endless += Event(R"({"choices":[{"delta":{"content":""},"logprobs":{"content":[{"token":"x","logprob":-1}]}}]})");
   }
   EXPECT_EQ(Story(endless, 1, options),
-            "/0 -; prompt 0; failed engine_failed !retry: the upstream's answer is longer than 10000 bytes");
+            "/0 -; prompt 0; failed engine_failed !retry: the upstream's output is longer than 10000 bytes");
 }
 
 TEST(UpstreamAnswer, KeepsAFailureBeforeAnythingWasSaid) {
@@ -64,7 +64,7 @@ TEST(UpstreamAnswer, KeepsAFailureBeforeAnythingWasSaid) {
   UpstreamAnswer answer(1, options, &sink);
   answer.Add(Fake::ChatDelta("") + Event("{nonsense"));
   EXPECT_TRUE(answer.failed());
-  EXPECT_FALSE(answer.told());
+  EXPECT_FALSE(answer.reported());
   EXPECT_EQ(answer.verdict(), UpstreamVerdict::kFaulty);
   ASSERT_TRUE(answer.kept_failure().has_value());
   EXPECT_EQ(answer.kept_failure()->code, "engine_failed");
@@ -102,17 +102,17 @@ TEST(UpstreamAnswer, EveryWayAStreamMayEnd) {
        "Hello/2 -; prompt 0; failed engine_unavailable retry: "
        "the upstream ended the stream before every choice had finished"},
       {"no JSON", kHello + Event("{nonsense"),
-       "Hello/2 -; prompt 0; failed engine_failed !retry: the upstream sent an event that is no JSON object"},
+       "Hello/2 -; prompt 0; failed engine_failed !retry: the upstream sent an event that is not a JSON object"},
       {"an error", kHello + Event(R"({"error":{"message":"out of memory","code":null}})") + stop,
-       "Hello/2 -; prompt 0; failed engine_failed !retry: the upstream gave up: out of memory"},
+       "Hello/2 -; prompt 0; failed engine_failed !retry: the upstream reported an error: out of memory"},
       {"an error with a status", kHello + Event(R"({"error":{"message":"busy","code":503}})"),
        "Hello/2 -; prompt 0; failed engine_unavailable retry: the upstream is busy (HTTP 503): busy"},
       {"an event named error", kHello + "event: error\ndata: {\"message\":\"m\"}\n\n",
-       "Hello/2 -; prompt 0; failed engine_failed !retry: the upstream gave up: m"},
+       "Hello/2 -; prompt 0; failed engine_failed !retry: the upstream reported an error: m"},
       {"llama-server's error", kHello + "error: {\"code\":500,\"message\":\"m\",\"type\":\"server_error\"}\n\n",
-       "Hello/2 -; prompt 0; failed engine_failed !retry: the upstream refused the request (HTTP 500): m"},
+       "Hello/2 -; prompt 0; failed engine_failed !retry: the upstream rejected the request (HTTP 500): m"},
       {"aborted", kHello + Fake::ChatFinish("abort"),
-       "Hello/2 -; prompt 0; failed engine_failed retry: the upstream aborted the answer"},
+       "Hello/2 -; prompt 0; failed engine_failed retry: the upstream aborted the generation"},
       {"reasoning", Event(R"({"choices":[{"delta":{"reasoning_content":"hm"}}]})") + kHello + stop,
        "Hello/2 stop; prompt 0"},
       {"another choice", Fake::ChatDelta("x", 7) + kHello + Fake::ChatFinish("stop", 1) + stop,
@@ -211,7 +211,7 @@ TEST(UpstreamAnswer, RefusesAnAnswerBeyondItsLimits) {
   EXPECT_EQ(Story(kHello + Fake::ChatFinish("stop"), 1, options), "Hello/2 stop; prompt 0");
   options.max_text_bytes = 4;
   EXPECT_EQ(Story(kHello + Fake::ChatFinish("stop"), 1, options),
-            "Hel/1 -; prompt 0; failed engine_failed !retry: the upstream's answer is longer than 4 bytes");
+            "Hel/1 -; prompt 0; failed engine_failed !retry: the upstream's output is longer than 4 bytes");
   options.limits = {64, 64};
   EXPECT_EQ(Story(std::string(65, ':'), 1, options),
             "/0 -; prompt 0; failed engine_failed !retry: the upstream sent a line of more than 64 bytes");
@@ -221,7 +221,7 @@ TEST(UpstreamAnswer, KeepsTheKeyOutOfMessages) {
   UpstreamAnswer::Options options;
   options.secret = "sk-1";
   EXPECT_EQ(Story(Event(R"({"error":"key sk-1 is out of quota"})"), 1, options),
-            "/0 -; prompt 0; failed engine_failed !retry: the upstream gave up: key *** is out of quota");
+            "/0 -; prompt 0; failed engine_failed !retry: the upstream reported an error: key *** is out of quota");
 }
 
 }  // namespace

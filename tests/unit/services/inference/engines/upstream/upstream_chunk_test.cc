@@ -210,7 +210,7 @@ TEST(UpstreamFailure, StrikesTheKeyAndBoundsTheMessage) {
   EXPECT_LT(failed.message.size(), 600u);
   // Servers quote a part of the key in their refusal.
   EXPECT_EQ(FailureOfStatus(401, {"Incorrect API key provided: sk-se***et", 0}, "sk-secret").message,
-            "the upstream refused our credentials (HTTP 401)");
+            "the upstream rejected the API key (HTTP 401)");
 }
 
 TEST(UpstreamFailure, MessagesAreOneLineOfUtf8) {

@@ -101,8 +101,8 @@ TEST_F(UpstreamEngine, SaysWhyItHasNoModel) {
   } rows[] = {
       {200, R"({"data":[]})", "the list of models is empty"},
       {200, "<html>", "not a list of models"},
-      {401, "{}", "it answers with HTTP 401"},
-      {200, std::string(5 << 20, ' '), "its answer is longer than"},
+      {401, "{}", "it responds with HTTP 401"},
+      {200, std::string(5 << 20, ' '), "its response is longer than"},
   };
   for (const auto& row : rows) {
     server_.SetModels(row.status, row.body);

@@ -101,7 +101,7 @@ TEST_F(UpstreamFailover, AloneAndLeftAloneItFailsAtOnceUntilOneFindsOut) {
     const auto sink = Start();
     EXPECT_TRUE(sink->WaitEnded());
     story = sink->Story();
-    return story == "Hello/2 stop; prompt 9" || story.find("no upstream is fit for use now") == std::string::npos;
+    return story == "Hello/2 stop; prompt 9" || story.find("no upstream is available") == std::string::npos;
   }));
   EXPECT_EQ(story, "Hello/2 stop; prompt 9");
   EXPECT_EQ(server_.requests().size(), 2u);
@@ -131,7 +131,7 @@ TEST_F(UpstreamFailover, AFirstTokenThatDoesNotComeIsAFailure) {
 TEST_F(UpstreamFailover, ANextTokenThatDoesNotComeEndsTheAnswer) {
   options_.next_token_timeout = absl::Milliseconds(300);
   EXPECT_EQ(StoryOf(Hanging({Fake::ChatDelta("Hel"), ": still here\n\n"})),
-            "Hel/1 -; prompt 0; failed engine_timeout retry: the upstream gave no token for too long");
+            "Hel/1 -; prompt 0; failed engine_timeout retry: the upstream sent no token in time");
   EXPECT_TRUE(server_.WaitForDisconnects(1));
   EXPECT_EQ(second_.requests().size(), 0u);
 }

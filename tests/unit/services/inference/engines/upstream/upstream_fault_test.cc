@@ -62,18 +62,18 @@ TEST_F(UpstreamFault, EveryAnswerThatIsNoStream) {
       {502, "<html>", "engine_unavailable retry: the upstream is busy (HTTP 502)"},
       {504, "", "engine_timeout retry: the upstream took too long (HTTP 504)"},
       {400, R"({"object":"error","message":"max_tokens is too large","code":400})",
-       "engine_failed !retry: the upstream refused the request (HTTP 400): max_tokens is too large"},
-      {400, "", "engine_failed !retry: the upstream refused the request (HTTP 400)"},
+       "engine_failed !retry: the upstream rejected the request (HTTP 400): max_tokens is too large"},
+      {400, "", "engine_failed !retry: the upstream rejected the request (HTTP 400)"},
       {404, R"({"error":"model not found"})",
-       "engine_failed !retry: the upstream refused the request (HTTP 404): model not found"},
+       "engine_failed !retry: the upstream rejected the request (HTTP 404): model not found"},
       {422, R"({"detail":"bad field"})",
-       "engine_failed !retry: the upstream refused the request (HTTP 422): bad field"},
+       "engine_failed !retry: the upstream rejected the request (HTTP 422): bad field"},
       {401, R"({"error":{"message":"key sk-se"}})",
-       "engine_failed !retry: the upstream refused our credentials (HTTP 401)"},
+       "engine_failed !retry: the upstream rejected the API key (HTTP 401)"},
       {500, R"({"error":{"message":"CUDA"}})",
-       "engine_failed !retry: the upstream refused the request (HTTP 500): CUDA"},
-      {302, "", "engine_failed !retry: the upstream refused the request (HTTP 302)"},
-      {201, "", "engine_failed !retry: the upstream refused the request (HTTP 201)"},
+       "engine_failed !retry: the upstream rejected the request (HTTP 500): CUDA"},
+      {302, "", "engine_failed !retry: the upstream rejected the request (HTTP 302)"},
+      {201, "", "engine_failed !retry: the upstream rejected the request (HTTP 201)"},
   };
   for (const auto& row : rows) {
     std::vector<std::string> pieces;
@@ -88,14 +88,14 @@ TEST_F(UpstreamFault, EveryAnswerThatIsNoStream) {
 TEST_F(UpstreamFault, AStreamByItsBodyOnlyIsNone) {
   EXPECT_EQ(StoryOf({200, "application/json", {Fake::ChatFinish("stop")}, End::kWhole, false, {}}),
             "/0 -; prompt 0; failed engine_failed !retry: "
-            "the upstream answered with 'application/json' and not with events");
+            "the upstream responded with 'application/json' instead of an event stream");
 }
 
 TEST_F(UpstreamFault, AnErrorBodyWithoutEndIsCutOff) {
   Fake::Answer answer{400, "application/json", {}, End::kHang, false, {}};
   for (int i = 0; i < 100; ++i) answer.pieces.push_back(std::string(4096, 'x'));
   EXPECT_EQ(StoryOf(answer),
-            "/0 -; prompt 0; failed engine_failed !retry: the upstream refused the request (HTTP 400)");
+            "/0 -; prompt 0; failed engine_failed !retry: the upstream rejected the request (HTTP 400)");
 }
 
 TEST_F(UpstreamFault, AStreamThatIsCutHasFailed) {
@@ -116,7 +116,7 @@ TEST_F(UpstreamFault, AStreamThatIsCutAfterItsFinishIsDone) {
 
 TEST_F(UpstreamFault, AnErrorInsideTheStreamEndsItWithoutWaiting) {
   EXPECT_EQ(StoryOf(Hanging({Fake::ChatDelta("Hi"), "data: {\"error\":{\"message\":\"OOM\"}}\n\n"})),
-            "Hi/1 -; prompt 0; failed engine_failed !retry: the upstream gave up: OOM");
+            "Hi/1 -; prompt 0; failed engine_failed !retry: the upstream reported an error: OOM");
   EXPECT_TRUE(server_.WaitForDisconnects(1));
 }
 
@@ -124,13 +124,13 @@ TEST_F(UpstreamFault, AnAnswerWithoutEndIsCutOff) {
   options_.max_answer_bytes = 1000;
   EXPECT_EQ(StoryOf(Hanging({Fake::ChatDelta(std::string(1000, 'x')), Fake::ChatDelta("y")})),
             std::string(1000, 'x') +
-                "/1 -; prompt 0; failed engine_failed !retry: the upstream's answer is longer than 1000 bytes");
+                "/1 -; prompt 0; failed engine_failed !retry: the upstream's output is longer than 1000 bytes");
   EXPECT_TRUE(server_.WaitForDisconnects(1));
 }
 
 TEST_F(UpstreamFault, SilenceHasALimit) {
   options_.silence_timeout = absl::Seconds(1);
-  const std::string silent = "; failed engine_timeout retry: the upstream said nothing for too long";
+  const std::string silent = "; failed engine_timeout retry: the upstream sent nothing in time";
   EXPECT_EQ(StoryOf(Hanging({Fake::ChatDelta("Hi")})), "Hi/1 -; prompt 0" + silent);
   Fake::Answer answer = Hello();
   answer.hang_before_head = true;
@@ -159,7 +159,7 @@ TEST_F(UpstreamFault, NobodyListens) {
 
   options_.model = "";
   const auto engine = CreateUpstreamEngine(options_, &metrics_);
-  EXPECT_EQ(engine.status(), absl::UnavailableError("upstream " + port.url() + "/v1/models: no connection"));
+  EXPECT_EQ(engine.status(), absl::UnavailableError("upstream " + port.url() + "/v1/models: the connection failed"));
 }
 
 TEST_F(UpstreamFault, ConnectingHasALimit) {
@@ -274,7 +274,7 @@ TEST_F(UpstreamFault, ANewConnectionThatDiesIsNotTriedAgain) {
   const auto sink = Start();
   ASSERT_TRUE(sink->WaitEnded());
   EXPECT_EQ(sink->Story(),
-            "/0 -; prompt 0; failed engine_unavailable retry: the upstream closed the connection without an answer");
+            "/0 -; prompt 0; failed engine_unavailable retry: the upstream closed the connection without a response");
   EXPECT_EQ(server_.requests().size(), 1u);
 }
 
