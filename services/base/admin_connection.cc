@@ -14,12 +14,12 @@ namespace {
 namespace net = boost::asio;
 using ErrorCode = boost::system::error_code;
 
-// A body is refused, not read: nothing here takes one.
+// A request with a body is rejected: no path accepts one.
 constexpr HttpLimits kHttpLimits = {
     .max_header_bytes = 8 << 10, .max_target_bytes = 2 << 10, .max_headers = 64, .max_body_bytes = 0};
 constexpr size_t kReadBytes = 4 << 10;
-// After a refusal: what is still on its way is read, because a socket that is closed with unread bytes takes the
-// response back from the client.
+// After a rejection the rest of the request is read, because closing a socket with unread bytes may discard the
+// response before the client has read it.
 constexpr std::chrono::seconds kLingerTimeout(1);
 constexpr size_t kMaxLingerBytes = 64 << 10;
 
@@ -86,7 +86,7 @@ void AdminConnection::Close() {
 void AdminConnection::SetDeadline(std::chrono::nanoseconds from_now) {
   timer_.expires_after(std::chrono::duration_cast<Timer::duration>(from_now));
   timer_.async_wait([self = shared_from_this()](ErrorCode ec) {
-    // It may have been due and then moved before this ran.
+    // The deadline may have been moved after the timer expired and before this runs.
     if (!ec && self->timer_.expiry() <= std::chrono::steady_clock::now()) self->Close();
   });
 }

@@ -47,7 +47,7 @@ class AdminServer::Impl {
         open_(metrics->Gauge("runnel_admin_connections", "Open connections of the admin port.")),
         evicted_(metrics->Counter("runnel_admin_connections_evicted_total",
                                   "Connections of the admin port closed to make room for a new one.")),
-        errors_(metrics->Counter("runnel_admin_errors_total", "Faults of the admin port that ended a connection.")),
+        errors_(metrics->Counter("runnel_admin_errors_total", "Errors of the admin port that ended a connection.")),
         io_(1),
         acceptor_(io_.get_executor()),
         pause_(io_),
@@ -56,7 +56,7 @@ class AdminServer::Impl {
   ~Impl() {
     io_.stop();
     if (thread_.joinable()) thread_.join();
-    // The connections hold themselves in the list and in what waits in the loop.
+    // The list and the pending operations of the loop keep the connections alive.
     while (!connections_.empty()) connections_.front()->Close();
   }
 
@@ -79,14 +79,14 @@ class AdminServer::Impl {
   int port() const { return port_; }
 
  private:
-  // A fault of one connection ends that one only: its deadline closes it.
+  // An exception of one connection ends only that connection: its deadline closes it.
   void Run() {
     while (!io_.stopped()) {
       try {
         io_.run();
-      } catch (const std::exception& fault) {
+      } catch (const std::exception& error) {
         errors_.Increment();
-        spdlog::error("admin port: {}", fault.what());
+        spdlog::error("admin port: {}", error.what());
       }
     }
   }
@@ -95,15 +95,15 @@ class AdminServer::Impl {
     acceptor_.async_accept([this](ErrorCode ec, AdminConnection::Socket socket) {
       if (ec == net::error::operation_aborted) return;
       if (ec) return PauseAccepting(ec);
-      // First, so that a fault of this connection cannot end the accepting.
+      // First, so that an exception of this connection cannot end the accepting.
       Accept();
       Admit(std::move(socket));
     });
   }
 
-  // Mostly that descriptors have run out: a connection of ours that is given up may make room for a probe.
+  // Usually no descriptor is free: closing one of our connections may make room for a probe.
   void PauseAccepting(ErrorCode reason) {
-    spdlog::warn("admin port: accept: {}", reason.message());
+    spdlog::warn("admin port: cannot accept a connection: {}", reason.message());
     if (!connections_.empty()) Evict();
     pause_.expires_after(kPauseAfterError);
     pause_.async_wait([this](ErrorCode ec) {
@@ -115,7 +115,7 @@ class AdminServer::Impl {
     ErrorCode ec;
     socket.non_blocking(true, ec);
     if (!ec) socket.set_option(Tcp::no_delay(true), ec);
-    if (ec) return;  // it is gone already
+    if (ec) return;  // the client has disconnected already
     if (connections_.size() >= limits_.max_connections) Evict();
     std::make_shared<AdminConnection>(std::move(socket), &limits_, &on_request_, &connections_)->Start();
   }
@@ -125,25 +125,27 @@ class AdminServer::Impl {
     connections_.front()->Close();
   }
 
-  void Answer(const HttpHead& head, std::shared_ptr<AdminConnection> connection) {
+  void Handle(const HttpHead& head, std::shared_ptr<AdminConnection> connection) {
     open_.Set(static_cast<double>(connections_.size()));
     const std::string path = head.target.substr(0, head.target.find_first_of("?#"));
     if (!HostIsServed(head.Header("host"))) {
       return connection->Respond({.status = 403, .body = Line("the Host must be an address or localhost")});
     }
     const bool probe = path == "/livez" || path == "/readyz";
-    if (!probe && path != "/metrics") return connection->Respond({.status = 404, .body = Line("no such path")});
+    if (!probe && path != "/metrics")
+      return connection->Respond({.status = 404, .body = Line("no such path: use /livez, /readyz or /metrics")});
     if (head.method != "GET" && head.method != "HEAD") {
-      return connection->Respond(
-          {.status = 405, .headers = "allow: GET, HEAD\r\n", .body = Line("the path does not have this method")});
+      return connection->Respond({.status = 405,
+                                  .headers = "allow: GET, HEAD\r\n",
+                                  .body = Line("the method is not allowed: use GET or HEAD")});
     }
-    if (!probe) return AnswerMetrics(std::move(connection));
+    if (!probe) return RespondWithMetrics(std::move(connection));
     const auto& reason = path == "/livez" ? probes_.not_live_reason : probes_.not_ready_reason;
     const std::string why = reason ? reason() : "";
     connection->Respond({.status = why.empty() ? 200 : 503, .body = Line(why.empty() ? "ok" : why)});
   }
 
-  void AnswerMetrics(std::shared_ptr<AdminConnection> connection) {
+  void RespondWithMetrics(std::shared_ptr<AdminConnection> connection) {
     exposition_.Make([this, connection = std::move(connection)](const Exposition::Text& text) mutable {
       net::post(io_, [connection = std::move(connection), text] {
         connection->Respond({.content_type = kMetricsType, .body = text});
@@ -151,7 +153,7 @@ class AdminServer::Impl {
     });
   }
 
-  // HTTP/1.0 may have none, and no browser speaks it.
+  // An HTTP/1.0 request may have none, and no browser sends one.
   bool HostIsServed(std::string_view host) const {
     return !on_loopback_ || host.empty() || IsLocalHostName(HostOf(host));
   }
@@ -162,7 +164,7 @@ class AdminServer::Impl {
   prometheus::Counter& evicted_;
   prometheus::Counter& errors_;
   const AdminConnection::OnRequest on_request_ = [this](const HttpHead& head, std::shared_ptr<AdminConnection> from) {
-    Answer(head, std::move(from));
+    Handle(head, std::move(from));
   };
   int port_ = 0;
   bool on_loopback_ = false;

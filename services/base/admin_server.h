@@ -14,32 +14,32 @@ namespace runnel::base {
 class Metrics;
 
 struct AdminLimits {
-  // Beyond it the connection that did something least recently is closed, so that a new probe always gets in.
+  // At the limit a new connection closes the least recently active one, so that a new probe is always accepted.
   size_t max_connections = 256;
-  absl::Duration request_timeout = absl::Seconds(5);  // for a whole request, and for the first to begin
+  absl::Duration request_timeout = absl::Seconds(5);  // for a whole request, and until the first one begins
   absl::Duration write_timeout = absl::Seconds(5);    // for a whole response
   absl::Duration idle_timeout = absl::Minutes(2);     // between requests: longer than a scraper's interval
 };
 
-// The port of a process that operators and Kubernetes read, never the public: /livez and /readyz (200, or 503 with a
-// reason), /metrics (Prometheus text). One thread serves all connections; the text of the metrics is made on another.
+// The port of a process for operators and Kubernetes, not for the public: /livez and /readyz (200, or 503 with a
+// reason), /metrics (Prometheus text). One thread serves all connections; another one creates the text of the metrics.
 //
-// A request's Host must be an address, localhost or a name below .localhost if the port is on loopback: otherwise a
-// page could read the metrics by making its own name point to 127.0.0.1 (DNS rebinding). On any other address every
-// well-formed Host is served, because kubelets use the address of the pod and scrapers whatever name they were given.
+// If the port is on loopback, a request's Host must be an address, localhost or a name below .localhost: otherwise a
+// web page could read the metrics by making its name point to 127.0.0.1 (DNS rebinding). On any other address every
+// well-formed Host is served, because kubelets use the address of the pod and scrapers any configured name.
 class AdminServer {
  public:
-  // Called on the server's thread for each probe; must not block. An empty string means that all is well. A probe that
-  // is not set is always well.
+  // Called on the server's thread for each probe; must not block. An empty string means success. A probe that is not
+  // set always succeeds.
   struct Probes {
     std::function<std::string()> not_ready_reason;  // /readyz: new work should go elsewhere
     std::function<std::string()> not_live_reason;   // /livez: only a restart can help
   };
 
-  // `address` is that of ListenOn, which says how it fails. `metrics` must outlive the server.
+  // `address` and errors: see ListenOn. `metrics` must outlive the server.
   static absl::StatusOr<std::unique_ptr<AdminServer>> Create(const std::string& address, Metrics* metrics,
                                                              Probes probes, AdminLimits limits = {});
-  // Cuts the connections and joins the threads.
+  // Closes the connections and joins the threads.
   ~AdminServer();
 
   int port() const;

@@ -7,8 +7,8 @@
 
 namespace runnel::base {
 
-// A Protobuf message and the memory of all that is in it, to be used again and again. A message of the heap frees its
-// parts one by one when it is cleared; this one forgets them as a whole, and keeps one block of `kFirstBytes`.
+// A reusable Protobuf message with its memory. A message on the heap frees its parts one by one when it is cleared;
+// this one drops them all together, and keeps one block of `kFirstBytes`.
 template <typename Message, size_t kFirstBytes = size_t{16} << 10>
 class ArenaMessage {
  public:
@@ -20,7 +20,7 @@ class ArenaMessage {
   Message* operator->() { return message_; }
   Message& operator*() { return *message_; }
 
-  // Makes it empty. All pointers into it, and get() itself, are void.
+  // Clears the message. Invalidates all pointers into it, and get() itself.
   void Clear() {
     arena_.Reset();
     message_ = Make();

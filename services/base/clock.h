@@ -4,14 +4,14 @@
 
 namespace runnel::base {
 
-// The source of time, which tests replace. Thread-safe.
+// The source of time; tests replace it. Thread-safe.
 class Clock {
  public:
   virtual ~Clock() = default;
 
-  // The time of day; may jump. For times that people and other machines read.
+  // The time of day; may jump. For times that people or other machines read.
   virtual absl::Time Now() const = 0;
-  // Since an arbitrary moment; never goes back. For every timeout and every duration.
+  // Time since an arbitrary moment; never goes back. For timeouts and durations.
   virtual absl::Duration Monotonic() const = 0;
 
   // The system clock; never destroyed.

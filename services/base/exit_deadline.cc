@@ -31,7 +31,7 @@ void ExitDeadline::Run(absl::Duration timeout) {
   while (!done_) {
     if (wake_.WaitUntil(&mu_, deadline) || std::chrono::steady_clock::now() < deadline) continue;
     if (done_) return;
-    spdlog::critical("stopping takes longer than {}: still {}; exit {}", absl::FormatDuration(timeout), doing_,
+    spdlog::critical("shutdown takes longer than {}: still {}; exiting with {}", absl::FormatDuration(timeout), doing_,
                      kExitCode);
     spdlog::default_logger()->flush();
     std::_Exit(kExitCode);

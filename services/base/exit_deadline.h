@@ -8,20 +8,21 @@
 
 namespace runnel::base {
 
-// Ends the process if stopping it takes too long: an engine that is stuck, in a library or on a device, would keep it
-// until it is killed. To be declared before everything whose end may take long.
+// Ends the process if its shutdown takes too long: an engine that is stuck, in a library or on a device, would
+// otherwise keep it alive until it is killed. Declare it before every object whose destruction may take long.
 class ExitDeadline {
  public:
-  // Neither success nor an error at the start.
+  // Differs from success and from an error at the start.
   static constexpr int kExitCode = 70;
 
   ExitDeadline() = default;
-  // In time.
+  // The shutdown was in time.
   ~ExitDeadline();
 
-  // From now on the process has `timeout`. Then the log says what it was doing, and it ends with kExitCode, without
-  // destructors. Once.
+  // After `timeout` the process logs what it was doing, and exits with kExitCode without running destructors. To be
+  // called once.
   void Begin(absl::Duration timeout) EXCLUDES(mu_);
+  // What the process does now, for the log.
   void Doing(std::string what) EXCLUDES(mu_);
 
  private:

@@ -11,7 +11,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// After a text the thread rests this many times as long as it took: scrapers in a loop cost at most a quarter of a
+// After creating a text, the thread pauses for this many times as long: scrapers in a loop use at most a quarter of a
 // core.
 constexpr int kRest = 3;
 

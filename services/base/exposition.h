@@ -13,9 +13,9 @@ namespace runnel::base {
 
 class Metrics;
 
-// Makes the text of the metrics on a thread of its own, so that nothing waits for it but scrapers. Those that ask while
-// a text is being made share the next one. Every text was made after the scraper asked, with one exception: if slow
-// readers hold kMaxTexts of them, the newest is given once more.
+// Creates the text of the metrics on a separate thread, so that only scrapers wait for it. Scrapers that ask while a
+// text is being created share the next one. Every text was created after the scraper asked, with one exception: if slow
+// readers hold kMaxTexts of them, the newest is returned again.
 class Exposition {
  public:
   using Text = std::shared_ptr<const std::string>;
@@ -23,7 +23,7 @@ class Exposition {
 
   // `metrics` must outlive it.
   explicit Exposition(Metrics* metrics);
-  // Joins the thread. What was asked for and is not made yet is dropped.
+  // Joins the thread. Pending requests are dropped.
   ~Exposition();
 
   // `done` is called on the thread of the exposition and must not block. Thread-safe.
@@ -35,7 +35,7 @@ class Exposition {
 
   Metrics* const metrics_;
   // Confined to the thread.
-  std::array<std::weak_ptr<const std::string>, kMaxTexts> texts_;  // those that are still held somewhere
+  std::array<std::weak_ptr<const std::string>, kMaxTexts> texts_;  // those that are still in use
   std::weak_ptr<const std::string> newest_;
 
   Mutex mu_;

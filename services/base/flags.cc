@@ -15,17 +15,17 @@
 namespace runnel::base {
 namespace {
 
-bool HoldsOptions(absl::string_view filename) { return absl::EndsWith(filename, "options.cc"); }
+bool HasOptions(absl::string_view filename) { return absl::EndsWith(filename, "options.cc"); }
 
 }  // namespace
 
 void ParseFlags(int argc, char** argv, std::string_view usage) {
   absl::FlagsUsageConfig config;
-  config.contains_helpshort_flags = HoldsOptions;
-  config.contains_help_flags = HoldsOptions;
-  config.contains_helppackage_flags = HoldsOptions;
+  config.contains_helpshort_flags = HasOptions;
+  config.contains_help_flags = HasOptions;
+  config.contains_helppackage_flags = HasOptions;
   config.version_string = [] { return std::string("runnel 0.1.0\n"); };
-  // The path of a source file means nothing to who reads --help.
+  // The path of a source file means nothing to users.
   config.normalize_filename = [](absl::string_view filename) {
     return std::string(filename.substr(filename.find_last_of('/') + 1));
   };

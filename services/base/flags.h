@@ -6,12 +6,12 @@
 
 namespace runnel::base {
 
-// Reads the command line into the ABSL_FLAGs of the process, each of which is defined in a file named *options.cc.
-// `--help` prints `usage` and every flag with its default and exits 0. An unknown flag, a bad value or an argument that
-// is no flag prints one line and exits 1 (2 for an argument), because main can do nothing better about them.
+// Parses the command line into the ABSL_FLAGs of the process, which are defined in files named *options.cc. `--help`
+// prints `usage` and every flag with its default, and exits with 0. An unknown flag or a bad value prints one line and
+// exits with 1, an argument that is not a flag with 2, because main could do nothing else.
 void ParseFlags(int argc, char** argv, std::string_view usage);
 
-// Prints "name: message" on standard error, for the one line with which a process that cannot start ends.
+// Prints "process: message" on standard error: the last line of a process that cannot start.
 void PrintFatal(std::string_view process, const absl::Status& status);
 
 }  // namespace runnel::base

@@ -18,14 +18,14 @@ namespace runnel::base {
 namespace {
 
 constexpr char kDomain[] = "runnel";
-// A call's message and details travel in its trailers, of which gRPC takes 8 KiB.
+// Message and details are sent in the trailers of a call, for which gRPC's limit is 8 KiB.
 constexpr size_t kMaxMessageBytes = 1024;
-// Absl names payloads by type URL; these are the details' own, so that each maps to one Any.
+// Abseil's payloads have type URLs. These are the URLs of the details, so that each payload maps to one Any.
 constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 
-// The place of a detail among its status's: ErrorInfo is always the first, for clients that read only that one.
+// The order of the details: ErrorInfo is always the first, for clients that read only that one.
 int RankOf(absl::string_view url) {
   if (url == kErrorInfoUrl) return 0;
   if (url == kBadRequestUrl) return 1;
@@ -118,7 +118,7 @@ google::rpc::Status ToRpcStatus(const absl::Status& status) {
 }
 
 absl::Status FromRpcStatus(const google::rpc::Status& wire) {
-  // absl and gRPC share the numbers of the codes.
+  // Abseil and gRPC use the same numbers for codes.
   absl::Status status(static_cast<absl::StatusCode>(wire.code()), wire.message());
   if (status.ok()) return status;
   for (const auto& any : wire.details()) status.SetPayload(any.type_url(), absl::Cord(any.value()));

@@ -14,16 +14,16 @@ namespace google::rpc {
 class Status;
 }
 
-// Errors inside a process are absl::Status; gRPC's Status and google.rpc.Status exist at its rim only. What the code
-// alone cannot say travels in payloads of the absl::Status and becomes google.rpc details (ErrorInfo, BadRequest,
-// RetryInfo) on the wire, and back.
+// Errors inside a process are absl::Status; grpc::Status and google.rpc.Status are used at its boundaries only. Details
+// are payloads of the absl::Status and become google.rpc details (ErrorInfo, BadRequest, RetryInfo) on the wire, and
+// back.
 namespace runnel::base {
 
-// The parts of an error beside its code and message. Empty or zero = absent.
+// The parts of an error in addition to its code and message. Empty or zero: absent.
 struct ErrorDetail {
   std::string reason;                           // ErrorInfo.reason, UPPER_SNAKE_CASE
   std::map<std::string, std::string> metadata;  // ErrorInfo.metadata
-  std::string field;                            // BadRequest: path of the field at fault, such as messages[2].role
+  std::string field;                            // BadRequest: path of the field at fault, for example messages[2].role
   absl::Duration retry_after;                   // RetryInfo
 };
 
@@ -35,14 +35,14 @@ absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::stri
 // An error with any detail.
 absl::Status MakeError(absl::StatusCode code, std::string_view message, ErrorDetail detail);
 
-// InvalidArgument about one field of a request, whose path the message begins with.
+// InvalidArgument about one field of a request. The message is prefixed with the field's path.
 absl::Status InvalidField(std::string_view field, std::string_view message, std::string_view reason = "INVALID_FIELD");
 
-// The detail of an error made here or received; all empty if it has none.
+// The detail of an error that was created here or received; empty if it has none.
 ErrorDetail DetailOf(const absl::Status& status);
 
-// Both ways keep code, message and detail. A wire status has its message cut to 1 KiB and its details in a fixed order:
-// ErrorInfo, BadRequest, RetryInfo, then others by their type.
+// Both directions keep code, message and detail. On the wire the message is cut to 1 KiB and the details have a fixed
+// order: ErrorInfo, BadRequest, RetryInfo, then others by their type.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 absl::Status FromGrpcStatus(const grpc::Status& status);
 google::rpc::Status ToRpcStatus(const absl::Status& status);

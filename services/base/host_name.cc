@@ -12,16 +12,16 @@
 namespace runnel::base {
 namespace {
 
-// A name longer than DNS allows.
+// More than DNS allows.
 constexpr size_t kMaxHostBytes = 255;
 
 bool IsIpV6(std::string_view host) {
-  // A zone ("%eth0") belongs to the machine of the client.
+  // A zone ("%eth0") is rejected: it is meaningful on the client's machine only.
   in6_addr address;
   return inet_pton(AF_INET6, std::string(host).c_str(), &address) == 1;
 }
 
-// unreserved / pct-encoded / sub-delims (RFC 3986, 3.2.2), without checking what follows a `%`.
+// unreserved / pct-encoded / sub-delims (RFC 3986, 3.2.2), without checking the digits after a `%`.
 bool IsNameChar(char c) {
   return absl::ascii_isalnum(static_cast<unsigned char>(c)) || absl::StrContains("-._~%!$&'()*+,;=", c);
 }
@@ -31,7 +31,7 @@ bool IsPort(std::string_view port) {
          std::all_of(port.begin(), port.end(), [](unsigned char c) { return absl::ascii_isdigit(c); });
 }
 
-// The size of the host at the front of `authority`, brackets included.
+// The length of the host in `authority`, including brackets.
 size_t HostBytes(std::string_view authority) {
   if (authority.empty() || authority.front() != '[') return std::min(authority.find(':'), authority.size());
   const size_t close = authority.find(']');

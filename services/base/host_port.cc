@@ -8,12 +8,13 @@ namespace runnel::base {
 absl::StatusOr<HostPort> ParseHostPort(const std::string& address) {
   const size_t colon = address.rfind(':');
   HostPort result;
-  // SimpleAtoi would take signs and spaces.
+  // SimpleAtoi would accept signs and spaces.
   const std::string port = colon == std::string::npos ? "" : address.substr(colon + 1);
   if (port.empty() || port.find_first_not_of("0123456789") != std::string::npos ||
       !absl::SimpleAtoi(port, &result.port) || result.port > 65535) {
     return absl::InvalidArgumentError(
-        absl::StrCat("'", address, "' is not host:port, [IPv6 address]:port or :port with a port of 0 to 65535"));
+        absl::StrCat("'", address,
+                     "' is not an address, want host:port, [IPv6 address]:port or :port, with a port from 0 to 65535"));
   }
   result.host = address.substr(0, colon);
   if (result.host.size() > 2 && result.host.front() == '[' && result.host.back() == ']') {

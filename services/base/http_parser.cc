@@ -18,9 +18,9 @@ namespace {
 namespace http = boost::beast::http;
 
 constexpr std::string_view kCrlf = "\r\n";
-// Of the request line beside its target: method, blanks and version.
+// The request line without its target: method, blanks and version.
 constexpr size_t kLineBesideTarget = 48;
-// Digits of a chunk's size; zeros in front count.
+// Digits of a chunk's size, including leading zeros.
 constexpr size_t kMaxSizeDigits = 16;
 constexpr size_t kFirstBodyBytes = 4 << 10;
 
@@ -235,7 +235,7 @@ bool HttpParser::ReadTarget() {
   return ReadHost(authority);
 }
 
-// RFC 9112, 3.2: anything but one good Host is refused, as the next server in line might read another host from it.
+// RFC 9112, 3.2: rejects anything but one well-formed Host, because another server might read a different host from it.
 bool HttpParser::ReadHost(std::string_view authority_of_target) {
   const size_t count = head_.Count("host");
   if (count > 1) return Fail(400, "the request has more than one Host");
@@ -260,7 +260,7 @@ size_t HttpParser::FeedBody(std::string_view bytes) {
   return part.size();
 }
 
-// Memory grows with the bytes that came, not with the length that was announced.
+// Memory grows with the bytes that have arrived, not with the announced length.
 void HttpParser::AppendToBody(std::string_view bytes) {
   const size_t needed = body_.size() + bytes.size();
   if (needed > body_.capacity()) {
@@ -289,7 +289,7 @@ size_t HttpParser::FeedChunks(std::string_view bytes) {
   return used;
 }
 
-// False if the byte cannot stand there.
+// False if the byte is not allowed there.
 bool HttpParser::FeedChunkByte(char c) {
   const auto become = [this](Chunk next) {
     chunk_ = next;
@@ -335,7 +335,7 @@ bool HttpParser::FeedSizeByte(char c) {
   return true;
 }
 
-// Trailers are checked and dropped: nothing here is sent in one.
+// Trailers are checked and dropped: no request needs one.
 bool HttpParser::FeedTrailerByte(char c) {
   if (!CountOverhead()) return false;
   switch (chunk_) {
@@ -357,7 +357,7 @@ bool HttpParser::FeedTrailerByte(char c) {
   }
 }
 
-// The end of a head as large as the limit still has room for the end of the last chunk.
+// After a head as large as the limit, there is still room for the end of the last chunk.
 bool HttpParser::CountOverhead() {
   if (++overhead_ <= limits_.max_header_bytes + kCrlf.size()) return true;
   Fail(431, "the trailers or chunk extensions of the request are too large");

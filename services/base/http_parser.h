@@ -10,17 +10,17 @@
 namespace runnel::base {
 
 struct HttpLimits {
-  // Of the request line, the header fields, the trailers and the extensions of chunks together.
+  // Request line, header fields, trailers and chunk extensions together.
   size_t max_header_bytes = 16 << 10;
   size_t max_target_bytes = 8 << 10;
   size_t max_headers = 128;
   size_t max_body_bytes = 1 << 20;
 };
 
-// The head of a request, already checked: its framing is unambiguous and it names one host.
+// The checked head of a request: its framing is unambiguous and it names one host.
 struct HttpHead {
   std::string method;
-  // As sent, but in origin form: of `http://host/path` only `/path`, as the host is in the Host field then.
+  // As sent, but in origin form: `/path` for `http://host/path`, whose host is then in the Host field.
   std::string target;
   bool http_1_0 = false;
   bool keep_alive = true;
@@ -28,38 +28,38 @@ struct HttpHead {
   bool has_body = false;
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case, in the order sent
 
-  // The first of that name, or empty.
+  // The first field with that name, or empty.
   std::string_view Header(std::string_view lower_case_name) const;
   size_t Count(std::string_view lower_case_name) const;
-  // The values of all fields of that name, joined by ", ": what a field that holds a list means (RFC 9110, 5.3).
+  // The values of all fields with that name, joined by ", ", as RFC 9110, 5.3 defines for fields with a list.
   std::string HeaderList(std::string_view lower_case_name) const;
 };
 
-// The answer to a request that was not understood. The connection must be closed after it: where the next request
-// begins is not known.
+// The response to a malformed request. The connection must be closed after it, because it is unknown where the next
+// request begins.
 struct HttpParseError {
   int status = 0;  // 400, 413, 414, 415, 417, 431 or 501
   std::string message;
 };
 
-// Parses one HTTP/1 request out of bytes from anyone. Does no IO; the result does not depend on how the bytes were
-// split. Never throws. Not thread-safe.
+// Parses one HTTP/1 request from untrusted bytes. Does no IO; the result does not depend on how the bytes are split.
+// Never throws. Not thread-safe.
 //
-// Stricter than most parsers where two of them could disagree about where a request ends (RFC 9112, 11.2): a line ends
-// with CRLF only, Transfer-Encoding is exactly `chunked` and never beside a Content-Length, HTTP/1.1 has exactly one
-// well-formed Host. In the absolute form of the target its host replaces the one of the Host field (RFC 9112, 3.2.2).
+// Stricter than most parsers wherever two of them could disagree about the end of a request (RFC 9112, 11.2): a line
+// ends with CRLF only, Transfer-Encoding is exactly `chunked` and excludes a Content-Length, HTTP/1.1 has exactly one
+// well-formed Host. The host of a target in absolute form replaces the one in the Host field (RFC 9112, 3.2.2).
 class HttpParser {
  public:
   enum class State { kHead, kBody, kDone, kFailed };
 
   explicit HttpParser(const HttpLimits& limits) : limits_(limits) {}
 
-  // Consumes bytes of the request from the front of `bytes` and returns how many; those behind it are the next request.
-  // Stops when the head is complete, so that it can be checked before a body is read: call again to go on.
+  // Consumes bytes of the request from the front of `bytes` and returns their number; the rest is the next request.
+  // Stops when the head is complete, so that it can be checked before the body is read: call it again to continue.
   size_t Feed(std::string_view bytes);
 
   State state() const { return state_; }
-  // False as long as only empty lines came, which are ignored before a request line.
+  // False while only empty lines have arrived, which are ignored before a request line.
   bool started() const { return state_ != State::kHead || !head_bytes_.empty(); }
   // Once the head is complete.
   const HttpHead& head() const { return head_; }
@@ -68,14 +68,14 @@ class HttpParser {
   std::string TakeBody() { return std::move(body_); }
   // Once the state is kFailed.
   const HttpParseError& error() const { return error_; }
-  // The memory that the request holds now. Never more than the limits allow, plus one growth of a string.
+  // The memory of the request. At most what the limits allow, plus one growth of a string.
   size_t buffered() const {
     return (head_bytes_.empty() ? 0 : head_bytes_.capacity()) + parsed_head_bytes_ +
            (body_.empty() ? 0 : body_.capacity());
   }
 
  private:
-  // Of a body in chunks: what the next byte belongs to.
+  // The part of a chunked body that the next byte belongs to.
   enum class Chunk {
     kSize,
     kBeforeExtension,

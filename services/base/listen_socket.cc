@@ -36,7 +36,7 @@ absl::StatusOr<AddressList> Resolve(const std::string& host, int port) {
   return AddressList(found, &freeaddrinfo);
 }
 
-// On success `fd` listens.
+// Returns 0 and a listening `fd`, or an error number.
 int Listen(const addrinfo& where, int backlog, UniqueFd* fd) {
   const int on = 1;
   const int off = 0;
@@ -63,7 +63,7 @@ int PortOf(int fd) {
 absl::StatusOr<ListenSocket> ListenOn(const std::string& address, int backlog) {
   ASSIGN_OR_RETURN(const HostPort parsed, ParseHostPort(address));
   ListenSocket result;
-  // Without a host first by IPv6, which takes IPv4 as well; a machine may have none.
+  // Without a host, IPv6 is tried first, which accepts IPv4 as well; a machine may not have it.
   const std::string first = parsed.host.empty() ? "::" : parsed.host == "localhost" ? "127.0.0.1" : parsed.host;
   auto found = Resolve(first, parsed.port);
   int error = found.ok() ? Listen(**found, backlog, &result.fd) : EAFNOSUPPORT;

@@ -17,21 +17,21 @@ namespace runnel::base {
 
 using Labels = std::map<std::string, std::string>;
 
-// The metrics of one process: prometheus-cpp's registry with short calls. Names are runnel_*, base units, counters end
-// in _total. Each object returned lives as long as the Metrics. Thread-safe.
+// The metrics of one process: a prometheus-cpp registry with shorter calls. Names start with runnel_ and have base
+// units; counters end in _total. The returned objects live as long as the Metrics. Thread-safe.
 class Metrics {
  public:
   Metrics();
   ~Metrics();
 
-  // The same name and labels give the same object.
+  // Each returns the same object for the same name and labels.
   prometheus::Counter& Counter(const std::string& name, const std::string& help, const Labels& labels = {});
   prometheus::Gauge& Gauge(const std::string& name, const std::string& help, const Labels& labels = {});
   prometheus::Histogram& Histogram(const std::string& name, const std::string& help, std::vector<double> bounds,
                                    const Labels& labels = {});
 
-  // `update` runs before each exposition, on the admin thread: for gauges that are cheaper to read than to keep.
-  // What it uses must outlive the last Expose().
+  // `update` runs before each exposition, on the exposition's thread: for gauges that are cheaper to compute than to
+  // maintain. The objects that it uses must outlive the last Expose().
   void BeforeExpose(std::function<void()> update) EXCLUDES(mu_);
 
   // The text exposition format, version 0.0.4.
@@ -43,7 +43,8 @@ class Metrics {
   std::vector<std::function<void()>> updates_ GUARDED_BY(mu_);
 };
 
-// Bounds in seconds, those that OpenTelemetry advises for generative models with finer ones below for small models.
+// Bucket bounds in seconds: the ones that OpenTelemetry recommends for generative models, with finer ones for small
+// models.
 std::vector<double> FirstTokenBuckets();
 std::vector<double> PerTokenBuckets();
 std::vector<double> RequestBuckets();

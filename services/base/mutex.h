@@ -4,7 +4,7 @@
 #include <condition_variable>
 #include <mutex>
 
-// For GUARDED_BY and NO_THREAD_SAFETY_ANALYSIS; the newer names below it does not have.
+// For GUARDED_BY and NO_THREAD_SAFETY_ANALYSIS. It lacks the newer names that are defined below.
 #include "absl/base/thread_annotations.h"
 
 // A mutex that clang's -Wthread-safety can follow. Not absl::Mutex: the distribution's Abseil is not built for
@@ -53,7 +53,7 @@ class SCOPED_CAPABILITY MutexLock {
   Mutex* mutex_;
 };
 
-// Waits may wake for no reason: call them in a loop on the condition.
+// A wait may wake spuriously: call it in a loop that checks the condition.
 class CondVar {
  public:
   void Wait(Mutex* mutex) REQUIRES(mutex) NO_THREAD_SAFETY_ANALYSIS {
@@ -65,8 +65,8 @@ class CondVar {
   bool WaitUntil(Mutex* mutex, std::chrono::steady_clock::time_point deadline)
       REQUIRES(mutex) NO_THREAD_SAFETY_ANALYSIS {
     std::unique_lock lock(mutex->mutex_, std::adopt_lock);
-    // The system clock's wait: ThreadSanitizer of GCC 12 does not know pthread_cond_clockwait, which a steady deadline
-    // would use, and would take the mutex for held.
+    // Waits on the system clock: ThreadSanitizer of GCC 12 does not support pthread_cond_clockwait, which a steady
+    // deadline would use, and would consider the mutex held.
     const auto left = deadline - std::chrono::steady_clock::now();
     const auto status = cv_.wait_until(
         lock, std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::system_clock::duration>(left));

@@ -13,7 +13,7 @@ inline std::mt19937_64& Random() {
   return random;
 }
 
-// `duration` times a random share from [low, high): clients and processes that fail together must not come back
+// `duration` times a random factor from [low, high), so that clients and processes that fail together do not retry
 // together.
 inline absl::Duration Jitter(absl::Duration duration, double low, double high) {
   return duration * std::uniform_real_distribution<double>(low, high)(Random());

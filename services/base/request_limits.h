@@ -23,10 +23,10 @@ inline constexpr uint32_t kMaxTopLogprobs = 20;
 inline constexpr size_t kMaxLogitBiases = 1024;
 inline constexpr float kMaxLogitBias = 100;
 inline constexpr size_t kMaxSchemaBytes = size_t{32} << 10;
-// Code that walks a schema is recursive.
+// Limited because code that walks a schema is recursive.
 inline constexpr int kMaxSchemaDepth = 64;
 
-// Limits of the bridges' JSON, which the service does not know.
+// Limits that only the bridges enforce.
 inline constexpr size_t kMaxMessages = 4096;
 inline constexpr size_t kMaxModelBytes = 256;
 

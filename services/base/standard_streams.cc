@@ -11,7 +11,7 @@ namespace {
 
 void RunBeforeInitializers(int, char**, char**) { OpenStandardStreams(); }
 
-// The only functions of a program that run before those of its shared libraries.
+// The only functions of a program that run before the initializers of its shared libraries.
 [[gnu::section(".preinit_array"), gnu::used]] void (*const run_before_initializers)(int, char**,
                                                                                     char**) = &RunBeforeInitializers;
 
@@ -19,7 +19,7 @@ void RunBeforeInitializers(int, char**, char**) { OpenStandardStreams(); }
 
 void OpenStandardStreams() {
   for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
-    // The lowest free number is given, which is `fd`, as those below it are open.
+    // open returns the lowest free number, which is `fd`, because the lower ones are open.
     if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd) std::abort();
   }
 }

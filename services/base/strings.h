@@ -6,8 +6,8 @@
 
 namespace runnel::base {
 
-// The distribution builds Abseil with a string_view of its own. Our interfaces use the standard's; what goes into an
-// Abseil call passes through here.
+// The distribution's Abseil has its own string_view type. Our interfaces use std::string_view; arguments of Abseil's
+// functions are converted with this.
 inline absl::string_view ToAbsl(std::string_view text) { return {text.data(), text.size()}; }
 
 }  // namespace runnel::base

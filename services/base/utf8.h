@@ -5,7 +5,7 @@
 
 namespace runnel::base {
 
-// At most `max_bytes` of the beginning of UTF-8 text, whole characters only. Not empty if `max_bytes` is above 3.
+// The beginning of UTF-8 text, at most `max_bytes` long, whole characters only. Not empty if `max_bytes` is above 3.
 inline std::string_view Shorten(std::string_view text, size_t max_bytes) {
   if (text.size() <= max_bytes) return text;
   size_t end = max_bytes;

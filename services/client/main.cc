@@ -1,5 +1,5 @@
-// A gRPC client for people: streams one generation to standard output and checks that it is whole. Also the shortest
-// complete example of how an internal service calls Runnel.
+// A gRPC client for the command line: streams one generation to standard output and verifies that it is complete. Also
+// the shortest complete example of how an internal service calls Runnel.
 
 #include <grpcpp/grpcpp.h>
 #include <zlib.h>
@@ -20,26 +20,26 @@
 #include "services/base/grpc_status.h"
 #include "services/base/standard_streams.h"
 
-ABSL_FLAG(std::string, target, "127.0.0.1:50051", "host:port of the inference service");
-ABSL_FLAG(std::string, resume, "", "read this generation instead of starting one");
-ABSL_FLAG(uint64_t, after, 0, "with --resume: seq of the last event already read");
-ABSL_FLAG(bool, events, false, "print each event as a line of JSON-like text instead of the joined text");
-ABSL_FLAG(uint32_t, max_tokens, 256, "tokens to generate at most");
-ABSL_FLAG(std::string, metadata, "", "pairs for the engine: key=value,key=value");
-ABSL_FLAG(uint64_t, seed, 0, "seed of the sampling; 0: random");
+ABSL_FLAG(std::string, target, "127.0.0.1:50051", "address of the inference service: host:port");
+ABSL_FLAG(std::string, resume, "", "id of a generation to read instead of starting one");
+ABSL_FLAG(uint64_t, after, 0, "seq of the last event already read, with --resume");
+ABSL_FLAG(bool, events, false, "output of each event as a line of JSON-like text instead of the joined text");
+ABSL_FLAG(uint32_t, max_tokens, 256, "limit of the output (tokens)");
+ABSL_FLAG(std::string, metadata, "", "metadata for the engine, comma-separated: key=value each");
+ABSL_FLAG(uint64_t, seed, 0, "seed for sampling; 0: random");
 
 namespace runnel {
 namespace {
 
-// Joins the texts by the reader's rule of inference.proto and checks them against `done`.
-class Answer {
+// Joins the texts by the reader's rule in inference.proto and checks them against `done`.
+class TextVerifier {
  public:
-  explicit Answer(uint64_t after) : last_seq_(after), whole_(after == 0) {}
+  explicit TextVerifier(uint64_t after) : last_seq_(after), from_beginning_(after == 0) {}
 
-  // Replaces everything by the snapshot.
+  // Replaces all texts with the snapshot.
   void Restart(uint64_t seq, const v1::Gap& gap) {
     last_seq_ = seq;
-    whole_ = true;
+    from_beginning_ = true;
     texts_.clear();
     for (const v1::ChoiceText& choice : gap.snapshot()) texts_[choice.index()] = choice.text();
   }
@@ -61,38 +61,38 @@ class Answer {
     return true;
   }
 
-  // What is wrong with the whole, or empty.
+  // An error message, or empty if everything was received.
   std::string Check(const v1::Done& done) const {
-    if (done.event_count() != last_seq_) return "the number of events differs";
+    if (done.event_count() != last_seq_) return "events are missing: the number of events differs";
     for (const v1::ChoiceEnd& end : done.choices()) {
       const auto found = texts_.find(end.index());
       const std::string text = found == texts_.end() ? "" : found->second;
       const auto crc = crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size());
-      if (text.size() != end.text_bytes() || crc != end.text_crc32()) return "the text differs from its CRC";
+      if (text.size() != end.text_bytes() || crc != end.text_crc32()) return "the text is damaged: its CRC differs";
     }
     return "";
   }
 
   uint64_t last_seq() const { return last_seq_; }
-  bool whole() const { return whole_; }
+  bool from_beginning() const { return from_beginning_; }
 
  private:
   uint64_t last_seq_;
-  bool whole_;  // read from the beginning, so that the texts can be checked
+  bool from_beginning_;  // so that the texts can be checked
   std::map<uint32_t, std::string> texts_;
 };
 
-// Reads to the terminal event. 0: whole. 1: failed or cut.
+// Reads to the terminal event. Returns 0, or 1 if the generation failed or the stream was cut.
 template <typename Response>
 int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uint64_t after) {
-  Answer answer(after);
+  TextVerifier verifier(after);
   Response response;
   std::string id;
   while (reader->Read(&response)) {
     const v1::GenerationEvent& event = response.event();
     id = event.generation_id();
-    if (!answer.Apply(event)) {
-      std::cerr << "runnel-client: events are missing after " << answer.last_seq() << "\n";
+    if (!verifier.Apply(event)) {
+      std::cerr << "runnel-client: events are missing after " << verifier.last_seq() << "\n";
       context->TryCancel();
       return 1;
     }
@@ -101,7 +101,7 @@ int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uin
     } else if (event.has_delta()) {
       std::cout << event.delta().text() << std::flush;
     } else if (event.has_gap()) {
-      std::cerr << "runnel-client: " << id << " does not reach the cursor: its text follows from the beginning\n";
+      std::cerr << "runnel-client: " << id << " ends before --after: its text follows from the beginning\n";
       for (const v1::ChoiceText& choice : event.gap().snapshot()) std::cout << choice.text() << std::flush;
     }
     if (event.has_failed()) {
@@ -110,20 +110,20 @@ int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uin
       return 1;
     }
     if (event.has_done()) {
-      const std::string wrong = answer.whole() ? answer.Check(event.done()) : "";
+      const std::string wrong = verifier.from_beginning() ? verifier.Check(event.done()) : "";
       std::cerr << "\n"
                 << id << ":" << event.seq() << " "
-                << (!wrong.empty()   ? wrong
-                    : answer.whole() ? "verified"
-                                     : "read to the end")
+                << (!wrong.empty()              ? wrong
+                    : verifier.from_beginning() ? "verified"
+                                                : "read to the end")
                 << "\n";
       return wrong.empty() ? 0 : 1;
     }
   }
   const absl::Status status = base::FromGrpcStatus(reader->Finish());
-  if (status.ok() && after > 0) return 0;  // there was nothing after the cursor
+  if (status.ok() && after > 0) return 0;  // no event follows the cursor
   std::cerr << "runnel-client: " << status.ToString() << "\n";
-  if (!id.empty()) std::cerr << "go on with --resume=" << id << " --after=" << answer.last_seq() << "\n";
+  if (!id.empty()) std::cerr << "to continue, use --resume=" << id << " --after=" << verifier.last_seq() << "\n";
   return 1;
 }
 
@@ -161,7 +161,7 @@ int main(int argc, char** argv) {
   std::vector<char*> words = absl::ParseCommandLine(argc, argv);
   words.erase(words.begin());
   if (words.empty() && absl::GetFlag(FLAGS_resume).empty()) {
-    std::cerr << "usage: runnel-client [flags] PROMPT...; see --help\n";
+    std::cerr << "runnel-client: the prompt is missing; usage: runnel-client [flags] PROMPT..., see --help\n";
     return 2;
   }
   return runnel::Run(absl::StrJoin(words, " "));
