@@ -5,8 +5,8 @@
 
 namespace runnel::inference {
 
-// InvalidArgument (reason UNSUPPORTED_PARAMETER) that names the first of the request's extra fields, if it has any: for
-// an engine that knows none of them.
+// For an engine that supports no extra fields: InvalidArgument (reason UNSUPPORTED_PARAMETER) with the name of the
+// first, if the request has any.
 absl::Status RejectExtraFields(const GenerationRequest& request);
 
 }  // namespace runnel::inference

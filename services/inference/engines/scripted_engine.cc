@@ -28,10 +28,10 @@ constexpr std::array<std::string_view, 64> kWords = {
     "café",   "naïve",   "Übung", "東京",   "水",    "🌊",      "привет",  "señor",  "fjörd",  "Ωmega", "we",
     "listen", "then",    "sail",  "home",   "with",  "silver", "fish,",   "bread,", "salt."};
 
-// Changes with the words and how they are chosen.
+// To be changed with the words and how they are chosen.
 constexpr char kFingerprint[] = "scripted-1";
 
-// A step of one generation appends no more than this, so that a fast one does not hold up the others.
+// The limit of tokens per step of one generation, so that a fast one does not delay the others.
 constexpr uint32_t kMaxTokensPerStep = 256;
 
 // splitmix64, http://prng.di.unimi.it/splitmix64.c (public domain).
@@ -46,7 +46,7 @@ std::string_view Word(uint64_t seed, uint32_t choice, uint32_t index) {
   return kWords[Mix(seed ^ Mix((uint64_t{choice} << 32) | index)) % kWords.size()];
 }
 
-// The next moment at which all stepped runs of this pace are due.
+// The next time at which all stepped runs with this pace are due.
 absl::Duration NextStep(absl::Duration at, double tokens_per_second) {
   const double interval = 1 / tokens_per_second;
   return absl::Seconds(std::ceil(absl::ToDoubleSeconds(at) / interval) * interval);
@@ -58,7 +58,8 @@ absl::StatusOr<double> ReadNumber(const GenerationRequest& request, const std::s
   if (found == request.metadata.end()) return otherwise;
   double value = 0;
   if (!absl::SimpleAtod(found->second, &value) || !(value >= least && value <= most)) {
-    return base::InvalidField(absl::StrCat("metadata.", key), absl::StrCat("want a number from ", least, " to ", most));
+    return base::InvalidField(absl::StrCat("metadata.", key),
+                              absl::StrCat("must be a number from ", least, " to ", most));
   }
   return value;
 }
@@ -142,11 +143,11 @@ struct ScriptedEngine::Run {
   std::unique_ptr<PreparedScript> prepared;
   std::shared_ptr<EventSink> sink;  // null once the run has ended
   absl::Duration first_due;
-  uint32_t next = 0;  // the token to come
+  uint32_t next = 0;  // the next token
   // One for each choice, or none if there are no stop strings: then no text has to be held.
   std::vector<StoppableText> stoppable;
 
-  // Appends the text of a token, as far as no stop string may begin in it.
+  // Appends the text of a token up to where a stop string may begin.
   void AppendStoppable(uint32_t choice, std::string_view text, Tokens token, EventSink* to, WakeSet* wake) {
     StoppableText& state = stoppable[choice];
     if (state.stopped()) return;
@@ -178,10 +179,10 @@ std::vector<ModelInfo> ScriptedEngine::Models() const {
 absl::StatusOr<std::unique_ptr<PreparedGeneration>> ScriptedEngine::Prepare(const GenerationRequest& request) {
   RETURN_IF_ERROR(RejectExtraFields(request));
   if (request.output_format.kind != OutputFormat::Kind::kText) {
-    return base::InvalidField("output_format", "the scripted engine has no formats");
+    return base::InvalidField("output_format", "is not supported by the scripted engine: leave it out");
   }
   if (!request.sampling.logit_bias.empty()) {
-    return base::InvalidField("logit_bias", "the scripted engine has no logits");
+    return base::InvalidField("logit_bias", "is not supported by the scripted engine: leave it out");
   }
   auto prepared = std::make_unique<PreparedScript>();
   ASSIGN_OR_RETURN(prepared->script, ReadScript(request, options_.script));
@@ -233,7 +234,7 @@ absl::Duration ScriptedEngine::StalledFor() const {
 
 void ScriptedEngine::Loop() {
   base::MutexLock lock(&mu_);
-  absl::Duration next_step;  // not before
+  absl::Duration next_step;  // the earliest time of the next step
   while (!stopping_) {
     const absl::Duration now = options_.clock->Monotonic();
     if (now < next_step && !cancel_requested_) {
@@ -261,7 +262,7 @@ void ScriptedEngine::Loop() {
     for (auto& entry : due) {
       if (entry.mapped()->sink != nullptr) schedule_.insert(std::move(entry));
     }
-    // What falls due while this went on is the next step's, not one of its own; but who is behind is not held up.
+    // Tokens that became due during this step wait for the next tick, unless the engine is already behind.
     const bool behind = !schedule_.empty() && schedule_.begin()->first <= now;
     next_step = behind ? now : now + options_.tick;
   }
@@ -301,7 +302,7 @@ absl::Duration ScriptedEngine::Step(Run* run, absl::Duration now, WakeSet* wake)
   const auto due_at = [&](uint32_t token) { return run->first_due + absl::Seconds(token / script.tokens_per_second); };
   for (uint32_t step = 0; step < kMaxTokensPerStep; ++step, ++run->next) {
     if (run->next == script.fail_at) {
-      sink->Fail({"engine_failed", "the script says so", false}, wake);
+      sink->Fail({"engine_failed", "the script fails at this token", false}, wake);
       return absl::InfiniteDuration();
     }
     if (run->next == script.stall_at) {

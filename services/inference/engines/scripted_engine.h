@@ -17,40 +17,39 @@
 
 namespace runnel::inference {
 
-// What a generation of the scripted engine does; each field may be set by the request's metadata, named beside it.
+// The behaviour of a generation. The metadata key next to each field overrides it for a request.
 struct Script {
   double tokens_per_second = 30;                        // scripted.tokens_per_second, above 0 to 1e6
   absl::Duration first_token = absl::Milliseconds(50);  // scripted.first_token_ms, 0 to 600000
-  uint32_t tokens = 120;                                // scripted.tokens, 0 to 1e6; max_tokens still holds
-  int64_t fail_at = -1;                                 // scripted.fail_at: fails in place of this token, from 0
-  int64_t stall_at = -1;                                // scripted.stall_at: says nothing more from this token on
-  bool timestamps = false;  // scripted.timestamps: each token begins with the time, see below
-  bool stepped = false;     // scripted.stepped: all of one pace are due at the same moments
+  uint32_t tokens = 120;                                // scripted.tokens, 0 to 1e6; max_tokens still applies
+  int64_t fail_at = -1;                                 // scripted.fail_at: fails instead of this token, from 0
+  int64_t stall_at = -1;                                // scripted.stall_at: sends nothing from this token on
+  bool timestamps = false;  // scripted.timestamps: each token begins with the time, see StampedToken
+  bool stepped = false;     // scripted.stepped: generations with the same pace have tokens at the same times
 };
 
-// The text of token `index` of a choice: a function of its arguments and nothing else, so that a test knows every
-// answer beforehand. Whole words with a blank before each but the first; some are not ASCII.
+// The text of token `index` of a choice. Depends on the arguments only, so that a test knows every output in advance.
+// Whole words with a blank before each but the first; some are not ASCII.
 std::string ScriptedToken(uint64_t seed, uint32_t choice, uint32_t index);
 
-// Made-up log-probabilities of the same token, a function of the arguments too: it is the likeliest, with a probability
-// of 0.5 to 1, and each of the `top` has half of what those before it leave.
+// Artificial log-probabilities of the same token, which also depend on the arguments only: it is the likeliest, with a
+// probability of 0.5 to 1, and each of the `top` tokens has half of what the previous ones leave.
 TokenLogprob ScriptedLogprob(uint64_t seed, uint32_t choice, uint32_t index, uint32_t top);
 
-// The same with the time of its append before the word, as `1234567890|word`: microseconds of CLOCK_MONOTONIC, which
-// all processes of a machine share. So a load client sees how long each token was on its way, however tokens were
-// merged.
+// The same token with the time of its append before the word, as `1234567890|word`: microseconds of CLOCK_MONOTONIC,
+// which all processes of a machine share. So a load client can measure the delay of each token, even of merged ones.
 std::string StampedToken(uint64_t seed, uint32_t choice, uint32_t index, absl::Duration monotonic);
 
-// An engine without a model: deterministic words at a given pace with faults on demand. It is the oracle of tests and
-// the load of benchmarks: 10,000 generations run on one thread and one schedule. A choice ends before a stop string as
-// the llama engine's does, and one that has none is spared the search.
+// An engine without a model: deterministic words at a given pace, with faults on demand. Tests compare streams with its
+// words, and benchmarks use it for load: 10,000 generations run on one thread and one schedule. Stop strings work as in
+// the llama engine; a request without them costs no search.
 class ScriptedEngine final : public Engine {
  public:
   struct Options {
     std::string model_id = "scripted";
-    Script script;  // for what a request leaves open
+    Script script;  // for the fields that a request does not set
     uint32_t max_running = 20'000;
-    // Generations due within one tick are stepped together, and their readers woken once.
+    // Generations due within one tick are stepped together, and their readers flushed once.
     absl::Duration tick = absl::Milliseconds(1);
     const base::Clock* clock = &base::Clock::System();
   };
@@ -62,20 +61,21 @@ class ScriptedEngine final : public Engine {
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override;
   void Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) override EXCLUDES(mu_);
   void CancelRequested() override EXCLUDES(mu_);
-  // A step appends what is due, for all generations together. A script that stalls (scripted.stall_at) is not a stall.
+  // A step appends the tokens that are due, for all generations. A script with stall_at does not stall the engine.
   absl::Duration StalledFor() const override;
   void Stop() override EXCLUDES(mu_);
 
  private:
   struct Run;
-  using Schedule = std::multimap<absl::Duration, std::unique_ptr<Run>>;  // by when it is due
+  using Schedule = std::multimap<absl::Duration, std::unique_ptr<Run>>;  // by the time when it is due
 
   void Loop() EXCLUDES(mu_);
-  // Takes from the schedule what is due at `now`, and what was cancelled.
+  // Takes the runs from the schedule that are due at `now` or were cancelled.
   std::vector<Schedule::node_type> TakeDueLocked(absl::Duration now) REQUIRES(mu_);
-  // Appends what is due by `now`. Returns when it is due again; a run that has ended has no sink any more.
+  // Appends the tokens that are due at `now`. Returns when the next one is due. Clears the sink of a run that has
+  // ended.
   absl::Duration Step(Run* run, absl::Duration now, WakeSet* wake) const;
-  // The next token of every choice.
+  // Appends the next token of every choice.
   void AppendTokens(Run* run, EventSink* sink, WakeSet* wake) const;
 
   const Options options_;
