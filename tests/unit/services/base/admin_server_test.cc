@@ -34,13 +34,13 @@ class AdminServerTest : public ::testing::Test {
   }
   int port() const { return server_->port(); }
 
-  // The status of a probe over a connection of its own; 0 if it got no response.
+  // The status of a probe over a new connection; 0 without a response.
   int Probe(const std::string& path = "/livez") {
     httplib::Client client("127.0.0.1", port());
     const auto result = client.Get(path);
     return result ? result->status : 0;
   }
-  // The whole response to `request`, after which the server has closed.
+  // The whole response to `request`, after which the server closes.
   std::string AnswerBeforeClose(const std::string& request) {
     RawConnection connection(port());
     connection.Send(request);
@@ -49,7 +49,7 @@ class AdminServerTest : public ::testing::Test {
     EXPECT_TRUE(closed) << request;
     return answer;
   }
-  // Of each connection, the header of a request without its end.
+  // Each connection has sent an incomplete header.
   std::deque<RawConnection> OpenIncomplete(int count) {
     std::deque<RawConnection> connections;
     for (int i = 0; i < count; ++i) {
@@ -86,7 +86,7 @@ TEST_F(AdminServerTest, ServesLivenessReadinessAndMetrics) {
   EXPECT_EQ(client.Get("/livez")->body, "the engine takes no step\n");
 }
 
-TEST_F(AdminServerTest, AProbeThatIsNotSetIsWell) {
+TEST_F(AdminServerTest, AProbeThatIsNotSetSucceeds) {
   const auto server = AdminServer::Create("127.0.0.1:0", &metrics_, {});
   ASSERT_TRUE(server.ok()) << server.status();
   httplib::Client client("127.0.0.1", (*server)->port());
@@ -102,7 +102,7 @@ TEST_F(AdminServerTest, SaysThatThePortIsTaken) {
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(address));
 }
 
-TEST_F(AdminServerTest, HeadGivesTheHeaderOfGet) {
+TEST_F(AdminServerTest, HeadReturnsTheHeaderOfGet) {
   Serve();
   EXPECT_EQ(AnswerBeforeClose("HEAD /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
             "HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 3\r\n"
@@ -112,7 +112,7 @@ TEST_F(AdminServerTest, HeadGivesTheHeaderOfGet) {
             "connection: close\r\n\r\nok\n");
 }
 
-TEST_F(AdminServerTest, RefusesWhatItDoesNotServe) {
+TEST_F(AdminServerTest, RejectsWhatItDoesNotServe) {
   Serve();
   const struct {
     const char* request;
@@ -142,7 +142,7 @@ TEST_F(AdminServerTest, RefusesWhatItDoesNotServe) {
               StartsWith("HTTP/1.1 404"));
 }
 
-TEST_F(AdminServerTest, OnLoopbackAHostNameOfOthersIsRefused) {
+TEST_F(AdminServerTest, OnLoopbackAForeignHostNameIsRejected) {
   Serve();
   const auto status = [&](const std::string& line) {
     return AnswerBeforeClose("GET /metrics HTTP/1.1\r\nConnection: close\r\n" + line + "\r\n").substr(9, 3);
@@ -159,13 +159,13 @@ TEST_F(AdminServerTest, OnLoopbackAHostNameOfOthersIsRefused) {
   EXPECT_THAT(AnswerBeforeClose("GET /livez HTTP/1.0\r\n\r\n"), StartsWith("HTTP/1.1 200"));
 }
 
-TEST_F(AdminServerTest, BeyondLoopbackAScraperMayUseAnyName) {
+TEST_F(AdminServerTest, OnOtherAddressesAScraperMayUseAnyName) {
   Serve({}, ":0");
   EXPECT_THAT(AnswerBeforeClose("GET /metrics HTTP/1.1\r\nHost: runnel-sse.runnel.svc\r\nConnection: close\r\n\r\n"),
               StartsWith("HTTP/1.1 200"));
 }
 
-TEST_F(AdminServerTest, ALineOrHeaderWithoutEndIsRefused) {
+TEST_F(AdminServerTest, ALineOrHeaderWithoutEndIsRejected) {
   Serve();
   const struct {
     std::string begin;
@@ -183,14 +183,14 @@ TEST_F(AdminServerTest, ALineOrHeaderWithoutEndIsRefused) {
   }
 }
 
-TEST_F(AdminServerTest, TakesARequestByteByByte) {
+TEST_F(AdminServerTest, AcceptsARequestByteByByte) {
   Serve();
   RawConnection connection(port());
   for (const char c : std::string("\r\nGET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")) connection.Send({&c, 1});
   EXPECT_THAT(connection.ReadUntil("ok\n"), StartsWith("HTTP/1.1 200"));
 }
 
-TEST_F(AdminServerTest, AnswersAClientThatHasClosedItsSide) {
+TEST_F(AdminServerTest, RespondsToAClientThatHasClosedItsSide) {
   Serve();
   RawConnection connection(port());
   connection.Send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -200,7 +200,7 @@ TEST_F(AdminServerTest, AnswersAClientThatHasClosedItsSide) {
   EXPECT_TRUE(closed);
 }
 
-TEST_F(AdminServerTest, AnswersPipelinedRequestsInOrder) {
+TEST_F(AdminServerTest, RespondsToPipelinedRequestsInOrder) {
   Serve();
   RawConnection connection(port());
   std::string requests;
@@ -216,8 +216,8 @@ TEST_F(AdminServerTest, AnswersPipelinedRequestsInOrder) {
   EXPECT_FALSE(connection.IsClosed());
 }
 
-// Two threads that served a connection each would be gone.
-TEST_F(AdminServerTest, ProbesAreAnsweredWhileOthersSendSlowlyOrNothing) {
+// Two threads that serve one connection each would both be blocked.
+TEST_F(AdminServerTest, ProbesWorkWhileOthersSendSlowlyOrNothing) {
   Serve();
   auto slow = OpenIncomplete(200);
   std::deque<RawConnection> silent;
@@ -236,7 +236,7 @@ TEST_F(AdminServerTest, ProbesAreAnsweredWhileOthersSendSlowlyOrNothing) {
   }
 }
 
-TEST_F(AdminServerTest, TheConnectionThatDidNothingLongestMakesRoom) {
+TEST_F(AdminServerTest, TheLeastRecentlyActiveConnectionMakesRoom) {
   Serve({.max_connections = 4});
   RawConnection scraper(port());
   auto incomplete = OpenIncomplete(3);
@@ -250,7 +250,7 @@ TEST_F(AdminServerTest, TheConnectionThatDidNothingLongestMakesRoom) {
     EXPECT_FALSE(each.IsClosed());
     more.emplace_back(port());
     EXPECT_TRUE(each.WaitForClose());
-    // It was the first to connect, and is spared for what it did since.
+    // It was the first to connect, but is not the least recently active.
     EXPECT_THAT(scrape(), StartsWith("HTTP/1.1 200"));
   }
   EXPECT_THAT(metrics_.Expose(), Not(HasSubstr("runnel_admin_connections_evicted_total 0")));
@@ -274,7 +274,7 @@ TEST_F(AdminServerTest, TheDeadlineIsForTheWholeRequest) {
   RawConnection slow(port());
   RawConnection silent(port());
   slow.Send("GET /livez HTTP/1.1\r\nX: ");
-  // A byte that comes does not renew it.
+  // A byte does not extend it.
   EXPECT_TRUE(WaitUntil([&] { return !slow.Send("a") || slow.IsClosed(); }));
   EXPECT_TRUE(silent.WaitForClose());
 }
@@ -288,7 +288,7 @@ TEST_F(AdminServerTest, ASilentConnectionIsClosedAfterTheIdleTimeout) {
 }
 
 TEST_F(AdminServerTest, AScraperThatDoesNotReadIsCut) {
-  // More than the buffers of both sockets hold.
+  // More than fits into the buffers of both sockets.
   const std::string help(1 << 20, 'x');
   for (int i = 0; i < 16; ++i) metrics_.Counter("runnel_long_" + std::to_string(i) + "_total", help);
   Serve({.write_timeout = absl::Milliseconds(300)});
@@ -297,7 +297,7 @@ TEST_F(AdminServerTest, AScraperThatDoesNotReadIsCut) {
     stalled.emplace_back(port());
     stalled.back().Send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
   }
-  // Once the probe's own connection is the only one.
+  // Until the connection of the scrape is the only one.
   EXPECT_TRUE(WaitUntil([&] {
     EXPECT_EQ(Probe(), 200);
     return metrics_.Expose().find("runnel_admin_connections 1\n") != std::string::npos;

@@ -23,7 +23,7 @@ class ExpositionTest : public ::testing::Test {
       while (held_) std::this_thread::yield();
     });
   }
-  // Asks, and keeps the text.
+  // Requests a text and keeps it.
   void Ask() {
     exposition_->Make([this](const Exposition::Text& text) {
       MutexLock lock(&mu_);
@@ -49,7 +49,7 @@ class ExpositionTest : public ::testing::Test {
   std::unique_ptr<Exposition> exposition_ = std::make_unique<Exposition>(&metrics_);
 };
 
-TEST_F(ExpositionTest, ThoseThatAskMeanwhileShareTheNextText) {
+TEST_F(ExpositionTest, ScrapersThatAskMeanwhileShareTheNextText) {
   held_ = true;
   Ask();
   EXPECT_TRUE(WaitUntil([&] { return begun_ == 1; }));
@@ -62,7 +62,7 @@ TEST_F(ExpositionTest, ThoseThatAskMeanwhileShareTheNextText) {
   EXPECT_EQ(Wait(2), last);
 }
 
-TEST_F(ExpositionTest, ATextIsNewIfFewAreHeld) {
+TEST_F(ExpositionTest, ATextIsNewIfFewAreInUse) {
   for (size_t i = 1; i <= 20; ++i) {
     Ask();
     EXPECT_THAT(*Wait(i), ::testing::HasSubstr("runnel_expositions_total " + std::to_string(i) + "\n"));
@@ -78,7 +78,7 @@ TEST_F(ExpositionTest, SlowReadersHoldABoundedNumberOfTexts) {
   }
   EXPECT_EQ(begun_, static_cast<int>(Exposition::kMaxTexts));
   EXPECT_EQ(Wait(20), Wait(Exposition::kMaxTexts));
-  // Once they let go, a new one is made.
+  // Once they release it, a new one is created.
   {
     MutexLock lock(&mu_);
     texts_.assign(20, nullptr);

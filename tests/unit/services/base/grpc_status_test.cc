@@ -63,7 +63,7 @@ TEST(GrpcStatus, TakesAnErrorWithoutDetailsOrWithBrokenOnes) {
   const absl::Status broken = FromGrpcStatus(grpc::Status(grpc::StatusCode::NOT_FOUND, "gone", "\xff not a Status"));
   EXPECT_EQ(broken.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(DetailOf(broken).reason, "");
-  // Details of another code than the call's are not believed.
+  // Details with a code other than the call's are ignored.
   google::rpc::Status other;
   other.set_code(3);
   EXPECT_EQ(FromGrpcStatus(grpc::Status(grpc::StatusCode::NOT_FOUND, "gone", other.SerializeAsString())).code(),
@@ -80,7 +80,7 @@ TEST(GrpcStatus, CutsBetweenCharactersAndFitsIntoTheTrailers) {
   const absl::Status error = InvalidField("stop", message);
   EXPECT_EQ(ToRpcStatus(error).message().size(), 1023u);
   const grpc::Status status = ToGrpcStatus(error);
-  // As it travels: the message percent-encoded, the details in base64.
+  // As sent: the message percent-encoded, the details in base64.
   EXPECT_LT(3 * status.error_message().size() + status.error_details().size() * 4 / 3, 8000u);
   EXPECT_EQ(DetailOf(FromGrpcStatus(status)).field, "stop");
 }

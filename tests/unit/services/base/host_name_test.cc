@@ -28,7 +28,7 @@ TEST(HostName, SplitsHostAndPort) {
   EXPECT_EQ(PortOf("a:"), "");
 }
 
-TEST(HostName, OnlyNamesThatNobodyElseCanDefineAreLocal) {
+TEST(HostName, OnlyNamesThatOthersCannotDefineAreLocal) {
   for (const char* local :
        {"localhost", "LocalHost", "localhost.", "app.localhost", "127.0.0.1", "192.168.1.9", "::1"}) {
     EXPECT_TRUE(IsLocalHostName(local)) << local;

@@ -16,7 +16,7 @@ using std::string_literals::operator""s;
 
 constexpr HttpLimits kLimits{.max_header_bytes = 512, .max_target_bytes = 100, .max_headers = 8, .max_body_bytes = 64};
 
-// What came of a request, however its bytes were split.
+// The result of a request, however its bytes are split.
 struct Outcome {
   State state = State::kHead;
   int status = 0;
@@ -37,7 +37,7 @@ std::ostream& operator<<(std::ostream& out, const Outcome& outcome) {
              << outcome.target << ' ' << outcome.host << " body '" << outcome.body << "' rest '" << outcome.rest << "'";
 }
 
-// Feeds the pieces as a connection does: what was not consumed comes again, with the next piece behind it.
+// Feeds the pieces as a connection does: bytes that were not consumed are fed again, followed by the next piece.
 Outcome Feed(const std::vector<std::string_view>& pieces) {
   HttpParser parser(kLimits);
   std::string pending;
@@ -69,7 +69,7 @@ Outcome Feed(const std::vector<std::string_view>& pieces) {
   return outcome;
 }
 
-// Whole, byte by byte and split at every point. All must agree.
+// Parses it whole, byte by byte and split at every point. All results must be equal.
 Outcome FeedInEveryWay(std::string_view bytes) {
   const Outcome whole = Feed({bytes});
   std::vector<std::string_view> single;
@@ -95,7 +95,7 @@ struct Refused {
   int status;
 };
 
-TEST(HttpParser, RefusesHostileRequests) {
+TEST(HttpParser, RejectsHostileRequests) {
   const std::string post = "POST / HTTP/1.1\r\nHost: a\r\n";
   const Refused rows[] = {
       // Not HTTP.
@@ -221,7 +221,7 @@ struct Taken {
   Outcome want;
 };
 
-TEST(HttpParser, TakesUnusualButLegalRequests) {
+TEST(HttpParser, AcceptsUnusualButLegalRequests) {
   const Outcome get{.state = State::kDone, .method = "GET", .target = "/", .host = "a", .body = "", .rest = ""};
   const auto with = [](Outcome outcome, auto change) {
     change(&outcome);
@@ -308,7 +308,7 @@ TEST(HttpParser, TakesUnusualButLegalRequests) {
   for (const Taken& row : rows) EXPECT_EQ(FeedInEveryWay(row.bytes), row.want) << row.name;
 }
 
-TEST(HttpParser, TakesHeaderUpToTheLimit) {
+TEST(HttpParser, AcceptsAHeaderUpToTheLimit) {
   const std::string begin = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
   const size_t room = kLimits.max_header_bytes - begin.size() - 4;
   EXPECT_EQ(Feed({absl::StrCat(begin, std::string(room, 'x'), "\r\n\r\n")}).state, State::kDone);
@@ -321,7 +321,7 @@ TEST(HttpParser, ManySmallChunksAreNotOverhead) {
   EXPECT_EQ(Feed({Chunked(chunks + "0\r\n\r\n")}).body, std::string(64, 'x'));
 }
 
-TEST(HttpParser, StopsBehindTheHead) {
+TEST(HttpParser, StopsAfterTheHead) {
   HttpParser parser(kLimits);
   const std::string head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
   EXPECT_EQ(parser.Feed(head + "ab"), head.size());
@@ -347,14 +347,14 @@ TEST(HttpParser, JoinsTheLinesOfAList) {
   EXPECT_EQ(parser.head().Count("accept"), 2u);
 }
 
-TEST(HttpParser, FieldsThatBeastCannotHoldAreRefused) {
+TEST(HttpParser, FieldsThatBeastCannotHoldAreRejected) {
   HttpParser parser({.max_header_bytes = 1 << 20, .max_target_bytes = 100, .max_headers = 8, .max_body_bytes = 64});
   parser.Feed(Get(absl::StrCat("X: ", std::string(70'000, 'x'), "\r\n")));
   EXPECT_EQ(parser.state(), State::kFailed);
   EXPECT_EQ(parser.error().status, 431);
 }
 
-TEST(HttpParser, MemoryFollowsTheBytesThatCame) {
+TEST(HttpParser, MemoryFollowsTheReceivedBytes) {
   HttpParser parser({.max_header_bytes = 512, .max_target_bytes = 100, .max_headers = 8, .max_body_bytes = 1 << 20});
   parser.Feed("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n");
   parser.Feed("x");

@@ -48,7 +48,7 @@ TEST(ListenSocket, SaysThatThePortIsTaken) {
 
 TEST(ListenSocket, NamesWhatCannotBeListenedOn) {
   EXPECT_EQ(ListenOn("999.1.1.1:0", 16).status().code(), absl::StatusCode::kInvalidArgument);
-  // Documentation's address: well-formed, and not of this machine.
+  // An address for documentation: well-formed, but not of this machine.
   EXPECT_EQ(ListenOn("192.0.2.1:0", 16).status().code(), absl::StatusCode::kUnavailable);
 }
 

@@ -17,7 +17,7 @@ namespace {
 
 using testing::WaitUntil;
 
-TEST_F(ScriptedEngineTest, SaysWhatTheSeedSays) {
+TEST_F(ScriptedEngineTest, TextDependsOnTheSeed) {
   const auto generation = Start(Request(42, 1000));
   ASSERT_TRUE(WaitUntil([&] { return Ended(*generation); }));
   const auto state = generation->log().Snapshot();
@@ -26,7 +26,7 @@ TEST_F(ScriptedEngineTest, SaysWhatTheSeedSays) {
   EXPECT_NE(ScriptedText(42, 0, 50), ScriptedText(43, 0, 50));
 }
 
-TEST_F(ScriptedEngineTest, GivesLogprobsThatAreProbabilities) {
+TEST_F(ScriptedEngineTest, LogprobsAreProbabilities) {
   GenerationRequest request = Request(5, 200);
   request.top_logprobs = 20;
   const auto generation = Start(request);
@@ -49,7 +49,7 @@ TEST_F(ScriptedEngineTest, GivesLogprobsThatAreProbabilities) {
   }
 }
 
-TEST_F(ScriptedEngineTest, RefusesWhatItCannotDo) {
+TEST_F(ScriptedEngineTest, RejectsUnsupportedFields) {
   GenerationRequest request = Request(5, 2);
   request.output_format.kind = OutputFormat::Kind::kJsonObject;
   EXPECT_EQ(base::DetailOf(testing::StartNow(&manager_, request, 0).status()).field, "output_format");
@@ -73,7 +73,7 @@ TEST_F(ScriptedEngineTest, StopsAtMaxTokensWithLength) {
   EXPECT_EQ(generation->log().GetState().usage.completion_tokens, 10u);
 }
 
-TEST_F(ScriptedEngineTest, GivesEachChoiceItsOwnText) {
+TEST_F(ScriptedEngineTest, EachChoiceHasADifferentText) {
   GenerationRequest request = Request(9, 20);
   request.choice_count = 3;
   const auto generation = Start(request);
@@ -121,7 +121,7 @@ TEST_F(ScriptedEngineTest, FailsAndStallsOnDemand) {
   EXPECT_EQ(stalling->log().GetState().last_seq, 9u);
 }
 
-TEST_F(ScriptedEngineTest, RefusesAScriptThatMakesNoSense) {
+TEST_F(ScriptedEngineTest, RejectsAnInvalidScript) {
   for (const auto& [key, value] :
        std::vector<std::pair<std::string, std::string>>{{"scripted.tokens_per_second", "0"},
                                                         {"scripted.tokens_per_second", "nan"},
@@ -146,7 +146,7 @@ TEST_F(ScriptedEngineTest, RunsTenThousandGenerationsOnOneThread) {
   }
 }
 
-TEST_F(ScriptedEngineTest, StopFailsWhatRuns) {
+TEST_F(ScriptedEngineTest, StopFailsRunningGenerations) {
   GenerationRequest request = Request(5, 100);
   request.metadata["scripted.stall_at"] = "1";
   const auto generation = Start(request);

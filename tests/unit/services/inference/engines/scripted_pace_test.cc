@@ -16,7 +16,7 @@ namespace {
 
 using testing::WaitUntil;
 
-// With a clock that stands still, pace is a matter of arithmetic.
+// With a fake clock, the pace is exact.
 TEST(ScriptedPace, FollowsTheClock) {
   testing::FakeClock clock;
   ScriptedEngine::Options options;
@@ -35,7 +35,7 @@ TEST(ScriptedPace, FollowsTheClock) {
   const auto generation = testing::StartNow(&manager, request, 0)->generation;
   const auto reaches = [&](uint64_t seq) {
     return WaitUntil([&] {
-      engine.CancelRequested();  // makes it look at the clock
+      engine.CancelRequested();  // makes the engine check the clock
       return generation->log().GetState().last_seq == seq;
     });
   };
@@ -48,7 +48,7 @@ TEST(ScriptedPace, FollowsTheClock) {
   manager.Stop();
 }
 
-// Counts the engine's steps, and lets time pass in the first, as if it took long.
+// Counts tokens and flushes, and lets time pass in the first step, as if it took long.
 class SlowSink final : public EventSink, public Flushable, public std::enable_shared_from_this<SlowSink> {
  public:
   explicit SlowSink(testing::FakeClock* clock) : clock_(clock) {}
@@ -75,7 +75,7 @@ class SlowSink final : public EventSink, public Flushable, public std::enable_sh
   std::atomic<int> tokens_flushed_ = 0;  // by the flush at the end of a step
 };
 
-TEST(ScriptedPace, LeavesWhatFallsDueWithinAStepToTheNext) {
+TEST(ScriptedPace, TokensDueDuringAStepWaitForTheNext) {
   testing::FakeClock clock;
   ScriptedEngine::Options options;
   options.clock = &clock;
@@ -116,7 +116,7 @@ TEST(ScriptedPace, StepsGenerationsOfOnePaceTogether) {
   const auto second = testing::StartNow(&manager, request, 0)->generation;
   const auto reach = [&](uint64_t seq) {
     return WaitUntil([&] {
-      engine.CancelRequested();  // makes it look at the clock
+      engine.CancelRequested();  // makes the engine check the clock
       return first->log().GetState().last_seq == seq && second->log().GetState().last_seq == seq;
     });
   };

@@ -19,7 +19,7 @@ uint32_t Crc32(const std::string& text) {
 
 using ScriptedStopTest = ScriptedEngineTest;
 
-TEST_F(ScriptedStopTest, EndsBeforeAStopStringAndSaysNothingOfIt) {
+TEST_F(ScriptedStopTest, EndsBeforeAStopStringWithoutShowingIt) {
   const std::string whole = ScriptedText(7, 0, 40);
   // Each ends the text after 10 tokens, and the first byte of some may belong to the token before.
   const std::string before = ScriptedText(7, 0, 10);
@@ -79,7 +79,7 @@ TEST_F(ScriptedStopTest, AStopStringEndsOneChoiceAndNotTheOther) {
   EXPECT_EQ(state.choices[1].text, ScriptedText(9, 1, 30));
   EXPECT_EQ(state.usage.completion_tokens, 35u);
 
-  // Both end before the script does, and nothing is left of the run.
+  // Both end before the script does, which ends the run.
   request.stop = {ScriptedToken(9, 0, 5), ScriptedToken(9, 1, 3)};
   request.metadata["scripted.stall_at"] = "20";
   const auto both = Start(request);
@@ -93,7 +93,7 @@ TEST_F(ScriptedStopTest, AStopStringEndsOneChoiceAndNotTheOther) {
   EXPECT_EQ(both->log().Snapshot().choices[1].text, until_stop(second));
 }
 
-TEST_F(ScriptedStopTest, AStopStringOutranksTheLimitAndTheLimitGivesWhatIsHeld) {
+TEST_F(ScriptedStopTest, AStopStringOutranksTheLimitAndTheLimitShowsHeldText) {
   GenerationRequest request = Request(7, 40);
   request.max_tokens = 11;
   request.stop = {ScriptedToken(7, 0, 10)};
@@ -108,7 +108,7 @@ TEST_F(ScriptedStopTest, AStopStringOutranksTheLimitAndTheLimitGivesWhatIsHeld) 
   EXPECT_EQ(cut->log().GetState().usage.completion_tokens, 11u);
 }
 
-TEST_F(ScriptedStopTest, LogprobsOfHeldTokensComeWithTheirText) {
+TEST_F(ScriptedStopTest, LogprobsOfHeldTokensFollowTheirText) {
   GenerationRequest request = Request(7, 20);
   request.top_logprobs = 1;
   request.stop = {ScriptedToken(7, 0, 4) + "x", ScriptedToken(7, 0, 10) + ScriptedToken(7, 0, 11)};

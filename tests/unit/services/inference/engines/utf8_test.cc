@@ -61,11 +61,11 @@ const Row kRows[] = {
     {"\xED", FFFD},
 };
 
-TEST(Utf8Joiner, ReplacesWhatIsNoCharacter) {
+TEST(Utf8Joiner, ReplacesInvalidBytes) {
   for (const Row& row : kRows) EXPECT_EQ(ToValidUtf8(row.bytes), row.text) << ::testing::PrintToString(row.bytes);
 }
 
-TEST(Utf8Joiner, GivesTheSameWhereverPiecesAreCut) {
+TEST(Utf8Joiner, DoesNotDependOnWherePiecesAreCut) {
   for (const Row& row : kRows) {
     const std::string bytes = "a" + row.bytes + "\xC3\xA9";
     const std::string text = ToValidUtf8(bytes);
@@ -82,7 +82,7 @@ TEST(Utf8Joiner, GivesTheSameWhereverPiecesAreCut) {
   }
 }
 
-TEST(Utf8Joiner, EachReturnIsWholeCharacters) {
+TEST(Utf8Joiner, ReturnsWholeCharactersOnly) {
   const std::string bytes = "\xE6\x9D\xB1\xED\xA0\xBC\xED\xBC\x8A\xF0\x9F\x8C\x8A";
   Utf8Joiner joiner;
   for (const char c : bytes) {
@@ -104,7 +104,7 @@ TEST(Utf8Joiner, DiscardDropsAnIncompleteCharacter) {
   EXPECT_EQ(joiner.Flush(), "");
 }
 
-TEST(Utf8Joiner, StartsAfreshAfterFlush) {
+TEST(Utf8Joiner, IsEmptyAfterFlush) {
   Utf8Joiner joiner;
   EXPECT_EQ(joiner.Add("\xE6\x9D"), "");
   EXPECT_EQ(joiner.Flush(), FFFD);

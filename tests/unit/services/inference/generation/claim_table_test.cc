@@ -34,7 +34,7 @@ TEST_F(ClaimTableTest, GivesAKeyToTheFirstLinkOnly) {
   EXPECT_EQ(Claim("a", {2, 3}), Outcome::kClaimed);
 }
 
-TEST_F(ClaimTableTest, TakesAClaimForAStartInItsFirstHalfOnly) {
+TEST_F(ClaimTableTest, AClaimMayStartInTheFirstHalfOfItsLeaseOnly) {
   Claim("a", {1, 1});
   clock.Advance(absl::Seconds(4));
   EXPECT_TRUE(table.MayStart("a", {1, 1}));
@@ -51,10 +51,10 @@ TEST_F(ClaimTableTest, RenewsAClaimUnderItsNewNumber) {
   clock.Advance(absl::Seconds(5));
   EXPECT_EQ(Claim("a", {1, 2}), Outcome::kClaimed);
   EXPECT_TRUE(table.MayStart("a", {1, 2}));
-  // The old number stands for nothing now.
+  // The old number no longer names a claim.
   table.Release({1, 1}, "");
   EXPECT_TRUE(table.MayStart("a", {1, 2}));
-  // A number that is used again gives up what it stood for.
+  // A number that is used again releases its first claim.
   EXPECT_EQ(Claim("b", {1, 2}), Outcome::kClaimed);
   EXPECT_FALSE(table.IsHeld("a"));
 }
@@ -70,7 +70,7 @@ TEST_F(ClaimTableTest, ReleasesAllClaimsOfALinkThatEnds) {
   EXPECT_EQ(table.size(), 1u);
 }
 
-TEST_F(ClaimTableTest, RemembersWhatAKeyNamesElsewhere) {
+TEST_F(ClaimTableTest, RemembersGenerationsOfOtherReplicas) {
   Claim("a", {1, 1});
   table.Release({1, 1}, "gen_x");
   EXPECT_EQ(Claim("a", {2, 1}), Outcome::kNamed);
@@ -83,7 +83,7 @@ TEST_F(ClaimTableTest, RemembersWhatAKeyNamesElsewhere) {
   EXPECT_EQ(Claim("a", {2, 2}), Outcome::kClaimed);
 }
 
-TEST_F(ClaimTableTest, DoesNotNameWhatItsLinkDoesNotHold) {
+TEST_F(ClaimTableTest, ReleaseByALinkWithoutTheClaimNamesNothing) {
   table.Release({1, 1}, "gen_x");
   EXPECT_EQ(table.size(), 0u);
   Claim("a", {1, 1});
@@ -92,7 +92,7 @@ TEST_F(ClaimTableTest, DoesNotNameWhatItsLinkDoesNotHold) {
   EXPECT_EQ(Claim("a", {2, 1}), Outcome::kClaimed);
 }
 
-TEST_F(ClaimTableTest, ForgetsTheOldestNamesForClaimsAndThenTakesNoMore) {
+TEST_F(ClaimTableTest, ReplacesTheOldestNamesAndThenRejectsClaims) {
   for (uint32_t i = 1; i <= 3; ++i) {
     const std::string key(1, static_cast<char>('a' + i));
     Claim(key, {1, i});
@@ -104,7 +104,7 @@ TEST_F(ClaimTableTest, ForgetsTheOldestNamesForClaimsAndThenTakesNoMore) {
   EXPECT_EQ(Claim("y", {2, 2}), Outcome::kClaimed);
   EXPECT_EQ(table.size(), 3u);
   EXPECT_EQ(Claim("z", {2, 3}), Outcome::kFull);
-  // They end by themselves.
+  // Claims expire.
   clock.Advance(absl::Seconds(9));
   EXPECT_EQ(Claim("z", {2, 3}), Outcome::kClaimed);
   EXPECT_EQ(table.size(), 1u);

@@ -58,7 +58,7 @@ TEST_F(EventLogTest, MergesDeltasForAReaderThatLags) {
   EXPECT_EQ(events[2].seq, 5u);
 }
 
-TEST_F(EventLogTest, ReadsEachDeltaAloneForAReaderThatWantsItSo) {
+TEST_F(EventLogTest, ReadsEachDeltaAloneOnRequest) {
   for (const char* text : {"Hel", "lo", "", " you"}) Add(text);
   End();
   std::vector<Event> events;
@@ -72,7 +72,7 @@ TEST_F(EventLogTest, ReadsEachDeltaAloneForAReaderThatWantsItSo) {
     EXPECT_EQ(std::get<Delta>(events[i + 1].payload).tokens, 1u);
   }
   EXPECT_TRUE(events[5].terminal());
-  // Deltas count for more than their text, or a log of short ones would be one batch.
+  // Deltas count for more than their text; otherwise a log of short ones would be a single batch.
   events.clear();
   EXPECT_TRUE(log_.ReadUnmerged(1, 64, &events));
   EXPECT_EQ(events.size(), 2u);
@@ -123,7 +123,7 @@ TEST_F(EventLogTest, JoinsLogprobsAsItJoinsText) {
   EXPECT_THAT(std::get<Delta>(Read(3)[0].payload).logprobs, ::testing::ElementsAre(b, c));
 }
 
-TEST_F(EventLogTest, LogprobsCountTowardsWhatIsReadAtOnce) {
+TEST_F(EventLogTest, LogprobsCountTowardsTheLimitOfARead) {
   const TokenLogprob large{"t", -1, std::vector<TokenLogprob>(20, {"token", -1, {}})};
   for (int i = 0; i < 1000; ++i) log_.AppendDelta(0, "t", {1, {large}}, now_, &wake_);
   std::vector<Event> events;
@@ -158,7 +158,7 @@ TEST_F(EventLogTest, ProvesTheWholeText) {
   EXPECT_EQ(done.usage.completion_tokens, 2u);
 }
 
-TEST_F(EventLogTest, TakesNothingAfterTheTerminalEvent) {
+TEST_F(EventLogTest, IgnoresAppendsAfterTheTerminalEvent) {
   EXPECT_TRUE(log_.AppendFailed({"engine_failed", "x", true}, now_, &wake_));
   EXPECT_FALSE(Add("late"));
   EXPECT_FALSE(End());
@@ -176,11 +176,11 @@ TEST_F(EventLogTest, GapCarriesTheTextAndTheNextSeq) {
   EXPECT_EQ(std::get<Gap>(running.payload).first_available, 3u);
   EXPECT_EQ(std::get<Gap>(running.payload).snapshot[0].text, "abc");
   End();
-  // The terminal event is still to come.
+  // The reader still needs the terminal event.
   EXPECT_EQ(std::get<Gap>(log_.MakeGap(99, 3).payload).first_available, 3u);
 }
 
-TEST_F(EventLogTest, GapOfATextAboveTheLimitGoesBackToTheBeginning) {
+TEST_F(EventLogTest, GapOfATextAboveTheLimitStartsAtTheBeginning) {
   Add("abc");
   End();
   const Event gap = log_.MakeGap(99, 2);
@@ -189,7 +189,7 @@ TEST_F(EventLogTest, GapOfATextAboveTheLimitGoesBackToTheBeginning) {
   ASSERT_EQ(std::get<Gap>(gap.payload).snapshot.size(), 1u);
   EXPECT_EQ(std::get<Gap>(gap.payload).snapshot[0].text, "");
   EXPECT_EQ(std::get<Gap>(gap.payload).snapshot[0].finish_reason, FinishReason::kNone);
-  // Nobody has read the end by that.
+  // That does not count as reading the end.
   EXPECT_FALSE(log_.end_was_read());
   EXPECT_TRUE(log_.Snapshot(2).texts_omitted);
   EXPECT_FALSE(log_.end_was_read());
@@ -250,7 +250,7 @@ TEST_F(EventLogTest, WakesReadersWhenTheStepIsFlushed) {
   EXPECT_EQ(reader->marks, 2);
 }
 
-TEST_F(EventLogTest, ReadersMeetAppendsFromAnotherThread) {
+TEST_F(EventLogTest, ReadersSeeAppendsOfAnotherThread) {
   std::jthread engine([this] {
     WakeSet wake;
     for (int i = 0; i < 20'000; ++i) log_.AppendDelta(0, "ab", 1, 2000 + i, &wake);

@@ -1,4 +1,4 @@
-// Claims of request_ids, as bridges use them: at the manager, and over a Link.
+// Claims of request_ids by bridges: calls of the manager, and over a Link.
 #include <gtest/gtest.h>
 
 #include <optional>
@@ -74,13 +74,13 @@ TEST_F(GenerationClaimsTest, StartsForTheClaimantOnly) {
   EXPECT_TRUE(Start("key", {{2, 9}, false})->existing);
 }
 
-TEST_F(GenerationClaimsTest, StartsNothingIfOnlyWhatExistsIsWanted) {
+TEST_F(GenerationClaimsTest, StartsNothingIfExistingOnlyIsSet) {
   EXPECT_EQ(ReasonOf(Start("key", {{}, true})), "GENERATION_NOT_FOUND");
   ASSERT_TRUE(Start("key", {}).ok());
   EXPECT_TRUE(Start("key", {{}, true})->existing);
 }
 
-TEST_F(GenerationClaimsTest, AnswersClaimsWhileItDrains) {
+TEST_F(GenerationClaimsTest, HandlesClaimsWhileItDrains) {
   const Answer started = Start("old", {});
   service.manager.BeginDrain();
   EXPECT_EQ(Claim({1, 1}, "old").generation_id, started->generation->id());
@@ -89,7 +89,7 @@ TEST_F(GenerationClaimsTest, AnswersClaimsWhileItDrains) {
   EXPECT_EQ(ReasonOf(Start("new", {{1, 2}, false})), "DRAINING");
 }
 
-TEST_F(GenerationClaimsTest, NamesWhatWasStartedElsewhereButNotWhatIsItsOwn) {
+TEST_F(GenerationClaimsTest, NamesGenerationsOfOtherReplicasOnly) {
   const std::string elsewhere = "gen_zzzz" + std::string(22, 'a');
   Claim({1, 1}, "key");
   service.manager.Release({1, 1}, elsewhere);
@@ -101,14 +101,14 @@ TEST_F(GenerationClaimsTest, NamesWhatWasStartedElsewhereButNotWhatIsItsOwn) {
   EXPECT_EQ(Claim({3, 1}, "key").outcome, Outcome::kClaimed);
 }
 
-TEST_F(GenerationClaimsTest, RefusesMoreClaimsThanItsLimitAndShowsTheirNumber) {
+TEST_F(GenerationClaimsTest, RejectsMoreClaimsThanTheLimitAndCountsThem) {
   Claim({1, 1}, "a");
   Claim({1, 2}, "b");
   EXPECT_EQ(Claim({1, 3}, "c").outcome, Outcome::kFull);
   EXPECT_NE(service.metrics.Expose().find("runnel_request_id_claims 2"), std::string::npos);
 }
 
-// What a claim over a Link is answered.
+// The reply to a claim over a Link.
 v1::LinkClaimAnswer ClaimOver(LinkClient* link, uint32_t number, const std::string& key) {
   v1::LinkRequest command;
   command.mutable_claim()->set_claim(number);
@@ -139,7 +139,7 @@ TEST_F(GenerationClaimsTest, ClaimsStartsAndReleasesOverALink) {
   one.ReadUntil([&] { return !id.empty(); }, [&](const v1::LinkReply& reply) { id = reply.attached().generation_id(); },
                 [](const auto&) {});
   EXPECT_EQ(ClaimOver(&two, 6, "key").generation_id(), id);
-  // A claim without a number or a key is refused.
+  // A claim without a number or a key is rejected.
   EXPECT_EQ(ClaimOver(&two, 7, "").answer_case(), v1::LinkClaimAnswer::kRejected);
 }
 
@@ -157,7 +157,7 @@ TEST_F(GenerationClaimsTest, EndsLinksWithAReasonWhenTheReplicaHasStopped) {
   LinkClient one(service.stub.get());
   service.live.AnnounceStopped();
   EXPECT_EQ(base::DetailOf(base::FromGrpcStatus(one.Finish())).reason, "REPLICA_STOPPED");
-  // Also one that comes just then: it is not greeted.
+  // A new Link ends as well, without a hello.
   grpc::ClientContext context;
   const auto stream = service.stub->Link(&context);
   v1::LinkResponse response;
@@ -165,7 +165,7 @@ TEST_F(GenerationClaimsTest, EndsLinksWithAReasonWhenTheReplicaHasStopped) {
   EXPECT_EQ(base::DetailOf(base::FromGrpcStatus(stream->Finish())).reason, "REPLICA_STOPPED");
 }
 
-TEST_F(GenerationClaimsTest, SaysThatAnIdIsAnotherReplicas) {
+TEST_F(GenerationClaimsTest, ReportsTheIdOfAnotherReplica) {
   const std::string own = "gen_" + service.manager.id_prefix() + std::string(22, 'a');
   const std::string other =
       "gen_" + std::string(service.manager.id_prefix() == "aaaa" ? "bbbb" : "aaaa") + std::string(22, 'a');

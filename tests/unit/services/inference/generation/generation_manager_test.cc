@@ -25,7 +25,7 @@ using testing::FindNow;
 using testing::StartNow;
 using testing::WaitUntil;
 
-// Runs nothing by itself: a test makes it append and end.
+// Does nothing itself: tests make it append and end.
 class ManualEngine final : public Engine {
  public:
   class Prepared final : public PreparedGeneration {
@@ -81,7 +81,7 @@ class GenerationManagerTest : public ::testing::Test {
   }
   void Remake() {
     Unmake();
-    // The registry still has the old one's update of gauges.
+    // The registry still has the old manager's update of gauges.
     old_.push_back(std::move(manager_));
     Make();
   }
@@ -98,7 +98,7 @@ class GenerationManagerTest : public ::testing::Test {
     EXPECT_TRUE(started.ok()) << started.status();
     return started.ok() ? started->generation : nullptr;
   }
-  // Ends the generation that the engine has had longest.
+  // Ends the oldest generation of the engine.
   void EndOldest(const std::string& text = "text") {
     WakeSet wake;
     const auto sink = engine_.TakeOldest();
@@ -130,7 +130,7 @@ TEST(GenerationId, IsPrefixAndBase32) {
   }
 }
 
-TEST_F(GenerationManagerTest, RunsWaitsAndRefusesAtTheLimits) {
+TEST_F(GenerationManagerTest, RunsWaitsAndRejectsAtTheLimits) {
   const auto first = Start();
   Start();
   const auto waiting = Start();
@@ -155,7 +155,7 @@ TEST_F(GenerationManagerTest, CountsChoices) {
   EXPECT_EQ(StartNow(manager_.get(), request, 1).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
-TEST_F(GenerationManagerTest, CancelsWhatWaits) {
+TEST_F(GenerationManagerTest, CancelsAWaitingGeneration) {
   Start();
   Start();
   const auto waiting = Start();
@@ -177,7 +177,7 @@ TEST_F(GenerationManagerTest, SameRequestIdIsTheSameGeneration) {
   EXPECT_EQ(engine_.running(), 1u);
 }
 
-TEST_F(GenerationManagerTest, CancelsWhenNobodyReadsForTheDetachTimeout) {
+TEST_F(GenerationManagerTest, CancelsAfterTheDetachTimeoutWithoutReaders) {
   const auto generation = Start(Request(absl::Seconds(60)));
   {
     clock_.Advance(absl::Seconds(59));
@@ -185,13 +185,13 @@ TEST_F(GenerationManagerTest, CancelsWhenNobodyReadsForTheDetachTimeout) {
     clock_.Advance(absl::Seconds(600));
   }
   clock_.Advance(absl::Seconds(59));
-  // Two turns of the manager's thread have seen the time, and done nothing.
+  // The manager's thread has checked the time twice, and done nothing.
   EXPECT_FALSE(generation->cancelled());
   clock_.Advance(absl::Seconds(2));
   EXPECT_TRUE(WaitUntil([&] { return generation->cancelled(); }));
 }
 
-TEST_F(GenerationManagerTest, DetachTimeoutOfZeroCancelsAtOnce) {
+TEST_F(GenerationManagerTest, DetachTimeoutOfZeroCancelsImmediately) {
   auto started = StartNow(manager_.get(), Request(absl::ZeroDuration()), 1);
   ASSERT_TRUE(started.ok());
   const auto generation = started->generation;
@@ -210,7 +210,7 @@ TEST_F(GenerationManagerTest, PurgesByTimeAndRemembersTheId) {
   EXPECT_EQ(ReasonOfFind(NewGenerationId(manager_->id_prefix())), "GENERATION_NOT_FOUND");
 }
 
-TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsWhatRuns) {
+TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsRunningOnes) {
   options_.retention_bytes = 300'000;
   Remake();
   std::vector<std::string> ids;
@@ -227,7 +227,7 @@ TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsWhatRuns) {
   running_sink->EndAll(FinishReason::kStop, &wake);
 }
 
-TEST_F(GenerationManagerTest, KeepsALogThatIsReadAndPurgesItAfterwards) {
+TEST_F(GenerationManagerTest, KeepsALogWithAReaderAndPurgesItAfterwards) {
   options_.retention_bytes = 50'000;
   Remake();
   const auto read = Start();
@@ -235,7 +235,7 @@ TEST_F(GenerationManagerTest, KeepsALogThatIsReadAndPurgesItAfterwards) {
   EndOldest(std::string(100'000, 'x'));
   const std::string unread = Start()->id();
   EndOldest(std::string(100'000, 'x'));
-  // The older one is over both limits, and stays. The younger one goes in its place.
+  // The older one is over both limits but has a reader, so the younger one is purged.
   clock_.Advance(absl::Minutes(11));
   EXPECT_TRUE(WaitUntil([&] { return ReasonOfFind(unread) == "GENERATION_EXPIRED"; }));
   EXPECT_TRUE(FindNow(manager_.get(), read->id(), "").ok());
@@ -249,7 +249,7 @@ TEST_F(GenerationManagerTest, KeepsALogThatIsReadAndPurgesItAfterwards) {
   EXPECT_TRUE(WaitUntil([&] { return ReasonOfFind(read->id()) == "GENERATION_EXPIRED"; }));
 }
 
-TEST_F(GenerationManagerTest, ForgetsTombstonesBeyondTheirLimit) {
+TEST_F(GenerationManagerTest, ForgetsTheOldestTombstonesAtTheLimit) {
   options_.max_tombstones = 1;
   Remake();
   const std::string first = Start()->id();
@@ -268,7 +268,7 @@ TEST_F(GenerationManagerTest, DeleteCancelsAndIsIdempotent) {
   EXPECT_EQ(DeleteNow(manager_.get(), "gen_none", "").code(), absl::StatusCode::kNotFound);
 }
 
-TEST_F(GenerationManagerTest, AnotherPrincipalIsToldThatThereIsNone) {
+TEST_F(GenerationManagerTest, AnotherPrincipalFindsNothing) {
   GenerationRequest request = Request();
   request.principal = "ann";
   const std::string id = Start(request)->id();
@@ -284,7 +284,7 @@ TEST_F(GenerationManagerTest, AnotherPrincipalIsToldThatThereIsNone) {
   EXPECT_EQ(ReasonOfFind(id, "bob"), "GENERATION_NOT_FOUND");
 }
 
-TEST_F(GenerationManagerTest, ARequestIdIsItsPrincipalsOwn) {
+TEST_F(GenerationManagerTest, EachPrincipalHasItsRequestIds) {
   GenerationRequest request = Request();
   request.request_id = "r1";
   request.principal = "ann";
@@ -297,7 +297,7 @@ TEST_F(GenerationManagerTest, ARequestIdIsItsPrincipalsOwn) {
   EXPECT_EQ(Start(request)->id(), anns);
 }
 
-TEST_F(GenerationManagerTest, TellsThePlaceInTheQueue) {
+TEST_F(GenerationManagerTest, ReportsThePositionInTheQueue) {
   const auto running = Start();
   Start();
   const auto waiting = Start();
@@ -340,7 +340,7 @@ TEST_F(GenerationManagerTest, SplitsATextThatIsTooLargeForAnEventAndShortensAFai
   EXPECT_EQ(std::get<Failed>(events.back().payload).message.size(), 4096u);
 }
 
-TEST_F(GenerationManagerTest, DrainRefusesNewOnesAndWaitsForTheOld) {
+TEST_F(GenerationManagerTest, DrainRejectsNewOnesAndWaitsForRunningOnes) {
   Start();
   manager_->BeginDrain();
   EXPECT_EQ(base::DetailOf(StartNow(manager_.get(), Request(), 1).status()).reason, "DRAINING");
@@ -350,7 +350,7 @@ TEST_F(GenerationManagerTest, DrainRefusesNewOnesAndWaitsForTheOld) {
   EXPECT_TRUE(manager_->WaitUntilIdle(absl::Seconds(10)));
 }
 
-TEST_F(GenerationManagerTest, DrainWaitsUntilAnEndIsReadByWhoWasAwayWhenItCame) {
+TEST_F(GenerationManagerTest, DrainWaitsForAReaderThatWasAwayAtTheEnd) {
   const auto generation = Start(Request(absl::Seconds(60)));
   EndOldest();
   manager_->BeginDrain();
@@ -363,7 +363,7 @@ TEST_F(GenerationManagerTest, DrainWaitsUntilAnEndIsReadByWhoWasAwayWhenItCame) 
   EXPECT_TRUE(manager_->WaitUntilDrained(absl::Seconds(10)));
 }
 
-TEST_F(GenerationManagerTest, DrainWaitsForNoReaderThatIsAwayForTheDetachTimeout) {
+TEST_F(GenerationManagerTest, DrainDoesNotWaitLongerThanTheDetachTimeout) {
   const auto generation = Start(Request(absl::Seconds(60)));
   EndOldest();
   manager_->BeginDrain();
@@ -376,7 +376,7 @@ TEST_F(GenerationManagerTest, DrainWaitsForNoReaderThatIsAwayForTheDetachTimeout
   EXPECT_TRUE(manager_->WaitUntilDrained(absl::ZeroDuration()));
 }
 
-TEST_F(GenerationManagerTest, DrainLingersForAReaderThatTheEndMayNotHaveReached) {
+TEST_F(GenerationManagerTest, DrainLingersForAReaderThatMayHaveMissedTheEnd) {
   options_.drain_linger = absl::Seconds(5);
   Remake();
   const auto generation = Start(Request(absl::Seconds(60)));

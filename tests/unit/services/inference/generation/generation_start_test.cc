@@ -1,4 +1,4 @@
-// How a start is prepared beside others, and what becomes of it when it is overtaken by a limit or by a stop.
+// How a start is prepared while others are, and how it ends at a limit or a stop.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -81,7 +81,7 @@ TEST_F(GenerationStartTest, ASlowPreparationDelaysNoOther) {
   EXPECT_EQ(Metric("runnel_waiting_request_bytes"), 0);
 }
 
-TEST_F(GenerationStartTest, RefusesMoreInPreparationThanTheLimit) {
+TEST_F(GenerationStartTest, RejectsMorePreparationsThanTheLimit) {
   options_.max_preparing = 3;
   Make();
   std::vector<std::future<Answer>> slow;
@@ -96,12 +96,12 @@ TEST_F(GenerationStartTest, RefusesMoreInPreparationThanTheLimit) {
   EXPECT_TRUE(StartNow(manager_.get(), Request("quick"), 1).ok());
 }
 
-TEST_F(GenerationStartTest, RefusesMoreBytesThanTheLimit) {
+TEST_F(GenerationStartTest, RejectsMoreBytesThanTheLimit) {
   options_.max_waiting_bytes = 100'000;
   engine_.max_running = 1;
   Make();
   ASSERT_TRUE(StartNow(manager_.get(), Request("runs"), 1).ok());
-  // In preparation and waiting for the engine alike.
+  // Both in preparation and waiting for the engine.
   auto slow = Begin(Request("slow" + std::string(40'000, 'x')));
   const Answer waiting = StartNow(manager_.get(), Request(std::string(40'000, 'x')), 1);
   ASSERT_TRUE(waiting.ok());
@@ -163,13 +163,13 @@ TEST_F(GenerationStartTest, RepeatsOfAnIdCountAsPreparations) {
   EXPECT_TRUE(second.get().ok());
 }
 
-TEST_F(GenerationStartTest, ADrainAnswersWhatIsInPreparation) {
+TEST_F(GenerationStartTest, ADrainRejectsStartsInPreparation) {
   Make();
   std::vector<std::future<Answer>> slow;
   for (int i = 0; i < 4; ++i) slow.push_back(Begin(Request("slow", i < 2 ? "once" : "")));
   ASSERT_TRUE(WaitUntil([&] { return engine_.at_gate() == 2; }));
   manager_->BeginDrain();
-  // Though the gate is shut.
+  // Although the gate is closed.
   for (auto& each : slow) EXPECT_EQ(ReasonOf(each.get()), "DRAINING");
   EXPECT_EQ(ReasonOf(StartNow(manager_.get(), Request("slow", "once"), 1)), "DRAINING");
   EXPECT_TRUE(manager_->WaitUntilIdle(absl::ZeroDuration()));
@@ -182,7 +182,7 @@ TEST_F(GenerationStartTest, ADrainAnswersWhatIsInPreparation) {
   EXPECT_EQ(engine_.prepared(), 2);
 }
 
-TEST_F(GenerationStartTest, StopAnswersWhatIsInPreparationBeforeItWaits) {
+TEST_F(GenerationStartTest, StopRejectsStartsInPreparationBeforeItWaits) {
   Make();
   auto slow = Begin(Request("slow"));
   auto behind = Begin(Request("slow"));

@@ -17,7 +17,7 @@ const TokenLogprob kPlain{"a", -0.5f, {}};
 const TokenLogprob kBytes{std::string("\0\xff\n", 3), -std::numeric_limits<float>::infinity(), {{"", 0, {}}}};
 const TokenLogprob kLong{std::string(300, 'x'), -1, std::vector<TokenLogprob>(20, {std::string(129, 'y'), -3, {}})};
 
-TEST(LogprobStore, GivesBackWhatItGot) {
+TEST(LogprobStore, ReturnsWhatWasAdded) {
   LogprobStore store;
   store.Add(0, std::vector{kPlain, kBytes});
   store.Add(1, std::vector{kLong});
@@ -37,7 +37,7 @@ TEST(LogprobStore, DeltasLeftOutHaveNone) {
   EXPECT_THAT(store.Get(6, 9), IsEmpty());
 }
 
-TEST(LogprobStore, SaysNoLessThanTheWireTakes) {
+TEST(LogprobStore, WireBytesIsAnUpperBound) {
   LogprobStore store;
   const std::vector<TokenLogprob> all{kPlain, kBytes, kLong};
   store.Add(0, all);

@@ -1,4 +1,4 @@
-// An engine that hangs: who notices, and how the process ends all the same.
+// An engine that hangs is noticed, and does not keep the process from ending.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -62,7 +62,7 @@ TEST(EngineWatchdog, FailsReadinessFirstAndThenLiveness) {
   EXPECT_EQ(changes, 2);
 }
 
-TEST(EngineWatchdog, CanBeOff) {
+TEST(EngineWatchdog, CanBeTurnedOff) {
   StuckEngine engine;
   base::Metrics metrics;
   EngineWatchdog watchdog(&engine, &metrics, {.timeout = absl::ZeroDuration()}, [](bool) { ADD_FAILURE(); });
@@ -83,7 +83,7 @@ TEST(ExitDeadlineDeathTest, EndsAProcessWhoseEngineNeverStops) {
   EXPECT_EXIT(stop(), ::testing::ExitedWithCode(base::ExitDeadline::kExitCode), "");
 }
 
-TEST(ExitDeadline, LetsAProcessThatIsInTimeEnd) {
+TEST(ExitDeadline, HasNoEffectOnAShutdownInTime) {
   base::ExitDeadline never_begun;
   base::ExitDeadline deadline;
   deadline.Begin(absl::Hours(1));

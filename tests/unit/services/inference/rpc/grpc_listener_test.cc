@@ -1,4 +1,4 @@
-// The limits of the gRPC port, seen by a client that speaks HTTP/2 by the byte.
+// The limits of the gRPC port, tested by a client that writes HTTP/2 byte by byte.
 #include "services/inference/rpc/grpc_listener.h"
 
 #include <gmock/gmock.h>
@@ -38,7 +38,7 @@ class Http2Client : public testing::RawConnection {
   // The preface and an empty SETTINGS.
   void SendPreface() { Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string("\0\0\0\4\0\0\0\0\0", 9)); }
 
-  // Nothing once the server has closed.
+  // Empty once the server has closed.
   std::optional<Frame> ReadFrame() {
     const std::string head = Read(9);
     if (head.size() < 9) return std::nullopt;
@@ -47,7 +47,7 @@ class Http2Client : public testing::RawConnection {
     return Frame{byte(3), byte(4), Read(size)};
   }
 
-  // True if a PING is answered: the connection is a working one.
+  // True if a PING is acknowledged: the connection works.
   bool Answers() {
     Send(std::string("\0\0\10\6\0\0\0\0\0", 9) + "12345678");
     while (const auto frame = ReadFrame()) {
@@ -84,7 +84,7 @@ class GrpcListenerTest : public ::testing::Test {
   }
 
   base::Metrics metrics_;
-  v1::InferenceService::CallbackService service_;  // UNIMPLEMENTED to everything
+  v1::InferenceService::CallbackService service_;  // responds UNIMPLEMENTED to every call
 };
 
 TEST_F(GrpcListenerTest, AnnouncesItsLimitsInSettings) {
@@ -111,7 +111,7 @@ TEST_F(GrpcListenerTest, ServesCalls) {
   EXPECT_EQ(listener->connections(), 1u);
 }
 
-TEST_F(GrpcListenerTest, ConnectionsAboveTheLimitAreClosedAndTheOthersGoOn) {
+TEST_F(GrpcListenerTest, ConnectionsAboveTheLimitAreClosedAndTheOthersStayOpen) {
   const auto listener = Listen({.max_connections = 2});
   Http2Client first(listener->port());
   auto second = std::make_unique<Http2Client>(listener->port());
@@ -127,7 +127,7 @@ TEST_F(GrpcListenerTest, ConnectionsAboveTheLimitAreClosedAndTheOthersGoOn) {
   EXPECT_TRUE(first.Answers());
   EXPECT_TRUE(second->Answers());
 
-  // One that ends makes room.
+  // A connection that ends makes room.
   second = nullptr;
   ASSERT_TRUE(WaitForConnections(*listener, 1));
   Http2Client third(listener->port());
@@ -146,7 +146,7 @@ TEST_F(GrpcListenerTest, AConnectionThatGrpcEndsIsClosedAndNotCounted) {
   EXPECT_TRUE(WaitForConnections(*listener, 0));
 }
 
-TEST_F(GrpcListenerTest, AConnectionThatSaysNothingIsClosed) {
+TEST_F(GrpcListenerTest, ASilentConnectionIsClosed) {
   const auto listener = Listen({.handshake_timeout = absl::Milliseconds(200)});
   Http2Client silent(listener->port());
   Http2Client half(listener->port());
@@ -156,7 +156,7 @@ TEST_F(GrpcListenerTest, AConnectionThatSaysNothingIsClosed) {
   EXPECT_TRUE(WaitForConnections(*listener, 0));
 }
 
-TEST_F(GrpcListenerTest, AConnectionWithoutAStreamIsClosedInTheEnd) {
+TEST_F(GrpcListenerTest, AConnectionWithoutAStreamIsClosedEventually) {
   const auto listener = Listen({.idle_timeout = absl::Milliseconds(200)});
   Http2Client idle(listener->port());
   idle.SendPreface();
@@ -165,7 +165,7 @@ TEST_F(GrpcListenerTest, AConnectionWithoutAStreamIsClosedInTheEnd) {
   EXPECT_TRUE(WaitForConnections(*listener, 0));
 }
 
-TEST_F(GrpcListenerTest, ConnectionsThatComeAndGoLeaveNothing) {
+TEST_F(GrpcListenerTest, ClosedConnectionsLeaveNothing) {
   const auto listener = Listen({.max_connections = 8});
   for (int i = 0; i < 200; ++i) {
     Http2Client client(listener->port());
@@ -183,14 +183,14 @@ TEST_F(GrpcListenerTest, AcceptsNoMoreOnceStopped) {
   EXPECT_TRUE(open.Answers());
   listener->StopAccepting();
   EXPECT_TRUE(open.Answers());
-  // Its port is free for another.
+  // Another process can take the port.
   const auto next = Listen({}, "127.0.0.1:" + std::to_string(port));
   ASSERT_NE(next, nullptr);
   listener = nullptr;
   EXPECT_TRUE(open.WaitForClose());
 }
 
-// What reflection answers if asked for the file that declares `symbol`, as grpcurl does: a serialised
+// The reply of reflection to a request for the file that declares `symbol`, as grpcurl sends it: a serialised
 // ServerReflectionResponse, whose generated code the distribution does not have.
 std::string Describe(int port, const std::string& symbol) {
   constexpr char kFileContainingSymbol = 4 << 3 | 2;

@@ -1,4 +1,4 @@
-// Texts, annotations and events that are large: no message of the service exceeds what its readers take.
+// Large texts, annotations and events: no message of the service exceeds the limit of its readers.
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
@@ -48,7 +48,7 @@ class MessageSizeTest : public ::testing::Test {
  protected:
   explicit MessageSizeTest(LinkOptions link = {}) : harness_(&engine_, std::move(link)) {}
 
-  // Runs one to its end and returns its id.
+  // Runs a generation to its end and returns its id.
   std::string Finished(const v1::GenerateRequest& request) {
     grpc::ClientContext context;
     const auto reader = harness_.stub->Generate(&context, request);
@@ -95,7 +95,7 @@ TEST_F(MessageSizeTest, AGapOfALargeTextVoidsItAndReplaysTheLog) {
   EXPECT_EQ(rule.Verify(), "");
 }
 
-TEST_F(MessageSizeTest, AGapOfALargeTextHoldsNothingUpOnItsLink) {
+TEST_F(MessageSizeTest, AGapOfALargeTextDelaysNothingOnItsLink) {
   const std::string id = FinishedLarge();
   LinkClient link(harness_.stub.get());
   link.Generate(1, Request(1, 1'000'000, 1'000));
@@ -138,7 +138,7 @@ TEST_F(MessageSizeTest, ASmallTextStaysInItsGap) {
   EXPECT_TRUE(events[1].has_done());
 }
 
-TEST_F(MessageSizeTest, GetGenerationGivesALargeTextOnlyAsAnErrorThatIsFinal) {
+TEST_F(MessageSizeTest, GetGenerationOfALargeTextIsAFinalError) {
   v1::GetGenerationRequest request;
   request.set_generation_id(FinishedLarge());
   v1::GetGenerationResponse response;
@@ -163,8 +163,8 @@ TEST_F(MessageSizeTest, GetGenerationGivesALargeTextOnlyAsAnErrorThatIsFinal) {
   }
 }
 
-// A bridge that comes back attaches everything at once, and every answer may carry an annotation.
-TEST_F(MessageSizeTest, ManyAnswersWithAnnotationsComeInSeveralMessages) {
+// A bridge that reconnects attaches everything at the same time, and every reply may carry an annotation.
+TEST_F(MessageSizeTest, ManyRepliesWithAnnotationsTakeSeveralMessages) {
   v1::GenerateRequest request = Request(1, 20, 1'000'000);
   request.set_annotation(std::string(16'000, 'a'));
   const std::string id = Finished(request);
@@ -197,7 +197,7 @@ class LargestBatchesTest : public MessageSizeTest {
   LargestBatchesTest() : MessageSizeTest(LargestBatches()) {}
 };
 
-TEST_F(LargestBatchesTest, StayBelowWhatAReaderTakes) {
+TEST_F(LargestBatchesTest, StayBelowTheLimitOfAReader) {
   v1::GenerateRequest request = Request(8, 5'000, 1'000'000);
   request.set_annotation(std::string(16'000, 'a'));
   const std::string id = Finished(request);

@@ -39,7 +39,7 @@ TEST(RequestFromProto, FillsDefaults) {
   EXPECT_NE(request->seed, 0u);
 }
 
-TEST(RequestFromProto, KeepsWhatIsSaid) {
+TEST(RequestFromProto, KeepsTheFieldsThatAreSet) {
   v1::GenerateRequest proto;
   auto* message = proto.add_messages();
   message->set_role(v1::CHAT_ROLE_SYSTEM);
@@ -63,7 +63,7 @@ std::string Nested(int depth) {
   return schema + "1" + std::string(static_cast<size_t>(depth), '}');
 }
 
-TEST(RequestFromProto, KeepsWhatTheOutputShallBe) {
+TEST(RequestFromProto, KeepsTheOutputFormat) {
   v1::GenerateRequest proto = Valid();
   EXPECT_FALSE(Convert(proto)->top_logprobs.has_value());
   proto.set_top_logprobs(0);
@@ -89,7 +89,7 @@ TEST(RequestFromProto, KeepsExtraFieldsUpToTheirLimits) {
   EXPECT_EQ(request->extra_fields.at("7"), "1");
 }
 
-TEST(RequestFromProto, NamesTheMostTokensThereMayBe) {
+TEST(RequestFromProto, NamesTheLimitOfTokens) {
   v1::GenerateRequest proto = Valid();
   proto.set_max_tokens(1'000'000'000);
   EXPECT_EQ(Convert(proto).status().message(), "max_tokens: must be at most 1000000");
@@ -107,7 +107,7 @@ struct HostileRow {
   std::function<void(v1::GenerateRequest*)> spoil;
 };
 
-TEST(RequestFromProto, RefusesWhatIsOutOfRangeAndNamesTheField) {
+TEST(RequestFromProto, RejectsValuesOutOfRangeAndNamesTheField) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const std::vector<HostileRow> rows = {
       {"messages", [](auto* r) { r->clear_prompt(); }},
@@ -142,7 +142,7 @@ TEST(RequestFromProto, RefusesWhatIsOutOfRangeAndNamesTheField) {
        }},
       {"detach_timeout", [](auto* r) { r->mutable_detach_timeout()->set_seconds(-1); }},
       {"detach_timeout", [](auto* r) { r->mutable_detach_timeout()->set_seconds(1'000'000'000); }},
-      // Not in the one form that duration.proto allows.
+      // Not normalised as duration.proto requires.
       {"detach_timeout", [](auto* r) { SetTimeout(r, 1, -5); }},
       {"detach_timeout", [](auto* r) { SetTimeout(r, 0, -1); }},
       {"detach_timeout", [](auto* r) { SetTimeout(r, -1, 2'000'000'000); }},
@@ -186,14 +186,14 @@ TEST(RequestFromProto, RefusesWhatIsOutOfRangeAndNamesTheField) {
   }
 }
 
-TEST(RequestFromProto, RefusesAnUnknownModel) {
+TEST(RequestFromProto, RejectsAnUnknownModel) {
   v1::GenerateRequest proto = Valid();
   proto.set_model("third");
   EXPECT_EQ(Convert(proto).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(base::DetailOf(Convert(proto).status()).reason, "MODEL_NOT_FOUND");
 }
 
-TEST(RequestFromProto, FingerprintIsOfTheContentAlone) {
+TEST(RequestFromProto, FingerprintDependsOnTheContentOnly) {
   v1::GenerateRequest one = Valid();
   v1::GenerateRequest two = Valid();
   for (int i = 0; i < 10; ++i) (*one.mutable_metadata())[std::to_string(i)] = "v";

@@ -15,7 +15,7 @@
 
 namespace runnel::inference {
 
-// The service over a real gRPC channel, with an engine of the test's choice.
+// The service over a real gRPC channel, with any engine.
 class ServiceHarness {
  public:
   // `engine` must outlive the harness.
@@ -64,7 +64,7 @@ class LinkClient {
     Finish();
   }
 
-  // Reads to the end. Once.
+  // Reads to the end. Returns OK if called again.
   grpc::Status Finish() {
     if (std::exchange(finished_, true)) return grpc::Status::OK;
     v1::LinkResponse response;
@@ -91,7 +91,7 @@ class LinkClient {
     command.mutable_detach()->set_attachment(attachment);
     EXPECT_TRUE(stream->Write(command));
   }
-  // Reads until `done` says so; gives every reply and event to the callbacks of the test.
+  // Reads until `done` is true, and calls the callbacks for each reply and event.
   template <typename OnReply, typename OnEvent>
   void ReadUntil(const std::function<bool()>& done, OnReply on_reply, OnEvent on_event) {
     v1::LinkResponse response;

@@ -31,7 +31,7 @@ v1::GenerateRequest Request(const std::string& prompt, int tokens = 5) {
   return request;
 }
 
-// One that lasts until it is cancelled, which is when it has no reader.
+// A generation that lasts until it is cancelled, which happens once it has no reader.
 v1::GenerateRequest Stalling(const std::string& prompt) {
   v1::GenerateRequest request = Request(prompt);
   (*request.mutable_metadata())["scripted.stall_at"] = "0";
@@ -85,7 +85,7 @@ TEST_F(ServiceStartTest, ASlowStartDelaysNothingElseOnItsLink) {
   EXPECT_THAT(seen, ElementsAre("attached", "done"));
 }
 
-TEST_F(ServiceStartTest, ADetachThatOvertakesItsStartIsAnsweredOnce) {
+TEST_F(ServiceStartTest, ADetachThatOvertakesItsStartGetsOneReply) {
   LinkClient link(harness_.stub.get());
   link.Generate(7, Stalling("slow"));
   ASSERT_TRUE(AtGate(1));
@@ -97,19 +97,19 @@ TEST_F(ServiceStartTest, ADetachThatOvertakesItsStartIsAnsweredOnce) {
   };
   link.ReadUntil([&] { return seen.size() == 1; }, on_reply, [](const v1::LinkEvent&) { FAIL(); });
   EXPECT_THAT(seen, ElementsAre("detached"));
-  // The number is free at once, while the first start of it still goes on.
+  // The number is free immediately, while its first start is still in preparation.
   link.Generate(7, Request("quick"));
   engine_.OpenGate();
   bool ended = false;
   link.ReadUntil([&] { return ended; }, on_reply,
                  [&](const v1::LinkEvent& event) { ended |= event.event().has_done(); });
-  // What had started has no reader, so its detach timeout of 0 has cancelled it.
+  // The generation has no reader, so its detach timeout of 0 has cancelled it.
   EXPECT_TRUE(WaitUntil([&] { return engine_.started == 2; }));
   EXPECT_TRUE(NothingRuns());
   EXPECT_THAT(seen, ElementsAre("detached", "attached"));
 }
 
-TEST_F(ServiceStartTest, ADetachThatOvertakesAFailingStartIsAnsweredOnce) {
+TEST_F(ServiceStartTest, ADetachThatOvertakesAFailingStartGetsOneReply) {
   LinkClient link(harness_.stub.get());
   v1::GenerateRequest request = Request("slow");
   request.mutable_output_format()->set_json_object(true);
@@ -142,7 +142,7 @@ TEST_F(ServiceStartTest, ALinkThatEndsLeavesItsStartsWithoutAReader) {
   EXPECT_TRUE(NothingRuns());
 }
 
-TEST_F(ServiceStartTest, ASecondStartUnderANumberEndsTheLink) {
+TEST_F(ServiceStartTest, ASecondStartWithANumberEndsTheLink) {
   LinkClient link(harness_.stub.get());
   link.Generate(3, Request("slow"));
   ASSERT_TRUE(AtGate(1));
@@ -210,7 +210,7 @@ TEST_F(ServiceStartTest, ACallThatEndsLeavesItsStartWithoutAReader) {
   EXPECT_TRUE(NothingRuns());
 }
 
-TEST_F(ServiceStartTest, ACallIsRefusedByADrainWhileItsStartIsInPreparation) {
+TEST_F(ServiceStartTest, ADrainRejectsACallWhoseStartIsInPreparation) {
   grpc::ClientContext context;
   const auto reader = harness_.stub->Generate(&context, Request("slow"));
   ASSERT_TRUE(AtGate(1));
@@ -220,8 +220,8 @@ TEST_F(ServiceStartTest, ACallIsRefusedByADrainWhileItsStartIsInPreparation) {
   EXPECT_EQ(base::DetailOf(base::FromGrpcStatus(reader->Finish())).reason, "DRAINING");
 }
 
-// Many starts that come and go on several Links, so that every order of answer, detach and end happens.
-TEST_F(ServiceStartTest, StartsAndDetachesAtOnceKeepEachNumbersOrder) {
+// Many starts and detaches on several Links, so that every order of reply, detach and end happens.
+TEST_F(ServiceStartTest, ConcurrentStartsAndDetachesKeepTheOrderOfEachNumber) {
   std::vector<std::jthread> clients;
   for (int c = 0; c < 3; ++c) {
     clients.emplace_back([&, c] {

@@ -15,8 +15,8 @@
 
 namespace runnel::testing {
 
-// A decoder whose logits are a hash of everything its sequence holds: any fault in what the scheduler keeps there
-// changes the text. Token 0 is the end, 1 to 26 are letters. It fails the test if rows do not follow on.
+// A decoder whose logits are a hash of all tokens of the sequence: any error in the scheduler's sequences changes the
+// text. Token 0 is the end, 1 to 26 are letters. Fails the test if the positions of rows are not consecutive.
 class FakeDecoder final : public inference::LlamaDecoder {
  public:
   struct Options {
@@ -33,7 +33,7 @@ class FakeDecoder final : public inference::LlamaDecoder {
   std::function<void(uint32_t batch, std::span<const inference::LlamaRow> rows)> on_decode;
   // Batches that fail, or find no room, instead of being decoded.
   std::function<inference::LlamaDecodeResult(uint32_t batch)> result;
-  // Length at which a sequence ends.
+  // The length at which a sequence ends.
   size_t end_at = SIZE_MAX;
 
   static std::vector<float> LogitsAfter(std::span<const int32_t> tokens) {
@@ -48,7 +48,7 @@ class FakeDecoder final : public inference::LlamaDecoder {
 
   static char Letter(int32_t token) { return static_cast<char>('a' + token - 1); }
 
-  // What a choice must say, decoded alone.
+  // The expected text of a choice, decoded alone.
   static std::string Expected(std::vector<int32_t> tokens, const inference::SamplerOptions& sampling, uint64_t seed,
                               uint32_t choice, uint32_t max_tokens) {
     inference::Sampler sampler(sampling, seed, choice);

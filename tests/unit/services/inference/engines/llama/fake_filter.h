@@ -14,7 +14,7 @@
 
 namespace runnel::testing {
 
-// Allows what a function of the answer so far says. Fails the test if it is told of a token that it does not allow.
+// Allows the tokens for which a function of the output so far returns true. Fails the test if it has to accept another.
 class FakeFilter final : public inference::TokenFilter {
  public:
   using Rule = std::function<bool(std::span<const int32_t> answer, int32_t token)>;

@@ -61,7 +61,7 @@ TEST(Grammar, IsFollowed) {
       {"root ::= x (\n  \",\" x\n)? # a list\nx ::= [0-9]+\n", U"12,3", 'y'},
       {"root ::= \"(\" root? \")\"", U"((()))", 'y'},
       {"root ::= \"(\" root? \")\"", U"((())))", 'n'},
-      // Rules that lead to themselves before any character.
+      // Left-recursive rules.
       {"root ::= a\na ::= root", U"a", 'n'},
       {"root ::= root \"a\" | \"b\"", U"b", 'x'},
   };
@@ -73,7 +73,7 @@ TEST(Grammar, IsFollowed) {
   }
 }
 
-TEST(Grammar, HostileTextsAreRefused) {
+TEST(Grammar, HostileTextsAreRejected) {
   const std::string rows[] = {
       "",
       "x",
@@ -105,11 +105,11 @@ TEST(Grammar, HostileTextsAreRefused) {
   for (const std::string& row : rows) EXPECT_FALSE(Grammar::Parse(row).ok()) << row.substr(0, 60);
 }
 
-TEST(Grammar, IsBoundedInSize) {
+TEST(Grammar, IsLimitedInSize) {
   std::string text = "root ::= ";
   for (int i = 0; i < 200; ++i) text += "\"a\"{2000} ";
   EXPECT_EQ(Grammar::Parse(text).status().code(), absl::StatusCode::kResourceExhausted);
-  // Of rules inside each other, the product counts.
+  // For nested rules, the product counts.
   std::string nested = "root ::= a{1000}\n";
   for (char rule = 'a'; rule < 'd'; ++rule)
     absl::StrAppend(&nested, std::string(1, rule), " ::= ", std::string(1, static_cast<char>(rule + 1)), "{1000}\n");
@@ -121,7 +121,7 @@ TEST(Grammar, IsBoundedInSize) {
   EXPECT_EQ(Grammar::Parse(chain).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
-// What froze llama.cpp's own matcher.
+// These grammars froze llama.cpp's matcher.
 constexpr char kNested[] = "root ::= b{100,100}\na ::= (\"a\"?)\nb ::= (a{100,100})";
 
 TEST(GrammarMatcher, NestedRepetitionsOfNothingTakeLinearTime) {
@@ -132,12 +132,12 @@ TEST(GrammarMatcher, NestedRepetitionsOfNothingTakeLinearTime) {
   EXPECT_EQ(Verdict(&matcher, U"aab"), 'n');
 }
 
-TEST(GrammarMatcher, WaysToReadNothingAreBounded) {
+TEST(GrammarMatcher, WaysToReadNothingAreLimited) {
   const auto grammar = Parsed("root ::= \"x\" b{2000,2000}\na ::= (\"a\"?)\nb ::= (a{2000,2000})");
   GrammarMatcher matcher(grammar);
   EXPECT_EQ(Verdict(&matcher, U"x"), 'x');
   EXPECT_LT(matcher.bytes(), size_t{16} << 20);
-  // Known before the first character.
+  // Detected before the first character.
   EXPECT_FALSE(CheckGrammar(grammar, steady_clock::now() + std::chrono::seconds(10)).ok());
   EXPECT_TRUE(CheckGrammar(Parsed(kNested), steady_clock::now() + std::chrono::seconds(10)).ok());
 }

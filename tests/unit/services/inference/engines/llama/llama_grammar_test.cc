@@ -43,7 +43,7 @@ class LlamaGrammarTest : public ::testing::Test {
   std::shared_ptr<const GrammarVocabulary> vocabulary_;
 };
 
-// llama.cpp's own, which has no budgets.
+// llama.cpp's matcher, which has no budgets.
 class Reference {
  public:
   Reference(const LlamaModel& model, const std::string& grammar)
@@ -53,7 +53,7 @@ class Reference {
     std::vector<llama_token_data> all;
     std::vector<bool> allowed(model_.vocabulary_size());
     for (int32_t token = 0; token < static_cast<int32_t>(allowed.size()); ++token) {
-      // It spells control tokens out, which have no text.
+      // It accepts control tokens by their names, which have no text here.
       if (model_.IsEnd(token) || !model_.Piece(token).empty()) all.push_back({token, 0, 0});
     }
     llama_token_data_array array{all.data(), all.size(), -1, false};
@@ -127,7 +127,7 @@ TEST_F(LlamaGrammarTest, AllowsWhatLlamaCppAllows) {
   }
 }
 
-TEST_F(LlamaGrammarTest, HostileSchemasAreRefusedInTime) {
+TEST_F(LlamaGrammarTest, HostileSchemasAreRejectedInTime) {
   std::string deep = R"({"type":"string"})";
   for (int i = 0; i < 20; ++i) deep = absl::StrCat(R"({"type":"array","maxItems":2000,"items":)", deep, "}");
   std::string fan = R"({"type":"string"})";
@@ -154,7 +154,7 @@ TEST_F(LlamaGrammarTest, HostileSchemasAreRefusedInTime) {
     const absl::Status status = FilterFor(schema).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << schema.substr(0, 100);
     EXPECT_EQ(base::DetailOf(status).field, "output_format.json_schema") << schema.substr(0, 100);
-    // A bound for failures: they take milliseconds.
+    // A limit for failures: normally they take milliseconds.
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5)) << schema.substr(0, 100);
   }
 }
@@ -163,7 +163,7 @@ TEST_F(LlamaGrammarTest, AFilterWithoutTimeIsExhausted) {
   const std::string grammar =
       GrammarFor({OutputFormat::Kind::kJsonSchema, R"({"type":"string","pattern":"^((a?){100}){100}$"})"}).value();
   auto filter = CreateGrammarFilter(vocabulary_, grammar, absl::Nanoseconds(1));
-  // It may have been too much already to begin.
+  // Its start may already have exceeded the time.
   if (!filter.ok()) return;
   std::vector<float> logits(model_->vocabulary_size(), 0);
   (*filter)->Apply(logits);

@@ -26,7 +26,7 @@ std::vector<int32_t> operator+(std::vector<int32_t> a, const std::vector<int32_t
 
 class LlamaSlotsTest : public ::testing::Test {
  protected:
-  // As the scheduler does: decodes what is missing.
+  // Decodes the missing tokens, as the scheduler does.
   uint32_t Fill(const std::vector<int32_t>& tokens, const std::string& principal = "") {
     return Fill(tokens, &decoder_, &slots_, principal);
   }
@@ -100,7 +100,7 @@ TEST_F(LlamaSlotsTest, TakesAnEmptySlotFirstThenTheOneReleasedLongestAgo) {
   EXPECT_EQ(slots_.Acquire(Tokens(300, 10), ""), b);
 }
 
-TEST_F(LlamaSlotsTest, GivesNoneIfAllAreTaken) {
+TEST_F(LlamaSlotsTest, IsEmptyIfAllAreTaken) {
   for (int i = 0; i < 3; ++i) Fill(Tokens(i * 100, 10));
   EXPECT_EQ(slots_.Acquire(Tokens(0, 10), ""), std::nullopt);
 }
@@ -124,7 +124,7 @@ TEST_F(LlamaSlotsTest, TakesNeighboursOfTakenSlots) {
   LlamaSlots slots(&decoder);
   for (int i = 0; i < 4; ++i) ASSERT_EQ(Fill(Tokens(100 * i, 40), &decoder, &slots), static_cast<uint32_t>(i));
   for (const uint32_t slot : {0u, 1u, 2u, 3u}) slots.Release(slot);
-  // Slots 0 to 3 hold something. 3 is taken again, and its neighbour with it.
+  // Slots 0 to 3 have tokens. 3 is taken again, and then its neighbour.
   EXPECT_EQ(slots.Acquire(Tokens(300, 60), ""), 3u);
   EXPECT_EQ(slots.Acquire(Tokens(500, 10), ""), 4u);
 }
@@ -138,7 +138,7 @@ TEST_F(LlamaSlotsTest, ReusesNothingIfTheModelCannot) {
   EXPECT_EQ(slots.Length(slot), 0u);
 }
 
-// A guess that is right and one that is wrong cost the same: nothing of them is there.
+// A right guess and a wrong one cost the same: no part of them is found.
 TEST_F(LlamaSlotsTest, SharesNothingBetweenPrincipals) {
   const auto secret = Tokens(0, 40);
   const uint32_t alice = Fill(secret, "alice");
@@ -152,21 +152,21 @@ TEST_F(LlamaSlotsTest, SharesNothingBetweenPrincipals) {
     }
   }
   EXPECT_EQ(decoder_.copies, 0u);
-  // The owner finds it still.
+  // The owner still finds it.
   EXPECT_EQ(slots_.Acquire(secret, "alice"), alice);
   EXPECT_EQ(slots_.Length(alice), 39u);
 }
 
-TEST_F(LlamaSlotsTest, ASlotBelongsToWhoFilledItLast) {
+TEST_F(LlamaSlotsTest, ASlotBelongsToTheLastPrincipal) {
   LlamaSlots slots(&decoder_);
   const auto tokens = Tokens(0, 40);
   for (const char* principal : {"a", "b", "c", "d"}) slots.Release(Fill(tokens, &decoder_, &slots, principal));
-  // Three slots: the first one's has gone to the fourth.
+  // Three slots: the fourth principal has taken the first one's.
   EXPECT_EQ(slots.Length(slots.Acquire(tokens, "a").value()), 0u);
   EXPECT_EQ(slots.Length(slots.Acquire(tokens, "d").value()), 39u);
 }
 
-TEST_F(LlamaSlotsTest, PreamblesAreSharedAndNothingBeyondThem) {
+TEST_F(LlamaSlotsTest, OnlyPreamblesAreShared) {
   const auto preamble = Tokens(0, 30);
   LlamaSlots slots(&decoder_, {Tokens(500, 5), preamble});
   const auto question = preamble + Tokens(100, 30);
@@ -174,7 +174,7 @@ TEST_F(LlamaSlotsTest, PreamblesAreSharedAndNothingBeyondThem) {
   const uint32_t same = slots.Acquire(question, "bob").value();
   EXPECT_EQ(slots.Length(same), 30u);
   slots.Release(same);
-  // A part of it, which is all that they have in common.
+  // Only the part that they have in common.
   EXPECT_EQ(slots.Length(slots.Acquire(Tokens(0, 20) + Tokens(300, 9), "carol").value()), 20u);
 }
 

@@ -32,7 +32,7 @@ std::vector<float> Logits(const std::vector<double>& probabilities) {
   return logits;
 }
 
-// How often each token comes in `draws` draws.
+// How often each token is drawn in `draws` draws.
 std::vector<double> Shares(const SamplerOptions& options, const std::vector<float>& logits, uint32_t draws) {
   const Sampler sampler(options, 42, 0);
   Sampler::Scratch scratch;
@@ -93,7 +93,7 @@ TEST(Sampler, TemperatureZeroTakesTheLikeliestAndTheFirstOfEquals) {
   EXPECT_EQ(sampler.Sample(std::vector<float>{1, 3, 2, 3}, 0, &scratch), 1);
 }
 
-TEST(Sampler, PenaltiesLowerWhatTheAnswerHolds) {
+TEST(Sampler, PenaltiesLowerTokensOfTheOutput) {
   SamplerOptions options;
   options.temperature = 0;
   options.presence_penalty = 0.5;
@@ -118,7 +118,7 @@ TEST(Sampler, BiasShiftsTheProbabilities) {
   ExpectShares(options, Logits({0.5, 0.25, 0.15, 0.1}), {0, 0, 1, 0});
 }
 
-TEST(Sampler, FilterLeavesTheProbabilitiesOfWhatItAllows) {
+TEST(Sampler, FilterKeepsTheProbabilitiesOfAllowedTokens) {
   const testing::FakeFilter odd([](auto, int32_t token) { return token % 2 == 1; });
   const Sampler sampler(Plain(), 42, 0, odd.Clone());
   Sampler::Scratch scratch;
@@ -133,7 +133,7 @@ TEST(Sampler, FilterLeavesTheProbabilitiesOfWhatItAllows) {
   EXPECT_NEAR(static_cast<double>(ones) / kDraws, 0.75, 4.5 * std::sqrt(0.75 * 0.25 / kDraws));
 }
 
-TEST(Sampler, FilterSeesWhatTheAnswerHolds) {
+TEST(Sampler, FilterSeesTheTokensOfTheOutput) {
   const testing::FakeFilter rising([](auto answer, int32_t token) { return answer.empty() || token > answer.back(); });
   SamplerOptions options = Plain();
   options.temperature = 0;
@@ -147,7 +147,7 @@ TEST(Sampler, FilterSeesWhatTheAnswerHolds) {
   }
 }
 
-TEST(ScoreTokens, GivesTheProbabilitiesOfTheLogitsAlone) {
+TEST(ScoreTokens, DependsOnTheLogitsOnly) {
   Sampler::Scratch scratch;
   std::vector<float> logits = Logits({0.5, 0.25, 0.15, 0.1});
   for (float& logit : logits) logit += 17;  // they need not be normalised
@@ -184,7 +184,7 @@ TEST(ScoreTokens, HostileLogitsGiveNumbers) {
   }
 }
 
-TEST(Sampler, RandomNumbersDependOnSeedChoiceAndIndexAlone) {
+TEST(Sampler, RandomNumbersDependOnSeedChoiceAndIndexOnly) {
   std::set<double> seen;
   for (const uint64_t seed : {0ULL, 1ULL, 0xFFFFFFFFULL, ~0ULL}) {
     for (uint32_t choice = 0; choice < 4; ++choice) {
@@ -198,7 +198,7 @@ TEST(Sampler, RandomNumbersDependOnSeedChoiceAndIndexAlone) {
     }
   }
   EXPECT_EQ(seen.size(), 4u * 4 * 100);
-  // Of this sampler version: a change of these numbers is one of kSamplerVersion.
+  // For this sampler version: if these numbers change, kSamplerVersion has to change too.
   EXPECT_EQ(kSamplerVersion, 1);
   EXPECT_DOUBLE_EQ(RandomUnit(1, 0, 0), 0.03401170130434639);
   EXPECT_DOUBLE_EQ(RandomUnit(1, 2, 3), 0.6950840326428835);
@@ -214,7 +214,7 @@ TEST(Sampler, LargeVocabularyIsCutTheSameWithAndWithoutAHeap) {
   many.top_k = 257;
   SamplerOptions all = Plain();
   for (uint32_t i = 0; i < 50; ++i) {
-    // At this temperature only the first few have any weight, whatever is kept beyond.
+    // At this temperature only the first few have any weight, however many are kept.
     few.temperature = many.temperature = all.temperature = 0.0005F;
     const int32_t token = Sampler(few, 5, 0).Sample(logits, i, &scratch);
     EXPECT_EQ(Sampler(many, 5, 0).Sample(logits, i, &scratch), token);

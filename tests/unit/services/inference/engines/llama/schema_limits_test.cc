@@ -19,7 +19,7 @@ std::string Properties(int count) {
 }
 
 // llama.cpp's converter overflows its stack.
-TEST(SchemaLimits, RefusesRefsInALoopInsideAllOf) {
+TEST(SchemaLimits, RejectsRefsInALoopInsideAllOf) {
   const char* const rows[] = {
       R"({"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"$ref":"#/$defs/a"}}})",
       R"({"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}})",
@@ -32,14 +32,14 @@ TEST(SchemaLimits, RefusesRefsInALoopInsideAllOf) {
   for (const char* row : rows) EXPECT_FALSE(CheckSchemaLimits(row).ok()) << row;
 }
 
-TEST(SchemaLimits, RefusesWhatTakesSecondsToConvert) {
+TEST(SchemaLimits, RejectsSchemasThatTakeSecondsToConvert) {
   EXPECT_FALSE(CheckSchemaLimits(absl::StrCat(R"({"properties":)", Properties(129), "}")).ok());
   EXPECT_TRUE(CheckSchemaLimits(absl::StrCat(R"({"properties":)", Properties(128), "}")).ok());
-  // Those that are needed cost little.
+  // Required properties cost little.
   json needed = {{"properties", json::parse(Properties(500))}, {"required", json::array()}};
   for (int i = 0; i < 500; ++i) needed["required"].push_back(absl::StrCat("p", i));
   EXPECT_TRUE(CheckSchemaLimits(needed.dump()).ok());
-  // The same ones again and again, by reference.
+  // The same properties many times, by reference.
   json again = {{"allOf", {{{"anyOf", json::array()}}}},
                 {"$defs", {{"a", {{"properties", json::parse(Properties(60))}}}}}};
   for (int i = 0; i < 30; ++i) again["allOf"][0]["anyOf"].push_back({{"$ref", "#/$defs/a"}});

@@ -28,7 +28,7 @@ TEST(SchemaPattern, BecomesPlain) {
       {R"(^\x41\u0042\u{43}$)", "^[A][B][C]$"},
       {"^[é-ö]\xF0\x9F\x98\x80$", "^[\\xe9-\\xf6]\xF0\x9F\x98\x80$"},
       {"^[\xE2\x82\xAC\xF0\x9F\x98\x80]$", R"(^[\u20ac\U0001f600]$)"},
-      // Not as themselves in a JSON string.
+      // Characters that are escaped in a JSON string.
       {"^\"$", R"(^(?:\\")$)"},
       {R"(^\\$)", R"(^(?:\\\\)$)"},
       {R"(^\n\t$)", R"(^(?:\\n)(?:\\t)$)"},
@@ -42,7 +42,7 @@ TEST(SchemaPattern, BecomesPlain) {
       {R"(^[\D\d]$)", R"(^(?:[\x20\x21\x23-\x5b\x5d-\ud7ff\ue000-\U0010ffff]|\\b|\\t|\\n|\\f|\\r|\\"|\\\\)$)"},
       {R"(^[^\W_]$)", "^[0-9A-Za-z]$"},
       {R"(^\s$)", R"(^(?:[\x20\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]|\\t|\\n|\\f|\\r)$)"},
-      // Left for the converter to refuse.
+      // Unchanged, for the converter to reject.
       {R"(^\bx$)", R"(^\bx$)"},
       {R"(^(a)\1$)", R"(^(a)\1$)"},
       {R"(^\p{L}\d$)", R"(^\p{L}\d$)"},

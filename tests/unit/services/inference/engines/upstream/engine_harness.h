@@ -13,7 +13,7 @@
 
 namespace runnel::testing {
 
-// A fake server and an engine before it, with timeouts that fit a test.
+// A fake server and an engine that uses it, with timeouts for tests.
 class EngineHarness : public ::testing::Test {
  protected:
   using Fake = FakeOpenAiServer;
@@ -57,7 +57,7 @@ class EngineHarness : public ::testing::Test {
     engine().Start(std::move(prepared).value(), sink);
   }
 
-  // Starts one, waits for its end and tells its story.
+  // Runs a generation to its end and returns its story.
   std::string StoryOf(Fake::Answer answer) {
     server_.Push(std::move(answer));
     const auto sink = Start();

@@ -15,7 +15,7 @@
 
 namespace runnel::testing {
 
-// Keeps what an engine says of one generation, and what it says twice or after the end.
+// Records the calls of an engine for one generation, including those that are repeated or after the end.
 class FakeSink final : public inference::EventSink {
  public:
   explicit FakeSink(uint32_t choice_count = 1) : choices_(choice_count) {}
@@ -76,7 +76,7 @@ class FakeSink final : public inference::EventSink {
     std::vector<inference::TokenLogprob> logprobs;
     inference::FinishReason reason = inference::FinishReason::kNone;
   };
-  // Each is false after 10 s, a failure.
+  // Each returns false after 10 s, which is a failure.
   bool WaitEnded() const {
     return WaitFor([this]() NO_THREAD_SAFETY_ANALYSIS { return ended_; });
   }

@@ -19,7 +19,7 @@ const char kCut[] = "; failed engine_unavailable retry: cut";
 
 std::string Event(const std::string& data) { return "data: " + data + "\n\n"; }
 
-// What becomes of a stream that ends after `bytes`.
+// The outcome of a stream that ends after `bytes`.
 std::string Story(const std::string& bytes, uint32_t choices = 1, const UpstreamAnswer::Options& options = {}) {
   FakeSink sink(choices);
   UpstreamAnswer answer(choices, options, &sink);
@@ -37,7 +37,7 @@ TEST(UpstreamAnswer, LogprobsGoWithTheTextThatTheyAreOf) {
   const auto event = [](const std::string& content, const std::string& token) {
     return Event(R"({"choices":[{"delta":{"content":")" + content + R"("},"logprobs":{"content":[)" + token + "]}}]}");
   };
-  // A character in two tokens, of which the first has no text of its own.
+  // A character in two tokens, of which the first has no text.
   answer.Add(event("", R"({"token":"?","logprob":-1,"bytes":[226,130]})"));
   EXPECT_EQ(sink.logprobs().size(), 0u);
   answer.Add(event("\u20AC", R"({"token":"?","logprob":-2,"bytes":[172]})"));

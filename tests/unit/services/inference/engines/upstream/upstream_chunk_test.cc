@@ -208,7 +208,7 @@ TEST(UpstreamFailure, StrikesTheKeyAndBoundsTheMessage) {
   EXPECT_EQ(failed.message.find("sk-secret"), std::string::npos);
   EXPECT_NE(failed.message.find("bad key ***xxx"), std::string::npos);
   EXPECT_LT(failed.message.size(), 600u);
-  // Servers quote a part of the key in their refusal.
+  // Servers quote a part of the key in their error.
   EXPECT_EQ(FailureOfStatus(401, {"Incorrect API key provided: sk-se***et", 0}, "sk-secret").message,
             "the upstream rejected the API key (HTTP 401)");
 }

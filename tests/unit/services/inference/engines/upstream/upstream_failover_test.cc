@@ -1,4 +1,4 @@
-// What becomes of a generation when one of several upstreams fails.
+// How a generation ends when one of several upstreams fails.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -78,7 +78,7 @@ TEST_F(UpstreamFailover, OneThatFailsAgainAndAgainIsLeftAlone) {
   options_.failure_pause = absl::Hours(1);
   for (int i = 0; i < 4; ++i) second_.Push(Hello());
   for (int i = 0; i < 2; ++i) server_.Push(Status(500));
-  // Each takes turns beginning, and what fails goes to the second.
+  // They alternate as the first choice, and a failed request goes to the second.
   for (int i = 0; i < 4; ++i) {
     const auto sink = Start();
     ASSERT_TRUE(sink->WaitEnded());
@@ -123,7 +123,7 @@ TEST_F(UpstreamFailover, RetryAfterIsKept) {
 
 TEST_F(UpstreamFailover, AFirstTokenThatDoesNotComeIsAFailure) {
   options_.first_token_timeout = absl::Milliseconds(300);
-  // It says something, but no token.
+  // It sends something, but no token.
   EXPECT_EQ(StoryOfTwo(Hanging({": still here\n\n", Fake::ChatDelta("")}), Hello()), "Hello/2 stop; prompt 9");
   EXPECT_TRUE(server_.WaitForDisconnects(1));
 }

@@ -1,4 +1,4 @@
-// What becomes of a generation when the upstream, the network or the caller breaks off.
+// How a generation ends when the upstream, the network or the client fails.
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -21,8 +21,8 @@ using UpstreamFault = ::runnel::testing::EngineHarness;
 
 std::chrono::steady_clock::time_point Now() { return std::chrono::steady_clock::now(); }
 
-// A port of 127.0.0.1 that nobody listens on, or one whose connections never come to be: with a backlog of 0 and nobody
-// who accepts, Linux lets one connection wait and answers no further SYN.
+// A port of 127.0.0.1 without a listener, or one that never completes a connection: with a backlog of 0 and no accept,
+// Linux lets one connection wait and ignores further SYNs.
 class DeadPort {
  public:
   explicit DeadPort(bool swallow)
@@ -81,7 +81,7 @@ TEST_F(UpstreamFault, EveryAnswerThatIsNoStream) {
     EXPECT_EQ(StoryOf({row.status, "application/json", pieces, End::kWhole, false, {}}),
               "/0 -; prompt 0; failed " + row.story);
   }
-  // None is tried again: one request each.
+  // None is retried: one request each.
   EXPECT_EQ(server_.requests().size(), std::size(rows));
 }
 
@@ -103,7 +103,7 @@ TEST_F(UpstreamFault, AStreamThatIsCutHasFailed) {
   EXPECT_EQ(StoryOf({200, "text/event-stream", {Fake::ChatDelta("Hel")}, End::kCut, false, {}}),
             "Hel/1 -; prompt 0" + cut);
   EXPECT_EQ(StoryOf({200, "text/event-stream", {}, End::kCut, false, {}}), "/0 -; prompt 0" + cut);
-  // As it does when it ends tidily, but too early.
+  // The same as for a stream that ends cleanly but too early.
   EXPECT_EQ(StoryOf(Whole({Fake::ChatDelta("Hel")})), "Hel/1 -; prompt 0" + cut);
   EXPECT_EQ(StoryOf(Whole({})), "/0 -; prompt 0" + cut);
 }
@@ -259,8 +259,8 @@ TEST_F(UpstreamFault, StopFailsAllThatRunsOrWaits) {
 TEST_F(UpstreamFault, AKeptConnectionThatDiedIsReplacedUnnoticed) {
   EXPECT_EQ(StoryOf(Hello()), "Hello/2 stop; prompt 9");
   ASSERT_TRUE(WaitUntil([&] { return Exposes("runnel_upstream_idle_connections 1"); }));
-  // The server takes the second request on the same connection and closes it without a word, as one that has just
-  // passed its keep-alive time does.
+  // The server accepts the second request on the same connection and closes it without a response, as if its keep-alive
+  // time had just passed.
   server_.Push({200, "", {}, End::kHangUp, false, {}});
   EXPECT_EQ(StoryOf(Hello()), "Hello/2 stop; prompt 9");
   const auto requests = server_.requests();

@@ -46,7 +46,7 @@ TEST(UpstreamBreaker, LetsOneFindOutAfterThePause) {
   EXPECT_FALSE(breaker.MayTry(later));
   breaker.Fail(later);
   EXPECT_FALSE(breaker.MayTry(later + absl::Seconds(9)));
-  // One that told nothing leaves it to the next.
+  // A request without a verdict leaves the probe to the next one.
   ASSERT_TRUE(breaker.MayTry(later + absl::Seconds(10)));
   breaker.Begin();
   breaker.Forget();
@@ -136,7 +136,7 @@ TEST_F(UpstreamSetTest, KeepsAwayForAsLongAsItWasAsked) {
   EXPECT_EQ(Take({1}), std::nullopt);
   clock_.Advance(absl::Seconds(5));
   EXPECT_EQ(Take(), 0u);
-  // But not for ever.
+  // But not forever.
   GiveBack(0, kBusy, absl::Hours(24));
   clock_.Advance(options_.longest_retry_after);
   EXPECT_EQ(Take(), 0u);

@@ -104,13 +104,13 @@ TEST(UpstreamStreamParser, RefusesALineThatNeverEndsWithoutHoldingIt) {
   UpstreamStreamParser parser({64, 1024});
   Events events;
   EXPECT_FALSE(parser.Add(std::string(65, 'x'), Into(&events)).ok());
-  // What comes later, even what is well formed, is not read any more.
+  // Later bytes are ignored, even well-formed ones.
   EXPECT_FALSE(parser.Add("\n\ndata: a\n\n", Into(&events)).ok());
   EXPECT_EQ(events, Events{});
 }
 
 TEST(UpstreamStreamParser, TakesAnEventOfTheLimitAndRefusesOneMore) {
-  // Each line adds its 9 bytes and what joins it.
+  // Each line adds its 9 bytes and a line end.
   for (const int lines : {10, 11}) {
     UpstreamStreamParser parser({64, 100});
     Events events;

@@ -17,7 +17,7 @@ using ::runnel::testing::FakeSink;
 
 constexpr long kDay = 24 * 60 * 60;
 
-// A key and a certificate that it signed itself, for the address 127.0.0.1, as PEM files of this test.
+// A key and a self-signed certificate for the address 127.0.0.1, as PEM files of this test.
 FakeOpenAiServer::Tls MakeCertificate() {
   const FakeOpenAiServer::Tls files = {::testing::TempDir() + "/upstream_cert.pem",
                                        ::testing::TempDir() + "/upstream_key.pem"};
