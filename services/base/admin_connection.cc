@@ -126,7 +126,7 @@ void AdminConnection::Take(std::string_view bytes) {
     case HttpParser::State::kBody:
       return Read();
     case HttpParser::State::kFailed:
-      return Refuse(parser_->error());
+      return Reject(parser_->error());
     case HttpParser::State::kDone:
       break;
   }
@@ -141,7 +141,7 @@ void AdminConnection::Take(std::string_view bytes) {
   (*on_request_)(head, shared_from_this());
 }
 
-void AdminConnection::Refuse(const HttpParseError& error) {
+void AdminConnection::Reject(const HttpParseError& error) {
   keep_alive_ = false;
   head_only_ = false;
   AdminResponse response{.status = error.status};

@@ -60,7 +60,7 @@ class AdminConnection : public std::enable_shared_from_this<AdminConnection> {
   void Read();
   void OnReadable();
   void Take(std::string_view bytes);
-  void Refuse(const HttpParseError& error);
+  void Reject(const HttpParseError& error);
   void OnWritten();
   void Linger();
   void Discard();

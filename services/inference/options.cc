@@ -43,7 +43,7 @@ ABSL_FLAG(std::string, model_id, "", "model name that clients use; empty: taken 
 ABSL_FLAG(uint32_t, llama_sequences, 8, "llama: choices decoded at the same time, 1 to 60");
 ABSL_FLAG(uint32_t, llama_context, 2048, "llama: limit of prompt and output of one choice together (tokens)");
 ABSL_FLAG(uint32_t, llama_threads, 0,
-          "llama: threads that decode; 0: all cores but one, because threads that spin beside the bridges cost more "
+          "llama: threads that decode; 0: all cores but one, because threads that spin next to the bridges cost more "
           "than they gain");
 ABSL_FLAG(bool, llama_exact, true,
           "llama: the same text for the same request and seed, whatever else is decoded; costs some speed");

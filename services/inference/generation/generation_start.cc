@@ -85,8 +85,8 @@ GenerationManager::Started GenerationManager::Existing(std::shared_ptr<Generatio
 absl::Status GenerationManager::AdmitLocked(uint32_t choice_count) const {
   if (draining_) return DrainingError(options_.retry_after);
   if (choice_count > max_running_) {
-    return base::InvalidField("choice_count", absl::StrCat("must be at most ", max_running_,
-                                                           ", which is all that this engine runs at a time"));
+    return base::InvalidField(
+        "choice_count", absl::StrCat("must be at most ", max_running_, ", the number of choices that run at a time"));
   }
   const bool runs_now = waiting_.empty() && running_choices_ + choice_count <= max_running_;
   if (!runs_now && waiting_.size() >= options_.max_waiting) {

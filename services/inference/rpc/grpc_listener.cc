@@ -78,9 +78,10 @@ class GrpcListener::Acceptor {
       : port_(socket.port),
         max_connections_(max_connections),
         open_(metrics->Gauge("runnel_grpc_connections", "Open connections of the gRPC port.")),
-        refused_(metrics->Counter("runnel_grpc_connections_refused_total",
-                                  "gRPC connections closed immediately, because --max_grpc_connections were open or no "
-                                  "descriptor was free.")),
+        rejected_(
+            metrics->Counter("runnel_grpc_connections_refused_total",
+                             "gRPC connections closed immediately, because --max_grpc_connections were open or no "
+                             "descriptor was free.")),
         epoll_(epoll_create1(EPOLL_CLOEXEC)),
         stop_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
         listening_(std::move(socket.fd)) {
@@ -157,7 +158,7 @@ class GrpcListener::Acceptor {
       return Accepted::kOutOfDescriptors;
     }
     if (watched_.size() >= max_connections_ || !Remember(fd.get())) {
-      refused_.Increment();
+      rejected_.Increment();
       return Accepted::kOne;
     }
     GrpcAcceptor::NewConnectionParameters parameters;
@@ -203,7 +204,7 @@ class GrpcListener::Acceptor {
   const int port_;
   const size_t max_connections_;
   prometheus::Gauge& open_;
-  prometheus::Counter& refused_;
+  prometheus::Counter& rejected_;
   const base::UniqueFd epoll_;
   const base::UniqueFd stop_;
   std::unique_ptr<GrpcAcceptor> grpc_;

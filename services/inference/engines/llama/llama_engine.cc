@@ -112,8 +112,8 @@ class LlamaEngine final : public Engine {
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override {
     RETURN_IF_ERROR(RejectExtraFields(request));
     if (request.choice_count > MaxRunning()) {
-      return base::InvalidField("choice_count", absl::StrCat("must be at most ", MaxRunning(),
-                                                             ", which is all that this engine runs at a time"));
+      return base::InvalidField(
+          "choice_count", absl::StrCat("must be at most ", MaxRunning(), ", the number of choices that run at a time"));
     }
     auto prepared = std::make_unique<PreparedLlama>(fingerprint_);
     LlamaJob& job = prepared->job;

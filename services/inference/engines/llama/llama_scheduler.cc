@@ -158,8 +158,8 @@ void LlamaScheduler::ForEachRunning(Visit visit) {
 
 uint32_t LlamaScheduler::CellsFor(const Choice& choice) const {
   const LlamaJob& job = choice.generation->job;
-  const uint64_t answer = std::max(choice.drawn + 1, std::min(job.max_tokens, options_.reserve_tokens));
-  return static_cast<uint32_t>(std::min<uint64_t>(job.prompt.size() + answer, options_.context));
+  const uint64_t output = std::max(choice.drawn + 1, std::min(job.max_tokens, options_.reserve_tokens));
+  return static_cast<uint32_t>(std::min<uint64_t>(job.prompt.size() + output, options_.context));
 }
 
 void LlamaScheduler::Admit() {
@@ -202,10 +202,10 @@ void LlamaScheduler::FillBatch() {
   rows_.clear();
   owners_.clear();
   ChooseSlow();
-  size_t answering = 0;
-  ForEachRunning([&](const Choice* choice) { answering += !LeftOut(*choice) && MissingTokens(*choice) == 1 ? 1 : 0; });
-  size_t room = decoder_->max_rows() - answering;
-  if (answering > 0) room = std::min<size_t>(room, options_.prefill_rows);
+  size_t drawing = 0;  // choices that draw a token after this batch
+  ForEachRunning([&](const Choice* choice) { drawing += !LeftOut(*choice) && MissingTokens(*choice) == 1 ? 1 : 0; });
+  size_t room = decoder_->max_rows() - drawing;
+  if (drawing > 0) room = std::min<size_t>(room, options_.prefill_rows);
 
   std::vector<std::pair<Choice*, size_t>> shares;
   ForEachRunning([&](Choice* choice) {
