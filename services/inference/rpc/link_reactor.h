@@ -40,7 +40,7 @@ struct LinkOptions {
 // first one to be added puts the reactor into the engine's WakeSet, and at the end of the step Flush calls MaybeWrite.
 // It takes ready_ as one round, reads each of those logs from the attachment's cursor and fills one batch. The log is
 // read here, and not when it was marked, because by now it may hold more events, which merge into one delta, and
-// because a lock order of log before reactor forbids reading under mu_. While a write is in flight nobody is woken:
+// because a lock order of log before reactor forbids reading under mu_. While a write is in flight nothing is woken:
 // OnWriteDone takes whatever has become ready meanwhile.
 //
 // Owned by LiveCalls from Start until OnDone. The code is in four files: link_reactor.cc (the life of the call),
