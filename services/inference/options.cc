@@ -27,14 +27,15 @@ ABSL_FLAG(std::string, replica, "", "name of this replica; empty: host name and 
 ABSL_FLAG(absl::Duration, drain_notice, absl::Seconds(0),
           "time after SIGTERM in which requests are still accepted while /readyz fails, so that clients notice first");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
-          "time after that for running generations to end, before they fail with a retryable code, and for readers to "
+          "time after --drain_notice for running generations to end, before they fail with a retryable code, and for "
+          "readers to "
           "come back for ended ones");
 ABSL_FLAG(absl::Duration, drain_linger, absl::Seconds(0),
           "time within --drain_timeout to keep a generation that was read to its end, for a reader whose connection "
           "broke at that moment");
 
 ABSL_FLAG(std::string, engine, "llama",
-          "engine: llama (a GGUF model in this process), upstream (OpenAI-compatible servers) or scripted (no model)");
+          "backend: llama (a GGUF model in this process), upstream (OpenAI-compatible servers) or scripted (no model)");
 ABSL_FLAG(absl::Duration, engine_stall_timeout, absl::Seconds(60),
           "time without a step of an engine that has work, after which /readyz fails, and after twice that /livez; 0: "
           "no limit");
