@@ -6,28 +6,28 @@
 
 namespace runnel::bridge {
 
-// When an idle stream says that it lives. Shortly before the silence has lasted for the interval the service is asked
-// how far the generation is, so that the heartbeat can tell; if no answer comes in time it goes out without.
+// When an idle stream sends a heartbeat. Shortly before it is due, the progress of the generation is requested from the
+// service, so that the heartbeat can report it. If no reply arrives in time, it is sent without the progress.
 class Heartbeat {
  public:
-  enum class Due { kNothing, kAsk, kSend };
+  enum class Due { kNothing, kRequestProgress, kSend };
 
-  // At each tick, with how long nothing has been written.
+  // Call it at each tick, with the time since the last write.
   Due OnTick(absl::Duration idle, absl::Duration interval) {
     if (idle >= interval) {
-      asked_ = false;
+      requested_ = false;
       return Due::kSend;
     }
-    if (!IsNear(idle, interval)) asked_ = false;
-    if (asked_ || !IsNear(idle, interval)) return Due::kNothing;
-    asked_ = true;
-    return Due::kAsk;
+    if (!IsNear(idle, interval)) requested_ = false;
+    if (requested_ || !IsNear(idle, interval)) return Due::kNothing;
+    requested_ = true;
+    return Due::kRequestProgress;
   }
 
-  // The answer is there: whether to send it now. Not if something else was written meanwhile.
-  bool OnAnswer(absl::Duration idle, absl::Duration interval) {
-    const bool send = asked_ && IsNear(idle, interval);
-    asked_ = false;
+  // The progress was received. False if no heartbeat is due, because something else was written meanwhile.
+  bool OnProgress(absl::Duration idle, absl::Duration interval) {
+    const bool send = requested_ && IsNear(idle, interval);
+    requested_ = false;
     return send;
   }
 
@@ -36,7 +36,7 @@ class Heartbeat {
     return idle >= interval - std::min(absl::Seconds(1), interval / 4);
   }
 
-  bool asked_ = false;
+  bool requested_ = false;
 };
 
 }  // namespace runnel::bridge

@@ -10,7 +10,7 @@ void GrpcPoller::Run() {
   void* tag = nullptr;
   bool ok = false;
   while (queue_.Next(&tag, &ok)) {
-    HandOver();
+    Publish();
     static_cast<GrpcTag*>(tag)->OnComplete(ok);
   }
 }

@@ -21,11 +21,11 @@ namespace runnel::bridge {
 
 struct BridgeMetrics;
 struct GrpcStub;
+class FlushList;
 class LinkCall;
-class ReplicaRouter;
 
-// One io thread's connection to one replica of the inference service: a Link RPC that carries the attachments which the
-// thread has there, made anew with jittered backoff whenever it is lost. gRPC's threads only move whole batches into an
+// The connection of one io thread to one replica of the inference service: a Link RPC that carries the attachments of
+// the thread there. A lost RPC is made again, with jittered backoff. gRPC's threads only move whole batches into an
 // inbox; everything else happens on the io thread.
 //
 // Owned by the ReplicaRouter, which decides what is sent where. Confined to the io thread.
@@ -39,86 +39,106 @@ class Link {
     absl::Duration max_reconnect_backoff = absl::Seconds(2);
   };
 
+  // The ReplicaRouter as its Links see it. None of the calls is made per event.
+  class Owner {
+   public:
+    // Names the RPC that has just connected among all RPCs of the owner's Links.
+    virtual uint64_t NextConnection() = 0;
+    virtual void OnUp(Link* link) = 0;
+    // `lost` had a number there. `stopped`: the replica has announced that it keeps no log any more.
+    virtual void OnDown(Link* link, bool was_connected, bool stopped, const std::vector<Subscription*>& lost) = 0;
+    // The replica's host refused the connection.
+    virtual void OnNothingListens(const Link& link) = 0;
+    virtual void OnStartSent() = 0;
+    virtual void OnRefused(Subscription* subscription, Link* link, const absl::Status& status) = 0;
+    virtual void OnClaimReply(Link* link, const v1::LinkClaimAnswer& reply) = 0;
+    // A Subscription has ended outside a batch: flush soon.
+    virtual void OnEndedEarly() = 0;
+    // Batches have been handled; numbers may have become free.
+    virtual void OnBatchesHandled() = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
   // All must outlive it.
-  Link(ReplicaRouter* router, net::io_context* io, std::shared_ptr<GrpcStub> stub, BridgeMetrics* metrics,
+  Link(Owner* owner, FlushList* flush_list, net::io_context* io, std::shared_ptr<GrpcStub> stub, BridgeMetrics* metrics,
        const Options& options);
   // The io thread must have stopped, or be this one. Waits for the end of the RPC.
   ~Link();
 
-  // Connects, and from then on keeps connected.
+  // Connects, and from then on stays connected.
   void Start();
   // Ends the RPC and makes no new one. Its subscriptions end with `status`.
   void Stop(const absl::Status& status);
-  // The name service knows the replica no more: what is attached goes on, and once the RPC is lost no new one is made.
+  // DNS no longer lists this replica: existing attachments stay, but once the RPC is lost no new one is made.
   void SetRetired(bool retired);
   bool retired() const { return retired_; }
-  // No RPC, and none to come.
-  bool over() const { return retired_ && call_ == nullptr; }
+  // It has no RPC and will not make one.
+  bool closed() const { return retired_ && call_ == nullptr; }
 
   // Between the service's hello and the loss of the RPC.
   bool connected() const { return connected_; }
-  // Whether it is about to connect: an attempt is under way, and the replica was lost, or listed, within the recovery
-  // timeout.
+  // Whether it is about to connect: an attempt is in progress, or is due after a loss, and the replica was lost, or
+  // listed, within the recovery timeout.
   bool MayConnectSoon(absl::Duration now) const;
-  // It has said that it is about to stop.
+  // True once the replica has announced that it is shutting down.
   bool going_away() const { return going_away_; }
-  // Whether the log of a generation, if there is one, is kept there. Only while connected.
-  bool Keeps(std::string_view generation_id) const;
-  // How long a finished log stays readable, as the service has last said; 0 before it has.
+  // Whether the replica keeps the log of a generation, if there is one. Only while connected.
+  bool Owns(std::string_view generation_id) const;
+  // How long a finished log stays readable, as the service has last reported; 0 before it has.
   absl::Duration retention() const { return retention_; }
-  // What the ids of the replica's generations begin with, with `gen_`; empty: the service does not say.
+  // The prefix of the ids of the replica's generations, including `gen_`; empty: the service does not report it.
   const std::string& id_prefix() const { return id_prefix_; }
   const std::string& replica() const { return replica_; }
-  // How long a claim lasts there; 0: it does not know claims.
+  // How long a claim lasts there; 0: the replica does not support claims.
   absl::Duration claim_lease() const { return claim_lease_; }
-  // Names the present RPC among all of the set's, from the service's hello on.
+  // The name that Owner::NextConnection gave the present RPC; from the service's hello on.
   uint64_t connection() const { return connection_; }
   // Numbers taken.
   size_t attachments() const { return taken_; }
-  // Numbers taken, and what was started or read here and goes on without a reader, as far as this thread knows.
+  // Numbers taken, and generations started or read here that continue without a reader, as far as this thread knows.
   size_t load(absl::Duration now);
   const std::shared_ptr<GrpcStub>& stub() const { return stub_; }
 
- private:
-  friend class KeyedStarts;
-  friend class ReplicaRouter;
-  friend class LinkCall;
-  friend class Subscription;
-
-  struct Slot {
-    Subscription* subscription = nullptr;
-    bool detaching = false;
-    std::unique_ptr<KeyedStart> claims;  // of a start whose reader left before the answer
-  };
-
-  // Sends the command of a subscription, which becomes kOpening; or ends the subscription, if the command is larger
-  // than the service takes. False if no number is free.
+  // Sends the command of a subscription, or ends the subscription if the command is larger than the service accepts.
+  // False if no number is free.
   bool Open(Subscription* subscription);
   // Gives up the number of a subscription that is kOpening or kAttached.
   void Detach(Subscription* subscription);
-  void Ask(Subscription* subscription);
+  void RequestProgress(uint32_t number);
   void Claim(v1::LinkClaim claim);
   void Release(uint32_t claim, const std::string& generation_id);
+  // Gives up the claims of starts whose readers have left.
+  void DropClaims();
   // Calls visit(Subscription*) for each that has a number; it may detach that one.
   template <typename Visit>
   void ForEach(Visit visit);
 
-  void Connect();
-  void ScheduleConnect();
-  // Posted by the RPC's reactions.
+  // For the LinkCall, which posts them to the io thread.
   void OnBatches();
   void OnCallDone(LinkCall* call, const absl::Status& status);
 
+ private:
+  struct Slot {
+    Subscription* subscription = nullptr;
+    bool detaching = false;
+    std::unique_ptr<KeyedStart> claims;  // of a start whose reader left before the reply
+  };
+
+  void Connect();
+  void ScheduleConnect();
   void HandleBatch(v1::LinkResponse& batch);
-  void FetchReader(const v1::LinkResponse& batch, int event) const;
   void HandleHello(const v1::LinkHello& hello);
   void HandleReply(v1::LinkReply& reply);
   void HandleAttached(Subscription* subscription, v1::LinkAttached& attached);
   void HandleEvent(v1::LinkEvent& event);
-  bool TakeNumber(Subscription* subscription);
+  // False if the service accepts no more attachments.
+  bool TakeNumber(Subscription* subscription, uint32_t* number);
   void FreeNumber(uint32_t number);
 
-  ReplicaRouter* const router_;
+  Owner* const owner_;
+  FlushList* const flush_list_;
   net::io_context* const io_;
   const std::shared_ptr<GrpcStub> stub_;
   BridgeMetrics* const metrics_;
@@ -138,8 +158,8 @@ class Link {
   // When readers left generations that had not ended, the earliest first.
   std::deque<absl::Duration> unread_;
   std::vector<std::unique_ptr<base::ArenaMessage<v1::LinkResponse>>> batches_;  // being handled
-  bool flush_in_groups_ = false;                                                // of readers, before the batch is over
-  uint32_t last_number_ = 0;                                                    // of the event handled last
+  bool flush_in_groups_ = false;  // before the batch has been handled completely
+  uint32_t last_number_ = 0;      // of the event handled last
   size_t read_pauses_counted_ = 0;
   bool connected_ = false;
   bool failed_ = false;

@@ -10,7 +10,7 @@
 namespace runnel::bridge {
 namespace {
 
-// Batches kept for reuse, each with its first block only.
+// Batches kept for reuse, each with only its first block of memory.
 constexpr size_t kMaxUnused = 4;
 
 }  // namespace
@@ -18,7 +18,7 @@ constexpr size_t kMaxUnused = 4;
 std::shared_ptr<LinkCall> LinkCall::Start(Link* link, net::io_context* io, GrpcStub* stub, size_t backlog) {
   std::shared_ptr<LinkCall> call(new LinkCall(link, io, backlog));
   call->context_.set_wait_for_ready(false);
-  stub->poller->HandOver();
+  stub->poller->Publish();
   base::MutexLock lock(&call->mu_);
   call->self_ = call;
   call->stream_ = stub->stub->PrepareAsyncLink(&call->context_, stub->poller->queue());
@@ -26,7 +26,7 @@ std::shared_ptr<LinkCall> LinkCall::Start(Link* link, net::io_context* io, GrpcS
   return call;
 }
 
-// ------------------------------------------------------------------------------------------------- of the io thread
+// ------------------------------------------------------------------------------------------------- on the io thread
 
 void LinkCall::Send(v1::LinkRequest command) {
   base::MutexLock lock(&mu_);
@@ -71,7 +71,7 @@ void LinkCall::Cancel() {
   context_.TryCancel();
   base::MutexLock lock(&mu_);
   dead_ = true;
-  // Else what is in flight fails, and ends the call.
+  // Otherwise the read in flight fails and ends the call.
   if (read_paused_) FinishLocked();
 }
 
@@ -80,7 +80,7 @@ void LinkCall::WaitDone() {
   while (!done_->done) done_->set.Wait(&done_->mu);
 }
 
-// ------------------------------------------------------------------------------------------------- of the poller
+// ---------------------------------------------------------------------------------------------- on the poller's thread
 
 void LinkCall::OnStarted(bool ok) {
   {
@@ -114,7 +114,7 @@ void LinkCall::OnWritten(bool ok) {
   {
     base::MutexLock lock(&mu_);
     write_in_flight_ = false;
-    // The read will tell how the call ended; until then commands only wait.
+    // After a failure commands only wait until the read reports how the call ended.
     if (ok && !dead_ && !outbox_.empty()) WriteLocked();
   }
   MaybeEnd();
@@ -135,7 +135,7 @@ void LinkCall::MaybeEnd() {
   const std::shared_ptr<DoneFlag> done = done_;
   absl::Status status = base::FromGrpcStatus(status_);
   lock.Release();
-  // The call goes to the io thread with its context, which holds the channel: the poller may not let go of that last.
+  // The io thread releases the call and its context, which holds the channel: the poller must not release that last.
   net::post(*io_,
             [link = link_, call = std::move(self), error = std::move(status)] { link->OnCallDone(call.get(), error); });
   base::MutexLock done_lock(&done->mu);

@@ -5,25 +5,68 @@
 #include <utility>
 
 #include "bridges/base/bridge_metrics.h"
+#include "bridges/base/no_such_generation.h"
 #include "bridges/link/grpc_stub.h"
 #include "bridges/link/link_errors.h"
 #include "services/base/clock.h"
 #include "services/base/grpc_status.h"
-#include "services/base/random.h"
 
 namespace runnel::bridge {
 namespace {
 
 absl::Duration Now() { return base::Clock::System().Monotonic(); }
 
-// A start that is pinned, because without claims its key belongs to one replica, must not become a second one
-// elsewhere. A replica that drains takes no new one, and has just said that it does not know the key.
-bool MayElsewhere(bool pinned, const absl::Status& refusal) {
+// Without claims a key belongs to one replica: its start is pinned there, because elsewhere it could become a second
+// one. A replica that drains starts nothing new, and its refusal shows that it does not know the key.
+bool MayTryElsewhere(bool pinned, const absl::Status& refusal) {
   if (base::DetailOf(refusal).reason == "DRAINING") return true;
   return !pinned && (absl::IsResourceExhausted(refusal) || absl::IsUnavailable(refusal));
 }
 
+bool IsKeyed(const Subscription& subscription) {
+  return subscription.start() != nullptr && subscription.start()->keyed;
+}
+
 }  // namespace
+
+// A unary call that looks for its replica. Owns itself while it waits.
+class ReplicaRouter::LocateRequest final : public WaitingRequest {
+ public:
+  LocateRequest(ReplicaRouter* router, std::string generation_id, OnLocated done)
+      : router_(router),
+        generation_id_(std::move(generation_id)),
+        done_(std::move(done)),
+        deadline_(Now() + router->options_.open_timeout),
+        min_round_(Find() == nullptr ? router->refresh_() : 0) {}
+
+  bool Retry(absl::Duration now) override {
+    const Link* link = Find();
+    if (router_->stopped_) {
+      done_(BridgeStopping());
+    } else if (link != nullptr) {
+      done_(link->stub());
+    } else if (router_->MayReachMore(min_round_) && now < deadline_) {
+      return false;
+    } else {
+      done_(generation_id_.empty() ? ServiceUnreachable() : router_->CountedRefusal(generation_id_, false));
+    }
+    delete this;
+    return true;
+  }
+  void OnRouterGone() override { delete this; }
+
+ private:
+  ~LocateRequest() = default;
+  Link* Find() const {
+    return generation_id_.empty() ? router_->links_.FindAny() : router_->links_.FindOwner(generation_id_);
+  }
+
+  ReplicaRouter* const router_;
+  const std::string generation_id_;
+  const OnLocated done_;
+  const absl::Duration deadline_;
+  const uint64_t min_round_;
+};
 
 ReplicaRouter::ReplicaRouter(net::io_context* io, BridgeMetrics* metrics, KnownReplicas* known,
                              const Link::Options& options)
@@ -32,13 +75,15 @@ ReplicaRouter::ReplicaRouter(net::io_context* io, BridgeMetrics* metrics, KnownR
       known_(known),
       options_(options),
       refresh_([] { return uint64_t{0}; }),
-      keyed_starts_(this, io),
-      starts_(base::Random()()) {}
+      keyed_starts_(io, &links_, known, &flush_list_, [this] { return refresh_(); }) {}
 
 ReplicaRouter::~ReplicaRouter() {
-  // While all Links are there: a claim is released on each of them.
-  for (const auto& link : links_) {
-    for (Link::Slot& slot : link->slots_) slot.claims.reset();
+  // While all Links exist, because a claim is released on each of them.
+  for (const auto& link : links_) link->DropClaims();
+  while (!waiting_.empty()) {
+    WaitingRequest& request = waiting_.front();
+    waiting_.pop_front();
+    request.OnRouterGone();
   }
 }
 
@@ -50,22 +95,22 @@ void ReplicaRouter::Update(const ReplicaSet::State& state) {
   for (const auto& link : links_) {
     link->SetRetired(std::find(state.replicas.begin(), state.replicas.end(), link->stub()) == state.replicas.end());
   }
+  Link::Owner* const owner = this;
   for (const auto& stub : state.replicas) {
     const bool known =
         std::any_of(links_.begin(), links_.end(), [&](const auto& link) { return link->stub() == stub; });
     if (known) continue;
-    links_.push_back(std::make_unique<Link>(this, io_, stub, metrics_, options_));
-    links_.back()->Start();
+    links_.Add(std::make_unique<Link>(owner, &flush_list_, io_, stub, metrics_, options_))->Start();
   }
-  std::erase_if(links_, [](const auto& link) { return link->over(); });
-  Reconsider();
+  links_.EraseClosed();
+  RetryWaiting();
 }
 
 void ReplicaRouter::Stop() {
   if (std::exchange(stopped_, true)) return;
   for (const auto& link : links_) link->Stop(BridgeStopping());
   keyed_starts_.Stop();
-  Reconsider();
+  RetryWaiting();
 }
 
 absl::Duration ReplicaRouter::retention() const {
@@ -80,102 +125,110 @@ size_t ReplicaRouter::attachments() const {
   return count;
 }
 
-// ------------------------------------------------------------------------------------------------ from subscriptions
+// ---------------------------------------------------------------------------------------------- requests that wait
+
+void ReplicaRouter::Locate(std::string generation_id, OnLocated done) {
+  AddWaiting(new LocateRequest(this, std::move(generation_id), std::move(done)));
+  RetryWaitingSoon();
+}
 
 void ReplicaRouter::Open(Subscription* subscription) {
-  subscription->deadline_ = Now() + (subscription->opened_ ? options_.recovery_timeout : options_.open_timeout);
+  subscription->SetDeadline(Now() + (subscription->opened() ? options_.recovery_timeout : options_.open_timeout));
   if (!stopped_ && MaybeSend(subscription)) return;
-  Wait(subscription, refresh_());
-  ReconsiderSoon();
-}
-
-void ReplicaRouter::Detach(Subscription* subscription) {
-  if (subscription->state_ == State::kWaiting) subscription->waiting_hook_.unlink();
-  if (subscription->state_ == State::kClaiming) keyed_starts_.GiveUp(subscription);
-  if (subscription->state_ == State::kOpening || subscription->state_ == State::kAttached) {
-    subscription->link_->Detach(subscription);
-  }
-  if (subscription->state_ != State::kEnded) subscription->state_ = State::kIdle;
-}
-
-void ReplicaRouter::Forget(Subscription* subscription) {
-  Detach(subscription);
-  if (subscription->dirty_index_ != 0) dirty_[subscription->dirty_index_ - 1] = nullptr;
+  subscription->Wait(refresh_());
+  RetryWaitingSoon();
 }
 
 bool ReplicaRouter::MaybeSend(Subscription* subscription) {
-  const bool keyed = subscription->start_ != nullptr && subscription->start_->keyed;
+  const bool keyed = IsKeyed(*subscription);
   if (keyed && keyed_starts_.Supported()) return keyed_starts_.Advance(subscription);
-  if (keyed) keyed_starts_.GiveUp(subscription);
-  Link* link = FindFor(*subscription);
+  if (keyed) subscription->DropClaims();
+  Link* link = links_.FindFor(*subscription);
   return link != nullptr && link->Open(subscription);
 }
 
-void ReplicaRouter::Wait(Subscription* subscription, uint64_t round) {
-  subscription->state_ = State::kWaiting;
-  subscription->settled_round_ = round;
-  waiting_.push_back(*subscription);
-}
-
-void ReplicaRouter::ReconsiderSoon() {
-  if (std::exchange(reconsider_posted_, true)) return;
+void ReplicaRouter::RetryWaitingSoon() {
+  if (std::exchange(retry_posted_, true)) return;
   net::post(*io_, [this] {
-    reconsider_posted_ = false;
-    Reconsider();
+    retry_posted_ = false;
+    RetryWaiting();
   });
 }
 
-void ReplicaRouter::Reconsider() {
-  starved_ = false;
+void ReplicaRouter::RetryWaiting() {
+  out_of_numbers_ = false;
+  const absl::Duration now = Now();
   WaitingList waiting;
   waiting.swap(waiting_);
   while (!waiting.empty()) {
-    Subscription* subscription = &waiting.front();
+    WaitingRequest& request = waiting.front();
     waiting.pop_front();
-    subscription->state_ = State::kIdle;
-    if (stopped_ || !MaybeSend(subscription)) Judge(subscription);
+    if (!request.Retry(now)) waiting_.push_back(request);
   }
-  std::vector<Locating> locating;
-  locating.swap(locating_);
-  for (Locating& each : locating) {
-    if (!Answer(each)) locating_.push_back(std::move(each));
-  }
-  FlushDirty();
+  flush_list_.Flush();
 }
 
-void ReplicaRouter::Judge(Subscription* subscription) {
-  const bool opened = subscription->opened_;
-  const Subscription::Start* start = subscription->start_.get();
-  const uint64_t round = subscription->settled_round_;
-  if (stopped_) return End(subscription, BridgeStopping());
-  // A replica that may know the key is away. It may come back.
-  if (start != nullptr && start->keyed && keyed_starts_.Supported()) return Wait(subscription, round);
-  if (FindFor(*subscription) != nullptr) {
-    // It has no number left.
-    if (!opened) return End(subscription, TooManyAttachments());
-    starved_ = true;
-    return Wait(subscription, round);
+bool ReplicaRouter::Resolve(Subscription* subscription, absl::Duration now) {
+  const std::string& id = subscription->generation_id();
+  if (stopped_) {
+    subscription->End(BridgeStopping());
+  } else if (MaybeSend(subscription) || EndIfOverdue(subscription, now)) {
+    return true;
+  } else if (IsKeyed(*subscription) && keyed_starts_.Supported()) {
+    // A replica that may know the key is away. It may come back.
+    return false;
+  } else if (links_.FindFor(*subscription) != nullptr) {
+    // Its replica has no number left.
+    out_of_numbers_ |= subscription->opened();
+    if (subscription->opened()) return false;
+    subscription->End(TooManyAttachments());
+  } else if (MayReachMore(subscription->min_round())) {
+    return false;
+  } else if (subscription->start() != nullptr) {
+    subscription->End(StartRefusal());
+  } else if (!subscription->opened()) {
+    subscription->End(CountedRefusal(id, subscription->seen()));
+  } else if (IsGenerationLost(ReadRefusal(id, true))) {
+    FailLost(subscription);
+  } else {
+    return false;
   }
-  if (MayReachMore(round)) return Wait(subscription, round);
-  if (start != nullptr) return End(subscription, StartRefusal());
-  const std::string& id = subscription->generation_id_;
-  if (!opened) return End(subscription, CountedRefusal(id, subscription->seen_));
-  IsGenerationLost(ReadRefusal(id, true)) ? Lose(subscription) : Wait(subscription, round);
+  return true;
 }
 
-void ReplicaRouter::Lose(Subscription* subscription) {
-  v1::GenerationEvent event;
-  event.set_seq(subscription->last_seq_ + 1);
-  event.mutable_failed()->set_code("generation_lost");
-  event.mutable_failed()->set_message("the replica that kept the generation is gone, and its log with it");
-  event.mutable_failed()->set_retryable(true);
-  subscription->last_seq_ = event.seq();
-  subscription->terminal_seen_ = true;
-  // Its reader had it, whatever is known of the replica.
-  const bool stopped = known_->Find(subscription->generation_id_) == KnownReplicas::Run::kStopped;
+void ReplicaRouter::FailLost(Subscription* subscription) {
+  // It counts as lost, not unknown, even if the replica has been forgotten: the reader had the generation open.
+  const bool stopped = known_->Find(subscription->generation_id()) == KnownReplicas::Run::kStopped;
   CountLost(stopped ? KnownReplicas::Run::kStopped : KnownReplicas::Run::kLost, metrics_);
-  End(subscription, absl::OkStatus());
-  subscription->reader_->OnEvent(subscription, event);
+  subscription->FailLost();
+}
+
+bool ReplicaRouter::MayReachMore(uint64_t min_round) const {
+  return !updated_ || round_ < min_round || links_.MayConnectSoon();
+}
+
+absl::Status ReplicaRouter::StartRefusal() const {
+  return connected() == 0 ? ServiceUnreachable() : ReplicaUnreachable();
+}
+
+absl::Status ReplicaRouter::ReadRefusal(std::string_view generation_id, bool seen) const {
+  using Run = KnownReplicas::Run;
+  const Run run = known_->Find(generation_id);
+  if (run == Run::kStopped) return GenerationLost();
+  // It may be this bridge that is cut off.
+  if (connected() == 0 && !none_listed_) return ServiceUnreachable();
+  if (run == Run::kLost) return GenerationLost();
+  if (run != Run::kUnknown) return ReplicaUnreachable();
+  const std::vector<std::string_view> reached = links_.ConnectedAddresses();
+  if (known_->MayKeepUnknown(reached)) return ReplicaUnreachable();
+  if (seen) return GenerationLost();
+  return none_listed_ && reached.empty() ? ServiceUnreachable() : NoSuchGeneration();
+}
+
+absl::Status ReplicaRouter::CountedRefusal(std::string_view generation_id, bool seen) {
+  absl::Status status = ReadRefusal(generation_id, seen);
+  if (IsGenerationLost(status)) CountLost(known_->Find(generation_id), metrics_);
+  return status;
 }
 
 // -------------------------------------------------------------------------------------------------------- from Links
@@ -184,8 +237,8 @@ void ReplicaRouter::OnUp(Link* link) {
   connected_.fetch_add(1, std::memory_order_relaxed);
   const bool claims = link->claim_lease() > absl::ZeroDuration();
   known_->OnUp({link->stub()->address, link->id_prefix(), link->retention(), claims});
-  // Not now: a batch is being handled.
-  ReconsiderSoon();
+  // Posted, because a batch is being handled.
+  RetryWaitingSoon();
 }
 
 void ReplicaRouter::OnDown(Link* link, bool was_connected, bool stopped, const std::vector<Subscription*>& lost) {
@@ -197,105 +250,63 @@ void ReplicaRouter::OnDown(Link* link, bool was_connected, bool stopped, const s
     keyed_starts_.OnDown(link->connection(), round);
   }
   const absl::Duration recover_until = Now() + options_.recovery_timeout;
-  for (Subscription* subscription : lost) {
-    subscription->link_ = nullptr;
-    keyed_starts_.GiveUp(subscription);
-    // One that was just opening keeps its deadline.
-    if (subscription->deadline_ == absl::InfiniteDuration()) subscription->deadline_ = recover_until;
-    Wait(subscription, round);
-  }
-  Reconsider();
-  if (!link->over()) return;
-  net::post(*io_, [this] { std::erase_if(links_, [](const auto& each) { return each->over(); }); });
+  for (Subscription* subscription : lost) subscription->OnLinkLost(recover_until, round);
+  RetryWaiting();
+  if (!link->closed()) return;
+  net::post(*io_, [this] { links_.EraseClosed(); });
 }
 
 void ReplicaRouter::OnRefused(Subscription* subscription, Link* link, const absl::Status& status) {
-  subscription->state_ = State::kIdle;
-  if (subscription->opened_ && absl::IsNotFound(status)) return Lose(subscription);
-  Subscription::Start* start = subscription->start_.get();
-  if (start == nullptr) return End(subscription, status);
+  if (subscription->opened() && absl::IsNotFound(status)) return FailLost(subscription);
+  Subscription::Start* start = subscription->start();
+  if (start == nullptr) return subscription->End(status);
   if (start->claims != nullptr && keyed_starts_.OnRefused(subscription, status)) return;
-  if (start->claims != nullptr && start->claims->existing_only()) return End(subscription, status);
-  if (!MayElsewhere(start->keyed && start->claims == nullptr, status)) return End(subscription, status);
+  if (start->claims != nullptr && start->claims->existing_only()) return subscription->End(status);
+  if (!MayTryElsewhere(start->keyed && start->claims == nullptr, status)) return subscription->End(status);
   start->refused_by.push_back(link);
   start->refusal = status;
-  if (!MaybeSend(subscription)) End(subscription, status);
+  if (!MaybeSend(subscription)) subscription->End(status);
 }
 
 void ReplicaRouter::OnNothingListens(const Link& link) { known_->OnRefused(link.stub()->address); }
 
-void ReplicaRouter::OnNumbersFreed() {
-  if (starved_) Reconsider();
-}
-
-void ReplicaRouter::MarkDirty(Subscription* subscription) {
-  if (subscription->dirty_index_ != 0) return;
-  dirty_.push_back(subscription);
-  subscription->dirty_index_ = static_cast<uint32_t>(dirty_.size());
-}
-
-void ReplicaRouter::End(Subscription* subscription, absl::Status status) {
-  keyed_starts_.GiveUp(subscription);
-  subscription->state_ = State::kEnded;
-  subscription->link_ = nullptr;
-  subscription->end_ = std::move(status);
-  MarkDirty(subscription);
-}
-
-void ReplicaRouter::FlushDirty() {
-  // By index: readers may subscribe, and with that add to it, or destroy subscriptions, which empties their place.
-  for (size_t i = 0; i < dirty_.size(); ++i) {
-    Subscription* subscription = std::exchange(dirty_[i], nullptr);
-    if (subscription == nullptr) continue;
-    subscription->dirty_index_ = 0;
-    if (subscription->state_ == State::kEnded) {
-      const absl::Status status = std::move(subscription->end_);
-      subscription->reader_->OnEnd(subscription, status);
-    } else {
-      subscription->reader_->OnFlush(subscription);
-    }
-  }
-  dirty_.clear();
+void ReplicaRouter::OnBatchesHandled() {
+  if (out_of_numbers_) RetryWaiting();
 }
 
 // ---------------------------------------------------------------------------------------------------------- the time
 
-bool ReplicaRouter::Overdue(Subscription* subscription, absl::Duration now) {
-  if (subscription->deadline_ > now || subscription->state_ == State::kEnded) return false;
-  const bool asked = subscription->state_ == State::kOpening;
-  const bool opened = subscription->opened_;
-  Detach(subscription);
-  if (asked) {
-    End(subscription,
-        opened ? ReplicaUnreachable() : absl::DeadlineExceededError("the inference service did not answer in time"));
-  } else if (subscription->start_ != nullptr) {
-    End(subscription, StartRefusal());
-  } else if (FindKeeper(subscription->generation_id_) != nullptr) {
-    End(subscription, TooManyAttachments());
+bool ReplicaRouter::EndIfOverdue(Subscription* subscription, absl::Duration now) {
+  if (subscription->deadline() > now || subscription->ended()) return false;
+  const bool sent = subscription->state() == Subscription::State::kOpening;
+  const bool opened = subscription->opened();
+  const std::string& id = subscription->generation_id();
+  subscription->Leave();
+  if (sent) {
+    subscription->End(opened ? ReplicaUnreachable()
+                             : absl::DeadlineExceededError("the inference service did not reply in time"));
+  } else if (subscription->start() != nullptr) {
+    subscription->End(StartRefusal());
+  } else if (links_.FindOwner(id) != nullptr) {
+    subscription->End(TooManyAttachments());
   } else if (!opened) {
-    End(subscription, CountedRefusal(subscription->generation_id_, subscription->seen_));
+    subscription->End(CountedRefusal(id, subscription->seen()));
   } else if (connected() == 0 && !none_listed_) {
-    End(subscription, ServiceUnreachable());
+    subscription->End(ServiceUnreachable());
   } else {
-    Lose(subscription);
+    FailLost(subscription);
   }
   return true;
 }
 
 void ReplicaRouter::OnTick() {
   const absl::Duration now = Now();
-  for (auto it = waiting_.begin(); it != waiting_.end();) {
-    Subscription* subscription = &*it;
-    ++it;
-    Overdue(subscription, now);
-  }
   for (const auto& link : links_) {
-    link->ForEach([&](Subscription* subscription) { Overdue(subscription, now); });
+    link->ForEach([&](Subscription* subscription) { EndIfOverdue(subscription, now); });
   }
   keyed_starts_.OnTick(now);
-  // What waits may have been decided by the time alone.
-  if (!locating_.empty() || !waiting_.empty()) ReconsiderSoon();
-  FlushDirty();
+  // Time alone may decide what waits.
+  RetryWaiting();
 }
 
 }  // namespace runnel::bridge

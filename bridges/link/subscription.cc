@@ -6,13 +6,14 @@
 #include <utility>
 
 #include "bridges/base/bridge_metrics.h"
+#include "bridges/link/flush_list.h"
 #include "bridges/link/link.h"
 #include "bridges/link/replica_router.h"
 
 namespace runnel::bridge {
 namespace {
 
-// 128 random bits, so that it can be no one else's.
+// 128 random bits, so that no other start has the same id.
 std::string NewStartId() {
   std::random_device random;
   std::string id = "bridge-";
@@ -28,7 +29,8 @@ std::string NewStartId() {
 
 Subscription::~Subscription() {
   if (paused_) router_->metrics()->streams_paused.Decrement();
-  router_->Forget(this);
+  Leave();
+  router_->flush_list()->Remove(this);
 }
 
 void Subscription::Generate(v1::GenerateRequest request, uint64_t after_seq, std::string traceparent,
@@ -51,7 +53,7 @@ void Subscription::Attach(std::string generation_id, uint64_t after_seq, std::st
   principal_ = std::move(principal);
   last_seq_ = after_seq;
   seen_ |= after_seq > 0;
-  gap_policy_ = gap_policy;
+  refuse_gaps_ = gap_policy == v1::GAP_POLICY_FAIL;
   router_->Open(this);
 }
 
@@ -59,7 +61,7 @@ void Subscription::Pause() {
   if (paused_ || !opened_ || state_ == State::kEnded) return;
   paused_ = true;
   router_->metrics()->streams_paused.Increment();
-  router_->Detach(this);
+  Leave();
 }
 
 void Subscription::Continue() {
@@ -69,8 +71,135 @@ void Subscription::Continue() {
   if (state_ != State::kEnded) router_->Open(this);
 }
 
-void Subscription::Ask() {
-  if (state_ == State::kAttached) link_->Ask(this);
+void Subscription::RequestProgress() {
+  if (state_ == State::kAttached) link_->RequestProgress(number_);
+}
+
+// ------------------------------------------------------------------------------------------------- until it is sent
+
+v1::LinkRequest Subscription::MakeCommand(const Link& link) const {
+  v1::LinkRequest command;
+  if (start_ != nullptr) {
+    v1::LinkGenerate& generate = *command.mutable_generate();
+    generate = start_->command;
+    generate.set_attachment(number_);
+    generate.set_unmerged(unmerged_);
+    if (start_->claims != nullptr) {
+      generate.set_claim(start_->claims->ClaimOn(link));
+      generate.set_existing_only(start_->claims->existing_only());
+    }
+  } else {
+    v1::LinkAttach& attach = *command.mutable_attach();
+    attach.set_attachment(number_);
+    attach.set_generation_id(generation_id_);
+    attach.set_after_seq(last_seq_);
+    attach.set_gap_policy(refuse_gaps_ ? v1::GAP_POLICY_FAIL : v1::GAP_POLICY_SIGNAL);
+    attach.set_principal(principal_);
+    attach.set_unmerged(unmerged_);
+  }
+  return command;
+}
+
+void Subscription::Wait(uint64_t min_round) {
+  state_ = State::kWaiting;
+  min_round_ = min_round;
+  router_->AddWaiting(this);
+}
+
+bool Subscription::Retry(absl::Duration now) {
+  state_ = State::kIdle;
+  if (router_->Resolve(this, now)) return true;
+  state_ = State::kWaiting;
+  return false;
+}
+
+void Subscription::DropClaims() {
+  if (start_ != nullptr) start_->claims.reset();
+  if (state_ == State::kClaiming) state_ = State::kIdle;
+}
+
+std::unique_ptr<KeyedStart> Subscription::TakeClaims() {
+  return start_ == nullptr ? nullptr : std::move(start_->claims);
+}
+
+// -------------------------------------------------------------------------------------------------------- on a Link
+
+void Subscription::OnSent(Link* link, uint32_t number) {
+  state_ = State::kOpening;
+  link_ = link;
+  number_ = number;
+}
+
+void Subscription::OnAttached(v1::LinkAttached& attached) {
+  state_ = State::kAttached;
+  deadline_ = absl::InfiniteDuration();
+  if (std::exchange(opened_, true)) return;
+  if (start_ != nullptr) {
+    if (!attached.existing()) last_seq_ = 0;
+    if (start_->claims != nullptr) start_->claims->OnStarted(attached.generation_id());
+    start_.reset();
+  }
+  generation_id_ = std::move(*attached.mutable_generation_id());
+  GenerationInfo opened;
+  opened.model = std::move(*attached.mutable_model());
+  opened.status = attached.status();
+  opened.last_seq = attached.last_seq();
+  opened.existing = attached.existing();
+  opened.annotation = std::move(*attached.mutable_annotation());
+  handler_->OnOpened(this, opened);
+}
+
+void Subscription::OnRefused() {
+  state_ = State::kIdle;
+  link_ = nullptr;
+}
+
+void Subscription::OnLinkLost(absl::Duration recover_until, uint64_t min_round) {
+  link_ = nullptr;
+  DropClaims();
+  // One that was being opened keeps its deadline.
+  if (deadline_ == absl::InfiniteDuration()) deadline_ = recover_until;
+  Wait(min_round);
+}
+
+void Subscription::OnProgress(const v1::Progress& progress) {
+  if (state_ == State::kAttached) handler_->OnProgress(this, progress);
+}
+
+// ------------------------------------------------------------------------------------------------------- to its end
+
+void Subscription::Leave() {
+  if (state_ == State::kEnded) return;
+  if (is_linked()) unlink();
+  if (state_ == State::kClaiming) DropClaims();
+  if (Link* link = std::exchange(link_, nullptr); link != nullptr) link->Detach(this);
+  state_ = State::kIdle;
+}
+
+void Subscription::End(absl::Status status) {
+  DropClaims();
+  state_ = State::kEnded;
+  link_ = nullptr;
+  end_ = std::move(status);
+  router_->flush_list()->Add(this);
+}
+
+void Subscription::FailLost() {
+  v1::GenerationEvent event;
+  event.set_seq(last_seq_ + 1);
+  event.mutable_failed()->set_code("generation_lost");
+  event.mutable_failed()->set_message("the replica that kept the generation is gone, and its log with it");
+  event.mutable_failed()->set_retryable(true);
+  last_seq_ = event.seq();
+  terminal_seen_ = true;
+  End(absl::OkStatus());
+  Deliver(event);
+}
+
+void Subscription::Flush() {
+  if (state_ != State::kEnded) return handler_->OnFlush(this);
+  const absl::Status status = std::move(end_);
+  handler_->OnEnd(this, status);
 }
 
 }  // namespace runnel::bridge

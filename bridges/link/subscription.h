@@ -1,6 +1,5 @@
 #pragma once
 
-#include <boost/intrusive/list_hook.hpp>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -10,6 +9,7 @@
 #include "absl/time/time.h"
 #include "bridges/base/generation_info.h"
 #include "bridges/link/keyed_starts.h"
+#include "bridges/link/waiting_request.h"
 #include "runnel/v1/inference.pb.h"
 
 namespace runnel::bridge {
@@ -17,19 +17,19 @@ namespace runnel::bridge {
 class Link;
 class ReplicaRouter;
 
-// One reader of one generation: a cursor into its log that outlives Links. When a Link is lost it attaches again after
-// the last event that it has handed on, by itself; so its reader sees each event once and in order, or an end. When the
-// replica that keeps the log is gone, so is the log: then the reader is handed a `failed` with the code
-// generation_lost, which no log has.
+// A cursor into the log of one generation, for one reader. It outlives Links: when its Link is lost it attaches again
+// after the last event that it delivered, so its handler sees each event once and in order, or an end. When the replica
+// that keeps the log is gone, so is the log: the handler then gets a `failed` event with the code generation_lost,
+// which no log contains.
 //
-// Nothing is queued here. Events go from a batch of the Link straight into the reader, which makes bytes of them. A
-// reader that has too many of those calls Pause, which gives up the attachment: the log is the buffer.
+// It queues nothing. Events pass from a batch of the Link straight to the handler, which encodes them. A handler with
+// too many unsent bytes calls Pause, which gives up the attachment: the log is the buffer.
 //
-// Owned by a connection. Confined to the Link's io thread, with all calls to the reader.
-class Subscription {
+// Owned by a connection. Confined to the io thread of the Link, as are all calls of the handler.
+class Subscription final : public WaitingRequest {
  public:
-  // Who reads. Each batch of a Link calls OnOpened, if due, then OnEvent any number of times, then once OnFlush or
-  // OnEnd. The Subscription must not be destroyed within OnOpened or OnEvent; within OnFlush and OnEnd it may.
+  // Each batch of a Link calls OnOpened, if due, then OnEvent any number of times, then OnFlush or OnEnd once. The
+  // Subscription must not be destroyed within OnOpened or OnEvent; within the others it may.
   class Handler {
    public:
     virtual ~Handler() = default;
@@ -38,107 +38,163 @@ class Subscription {
     virtual void OnOpened(Subscription* subscription, const GenerationInfo& opened) = 0;
     // The next event of the log (its generation_id is empty), or a gap. It may be moved from.
     virtual void OnEvent(Subscription* subscription, v1::GenerationEvent& event) = 0;
-    // The batch has no more for this subscription: now is the time to write.
+    // The batch has no more events for this subscription: now is the time to write.
     virtual void OnFlush(Subscription* subscription) = 0;
-    // The answer to Ask. The Subscription may be destroyed within.
+    // The reply to RequestProgress.
     virtual void OnProgress(Subscription* /*subscription*/, const v1::Progress& /*progress*/) {}
-    // Nothing comes any more. OK: the terminal event was handed on, or the log had ended at the cursor (then
-    // terminal_seen() is false). Before OnOpened: the service's refusal, or Unavailable or DeadlineExceeded if it could
-    // not be asked. After OnOpened: the stream broke, which says nothing about the generation: its reader is to attach
-    // again after its last event.
+    // No further call follows. OK: the terminal event was delivered, or the log had ended at the cursor (then
+    // terminal_seen() is false). Before OnOpened: the service's refusal, or Unavailable or DeadlineExceeded if the
+    // service could not be asked. After OnOpened: the stream broke, which says nothing about the generation: the reader
+    // should attach again after its last event.
     virtual void OnEnd(Subscription* subscription, const absl::Status& status) = 0;
   };
 
   // Both must outlive it.
-  Subscription(ReplicaRouter* router, Handler* reader) : reader_(reader), router_(router) {}
-  // Detaches. The reader is not called.
+  Subscription(ReplicaRouter* router, Handler* handler) : handler_(handler), router_(router) {}
+  // Detaches, without a call of the handler.
   ~Subscription();
   Subscription(const Subscription&) = delete;
   Subscription& operator=(const Subscription&) = delete;
 
-  // Before either of the two: every event comes alone, also when this reader lags.
+  // Before Generate or Attach: every event is delivered separately, even if this reader lags.
   void ReadUnmerged() { unmerged_ = true; }
-  // Before Generate: to end rather than to be handed a gap, if the log should have lost its tail.
-  void RefuseGaps() { gap_policy_ = v1::GAP_POLICY_FAIL; }
+  // Before Generate: ends the subscription, rather than deliver a gap, if the log has lost its tail.
+  void RefuseGaps() { refuse_gaps_ = true; }
   // Before Attach: the client has read from the generation, though it reads from the beginning now. Without this, and
-  // with a cursor of 0, a generation that nothing is known of is not found rather than lost.
+  // with a cursor of 0, an unknown generation is reported as not found rather than lost.
   void ReadBefore() { seen_ = true; }
-  // One of the two, once; the reader is never called before it returns.
-  // Starts `request` and reads it from seq 1; `after_seq` counts if its request_id names a generation that runs
-  // already. With a request_id it waits, or ends with Unavailable, while a replica that may know the request_id cannot
-  // be asked. If it has no request_id it gets one, so that a start which a lost Link left in doubt can be repeated, and
-  // any replica may take it.
+  // Either Generate or Attach is called, once; neither calls the handler before it returns.
+  // Generate starts `request` and reads it from seq 1; `after_seq` counts if its request_id names a generation that
+  // exists. With a request_id it waits, or ends with Unavailable, while a replica that may know the request_id cannot
+  // be asked. A request without a request_id gets one, so that a start can be repeated if the loss of a Link left its
+  // outcome unknown; any replica may take such a request.
   void Generate(v1::GenerateRequest request, uint64_t after_seq = 0, std::string traceparent = "",
                 std::string tracestate = "");
   void Attach(std::string generation_id, uint64_t after_seq, std::string principal,
               v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL);
 
-  // Gives up the attachment. No event comes until Continue, which attaches after the last event handed on. The calls
-  // may come from within any call of the reader but OnEnd, and do nothing after the end or if already so.
+  // Gives up the attachment: no events are delivered until Continue, which attaches after the last one delivered. Both
+  // may be called within any call of the handler but OnEnd. They do nothing after the end, or if already so.
   void Pause();
   void Continue();
   bool paused() const { return paused_; }
 
-  // Asks how far the generation is; OnProgress answers, or nothing if it is not attached at the time.
-  void Ask();
+  // Requests the progress of the generation. OnProgress receives the reply; there is none if it is not attached now.
+  void RequestProgress();
 
-  // Empty before OnOpened if it was not given.
+  // Empty before OnOpened, unless given to Attach.
   const std::string& generation_id() const { return generation_id_; }
   const std::string& principal() const { return principal_; }
-  // The seq of the last event handed on, or the one it was attached after.
+  // The seq of the last event delivered, or the cursor that was given.
   uint64_t last_seq() const { return last_seq_; }
   bool terminal_seen() const { return terminal_seen_; }
   bool ended() const { return state_ == State::kEnded; }
 
- private:
-  friend class KeyedStarts;
-  friend class Link;
-  friend class ReplicaRouter;
+  // The rest is for the ReplicaRouter and its parts, not for connections: the state of the subscription and its
+  // transitions.
 
   enum class State : uint8_t {
     kIdle,      // not begun, or paused
-    kWaiting,   // for a Link: in the set's list
-    kClaiming,  // its key, before it is sent: see KeyedStarts
+    kWaiting,   // in the router's waiting list
+    kClaiming,  // claims its key before it is sent: see KeyedStarts
     kOpening,   // has a number; the command was sent
-    kAttached,  // has a number; the service has said so
-    kEnded,     // OnEnd was called or is due at the end of the batch
+    kAttached,  // has a number; the service has confirmed it
+    kEnded,     // OnEnd was called, or is due at the end of the batch
   };
 
-  // What is only needed until the first `attached`; afterwards generation_id_ and last_seq_ say all.
+  // Needed until the first `attached`; afterwards generation_id() and last_seq() are enough.
   struct Start {
     v1::LinkGenerate command;
     bool keyed = false;  // the client chose its request_id
     std::vector<const Link*> refused_by;
-    absl::Status refusal;                // the last of theirs
-    std::unique_ptr<KeyedStart> claims;  // null: not begun, or there are none to make
+    absl::Status refusal;                // the last of refused_by
+    std::unique_ptr<KeyedStart> claims;  // null: not begun, or no claims are needed
   };
 
-  // What each event touches comes first and together: between two tokens of a stream all others go by, and each line of
-  // memory has to be fetched anew.
-  Handler* const reader_;
+  State state() const { return state_; }
+  bool opened() const { return opened_; }
+  // Whether the reader knows that the generation existed.
+  bool seen() const { return seen_; }
+  // Null for an Attach, and once opened.
+  Start* start() { return start_.get(); }
+  const Start* start() const { return start_.get(); }
+  // While kOpening or kAttached.
+  uint32_t number() const { return number_; }
+  // When waiting and opening end, on the monotonic clock.
+  absl::Duration deadline() const { return deadline_; }
+  // The command that opens it over `link`.
+  v1::LinkRequest MakeCommand(const Link& link) const;
+
+  void SetDeadline(absl::Duration deadline) { deadline_ = deadline; }
+  // It cannot be sent yet. From `min_round` of the ReplicaSet on, its list of replicas is recent enough to decide.
+  void Wait(uint64_t min_round);
+  uint64_t min_round() const { return min_round_; }
+  bool Retry(absl::Duration now) override;
+  void OnRouterGone() override {}
+
+  void OnClaimBegun() { state_ = State::kClaiming; }
+  void OnClaimed() { state_ = State::kIdle; }
+  void DropClaims();
+  // The Link keeps the claims of a start whose reader left before the reply.
+  std::unique_ptr<KeyedStart> TakeClaims();
+
+  void OnSent(Link* link, uint32_t number);
+  void OnAttached(v1::LinkAttached& attached);
+  void OnRefused();
+  void OnLinkLost(absl::Duration recover_until, uint64_t min_round);
+  void OnProgress(const v1::Progress& progress);
+
+  // What the next event from the Link means. If not kSkip or kHole, Deliver must follow.
+  enum class Step { kSkip, kHole, kEvent, kTerminal };
+  Step Advance(const v1::GenerationEvent& event);
+  void Deliver(v1::GenerationEvent& event) { handler_->OnEvent(this, event); }
+
+  // Gives up its place in the waiting list, its claims or its number; kIdle unless it has ended.
+  void Leave();
+  // Makes `status` its end. It has no number any more. The next Flush reports the end to the handler.
+  void End(absl::Status status);
+  // The log of a generation that was open is gone: delivers generation_lost, then ends.
+  void FailLost();
+  void Flush();
+  // Place + 1 in the FlushList; 0: not in it.
+  uint32_t flush_index() const { return flush_index_; }
+  void set_flush_index(uint32_t index) { flush_index_ = index; }
+
+ private:
+  // Hot fields first, adjacent, so that one event touches few cache lines: those of a stream have left the cache by its
+  // next event.
+  Handler* const handler_;
   uint64_t last_seq_ = 0;
   uint32_t number_ = 0;
-  uint32_t dirty_index_ = 0;  // place + 1 in the set's list of those to flush; 0: not in it
+  uint32_t flush_index_ = 0;
   State state_ = State::kIdle;
-  v1::GapPolicy gap_policy_ = v1::GAP_POLICY_SIGNAL;
   bool unmerged_ = false;
+  bool refuse_gaps_ = false;
   bool opened_ = false;
-  bool seen_ = false;  // the generation did exist
+  bool seen_ = false;
   bool paused_ = false;
   bool terminal_seen_ = false;
   std::string generation_id_;
   ReplicaRouter* const router_;
-  Link* link_ = nullptr;  // of kOpening and kAttached
+  Link* link_ = nullptr;  // while kOpening or kAttached
   std::string principal_;
   std::unique_ptr<Start> start_;
-  // Of kWaiting and kOpening, on the monotonic clock.
   absl::Duration deadline_ = absl::InfiniteDuration();
-  uint64_t settled_round_ = 0;  // of kWaiting: the round of the ReplicaSet from which on its replicas are all there are
+  uint64_t min_round_ = 0;
   absl::Status end_;
-
- public:
-  // Of the set's list of those that wait; not for anyone else.
-  boost::intrusive::list_member_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> waiting_hook_;
 };
+
+inline Subscription::Step Subscription::Advance(const v1::GenerationEvent& event) {
+  if (state_ != State::kAttached) return Step::kSkip;
+  if (!event.has_gap()) {
+    if (event.seq() <= last_seq_) return Step::kSkip;
+    const uint64_t first = event.first_seq() == 0 ? event.seq() : event.first_seq();
+    if (first != last_seq_ + 1) return Step::kHole;
+  }
+  last_seq_ = event.seq();
+  if (!event.has_done() && !event.has_failed()) return Step::kEvent;
+  terminal_seen_ = true;
+  return Step::kTerminal;
+}
 
 }  // namespace runnel::bridge

@@ -8,20 +8,21 @@
 
 #include "bridges/link/grpc_stub.h"
 #include "bridges/link/link_errors.h"
+#include "bridges/link/replica_router.h"
 #include "bridges/server/io_threads.h"
 #include "services/base/grpc_status.h"
 #include "services/base/mutex.h"
 
 namespace runnel::bridge {
 
-// The calls under way, so that Shutdown can end them.
+// The pending calls, so that Shutdown can end them.
 struct InferenceClient::Calls {
   base::Mutex mu;
   base::CondVar none;
   std::set<grpc::ClientContext*> live GUARDED_BY(mu);
   bool shut_down GUARDED_BY(mu) = false;
 
-  // False if no call may begin any more.
+  // False after Shutdown.
   bool Add(grpc::ClientContext* context) {
     base::MutexLock lock(&mu);
     if (!shut_down) live.insert(context);
@@ -43,13 +44,13 @@ using Method = std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> (Stub:
                                                                                     const Request&,
                                                                                     grpc::CompletionQueue*);
 
-// The service gives a reason with each refusal of its own; gRPC, which could not reach it, does not.
+// Each refusal of the service has a reason; an error of gRPC, which could not reach the service, has none.
 absl::Status WithReason(absl::Status status) {
   return absl::IsUnavailable(status) && base::DetailOf(status).reason.empty() ? ReplicaUnreachable() : status;
 }
 
-// One call. `convert` makes the result of an OK response. From Start to OnComplete it owns itself; then it goes to the
-// io thread, where it ends: it holds the channel, which the poller may not let go of last.
+// One call. `convert` turns the reply into the result. From Start to OnComplete it owns itself; then the io thread
+// destroys it, because it holds the channel, which the poller must not release last.
 template <typename Result, typename Request, typename Response, typename Calls>
 class UnaryCall final : public GrpcTag {
  public:
@@ -66,11 +67,11 @@ class UnaryCall final : public GrpcTag {
     }
     stub_ = std::move(stub);
     context_.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
-    stub_->poller->HandOver();
-    // Until the lock is gone nothing is let go of, however soon the call is over.
+    stub_->poller->Publish();
+    // OnComplete takes the lock too, so the call is not destroyed before Start has returned, however soon it is over.
     base::MutexLock lock(&mu_);
-    reader_ = (stub_->stub.get()->*method)(&context_, request_, stub_->poller->queue());
-    reader_->Finish(&response_, &status_, this);
+    call_ = (stub_->stub.get()->*method)(&context_, request_, stub_->poller->queue());
+    call_->Finish(&response_, &status_, this);
   }
 
   void OnComplete(bool) override {
@@ -96,11 +97,11 @@ class UnaryCall final : public GrpcTag {
   Request request_;
   Response response_;
   grpc::Status status_;
-  std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> reader_;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> call_;
   const Done done_;
 };
 
-// Finds the replica and calls it.
+// Locates the replica and calls it.
 template <typename Result, typename Request, typename Response, typename Calls>
 void Begin(IoThread* thread, const std::string& id, std::shared_ptr<Calls> calls, absl::Duration timeout,
            Request request, Method<Request, Response> method, Result (*convert)(Response),
@@ -172,7 +173,7 @@ void InferenceClient::ListModels(IoThread* thread, Callback<v1::ListModelsRespon
 
 namespace {
 
-// Turns a call with a callback into one that a coroutine can wait for.
+// Turns a call with a callback into one that a coroutine can await.
 template <typename Response, typename Start>
 Awaitable<absl::StatusOr<Response>> Await(Start start) {
   return net::async_initiate<const net::use_awaitable_t<Executor>, void(absl::StatusOr<Response>)>(

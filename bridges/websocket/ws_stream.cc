@@ -64,7 +64,7 @@ void WsStream::OnProgress(bridge::Subscription*, const v1::Progress& progress) {
   session_->Guard([&] {
     if (retired_) return;
     const absl::Duration idle = session_->thread()->connections.now() - last_said_;
-    if (heartbeat_.OnAnswer(idle, session_->context().bridge.heartbeat_interval)) WriteHeartbeat(&progress);
+    if (heartbeat_.OnProgress(idle, session_->context().bridge.heartbeat_interval)) WriteHeartbeat(&progress);
   });
 }
 
@@ -101,8 +101,8 @@ void WsStream::OnTick(absl::Duration now) {
   switch (heartbeat_.OnTick(now - last_said_, session_->context().bridge.heartbeat_interval)) {
     case bridge::Heartbeat::Due::kNothing:
       return;
-    case bridge::Heartbeat::Due::kAsk:
-      return subscription_->Ask();
+    case bridge::Heartbeat::Due::kRequestProgress:
+      return subscription_->RequestProgress();
     case bridge::Heartbeat::Due::kSend:
       return WriteHeartbeat(nullptr);
   }

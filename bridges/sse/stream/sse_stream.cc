@@ -255,8 +255,8 @@ void SseStream::OnTick(absl::Duration now) {
   switch (heartbeat_.OnTick(now - last_write_, options_->heartbeat_interval)) {
     case bridge::Heartbeat::Due::kNothing:
       return;
-    case bridge::Heartbeat::Due::kAsk:
-      return encoder_->tells_progress() ? subscription_->Ask() : void();
+    case bridge::Heartbeat::Due::kRequestProgress:
+      return encoder_->tells_progress() ? subscription_->RequestProgress() : void();
     case bridge::Heartbeat::Due::kSend:
       return SendHeartbeat(nullptr);
   }
@@ -264,7 +264,7 @@ void SseStream::OnTick(absl::Duration now) {
 
 void SseStream::OnProgress(bridge::Subscription*, const v1::Progress& progress) {
   if (phase_ != Phase::kStreaming || pending() > 0) return;
-  if (heartbeat_.OnAnswer(thread_->connections.now() - last_write_, options_->heartbeat_interval))
+  if (heartbeat_.OnProgress(thread_->connections.now() - last_write_, options_->heartbeat_interval))
     SendHeartbeat(&progress);
 }
 

@@ -1,0 +1,105 @@
+#include "bridges/link/link_table.h"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "bridges/link/grpc_stub.h"
+#include "services/base/clock.h"
+#include "services/base/random.h"
+
+namespace runnel::bridge {
+namespace {
+
+absl::Duration Now() { return base::Clock::System().Monotonic(); }
+
+// FNV-1a with a final mix. Unlike std::hash it is the same in every bridge.
+uint64_t StableHash(std::string_view a, std::string_view b) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const std::string_view part : {a, std::string_view("\0", 1), b}) {
+    for (const char c : part) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  }
+  hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccd;
+  return hash ^ (hash >> 33);
+}
+
+}  // namespace
+
+LinkTable::LinkTable() : starts_(base::Random()()) {}
+
+Link* LinkTable::Add(std::unique_ptr<Link> link) {
+  links_.push_back(std::move(link));
+  return links_.back().get();
+}
+
+void LinkTable::EraseClosed() {
+  std::erase_if(links_, [](const auto& link) { return link->closed(); });
+}
+
+Link* LinkTable::FindAny() const {
+  const auto found = std::find_if(links_.begin(), links_.end(), [](const auto& link) { return link->connected(); });
+  return found == links_.end() ? nullptr : found->get();
+}
+
+Link* LinkTable::FindConnection(uint64_t connection) const {
+  const auto found = std::find_if(links_.begin(), links_.end(), [connection](const auto& link) {
+    return link->connected() && link->connection() == connection;
+  });
+  return found == links_.end() ? nullptr : found->get();
+}
+
+Link* LinkTable::FindOwner(std::string_view generation_id) const {
+  const auto found =
+      std::find_if(links_.begin(), links_.end(), [&](const auto& link) { return link->Owns(generation_id); });
+  return found == links_.end() ? nullptr : found->get();
+}
+
+Link* LinkTable::FindForStart(const Subscription::Start& start) const {
+  const v1::GenerateRequest& request = start.command.request();
+  const bool by_hash = start.keyed && start.claims == nullptr;
+  const absl::Duration now = Now();
+  Link* best = nullptr;
+  // The lowest rank wins. Replicas that are leaving rank last; equal ones take turns.
+  std::tuple<bool, uint64_t, size_t> best_rank;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    Link* link = links_[i].get();
+    if (!link->connected()) continue;
+    if (std::count(start.refused_by.begin(), start.refused_by.end(), link) > 0) continue;
+    const uint64_t rank = by_hash ? StableHash(link->stub()->address, request.principal() + request.request_id())
+                                  : uint64_t{link->load(now)};
+    const std::tuple link_rank(link->retired() || link->going_away(), rank, (i + starts_) % links_.size());
+    if (best == nullptr || link_rank < best_rank) {
+      best = link;
+      best_rank = link_rank;
+    }
+  }
+  return best;
+}
+
+Link* LinkTable::FindFor(const Subscription& subscription) const {
+  const Subscription::Start* start = subscription.start();
+  return start != nullptr ? FindForStart(*start) : FindOwner(subscription.generation_id());
+}
+
+std::vector<std::string_view> LinkTable::ConnectedPrefixes() const {
+  std::vector<std::string_view> prefixes;
+  for (const auto& link : links_) {
+    if (link->connected()) prefixes.push_back(link->id_prefix());
+  }
+  return prefixes;
+}
+
+std::vector<std::string_view> LinkTable::ConnectedAddresses() const {
+  std::vector<std::string_view> addresses;
+  for (const auto& link : links_) {
+    if (link->connected()) addresses.push_back(link->stub()->address);
+  }
+  return addresses;
+}
+
+bool LinkTable::MayConnectSoon() const {
+  const absl::Duration now = Now();
+  return std::any_of(links_.begin(), links_.end(), [now](const auto& link) { return link->MayConnectSoon(now); });
+}
+
+}  // namespace runnel::bridge
