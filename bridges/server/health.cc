@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "bridges/server/io_threads.h"
+
 namespace runnel::bridge {
 
 HttpResponse HealthResponse(const IoThread& thread) {

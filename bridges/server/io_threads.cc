@@ -6,16 +6,19 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <thread>
 
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/base/contain.h"
 #include "bridges/link/grpc_stub.h"
+#include "bridges/link/replica_router.h"
 #include "bridges/server/inference_client.h"
 #include "services/base/mutex.h"
 
 namespace runnel::bridge {
 namespace {
 
+// How long connections may take to end after they were cut.
 constexpr absl::Duration kAfterCut = absl::Seconds(5);
 
 Link::Options LinkOptionsOf(const BridgeOptions& options) {
@@ -29,14 +32,17 @@ Link::Options LinkOptionsOf(const BridgeOptions& options) {
 }  // namespace
 
 IoThread::IoThread(size_t thread_index, InferenceClient* inference_client, BridgeMetrics* bridge_metrics,
-                   ByteBudget* budget, KnownReplicas* known, const Link::Options& link_options)
+                   ByteBudget* budget, KnownReplicas* known, const BridgeOptions& options)
     : index(thread_index),
       io(1),
       client(inference_client),
       metrics(bridge_metrics),
       unfinished(budget),
-      router(&io, bridge_metrics, known, link_options),
+      router_owner(std::make_unique<ReplicaRouter>(&io, bridge_metrics, known, LinkOptionsOf(options))),
+      router(*router_owner),
       connections(bridge_metrics) {}
+
+IoThread::~IoThread() = default;
 
 struct IoThreads::Runner {
   explicit Runner(IoThread* io_thread) : thread(io_thread), work(io_thread->io.get_executor()), timer(io_thread->io) {}
@@ -53,7 +59,7 @@ IoThreads::IoThreads(const BridgeOptions& options, InferenceClient* client, Brid
       known_({.recovery_timeout = options.recovery_timeout, .max_runs = options.max_known_replicas}) {
   const size_t count = options.io_threads == 0 ? 1 : options.io_threads;
   for (size_t i = 0; i < count; ++i) {
-    threads_.push_back(std::make_unique<IoThread>(i, client, metrics, &unfinished_, &known_, LinkOptionsOf(options)));
+    threads_.push_back(std::make_unique<IoThread>(i, client, metrics, &unfinished_, &known_, options));
     threads_.back()->connections.Tick(base::Clock::System().Monotonic());
     runners_.push_back(std::make_unique<Runner>(threads_.back().get()));
   }
@@ -75,7 +81,7 @@ void IoThreads::Start() {
   }
 }
 
-// The last resort: a handler that throws has lost what it owned, usually its connection, and the loop goes on.
+// The last resort: a handler that throws loses what it owned, usually its connection, and the loop continues.
 void IoThreads::Run(IoThread* thread) {
   while (!Contain(thread->metrics, [thread] { thread->io.run(); })) {
   }
@@ -85,7 +91,7 @@ void IoThreads::Tick(Runner* runner) {
   runner->timer.expires_after(absl::ToChronoNanoseconds(tick_));
   runner->timer.async_wait([this, runner](ErrorCode ec) {
     if (ec) return;
-    // First, so that whatever happens below the next one comes.
+    // First, so that the next tick is scheduled whatever happens below.
     Tick(runner);
     runner->thread->connections.Tick(base::Clock::System().Monotonic());
     runner->thread->router.OnTick();

@@ -3,7 +3,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <thread>
+#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -12,31 +12,35 @@
 #include "bridges/base/net.h"
 #include "bridges/base/options.h"
 #include "bridges/link/known_replicas.h"
-#include "bridges/link/replica_router.h"
+#include "bridges/link/replica_set.h"
 
 namespace runnel::bridge {
 
 struct BridgeMetrics;
 class InferenceClient;
+class ReplicaRouter;
 
-// One thread with all that belongs to it: its loop, its Links and its connections. A connection never changes thread.
+// One thread with its loop, its Links and its connections. A connection never changes its thread.
 struct IoThread {
   IoThread(size_t index, InferenceClient* inference_client, BridgeMetrics* bridge_metrics, ByteBudget* budget,
-           KnownReplicas* known, const Link::Options& link_options);
+           KnownReplicas* known, const BridgeOptions& options);
+  ~IoThread();
 
   const size_t index;
   net::io_context io;
   InferenceClient* const client;
   BridgeMetrics* const metrics;
-  ByteBudget* const unfinished;  // of all threads
-  ReplicaRouter router;
-  std::atomic<size_t> attachments = 0;  // of its Links, as of the last tick
+  ByteBudget* const unfinished;  // shared by all threads
+  // Behind a pointer, because few of those that include this header need the Links. Subscriptions keep the address.
+  const std::unique_ptr<ReplicaRouter> router_owner;
+  ReplicaRouter& router;
+  std::atomic<size_t> attachments = 0;  // on its Links, as of the last tick
   ConnectionSet connections;
-  // Why the process is not ready, or empty. Set before the threads start; any thread.
+  // Returns why the process is not ready, or an empty string. Set before the threads start; callable on any thread.
   std::function<std::string()> not_ready_reason;
 };
 
-// The threads of a bridge. Start, then Drain, then Cut, then the destructor, which joins them.
+// The threads of a bridge. Call Start, then DrainFor, then Cut, then the destructor, which joins them.
 class IoThreads {
  public:
   // `client` and `metrics` must outlive it.
@@ -47,17 +51,17 @@ class IoThreads {
   size_t size() const { return threads_.size(); }
   IoThread& operator[](size_t i) { return *threads_[i]; }
 
-  // Tells all threads of the replicas there are. Any thread, between Start and the destructor.
+  // Passes the list of replicas to all threads. Any thread, between Start and the destructor.
   void Update(const ReplicaSet::State& state);
-  // How many Links are connected.
+  // The number of Links that are connected.
   size_t links_connected() const;
   size_t connections() const;
-  // Sets the gauges that are cheaper to read than to keep.
+  // Sets the gauges that are cheaper to compute when they are read than to keep up to date.
   void SetGauges(BridgeMetrics* metrics) const;
 
-  // Tells every connection to end. False if some are still there after `timeout`.
+  // Asks every connection to end. False if some are still open after `timeout`.
   bool DrainFor(absl::Duration timeout);
-  // Cuts those that are left, ends the Links, and waits a moment for both.
+  // Cuts the remaining connections, ends the Links, and waits up to 5 s for the connections.
   void Cut();
 
  private:

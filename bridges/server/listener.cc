@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/base/contain.h"
+#include "bridges/server/io_threads.h"
 #include "bridges/wire/http_policy.h"
 #include "services/base/host_port.h"
 #include "services/base/status_macros.h"
@@ -30,7 +31,10 @@ absl::StatusOr<Tcp::endpoint> Resolve(const std::string& address) {
   const std::string host = parsed.host.empty() ? "0.0.0.0" : parsed.host == "localhost" ? "127.0.0.1" : parsed.host;
   ErrorCode ec;
   const auto ip = net::ip::make_address(host, ec);
-  if (ec) return absl::InvalidArgumentError(absl::StrCat("'", parsed.host, "' of ", address, " is no address"));
+  if (ec) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen=", address, ": '", parsed.host, "' is not an IP address or localhost"));
+  }
   return Tcp::endpoint(ip, static_cast<uint16_t>(parsed.port));
 }
 
@@ -38,8 +42,7 @@ absl::Status CannotListen(const std::string& address, const ErrorCode& ec) {
   return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": ", ec.message()));
 }
 
-// SO_REUSEPORT lets a second process of the same user share a port without a word, so the port is bound once without
-// it.
+// SO_REUSEPORT lets a second process of the same user silently share a port, so the port is first bound without it.
 absl::StatusOr<Tcp::endpoint> FindFree(const std::string& address, const Tcp::endpoint& endpoint) {
   net::io_context io;
   Tcp::acceptor probe(io);
@@ -90,8 +93,8 @@ struct Listener::Acceptor : std::enable_shared_from_this<Acceptor> {
         (void)Contain(self->thread->metrics, [&] { self->Admit(std::move(socket)); });
         return self->Accept();
       }
-      // Mostly that descriptors have run out. The connection stays in the kernel's queue until one is free.
-      spdlog::warn("accept: {}", ec.message());
+      // Usually there is no free descriptor. The connection stays in the kernel's queue until there is one.
+      spdlog::warn("cannot accept a connection: {}", ec.message());
       self->timer.expires_after(kPauseAfterError);
       self->timer.async_wait([self](ErrorCode timer_ec) {
         if (!timer_ec) self->Accept();
@@ -103,7 +106,7 @@ struct Listener::Acceptor : std::enable_shared_from_this<Acceptor> {
     ErrorCode ec;
     socket.non_blocking(true, ec);
     if (!ec) socket.set_option(Tcp::no_delay(true), ec);
-    if (ec) return;  // it is gone already
+    if (ec) return;  // the client has disconnected
     thread->metrics->connections_accepted.Increment();
     if (threads->connections() < options.max_connections) return on_accept(thread, std::move(socket));
     thread->metrics->connections_refused.Increment();

@@ -1,38 +1,39 @@
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "bridges/base/net.h"
-#include "bridges/server/io_threads.h"
 
 namespace runnel::bridge {
 
-// Called on the io thread with each connection; its socket is non-blocking and has TCP_NODELAY.
+class IoThreads;
+struct IoThread;
+
+// Called on the io thread for each connection; its socket is non-blocking and has TCP_NODELAY.
 using OnAccept = std::function<void(IoThread* thread, Socket socket)>;
 
-// The listening sockets of a bridge: one a thread (SO_REUSEPORT), so that the kernel spreads connections and none
-// changes thread. A connection beyond the limit is answered 503 and closed. When descriptors run out it waits a moment
-// rather than spin.
+// The listening sockets of a bridge: one per thread (SO_REUSEPORT), so that the kernel spreads connections and none
+// changes its thread. A connection above the limit gets a 503 response and is closed. If descriptors run out, it
+// retries after 100 ms.
 class Listener {
  public:
   struct Options {
-    std::string address;  // host:port; port 0 takes a free one
+    std::string address;  // host:port; port 0: a free one
     size_t max_connections = 0;
   };
 
-  // Unavailable if the address cannot be listened on, which includes another process that does already. `threads` must
-  // outlive it. Accepting begins at once, though nothing is accepted before the threads run.
+  // Unavailable if it cannot listen on the address, for example because another process does. `threads` must outlive
+  // it. Connections are accepted as soon as the threads run.
   static absl::StatusOr<std::unique_ptr<Listener>> Create(const Options& options, IoThreads* threads,
                                                           OnAccept on_accept);
   ~Listener();
 
   int port() const { return port_; }
-  // Accepts no more; may be called once the threads run, or before they ever did. Connections that wait to be accepted
-  // are reset.
+  // Accepts no further connections, whether or not the threads run yet. Connections that were not accepted are reset.
   void Stop();
 
  private:

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "bridges/link/replica_router.h"
 #include "services/base/admin_server.h"
 #include "services/base/clock.h"
 #include "services/base/descriptor_limit.h"
@@ -12,6 +13,7 @@
 #include "services/base/status_macros.h"
 
 namespace runnel::bridge {
+
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(const BridgeOptions& options, BridgeMetrics* metrics,
                                                        OnAccept on_accept) {
   ASSIGN_OR_RETURN(auto replicas, ReplicaSet::Create({.targets = options.inference,
@@ -42,7 +44,7 @@ Server::~Server() {
   if (listener_ != nullptr) listener_->Stop();
   replicas_->Stop();
   threads_->Cut();
-  // While the loops that its calls post to exist.
+  // While the loops to which its calls post exist.
   client_.Shutdown();
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -16,32 +17,32 @@
 
 namespace runnel::bridge {
 
-// A bridge without its process: the client of the service, the threads and the listener. What happens on a connection
-// is the caller's. Tests make one in their own process.
+// A bridge without its process: the client of the service, the threads and the listener. The caller handles the
+// connections. Tests create one in their own process.
 class Server {
  public:
-  // Begins to listen and to connect to the service. `metrics` must outlive it. Fails as Listener::Create
-  // and ReplicaSet::Create.
+  // Begins to listen and to connect to the service. `metrics` must outlive it. Fails like Listener::Create and
+  // ReplicaSet::Create.
   static absl::StatusOr<std::unique_ptr<Server>> Create(const BridgeOptions& options, BridgeMetrics* metrics,
                                                         OnAccept on_accept);
-  // Cuts what is left.
+  // Cuts the remaining connections.
   ~Server();
 
   int port() const { return listener_->port(); }
-  // Empty if it can serve: not before the first Link is connected, and not once it drains. It stays ready when the
-  // service is lost for a while: otherwise all bridges would leave at once, and the service's pod says it itself.
+  // Empty if it can serve: from the first connected Link until it drains. It stays ready while the service is lost:
+  // otherwise all bridges would leave the load balancer together, and the service's pods have a readiness probe too.
   std::string NotReadyReason() const;
 
-  // First phase of the stop: not ready.
+  // The first phase of stopping: not ready.
   void BeginDrain();
-  // Second: accepts no more, lets streams end or say goodbye for at most drain_timeout.
+  // The second phase: accepts no further connections, and lets streams end or announce their end within drain_timeout.
   void Drain();
 
   IoThreads& threads() { return *threads_; }
 
  private:
-  void Start();
   Server(const BridgeOptions& options, BridgeMetrics* metrics, std::unique_ptr<ReplicaSet> replicas);
+  void Start();
 
   const BridgeOptions options_;
   InferenceClient client_;
@@ -52,8 +53,8 @@ class Server {
   std::atomic<bool> draining_ = false;
 };
 
-// The main of a bridge after its options are known: logging, admin port, server; then waits for the signal, drains and
-// returns. `shutdown` was made first of all.
+// The main program of a bridge once its options are known: starts logging, the admin port and the server, waits for the
+// signal, drains and returns. Create `shutdown` before anything else.
 absl::Status RunServer(std::string_view process, const BridgeOptions& options, base::ShutdownSignal* shutdown,
                        base::Metrics* metrics, BridgeMetrics* bridge_metrics, OnAccept on_accept);
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bridges/link/replica_router.h"
 #include "bridges/websocket/close_codes.h"
 #include "bridges/websocket/coalescing_socket.h"
 #include "bridges/websocket/ws_error.h"

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bridges/base/bridge_metrics.h"
+#include "bridges/link/replica_router.h"
 #include "bridges/link/subscription.h"
 #include "bridges/server/inference_client.h"
 #include "bridges/server/io_threads.h"
@@ -21,8 +22,8 @@
 
 namespace runnel::bridge {
 
-// A reader that writes down what it is told: "opened gen_x 5", "event 2", "flush", "end OK". Its calls are on the io
-// thread, what is read back may be anywhere.
+// A reader that records its calls: "opened gen_x 5", "event 2", "flush", "progress 3", "end OK". It is called on the io
+// thread; its log may be read on any thread.
 class RecordingReader final : public Subscription::Handler {
  public:
   void OnOpened(Subscription* subscription, const GenerationInfo& opened) override {
@@ -31,6 +32,9 @@ class RecordingReader final : public Subscription::Handler {
   void OnEvent(Subscription* subscription, v1::GenerationEvent& event) override {
     Add("event " + std::to_string(event.seq()) + (event.has_failed() ? " failed " + event.failed().code() : ""));
     if (pause_at == event.seq()) subscription->Pause();
+  }
+  void OnProgress(Subscription*, const v1::Progress& progress) override {
+    Add("progress " + std::to_string(progress.queue_position()));
   }
   void OnFlush(Subscription*) override {
     Add("flush");
@@ -49,7 +53,7 @@ class RecordingReader final : public Subscription::Handler {
     base::MutexLock lock(&mu_);
     return log_;
   }
-  // Without flushes, whose number is a matter of how batches fall.
+  // Without flushes, whose number depends on how events are batched.
   std::vector<std::string> news() const {
     std::vector<std::string> result;
     for (const std::string& line : log()) {
@@ -57,7 +61,7 @@ class RecordingReader final : public Subscription::Handler {
     }
     return result;
   }
-  // Of the end, if it has one.
+  // The reason of the end; empty if there is none.
   std::string reason() const {
     base::MutexLock lock(&mu_);
     return reason_;
@@ -85,7 +89,7 @@ class RecordingReader final : public Subscription::Handler {
   std::string reason_ GUARDED_BY(mu_);
 };
 
-// A fake service and one io thread that is linked to it.
+// A fake service and one io thread with a Link to it.
 class LinkHarness {
  public:
   static BridgeOptions QuickOptions() {
@@ -98,7 +102,7 @@ class LinkHarness {
   }
 
   LinkHarness() : LinkHarness(QuickOptions(), {}) {}
-  // `more_replicas`: addresses beside the fake's own, each with a comma before it.
+  // `more_replicas`: addresses in addition to the fake's, each with a comma before it.
   LinkHarness(BridgeOptions options, const testing::FakeInferenceService::Options& fake_options,
               const std::string& more_replicas = "")
       : service(fake_options),
@@ -122,7 +126,7 @@ class LinkHarness {
     return testing::WaitUntil([&] { return thread().router.connected() == 1; });
   }
 
-  // Runs on the io thread, and returns when it has.
+  // Runs `call` on the io thread and waits for it.
   void Run(std::function<void()> call) {
     std::promise<void> done;
     boost::asio::post(thread().io, [&] {
@@ -132,7 +136,7 @@ class LinkHarness {
     done.get_future().wait();
   }
 
-  // Outlives the io thread, which calls it.
+  // The reader outlives the io thread, which calls it.
   RecordingReader& NewReader() {
     readers.push_back(std::make_unique<RecordingReader>());
     return *readers.back();
@@ -149,7 +153,7 @@ class LinkHarness {
   void Destroy(Subscription* subscription) {
     Run([&] { EraseFromThread(subscription); });
   }
-  // On the io thread already.
+  // The same, called on the io thread.
   void EraseFromThread(Subscription* subscription) {
     for (auto& owned : subscriptions) {
       if (owned.get() == subscription) owned.reset();
@@ -163,7 +167,7 @@ class LinkHarness {
   std::unique_ptr<ReplicaSet> replicas;
   std::vector<std::unique_ptr<RecordingReader>> readers;
   std::unique_ptr<IoThreads> threads;
-  std::vector<std::unique_ptr<Subscription>> subscriptions;  // of the io thread
+  std::vector<std::unique_ptr<Subscription>> subscriptions;  // confined to the io thread
 
  private:
   Subscription* Begin(RecordingReader* reader, const std::function<void(Subscription*)>& begin) {
