@@ -13,7 +13,7 @@ namespace runnel::bridge {
 namespace {
 
 constexpr size_t kMaxNameBytes = 64;
-// Of a key: fewer than 96 bits even of random base64.
+// A shorter key has fewer than 96 bits, even if it is random base64.
 constexpr size_t kGuessableKeyBytes = 16;
 constexpr absl::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
@@ -21,12 +21,12 @@ bool IsPrintable(const std::string& text) { return std::all_of(text.begin(), tex
 
 bool IsPrincipal(const std::string& name) { return name.size() <= kMaxNameBytes && IsPrintable(name); }
 
-// The same in every bridge and after a restart, so that a client finds its generations again; so it depends on the key
-// alone, and a key that can be guessed can be guessed from it. CountGuessableKeys is the remedy: a derivation that is
-// slower or longer would part the bridges of two versions, which have to agree while one replaces the other.
+// The same in every bridge and after a restart, so that a client finds its generations again. It therefore depends on
+// the key alone, and a weak key can be guessed from it. CountGuessableKeys is the remedy: with a slower or longer
+// derivation, bridges of two versions would disagree while one replaces the other.
 std::string PrincipalOfKey(const std::string& key) {
   const Digest digest = Sha256(key);
-  // As long as a short string needs no memory of its own.
+  // The result fits into a string without an allocation.
   constexpr size_t kDigestBytes = 7;
   return absl::StrCat("k", absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), kDigestBytes}));
 }
@@ -50,20 +50,23 @@ absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path) {
   std::vector<ApiKey> keys;
   size_t number = 0;
   for (std::string line; std::getline(file, line);) {
-    // Some editors begin a file with it; as a part of the first key it would never match.
+    // Some editors begin a file with it. As part of the first key it would never match.
     if (++number == 1 && absl::StartsWith(line, kByteOrderMark)) line.erase(0, kByteOrderMark.size());
     absl::StripAsciiWhitespace(&line);
     if (line.empty() || line.front() == '#') continue;
     const std::vector<std::string> parts = absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipEmpty());
     if (parts.size() > 2 || !IsPrintable(parts[0]) || (parts.size() == 2 && !IsPrincipal(parts[1]))) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "--api_keys_file: line ", number, " of '", path, "': want a key and at most a name of up to ", kMaxNameBytes,
-          " characters, both of printable ASCII characters, in a file of ASCII or UTF-8 text"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("--api_keys_file: line ", number, " of '", path,
+                       "' is malformed: expected a key, optionally followed by a "
+                       "name of up to ",
+                       kMaxNameBytes, " characters, both in printable ASCII, in an ASCII or UTF-8 file"));
     }
     const bool named = parts.size() == 2;
     keys.push_back({parts[0], named ? parts[1] : PrincipalOfKey(parts[0]), named});
   }
-  if (keys.empty()) return absl::InvalidArgumentError(absl::StrCat("--api_keys_file: no key in '", path, "'"));
+  if (keys.empty())
+    return absl::InvalidArgumentError(absl::StrCat("--api_keys_file: '", path, "' has no key: add one per line"));
   return keys;
 }
 

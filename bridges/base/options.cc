@@ -10,74 +10,76 @@
 #include "services/base/message_limits.h"
 #include "services/base/status_macros.h"
 
-ABSL_FLAG(std::string, listen, "", "host:port for clients; port 0 takes a free one");
-ABSL_FLAG(std::string, admin_listen, "", "host:port for /livez, /readyz and /metrics");
-ABSL_FLAG(
-    std::string, inference, "127.0.0.1:50051",
-    "replicas of the inference service, comma-separated: host:port each, or dns:///host:port for every address of a "
-    "name");
-ABSL_FLAG(absl::Duration, resolve_interval, absl::Seconds(5), "how often the names in --inference are asked again");
-ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
-ABSL_FLAG(uint32_t, io_threads, 0, "threads that serve connections; 0: as many as there are cores");
+ABSL_FLAG(std::string, listen, "", "address for clients: host:port, or :port for every address; port 0: a free one");
+ABSL_FLAG(std::string, admin_listen, "",
+          "address for /livez, /readyz and /metrics: host:port, or :port for every address");
+ABSL_FLAG(std::string, inference, "127.0.0.1:50051",
+          "replicas of the inference service, comma-separated: host:port, or dns:///host:port for every address of a "
+          "name");
+ABSL_FLAG(absl::Duration, resolve_interval, absl::Seconds(5), "time between two DNS queries for --inference");
+ABSL_FLAG(std::string, log_level, "info", "lowest level to log: trace, debug, info, warn, error or off");
+ABSL_FLAG(uint32_t, io_threads, 0, "threads that serve connections; 0: one per core");
 
-ABSL_FLAG(uint64_t, max_connections, 12'000, "open connections; beyond, they are answered 503");
-ABSL_FLAG(uint64_t, max_header_bytes, 16 << 10, "bytes of a request's header");
+ABSL_FLAG(uint64_t, max_connections, 12'000, "limit of open connections; further ones get a 503 response");
+ABSL_FLAG(uint64_t, max_header_bytes, 16 << 10, "limit of the header of a request (bytes)");
 ABSL_FLAG(uint64_t, max_body_bytes, 1 << 20,
-          "bytes of a request's body, or of a message; a request above the inference service's --max_request_bytes is "
-          "answered 413 all the same");
+          "limit of the body of a request (bytes); a request above the inference service's --max_request_bytes gets a "
+          "413 response in any case");
 ABSL_FLAG(uint64_t, max_unfinished_bytes, 64 << 20,
-          "bytes of all requests and messages that are not complete yet; beyond, they are rejected with 503");
+          "limit of all requests and messages together that are not complete yet (bytes); further ones get a 503 "
+          "response");
 ABSL_FLAG(absl::Duration, header_timeout, absl::Seconds(10),
-          "how long a request's header may take to come, and again its body");
-ABSL_FLAG(absl::Duration, idle_timeout, absl::Seconds(75), "how long a connection may do nothing between requests");
+          "time limit for receiving the header of a request, and then for its body");
+ABSL_FLAG(absl::Duration, idle_timeout, absl::Seconds(75), "time limit for a connection without a request");
 ABSL_FLAG(absl::Duration, write_timeout, absl::Seconds(30),
-          "how long a socket may take no bytes before it is closed; the client resumes");
-ABSL_FLAG(absl::Duration, heartbeat_interval, absl::Seconds(15), "silence after which a heartbeat is sent");
-ABSL_FLAG(uint64_t, max_pending_bytes, 64 << 10,
-          "bytes of one stream made but not yet taken by its socket; beyond, it waits in the service's log");
+          "time in which a socket must accept bytes, or it is closed and its client resumes");
+ABSL_FLAG(absl::Duration, heartbeat_interval, absl::Seconds(15), "silence of a stream before a heartbeat is sent");
+ABSL_FLAG(
+    uint64_t, max_pending_bytes, 64 << 10,
+    "limit of the encoded output of one stream that its socket has not accepted (bytes); above it, events stay in the "
+    "service's log");
 
-ABSL_FLAG(uint32_t, link_backlog, 8, "batches from the service read ahead of the thread that serves them");
+ABSL_FLAG(uint32_t, link_backlog, 8, "batches from the service that are read before their thread handles them");
 ABSL_FLAG(absl::Duration, link_keepalive, absl::Seconds(10),
-          "silence of a replica after which it is pinged; it counts as lost if it does not answer within half of that");
-ABSL_FLAG(absl::Duration, open_timeout, absl::Seconds(5),
-          "how long the service may take to answer a start or an attach");
+          "silence of a replica before it is pinged; it counts as lost without a reply within half of this time");
+ABSL_FLAG(absl::Duration, open_timeout, absl::Seconds(5), "time limit for the service's reply to a start or an attach");
 ABSL_FLAG(absl::Duration, recovery_timeout, absl::Seconds(30),
-          "how long open streams, and starts with an idempotency key, wait for a replica that was lost; after that "
-          "its generations count as lost");
+          "time that open streams, and starts with an idempotency key, wait for a lost replica before its generations "
+          "count as lost");
 ABSL_FLAG(uint64_t, max_known_replicas, 1024,
-          "runs of replicas remembered, to tell a generation that is lost from one that never was");
-ABSL_FLAG(absl::Duration, rpc_timeout, absl::Seconds(10), "how long the service may take to answer other calls");
+          "replica processes to remember, to distinguish a lost generation from one that never existed");
+ABSL_FLAG(absl::Duration, rpc_timeout, absl::Seconds(10), "time limit for other calls of the service");
 ABSL_FLAG(absl::Duration, reconnect_backoff, absl::Milliseconds(100),
-          "wait before the first new attempt to reach a lost service; doubles");
-ABSL_FLAG(absl::Duration, max_reconnect_backoff, absl::Seconds(2), "the most that it doubles to");
+          "time before the first attempt to reconnect to a replica; doubles with each further attempt");
+ABSL_FLAG(absl::Duration, max_reconnect_backoff, absl::Seconds(2), "limit of the time between attempts to reconnect");
 
 ABSL_FLAG(std::vector<std::string>, allowed_origins, {},
-          "origins of pages that may use the bridge, comma-separated, such as https://chat.example.com; * allows all; "
-          "empty: those from the same host and port");
+          "origins of pages that may use the bridge, comma-separated, for example https://chat.example.com; * allows "
+          "all; empty: only the host and port of the request");
 ABSL_FLAG(std::string, api_keys_file, "",
-          "file of the bearer keys that clients may use, one a line, each with a name behind it: who it is for; empty: "
-          "no key "
-          "is asked for");
-ABSL_FLAG(bool, allow_anonymous, false, "listen beyond loopback though no key is asked for");
+          "file of the bearer keys that clients may use, one per line, each optionally followed by the name of its "
+          "principal; empty: no key is required");
+ABSL_FLAG(bool, allow_anonymous, false, "permission to listen on a non-loopback address without keys");
 
 ABSL_FLAG(
     absl::Duration, drain_notice, absl::ZeroDuration(),
-    "after SIGTERM: how long to go on accepting while readiness is off, so that load balancers learn of it first");
+    "time after SIGTERM in which connections are still accepted while /readyz fails, so that load balancers notice "
+    "first");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(20),
-          "after that: how long streams may go on before they are cut; clients resume elsewhere");
+          "time after that for streams to end before they are cut; clients resume on another bridge");
 
 namespace runnel::bridge {
 namespace {
 
 absl::Status CheckCount(const char* flag, uint64_t value, uint64_t least, uint64_t most) {
   if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--", flag, " is ", value, ", want ", least, " to ", most));
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, " is ", value, ": expected ", least, " to ", most));
 }
 
 absl::Status CheckTime(const char* flag, absl::Duration value) {
   if (value > absl::ZeroDuration() && value <= absl::Hours(24)) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("--", flag, " is ", absl::FormatDuration(value), ", want more than 0 and at most 24h"));
+      absl::StrCat("--", flag, " is ", absl::FormatDuration(value), ": expected more than 0 and at most 24h"));
 }
 
 absl::Status CheckOriginList(const std::vector<std::string>& origins) {
@@ -86,16 +88,16 @@ absl::Status CheckOriginList(const std::vector<std::string>& origins) {
                        (origin.find("://") != std::string::npos && origin.back() != '/' &&
                         origin.find('/', origin.find("://") + 3) == std::string::npos);
     if (!whole) {
-      return absl::InvalidArgumentError(absl::StrCat("--allowed_origins has '", origin,
-                                                     "', want scheme://host or scheme://host:port, without a path"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--allowed_origins has '", origin, "': expected scheme://host or scheme://host:port, without a path"));
     }
   }
   return absl::OkStatus();
 }
 
-// Beast throws for a header field above 65,533 bytes.
+// Beast throws if a header field exceeds 65,533 bytes.
 constexpr uint64_t kMaxHeaderBytes = (64 << 10) - 1;
-// What a connection may have read behind its request.
+// Bytes that a connection may have read past the end of its request.
 constexpr size_t kReadAheadBytes = 64 << 10;
 
 }  // namespace
@@ -122,7 +124,7 @@ absl::Status CheckBridgeOptions(const BridgeOptions& options) {
   if (options.max_unfinished_bytes < options.max_header_bytes + options.max_body_bytes + kReadAheadBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("--max_unfinished_bytes is ", options.max_unfinished_bytes,
-                     ": one request of --max_header_bytes and --max_body_bytes does not fit; want at least ",
+                     ": one request of --max_header_bytes and --max_body_bytes does not fit; expected at least ",
                      options.max_header_bytes + options.max_body_bytes + kReadAheadBytes));
   }
   RETURN_IF_ERROR(CheckCount("max_pending_bytes", options.max_pending_bytes, 1 << 10, 1 << 30));
@@ -135,7 +137,8 @@ absl::Status CheckBridgeOptions(const BridgeOptions& options) {
   RETURN_IF_ERROR(CheckTime("resolve_interval", options.resolve_interval));
   if (options.link_keepalive < absl::Seconds(1)) {
     return absl::InvalidArgumentError(
-        "--link_keepalive must be at least 1s: the service takes more pings for an attack");
+        absl::StrCat("--link_keepalive is ", absl::FormatDuration(options.link_keepalive),
+                     ": expected at least 1s, because the service rejects more frequent pings as abuse"));
   }
   RETURN_IF_ERROR(CheckTime("open_timeout", options.open_timeout));
   RETURN_IF_ERROR(CheckTime("recovery_timeout", options.recovery_timeout));
@@ -145,9 +148,10 @@ absl::Status CheckBridgeOptions(const BridgeOptions& options) {
   RETURN_IF_ERROR(CheckOriginList(options.allowed_origins));
   ASSIGN_OR_RETURN(const bool loopback, IsLoopback(options.listen));
   if (!loopback && options.api_keys.empty() && !options.allow_anonymous) {
-    return absl::InvalidArgumentError(absl::StrCat("--listen=", options.listen,
-                                                   " is beyond loopback: give --api_keys_file, or --allow_anonymous if "
-                                                   "whoever can connect may use it"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen=", options.listen,
+                     " is not a loopback address: set --api_keys_file, or --allow_anonymous to serve anyone who can "
+                     "connect"));
   }
   return absl::OkStatus();
 }
@@ -188,7 +192,7 @@ absl::StatusOr<BridgeOptions> BridgeOptionsFromFlags() {
   }
   options.drain_notice = absl::GetFlag(FLAGS_drain_notice);
   options.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
-  // Silences are measured in ticks, so the shortest of them has several.
+  // Silence is measured in ticks, so even the shortest limit spans several.
   options.tick = std::clamp(std::min(options.heartbeat_interval, options.write_timeout) / 8, absl::Milliseconds(50),
                             absl::Seconds(1));
   RETURN_IF_ERROR(CheckBridgeOptions(options));

@@ -21,7 +21,7 @@ absl::Status ServiceUnreachable() {
 
 absl::Status ReplicaUnreachable() {
   return MakeError(absl::StatusCode::kUnavailable, "REPLICA_UNREACHABLE",
-                   "a replica that may keep this generation cannot be reached at the moment", kRetryAfter);
+                   "the replica that may keep this generation cannot be reached at the moment", kRetryAfter);
 }
 
 absl::Status TooManyAttachments() {
@@ -31,7 +31,7 @@ absl::Status TooManyAttachments() {
 
 absl::Status KeyInUse() {
   return MakeError(absl::StatusCode::kUnavailable, "REQUEST_ID_CLAIMED",
-                   "another start with the same idempotency key is under way", kRetryAfter);
+                   "another start with the same idempotency key is in progress", kRetryAfter);
 }
 
 absl::Status GenerationLost() {
@@ -41,6 +41,6 @@ absl::Status GenerationLost() {
 
 bool IsGenerationLost(const absl::Status& status) { return base::DetailOf(status).reason == "GENERATION_LOST"; }
 
-absl::Status BridgeStopping() { return absl::CancelledError("the bridge is stopping"); }
+absl::Status BridgeStopping() { return absl::CancelledError("the bridge is shutting down"); }
 
 }  // namespace runnel::bridge

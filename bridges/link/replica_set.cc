@@ -23,8 +23,8 @@ namespace runnel::bridge {
 namespace {
 
 constexpr absl::string_view kDns = "dns:///";
-// However often readers ask for what is not known, names are asked this seldom at most.
-constexpr auto kLeastInterval = std::chrono::milliseconds(200);
+// The minimum between two rounds, however often requests need a refresh.
+constexpr auto kMinInterval = std::chrono::milliseconds(200);
 
 std::string AddressOf(const sockaddr& address, int port) {
   std::array<char, INET6_ADDRSTRLEN> text{};
@@ -44,7 +44,7 @@ absl::StatusOr<std::vector<std::string>> ReplicaSet::ResolveByDns(const std::str
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   const int error = getaddrinfo(host.c_str(), nullptr, &hints, &found);
-  // The name is known and has no address: no replica is ready.
+  // The name exists but has no address: no replica is ready.
   if (error == EAI_NODATA) return std::vector<std::string>();
   if (error == EAI_NONAME) return absl::NotFoundError(absl::StrCat(host, ": ", gai_strerror(error)));
   if (error != 0) return absl::UnavailableError(absl::StrCat(host, ": ", gai_strerror(error)));
@@ -71,11 +71,11 @@ absl::Status ReplicaSet::ParseTargets() {
     absl::string_view address = target;
     const bool is_name = absl::ConsumePrefix(&address, kDns);
     auto parsed = base::ParseHostPort(std::string(address));
-    // Anything else would be asked of the name service, in vain and for ever.
+    // Any other form would be looked up in DNS for as long as the bridge runs, without success.
     if (!parsed.ok() || parsed->host.empty() || parsed->port == 0 || absl::StrContains(parsed->host, '/')) {
       return absl::InvalidArgumentError(absl::StrCat("--inference has '", target,
-                                                     "', want HOST:PORT or dns:///NAME:PORT, several with commas "
-                                                     "between; gRPC addresses have no http:// in front"));
+                                                     "': expected HOST:PORT or dns:///NAME:PORT, several separated by "
+                                                     "commas, without http://"));
     }
     if (is_name) {
       names_.push_back({std::move(parsed->host), parsed->port, {}});
@@ -106,45 +106,45 @@ uint64_t ReplicaSet::Refresh() {
   base::MutexLock lock(&mu_);
   refresh_ = true;
   wake_.NotifyAll();
-  return round_ + (asking_ ? 2 : 1);
+  return round_ + (resolving_ ? 2 : 1);
 }
 
 void ReplicaSet::Run() {
   base::MutexLock lock(&mu_);
   while (!stopped_) {
-    asking_ = true;
+    resolving_ = true;
     refresh_ = false;
     const uint64_t round = round_ + 1;
     mu_.Unlock();
-    AskNames();
+    ResolveNames();
     on_change_(MakeState(round));
     mu_.Lock();
-    asking_ = false;
+    resolving_ = false;
     round_ = round;
     const auto now = std::chrono::steady_clock::now();
     const auto due = now + absl::ToChronoNanoseconds(options_.interval);
-    while (!stopped_ && std::chrono::steady_clock::now() < (refresh_ ? now + kLeastInterval : due)) {
-      wake_.WaitUntil(&mu_, refresh_ ? now + kLeastInterval : due);
+    while (!stopped_ && std::chrono::steady_clock::now() < (refresh_ ? now + kMinInterval : due)) {
+      wake_.WaitUntil(&mu_, refresh_ ? now + kMinInterval : due);
     }
   }
 }
 
-void ReplicaSet::AskNames() {
+void ReplicaSet::ResolveNames() {
   for (Name& name : names_) {
     absl::StatusOr<std::vector<std::string>> addresses = options_.resolve(name.host, name.port);
-    // CoreDNS answers NXDOMAIN for a headless Service without endpoints. A name that was never resolved may be wrong.
+    // CoreDNS returns NXDOMAIN for a headless Service without endpoints. A name that was never resolved may be wrong.
     if (absl::IsNotFound(addresses.status()) && name.resolved) addresses = std::vector<std::string>();
-    name.answered = addresses.ok();
+    name.current = addresses.ok();
     if (!addresses.ok()) {
-      // A name service that is down for a while says nothing about the replicas.
-      spdlog::warn("cannot resolve the inference service: {}", std::string(addresses.status().message()));
+      // A temporary failure of DNS means nothing for the replicas.
+      spdlog::warn("cannot resolve --inference: {}", std::string(addresses.status().message()));
       continue;
     }
     name.resolved = true;
     if (*addresses == name.addresses) continue;
     name.addresses = *std::move(addresses);
     if (name.addresses.empty()) {
-      spdlog::warn("no replica at {}: the name has no address any more", name.host);
+      spdlog::warn("no replicas at {}: the name has no addresses any more", name.host);
     } else {
       spdlog::info("replicas at {}: {}", name.host, absl::StrJoin(name.addresses, ", "));
     }
@@ -157,7 +157,7 @@ ReplicaSet::State ReplicaSet::MakeState(uint64_t round) {
   std::erase_if(stubs_, [&](const auto& entry) { return !addresses.contains(entry.first); });
   State state;
   state.round = round;
-  state.complete = std::all_of(names_.begin(), names_.end(), [](const Name& name) { return name.answered; });
+  state.complete = std::all_of(names_.begin(), names_.end(), [](const Name& name) { return name.current; });
   for (const std::string& address : addresses) {
     std::shared_ptr<GrpcStub>& stub = stubs_[address];
     if (stub == nullptr) stub = ConnectTo(address, options_.keepalive, poller_);

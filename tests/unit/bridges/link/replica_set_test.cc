@@ -13,26 +13,26 @@ namespace {
 using ::testing::ElementsAre;
 using testing::WaitUntil;
 
-// A name service whose answer a test sets, and what a ReplicaSet has made of it.
+// A name service whose results a test sets, and the state that a ReplicaSet derives from them.
 class FakeDns {
  public:
   ReplicaSet::Resolve Resolver() {
     return [this](const std::string& host, int port) -> absl::StatusOr<std::vector<std::string>> {
       base::MutexLock lock(&mu_);
-      ++asked_;
-      if (!answer_.ok()) return answer_.status();
+      ++queries_;
+      if (!result_.ok()) return result_.status();
       std::vector<std::string> addresses;
-      for (const std::string& ip : *answer_) addresses.push_back(ip + ":" + std::to_string(port) + "#" + host);
+      for (const std::string& ip : *result_) addresses.push_back(ip + ":" + std::to_string(port) + "#" + host);
       return addresses;
     };
   }
-  void SetAnswer(absl::StatusOr<std::vector<std::string>> answer) {
+  void SetResult(absl::StatusOr<std::vector<std::string>> result) {
     base::MutexLock lock(&mu_);
-    answer_ = std::move(answer);
+    result_ = std::move(result);
   }
-  int asked() const {
+  int queries() const {
     base::MutexLock lock(&mu_);
-    return asked_;
+    return queries_;
   }
 
   void Take(const ReplicaSet::State& state) {
@@ -51,12 +51,12 @@ class FakeDns {
 
  private:
   mutable base::Mutex mu_;
-  absl::StatusOr<std::vector<std::string>> answer_ GUARDED_BY(mu_);
+  absl::StatusOr<std::vector<std::string>> result_ GUARDED_BY(mu_);
   ReplicaSet::State state_ GUARDED_BY(mu_);
-  int asked_ GUARDED_BY(mu_) = 0;
+  int queries_ GUARDED_BY(mu_) = 0;
 };
 
-TEST(ReplicaSet, RefusesTargetsThatAreNone) {
+TEST(ReplicaSet, RefusesMalformedTargets) {
   for (const char* bad : {"",
                           ",",
                           "a:1,",
@@ -79,36 +79,36 @@ TEST(ReplicaSet, RefusesTargetsThatAreNone) {
                           "unix:/socket"}) {
     const absl::Status status = ReplicaSet::Create({.targets = bad}).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad;
-    EXPECT_NE(status.message().find("want HOST:PORT or dns:///NAME:PORT"), absl::string_view::npos) << status;
+    EXPECT_NE(status.message().find("expected HOST:PORT or dns:///NAME:PORT"), absl::string_view::npos) << status;
   }
   for (const char* good : {"name:50051", "10.0.0.1:1,[::1]:2", "dns:///name:50051", "dns:///[::1]:1"}) {
     EXPECT_TRUE(ReplicaSet::Create({.targets = good}).ok()) << good;
   }
 }
 
-TEST(ReplicaSet, TakesAListAsItIs) {
+TEST(ReplicaSet, UsesFixedAddressesWithoutDns) {
   FakeDns dns;
   const auto set = *ReplicaSet::Create({.targets = "b:2,a:1", .resolve = dns.Resolver()});
   set->Start([&](const ReplicaSet::State& state) { dns.Take(state); });
   EXPECT_THAT(dns.addresses(), ElementsAre("a:1", "b:2"));
   EXPECT_EQ(set->Refresh(), 0u);
-  EXPECT_EQ(dns.asked(), 0);
+  EXPECT_EQ(dns.queries(), 0);
 }
 
-TEST(ReplicaSet, FollowsTheNameService) {
+TEST(ReplicaSet, FollowsDns) {
   FakeDns dns;
-  dns.SetAnswer(std::vector<std::string>{"10.0.0.1", "10.0.0.2"});
+  dns.SetResult(std::vector<std::string>{"10.0.0.1", "10.0.0.2"});
   const auto set =
       *ReplicaSet::Create({.targets = "dns:///pods:5", .interval = absl::Milliseconds(1), .resolve = dns.Resolver()});
   set->Start([&](const ReplicaSet::State& state) { dns.Take(state); });
   ASSERT_TRUE(WaitUntil([&] { return dns.addresses().size() == 2; }));
   EXPECT_THAT(dns.addresses(), ElementsAre("10.0.0.1:5#pods", "10.0.0.2:5#pods"));
   const auto stays = dns.state().replicas[1];
-  dns.SetAnswer(std::vector<std::string>{"10.0.0.2", "10.0.0.3"});
+  dns.SetResult(std::vector<std::string>{"10.0.0.2", "10.0.0.3"});
   ASSERT_TRUE(WaitUntil([&] { return dns.addresses().back() == "10.0.0.3:5#pods"; }));
   EXPECT_EQ(dns.state().replicas[0], stays);
-  // A name service that fails says nothing of the replicas.
-  dns.SetAnswer(absl::UnavailableError("down"));
+  // A failure of DNS does not change the replicas.
+  dns.SetResult(absl::UnavailableError("down"));
   const uint64_t round = dns.state().round;
   ASSERT_TRUE(WaitUntil([&] { return dns.state().round > round + 2; }));
   EXPECT_EQ(dns.addresses().size(), 2u);
@@ -116,31 +116,31 @@ TEST(ReplicaSet, FollowsTheNameService) {
   set->Stop();
 }
 
-TEST(ReplicaSet, TakesANameThatIsGoneForNoReplicaOnlyIfItWasKnown) {
+TEST(ReplicaSet, TreatsAMissingNameAsNoReplicasOnlyIfItWasResolvedBefore) {
   FakeDns dns;
-  dns.SetAnswer(absl::NotFoundError("no such name"));
+  dns.SetResult(absl::NotFoundError("no such name"));
   const auto set =
       *ReplicaSet::Create({.targets = "dns:///pods:5", .interval = absl::Milliseconds(1), .resolve = dns.Resolver()});
   set->Start([&](const ReplicaSet::State& state) { dns.Take(state); });
   ASSERT_TRUE(WaitUntil([&] { return dns.state().round > 1; }));
   EXPECT_FALSE(dns.state().complete);
-  dns.SetAnswer(std::vector<std::string>{"10.0.0.1"});
+  dns.SetResult(std::vector<std::string>{"10.0.0.1"});
   ASSERT_TRUE(WaitUntil([&] { return dns.addresses().size() == 1; }));
   EXPECT_TRUE(dns.state().complete);
-  dns.SetAnswer(absl::NotFoundError("no such name"));
+  dns.SetResult(absl::NotFoundError("no such name"));
   ASSERT_TRUE(WaitUntil([&] { return dns.addresses().empty(); }));
   EXPECT_TRUE(dns.state().complete);
   set->Stop();
 }
 
-TEST(ReplicaSet, AsksAgainWhenToldTo) {
+TEST(ReplicaSet, ResolvesAgainOnRefresh) {
   FakeDns dns;
-  dns.SetAnswer(std::vector<std::string>{"10.0.0.1"});
+  dns.SetResult(std::vector<std::string>{"10.0.0.1"});
   const auto set =
       *ReplicaSet::Create({.targets = "dns:///pods:5", .interval = absl::Hours(1), .resolve = dns.Resolver()});
   set->Start([&](const ReplicaSet::State& state) { dns.Take(state); });
   ASSERT_TRUE(WaitUntil([&] { return dns.state().round == 1; }));
-  dns.SetAnswer(std::vector<std::string>{"10.0.0.9"});
+  dns.SetResult(std::vector<std::string>{"10.0.0.9"});
   const uint64_t round = set->Refresh();
   EXPECT_GE(round, 2u);
   ASSERT_TRUE(WaitUntil([&] { return dns.state().round >= round; }));
@@ -148,7 +148,7 @@ TEST(ReplicaSet, AsksAgainWhenToldTo) {
   set->Stop();
 }
 
-TEST(ReplicaSet, ResolvesByTheSystem) {
+TEST(ReplicaSet, ResolvesWithTheSystemResolver) {
   const auto addresses = ReplicaSet::ResolveByDns("127.0.0.1", 50051);
   ASSERT_TRUE(addresses.ok()) << addresses.status();
   EXPECT_THAT(*addresses, ElementsAre("127.0.0.1:50051"));
