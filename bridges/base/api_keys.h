@@ -19,14 +19,14 @@ struct ApiKey {
   bool named = true;  // the file gives the principal
 };
 
-// The keys in a file, one a line: the key, and after spaces the name of its principal, up to 64 printable characters.
-// Without a name a key is a principal of its own. Several keys of one name, such as an old and a new one, open the same
-// generations. Empty lines and lines that begin with # do not count. NotFound if the file cannot be read,
-// InvalidArgument if it has no key, or a line that is none.
+// Reads a file with one key per line: the key, and optionally, after spaces, the name of its principal, up to 64
+// printable characters. Each key without a name has a separate principal. Several keys with one name, for example an
+// old and a new one, open the same generations. Empty lines and lines that begin with # are ignored. NotFound if the
+// file cannot be read, InvalidArgument if it has no key or a malformed line.
 absl::StatusOr<std::vector<ApiKey>> ReadApiKeys(const std::string& path);
 
-// Counts the keys without a name that are so short that their principal, for example in a log of the service, gives
-// them away.
+// Counts the keys without a name that are so short that they can be guessed from their principal, which for example a
+// log of the service shows.
 size_t CountGuessableKeys(const std::vector<ApiKey>& keys);
 
 using Digest = std::array<unsigned char, SHA256_DIGEST_LENGTH>;

@@ -6,8 +6,8 @@
 
 namespace runnel::bridge {
 
-// The metrics that both bridges have, made once; `transport` (sse, ws) labels them. Each is thread-safe. Count events
-// and bytes once a write rather than once an event.
+// The metrics that both bridges have; `transport` (sse, ws) labels them. Each is thread-safe. Count events and bytes
+// once per write rather than once per event.
 struct BridgeMetrics {
   BridgeMetrics(base::Metrics* metrics, const std::string& transport);
 
@@ -19,8 +19,8 @@ struct BridgeMetrics {
   prometheus::Counter& connections_refused;
   prometheus::Gauge& streams;
   prometheus::Gauge& streams_paused;
-  prometheus::Gauge& pending_bytes;     // as of the last tick, as link_attachments
-  prometheus::Gauge& unfinished_bytes;  // as of the last look
+  prometheus::Gauge& pending_bytes;     // as of the last tick, like link_attachments
+  prometheus::Gauge& unfinished_bytes;  // as of the last scrape
   prometheus::Counter& unfinished_rejected;
   prometheus::Counter& connection_exceptions;
   prometheus::Counter& events;
@@ -33,9 +33,9 @@ struct BridgeMetrics {
   prometheus::Counter& replayed_events;
   prometheus::Counter& slow_pauses;
   prometheus::Counter& slow_disconnects;
-  prometheus::Counter& client_disconnects_request;  // before an answer
+  prometheus::Counter& client_disconnects_request;  // before a response
   prometheus::Counter& client_disconnects_stream;   // within a stream
-  prometheus::Counter& broken_streams;              // cut by us: the service was lost, or we stop
+  prometheus::Counter& broken_streams;              // cut by the bridge: the service was lost, or the bridge stops
 
   prometheus::Gauge& links_connected;
   prometheus::Gauge& link_attachments;
@@ -44,7 +44,7 @@ struct BridgeMetrics {
   prometheus::Counter& link_batches;
   prometheus::Counter& link_events;
   prometheus::Counter& link_read_pauses;
-  // By what is known of the replica that kept it.
+  // By what is known about the replica that kept the log.
   prometheus::Counter& lost_generations;
   prometheus::Counter& lost_generations_stopped;
   prometheus::Counter& lost_generations_unknown;

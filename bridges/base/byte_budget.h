@@ -6,9 +6,9 @@
 
 namespace runnel::bridge {
 
-// What one process spends on requests and messages that are not complete yet. A client needs neither a key nor an
-// answer to make it hold such bytes, and a limit for each connection alone, times the connections, would be more than
-// the machine has. Thread-safe; must outlive its reservations.
+// The memory that one process may spend on requests and messages that are not complete yet. A client can make it hold
+// such bytes without a key, and a limit per connection alone, times the connections, would exceed the machine's memory.
+// Thread-safe; must outlive its reservations.
 class ByteBudget {
  public:
   explicit ByteBudget(size_t limit) : limit_(limit) {}
@@ -18,7 +18,7 @@ class ByteBudget {
   // The bytes of one request or message. Returns them when it is destroyed. Confined to the thread of its owner.
   class Reservation {
    public:
-    // Of nothing: the only way to use it is to assign another to it.
+    // Has no budget: may only be assigned to.
     Reservation() = default;
     explicit Reservation(ByteBudget* budget) : budget_(budget) {}
     Reservation(Reservation&& other) noexcept : budget_(other.budget_), bytes_(std::exchange(other.bytes_, 0)) {}
@@ -29,8 +29,8 @@ class ByteBudget {
     }
     ~Reservation() { Release(); }
 
-    // Makes it `bytes` altogether. False, with nothing changed, if the budget does not have the difference: the owner
-    // must give up the request. Less is always possible.
+    // Sets the total to `bytes`. False, with nothing changed, if the budget lacks the difference: the owner must give
+    // up the request. Shrinking always succeeds.
     [[nodiscard]] bool Resize(size_t bytes) {
       if (bytes > bytes_ && !budget_->Take(bytes - bytes_)) return false;
       if (bytes < bytes_) budget_->Return(bytes_ - bytes);

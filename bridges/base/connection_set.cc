@@ -20,9 +20,10 @@ template <typename Call>
 void ConnectionSet::ForEach(Call call) {
   for (auto it = connections_.begin(); it != connections_.end();) {
     Connection* connection = &*it;
-    ++it;  // before the call, which may remove the connection; it removes no other
-    if (!Contain(metrics_, [&call, connection] { call(connection); }))
+    ++it;  // before the call, which may remove this connection, but no other
+    if (!Contain(metrics_, [&call, connection] { call(connection); })) {
       (void)Contain(metrics_, [connection] { connection->OnCut(); });
+    }
   }
 }
 

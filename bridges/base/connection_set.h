@@ -9,30 +9,30 @@ namespace runnel::bridge {
 
 struct BridgeMetrics;
 
-// What a connection is to its io thread: something that is told of the time and of the end. Confined to that thread.
+// A connection as its io thread sees it: notified of time, drain and cut. Confined to that thread.
 class Connection : public boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
  public:
   virtual ~Connection() = default;
 
-  // At each tick of the thread; `now` is monotonic. For deadlines and heartbeats: a timer for each connection would
-  // cost memory and a completion each time it is moved.
+  // Called at each tick of the thread; `now` is monotonic. For deadlines and heartbeats: a timer per connection would
+  // cost memory, and a completion whenever it is moved.
   virtual void OnTick(absl::Duration now) = 0;
-  // Bytes made that the socket has not taken.
+  // Encoded bytes that the socket has not accepted.
   virtual size_t PendingBytes() const { return 0; }
-  // The process is about to stop: end what can be ended at once, and the rest as soon as it may be.
+  // The process is shutting down: end immediately what can be ended, and the rest as soon as possible.
   virtual void OnDrain() = 0;
-  // The time is over: cut the connection.
+  // The drain timeout has passed: cut the connection.
   virtual void OnCut() = 0;
 };
 
-// The connections of one io thread. Does not own them: each is kept alive by its own pending operations. Confined to
-// the thread, but for size().
+// The connections of one io thread. Does not own them: the pending operations of each keep it alive. Confined to the
+// thread unless noted.
 class ConnectionSet {
  public:
   explicit ConnectionSet(BridgeMetrics* metrics) : metrics_(metrics) {}
 
-  // Until Remove or the connection's destruction; the latter must also be counted, so Remove it in the destructor. A
-  // connection that comes while the group drains is told at once.
+  // Every connection must be removed, at the latest in its destructor, or size() stays wrong. OnDrain of a connection
+  // added during a drain is called immediately.
   void Add(Connection* connection);
   void Remove(Connection* connection);
 
@@ -43,13 +43,13 @@ class ConnectionSet {
   bool draining() const { return draining_; }
   // The time of the last tick.
   absl::Duration now() const { return now_; }
-  // Any thread. Of all connections, as of the last tick.
+  // Any thread. The sum over all connections, as of the last tick.
   size_t pending_bytes() const { return pending_bytes_.load(std::memory_order_relaxed); }
   // Any thread.
   size_t size() const { return size_.load(std::memory_order_relaxed); }
 
  private:
-  // A connection that throws is cut; the others are called all the same.
+  // A connection that throws is cut; the others are called nevertheless.
   template <typename Call>
   void ForEach(Call call);
 

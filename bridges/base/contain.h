@@ -10,9 +10,9 @@ struct BridgeMetrics;
 // Logs and counts an exception that ended a connection.
 void ReportException(BridgeMetrics* metrics, const char* what);
 
-// Runs `call`, from which an exception must not get further: what a thread does for one connection must not end the
-// others of the process. False if there was one; the caller ends the connection. None of our code throws by intention,
-// but the libraries below do, such as for a length that nobody thought of.
+// Runs `call` and contains its exceptions: what a thread does for one connection must not end the others of the
+// process. False if it threw; the caller then ends the connection. Our code throws nothing, but the libraries below do,
+// for example for an unexpected length.
 template <typename Call>
 [[nodiscard]] bool Contain(BridgeMetrics* metrics, Call&& call) {
   try {

@@ -6,7 +6,7 @@
 namespace runnel::bridge {
 
 // When a draining bridge ends the connections that do not end by themselves, within --drain_timeout: at random moments,
-// so that the clients do not all resume at once. The rest of the timeout is for writing what is pending.
+// so that the clients do not all resume at the same time. The rest of the timeout is for writing pending bytes.
 class DrainSchedule {
  public:
   explicit DrainSchedule(absl::Duration drain_timeout) : timeout_(drain_timeout) {}

@@ -11,8 +11,7 @@ namespace runnel::bridge {
 
 namespace net = boost::asio;
 
-// The executor of one io thread by its own type: the type-erased one costs an allocation and an indirect call for each
-// operation.
+// The concrete executor of one io thread: the type-erased one costs an allocation and an indirect call per operation.
 using Executor = net::io_context::executor_type;
 using Socket = net::basic_stream_socket<net::ip::tcp, Executor>;
 using ErrorCode = boost::system::error_code;
@@ -20,7 +19,7 @@ using ErrorCode = boost::system::error_code;
 template <typename T>
 using Awaitable = net::awaitable<T, Executor>;
 
-// co_await socket.async_x(..., kAwait) gives a tuple that begins with an ErrorCode, and never throws.
+// co_await socket.async_x(..., kAwait) returns a tuple that begins with an ErrorCode, and never throws.
 inline constexpr net::as_tuple_t<net::use_awaitable_t<Executor>> kAwait{};
 
 }  // namespace runnel::bridge

@@ -19,7 +19,7 @@ void BorrowBuffer(std::string* out) {
 void ReturnBuffer(std::string* out) {
   std::string buffer = std::exchange(*out, std::string());
   const size_t capacity = buffer.capacity();
-  // Not the memory that a short string has in itself.
+  // A capacity below the size of the object is the inline buffer of a short string.
   if (spares.size() == kMaxSpareBuffers || capacity > kMaxSpareBytes || capacity < sizeof buffer) return;
   buffer.clear();
   spares.push_back(std::move(buffer));

@@ -4,15 +4,15 @@
 
 namespace runnel::bridge {
 
-// The memory of connections' output buffers. Most connections wait for most of their life, so one that has nothing to
-// write gives its buffer back to its thread, and who writes next gets one that was used a moment ago and is in the
-// processor's cache. Each call is about the buffers of the calling thread.
+// The memory of the connections' output buffers. Most connections are idle most of the time, so one with nothing to
+// write returns its buffer to its thread, and the next one that writes gets a buffer that was used recently and is in
+// the processor's cache. Each call uses the buffers of the calling thread.
 
-// Gives `out`, if it is empty, memory of the thread's, if there is any.
+// Moves a spare buffer of the thread, if there is one, into `out`, if that is empty.
 void BorrowBuffer(std::string* out);
 
-// Takes the memory of `out`, which becomes empty. A thread keeps kMaxSpareBuffers of up to kMaxSpareBytes, and frees
-// the rest.
+// Takes the memory of `out`, which becomes empty. A thread keeps up to kMaxSpareBuffers of up to kMaxSpareBytes each
+// and frees the rest.
 void ReturnBuffer(std::string* out);
 
 inline constexpr size_t kMaxSpareBuffers = 64;

@@ -11,9 +11,9 @@ std::shared_ptr<GrpcStub> ConnectTo(const std::string& address, absl::Duration k
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive_ms);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive_ms / 2);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
-  // A Link that only listens sends nothing for hours. By default gRPC stops pinging after two such pings.
+  // A Link that only receives sends nothing for hours. By default gRPC stops pinging after two pings without data.
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  // The Links have a backoff of their own; gRPC's, which doubles to two minutes, would hide a service that is back.
+  // The Links back off themselves. gRPC's backoff, which doubles to two minutes, would hide a service that is back.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);

@@ -14,16 +14,16 @@ namespace runnel::bridge {
 // The one connection of a bridge to a replica of the inference service, shared by all of its threads. Included only
 // where calls are made, so that gRPC's headers are compiled nowhere else.
 //
-// Let go of last on no thread of gRPC's, nor on the poller's: its end waits for them.
+// The last reference must not be released on a thread of gRPC or of the poller, because its destructor waits for them.
 struct GrpcStub {
-  std::shared_ptr<GrpcPoller> poller;  // of the calls
+  std::shared_ptr<GrpcPoller> poller;  // for the calls
   std::string address;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::InferenceService::Stub> stub;
 };
 
-// `address` is host:port, or any name that gRPC knows. Does not connect yet. A replica that says nothing for
-// `keepalive`, and does not answer a ping within half of it, counts as lost.
+// `address` is host:port, or any name that gRPC accepts. Does not connect yet. A replica that is silent for `keepalive`
+// and does not reply to a ping within half of it counts as lost.
 std::shared_ptr<GrpcStub> ConnectTo(const std::string& address, absl::Duration keepalive,
                                     std::shared_ptr<GrpcPoller> poller);
 

@@ -10,7 +10,7 @@ namespace {
 
 // `gen_` and the four characters of the run.
 constexpr size_t kPrefixBytes = 8;
-// How long a run that was only heard of is remembered: its retention is not known.
+// How long a run that was only named by another replica is remembered: its retention is not known.
 constexpr absl::Duration kHearsay = absl::Minutes(10);
 
 bool Contains(const std::vector<std::string_view>& list, std::string_view value) {
@@ -30,7 +30,7 @@ void KnownReplicas::OnListed(const std::vector<std::string>& addresses) {
     if (added) entry->second = {now, first, false, true};
     entry->second.listed = true;
   }
-  // The first ones count for a while though they may not be listed any more.
+  // The first ones count for the recovery timeout even if they are not listed any more.
   std::erase_if(addresses_, [&](const auto& each) {
     return !each.second.listed && now - each.second.last_seen >= options_.recovery_timeout;
   });
@@ -43,7 +43,7 @@ void KnownReplicas::OnUp(const Hello& hello) {
   for (auto& [prefix, run] : runs_) run.replaced |= run.address == hello.address && prefix != hello.id_prefix;
   if (const auto address = addresses_.find(hello.address); address != addresses_.end()) {
     address->second.last_seen = now;
-    address->second.answered = true;
+    address->second.contacted = true;
   }
   RunEntry& run = runs_[hello.id_prefix];
   run.address = hello.address;
@@ -70,7 +70,7 @@ void KnownReplicas::OnDown(const std::string& id_prefix, bool stopped) {
 
 void KnownReplicas::OnRefused(const std::string& address) {
   base::MutexLock lock(&mu_);
-  if (const auto found = addresses_.find(address); found != addresses_.end()) found->second.answered = true;
+  if (const auto found = addresses_.find(address); found != addresses_.end()) found->second.contacted = true;
 }
 
 void KnownReplicas::OnHeardOf(std::string_view generation_id) {
@@ -84,7 +84,7 @@ void KnownReplicas::OnHeardOf(std::string_view generation_id) {
 
 void KnownReplicas::ForgetLocked() {
   const absl::Duration now = options_.clock->Monotonic();
-  // Not before the recovery timeout, or a replica with a short retention could not block what it may hold.
+  // Not before the recovery timeout, so that a replica with a short retention can block the keys that it may hold.
   std::erase_if(runs_, [&](const auto& each) {
     const RunEntry& run = each.second;
     return run.links == 0 && now - run.last_seen >= std::max(run.retention, options_.recovery_timeout);
@@ -111,7 +111,7 @@ KnownReplicas::Run KnownReplicas::Find(std::string_view generation_id) const {
   const absl::Duration unseen = options_.clock->Monotonic() - run.last_seen;
   if (unseen >= std::max(run.retention, options_.recovery_timeout)) return Run::kUnknown;
   if (!AwayLocked(run)) return Run::kLost;
-  // Not listed any more: no new connection to it will be made.
+  // If it is not listed any more, nobody will connect to it again.
   const auto address = addresses_.find(run.address);
   const bool gone = !run.address.empty() && (address == addresses_.end() || !address->second.listed);
   return gone ? Run::kLost : Run::kAway;
@@ -126,7 +126,7 @@ bool KnownReplicas::MayHoldKeys(const std::vector<std::string_view>& reached_pre
   const absl::Duration now = options_.clock->Monotonic();
   return std::any_of(addresses_.begin(), addresses_.end(), [&](const auto& each) {
     const Address& address = each.second;
-    return address.first && !address.answered && now - address.last_seen < options_.recovery_timeout;
+    return address.first && !address.contacted && now - address.last_seen < options_.recovery_timeout;
   });
 }
 

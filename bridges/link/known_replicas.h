@@ -13,39 +13,39 @@
 
 namespace runnel::bridge {
 
-// What the process remembers of the replicas that it has reached or was pointed to, so that all of its io threads can
-// tell a generation that is lost from one that never was, and a replica that may come back from one that will not.
+// The replicas that the process has reached or knows of, so that all of its io threads can distinguish a lost
+// generation from one that never existed, and a replica that may come back from one that will not.
 //
-// A run is one process of a replica; its ids begin with a prefix of its own. A run that is not reached any more may
-// come back for the recovery timeout and counts as lost after it. It is lost at once if its address belongs to another
-// run or is not listed any more, and stopped if it has said so. Runs are forgotten when their logs would have been
-// purged.
+// A run is one process of a replica; the ids of its generations begin with its prefix. A run that is not reached any
+// more may come back for the recovery timeout and counts as lost after that. It is lost immediately if its address
+// belongs to another run or is not listed any more, and stopped if it has announced that. A run is forgotten when its
+// logs would have been purged.
 //
 // Thread-safe.
 class KnownReplicas {
  public:
   struct Options {
     absl::Duration recovery_timeout = absl::Seconds(30);
-    // Runs remembered. Beyond, the one that was not reached for the longest time is forgotten.
+    // The limit of runs. Above it, the one that was unreached for the longest time is forgotten.
     size_t max_runs = 1024;
     const base::Clock* clock = &base::Clock::System();
   };
 
   explicit KnownReplicas(const Options& options) : options_(options) {}
 
-  // The addresses that --inference stands for at present.
+  // The addresses that --inference lists at present.
   void OnListed(const std::vector<std::string>& addresses) EXCLUDES(mu_);
 
   struct Hello {
     std::string address;
     std::string id_prefix;  // with `gen_`
     absl::Duration retention;
-    bool claims = false;  // it knows LinkClaim
+    bool claims = false;  // it supports LinkClaim
   };
-  // A Link to a run is up; as often OnDown follows. `stopped`: the run has said that it keeps no log any more.
+  // A Link to a run is up; an OnDown follows each OnUp. `stopped`: the run has announced that it keeps no log any more.
   void OnUp(const Hello& hello) EXCLUDES(mu_);
   void OnDown(const std::string& id_prefix, bool stopped) EXCLUDES(mu_);
-  // No process listens at an address that was not reached yet, so none there knows a key. (One that drains listens.)
+  // No process listens at an address that was not reached yet, so none there knows a key. (A draining one listens.)
   void OnRefused(const std::string& address) EXCLUDES(mu_);
   // Another replica has named a generation of this run, which may never have been reached.
   void OnHeardOf(std::string_view generation_id) EXCLUDES(mu_);
@@ -57,22 +57,22 @@ class KnownReplicas {
     kLost,
     kStopped,
   };
-  // The run that has started a generation.
+  // The run that started a generation.
   Run Find(std::string_view generation_id) const EXCLUDES(mu_);
 
-  // `reached`: of the calling thread. Whether a replica that it does not reach may keep, as far as the process knows,
-  // a generation that a request_id names: one that was reached within the recovery timeout, or one of the first
-  // addresses ever listed, for as long, if nothing is known of it yet.
+  // Whether a replica that the calling thread does not reach may keep a generation that a request_id names, as far as
+  // the process knows: one that was reached within the recovery timeout, or, for as long, one of the first addresses
+  // ever listed of which nothing is known yet.
   bool MayHoldKeys(const std::vector<std::string_view>& reached_prefixes) const EXCLUDES(mu_);
-  // Whether an address that is listed and not reached may belong to a run that the process does not know: it is listed,
-  // or was last reached, within the recovery timeout.
+  // Whether an address that is listed and not reached may belong to an unknown run: it was first listed, or last
+  // reached, within the recovery timeout.
   bool MayKeepUnknown(const std::vector<std::string_view>& reached_addresses) const EXCLUDES(mu_);
 
   size_t runs() const EXCLUDES(mu_);
 
  private:
   struct RunEntry {
-    std::string address;  // empty: only heard of
+    std::string address;  // empty: only named by another replica
     absl::Duration last_seen;
     absl::Duration retention;
     size_t links = 0;
@@ -83,7 +83,7 @@ class KnownReplicas {
   struct Address {
     absl::Duration last_seen;  // or when it was first listed
     bool first = false;        // among the first that were listed
-    bool answered = false;     // it was reached, or refused the connection
+    bool contacted = false;    // it was reached, or refused the connection
     bool listed = true;
   };
 
@@ -97,7 +97,7 @@ class KnownReplicas {
   bool listed_ GUARDED_BY(mu_) = false;
 };
 
-// Counts a reader that gets generation_lost, by what is known of the replica that kept the generation.
+// Counts a reader that receives generation_lost, by what is known of the replica that kept the generation.
 void CountLost(KnownReplicas::Run run, BridgeMetrics* metrics);
 
 }  // namespace runnel::bridge

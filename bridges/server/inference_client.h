@@ -13,8 +13,8 @@ namespace runnel::bridge {
 
 struct IoThread;
 
-// The unary calls of the inference service, each to the replica that keeps the generation. To be called on an io
-// thread. Every call ends within its timeouts, with the service's status, Unavailable, NotFound or DeadlineExceeded.
+// The unary calls of the inference service, each to the replica that keeps the generation. Call it on an io thread.
+// Every call ends within its timeouts, with the service's status, Unavailable, NotFound or DeadlineExceeded.
 class InferenceClient {
  public:
   template <typename Response>
@@ -23,13 +23,12 @@ class InferenceClient {
   explicit InferenceClient(absl::Duration rpc_timeout);
   ~InferenceClient();
 
-  // Cancels what is under way and waits for its end, while the io threads' loops still exist. Callbacks that have not
-  // run yet may never. Idempotent.
+  // Cancels pending calls and waits until they have ended. The loops of the io threads must still exist. Callbacks that
+  // have not run yet may never run. Idempotent.
   void Shutdown();
 
-  // `done` runs on `thread`, never before the call returns, and not at all once its loop has stopped. `principal`: on
-  // whose behalf.
-  // Texts of more than `max_text_bytes` are left out, which the generation then says.
+  // `done` runs on `thread`, never before the call returns, and not at all once its loop has stopped. `principal` is
+  // the caller. Texts longer than `max_text_bytes` together are omitted, and the generation reports that.
   void GetGeneration(IoThread* thread, std::string id, std::string principal, uint64_t max_text_bytes,
                      Callback<v1::Generation> done);
   void CancelGeneration(IoThread* thread, std::string id, std::string principal,
