@@ -9,7 +9,7 @@
 namespace runnel::bridge {
 namespace {
 
-TEST(ByteBudget, RefusesBeyondTheLimitAndTakesBackWhatIsReleased) {
+TEST(ByteBudget, RefusesAboveTheLimitAndReusesReleasedBytes) {
   ByteBudget budget(100);
   ByteBudget::Reservation first(&budget);
   EXPECT_TRUE(first.Grow(60));

@@ -9,10 +9,10 @@
 namespace runnel::bridge {
 namespace {
 
-// Each on a thread of its own, so that it begins with no buffers.
+// Runs `test` on a new thread, which has no spare buffers.
 void OnNewThread(void (*test)()) { std::thread(test).join(); }
 
-TEST(SpareBuffers, GiveTheMemoryLastReturned) {
+TEST(SpareBuffers, LendTheBufferReturnedLast) {
   OnNewThread([] {
     std::string first(1000, 'x');
     const char* memory = first.data();

@@ -40,7 +40,7 @@ v1::GenerateRequest Keyed() {
   return request;
 }
 
-// One io thread that is linked to two replicas which know claims; the ids of `first` come first.
+// One io thread with Links to two replicas that support claims; the id prefix of `first` sorts first.
 class KeyedStartsTest : public ::testing::Test {
  protected:
   explicit KeyedStartsTest(const BridgeOptions& options = Options(absl::Seconds(5), absl::Seconds(30)))
@@ -56,7 +56,7 @@ class KeyedStartsTest : public ::testing::Test {
     EXPECT_TRUE(command);
     return command.value_or(Command());
   }
-  // The next command of both, which must be a generate.
+  // Takes the next command of either replica, which must be a generate.
   FakeInferenceService* TakeGenerate(Command* command) {
     EXPECT_TRUE(WaitUntil([this] { return first.pending_commands() + second.pending_commands() > 0; }));
     FakeInferenceService* taker = first.pending_commands() > 0 ? &first : &second;
@@ -64,7 +64,7 @@ class KeyedStartsTest : public ::testing::Test {
     EXPECT_TRUE(command->request.has_generate());
     return taker;
   }
-  // Both replicas grant the claim; the numbers of the two.
+  // Both replicas grant the claim. Returns the numbers of the two claims.
   std::pair<uint32_t, uint32_t> GrantBoth() {
     const Command on_first = Next(first);
     EXPECT_TRUE(on_first.request.has_claim());
@@ -82,7 +82,7 @@ class KeyedStartsTest : public ::testing::Test {
   RecordingReader& reader;
 };
 
-TEST_F(KeyedStartsTest, ClaimsTheKeyEverywhereInOneOrderThenStartsAndTellsTheOthers) {
+TEST_F(KeyedStartsTest, ClaimsTheKeyEverywhereInOneOrderThenStartsAndReleasesTheOtherClaims) {
   harness.Generate(&reader, Keyed());
   const auto [on_first, on_second] = GrantBoth();
   Command generate;
@@ -100,7 +100,7 @@ TEST_F(KeyedStartsTest, ClaimsTheKeyEverywhereInOneOrderThenStartsAndTellsTheOth
   EXPECT_TRUE(reader.WaitFor("event 1"));
 }
 
-TEST_F(KeyedStartsTest, SaysWhoseKeyIsClaimed) {
+TEST_F(KeyedStartsTest, ClaimsTheKeyForItsPrincipal) {
   harness.Generate(&reader, Keyed());
   const Command claim = Next(first);
   EXPECT_EQ(claim.request.claim().principal(), "ann");
@@ -119,11 +119,11 @@ TEST_F(KeyedStartsTest, AttachesWhereTheKeyNamesAGeneration) {
   EXPECT_TRUE(reader.WaitFor("opened " + kOfSecond + " 7"));
 }
 
-TEST_F(KeyedStartsTest, AsksALeavingReplicaAndStartsOnAnother) {
+TEST_F(KeyedStartsTest, ClaimsAtALeavingReplicaAndStartsOnAnother) {
   v1::LinkResponse going;
   going.set_going_away(true);
   first.Send(0, going);
-  // Whatever is sent to it from here on comes after the announcement was read.
+  // Everything from here on happens after the announcement was read.
   ASSERT_TRUE(WaitUntil([this] {
     size_t batches = 0;
     harness.Run([&] { batches = static_cast<size_t>(harness.metrics.link_batches.Value()); });
@@ -134,7 +134,7 @@ TEST_F(KeyedStartsTest, AsksALeavingReplicaAndStartsOnAnother) {
   EXPECT_TRUE(Next(second).request.has_generate());
 }
 
-TEST_F(KeyedStartsTest, ReleasesWhatItHoldsAndTriesAgainIfAnotherHoldsTheKey) {
+TEST_F(KeyedStartsTest, ReleasesItsClaimsAndRetriesIfAnotherBridgeHoldsTheKey) {
   harness.Generate(&reader, Keyed());
   const Command claim = Next(first);
   first.Claimed(claim);
@@ -162,7 +162,7 @@ TEST_F(KeyedStartsTest, ClaimsAgainIfTheClaimHadEnded) {
   TakeGenerate(&generate);
 }
 
-TEST_F(KeyedStartsTest, MayGoToTheNextReplicaWhileItHoldsTheClaims) {
+TEST_F(KeyedStartsTest, MayTryTheNextReplicaWhileItHoldsTheClaims) {
   harness.Generate(&reader, Keyed());
   GrantBoth();
   Command generate;
@@ -172,7 +172,7 @@ TEST_F(KeyedStartsTest, MayGoToTheNextReplicaWhileItHoldsTheClaims) {
   EXPECT_TRUE(Next(other).request.has_generate());
 }
 
-TEST_F(KeyedStartsTest, TellsTheOthersThoughTheReaderHasLeft) {
+TEST_F(KeyedStartsTest, ReleasesTheOtherClaimsAfterTheReaderHasLeft) {
   Subscription* subscription = harness.Generate(&reader, Keyed());
   GrantBoth();
   Command generate;
@@ -198,12 +198,31 @@ TEST_F(KeyedStartsTest, ReleasesItsClaimsIfTheReaderLeavesBeforeTheStart) {
   second.Claimed(asked);
 }
 
-TEST_F(KeyedStartsTest, IgnoresAnAnswerThatItDidNotAskFor) {
+TEST_F(KeyedStartsTest, IgnoresAReplyThatItDidNotRequest) {
   Command stray;
   stray.request.mutable_claim()->set_claim(77);
   first.Claimed(stray);
   harness.Generate(&reader, Keyed());
   GrantBoth();
+}
+
+// The timeout spans several retries, the last of which are so far apart that hardly any claim is in flight when it
+// ends.
+class HeldKeyTest : public KeyedStartsTest {
+ protected:
+  HeldKeyTest() : KeyedStartsTest(Options(absl::Seconds(1), absl::Seconds(30))) {}
+};
+
+TEST_F(HeldKeyTest, EndsWithARetryableErrorIfTheKeyStaysHeld) {
+  harness.Generate(&reader, Keyed());
+  while (reader.log().empty()) {
+    const auto command = first.NextCommand();
+    if (!command || !command->request.has_claim()) break;
+    first.Held(*command);
+    ASSERT_TRUE(WaitUntil([&] { return first.pending_commands() > 0 || !reader.log().empty(); }));
+  }
+  ASSERT_TRUE(reader.WaitFor("end UNAVAILABLE"));
+  EXPECT_EQ(reader.reason(), "REQUEST_ID_CLAIMED");
 }
 
 class ImpatientKeyedStartsTest : public KeyedStartsTest {
@@ -222,7 +241,7 @@ class ImpatientKeyedStartsTest : public KeyedStartsTest {
   }
 };
 
-TEST_F(ImpatientKeyedStartsTest, EndsWithARetryableErrorIfAReplicaDoesNotAnswer) {
+TEST_F(ImpatientKeyedStartsTest, EndsWithARetryableErrorIfAReplicaDoesNotReply) {
   harness.Generate(&reader, Keyed());
   first.Claimed(Next(first));
   Next(second);
@@ -232,26 +251,14 @@ TEST_F(ImpatientKeyedStartsTest, EndsWithARetryableErrorIfAReplicaDoesNotAnswer)
   EXPECT_TRUE(Next(second).request.has_release());
 }
 
-TEST_F(ImpatientKeyedStartsTest, EndsWithARetryableErrorIfTheKeyStaysHeld) {
-  harness.Generate(&reader, Keyed());
-  while (reader.log().empty()) {
-    const auto command = first.NextCommand();
-    if (!command || !command->request.has_claim()) break;
-    first.Held(*command);
-    ASSERT_TRUE(WaitUntil([&] { return first.pending_commands() > 0 || !reader.log().empty(); }));
-  }
-  ASSERT_TRUE(reader.WaitFor("end UNAVAILABLE"));
-  EXPECT_EQ(reader.reason(), "REQUEST_ID_CLAIMED");
-}
-
-TEST_F(ImpatientKeyedStartsTest, IsHeldUpByAReplicaThatIsAwayForTheRecoveryTimeout) {
+TEST_F(ImpatientKeyedStartsTest, WaitsForAnAbsentReplicaForTheRecoveryTimeout) {
   second.Stop();
   ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 1; }));
   harness.Generate(&reader, Keyed());
   ASSERT_TRUE(reader.WaitFor("end UNAVAILABLE"));
   EXPECT_EQ(reader.reason(), "REPLICA_UNREACHABLE");
   EXPECT_EQ(first.pending_commands(), 0u);
-  // A start without a key of the client's is not.
+  // A start without a client's key does not wait.
   v1::GenerateRequest free = Keyed();
   free.clear_request_id();
   harness.Generate(&harness.NewReader(), free);
@@ -265,7 +272,7 @@ TEST_F(ImpatientKeyedStartsTest, IsHeldUpByAReplicaThatIsAwayForTheRecoveryTimeo
   first.Claimed(claim);
 }
 
-TEST_F(ImpatientKeyedStartsTest, StartsAnewWhatTheKeyNamedIfThatIsLost) {
+TEST_F(ImpatientKeyedStartsTest, StartsAgainIfTheGenerationThatTheKeyNamedIsLost) {
   LoseSecond();
   harness.Generate(&reader, Keyed());
   const Command claim = Next(first);
@@ -278,7 +285,7 @@ TEST_F(ImpatientKeyedStartsTest, StartsAnewWhatTheKeyNamedIfThatIsLost) {
   EXPECT_TRUE(Next(first).request.has_generate());
 }
 
-TEST_F(ImpatientKeyedStartsTest, WaitsForAReplicaThatItHasOnlyHeardOf) {
+TEST_F(ImpatientKeyedStartsTest, WaitsForAReplicaThatAnotherHasNamed) {
   harness.Generate(&reader, Keyed());
   first.Exists(Next(first), kElsewhere);
   ASSERT_TRUE(reader.WaitFor("end UNAVAILABLE"));

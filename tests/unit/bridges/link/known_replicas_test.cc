@@ -23,7 +23,7 @@ class KnownReplicasTest : public ::testing::Test {
   KnownReplicas known{{.recovery_timeout = absl::Seconds(30), .max_runs = 3, .clock = &clock}};
 };
 
-TEST_F(KnownReplicasTest, TellsALostRunFromOneThatMayComeBackAndOneThatNeverWas) {
+TEST_F(KnownReplicasTest, DistinguishesALostRunFromOneThatMayComeBackAndAnUnknownOne) {
   known.OnListed({"a:1", "b:1"});
   Up("a:1", "gen_aaaa");
   EXPECT_EQ(known.Find(IdOf("gen_aaaa")), Run::kReached);
@@ -34,7 +34,7 @@ TEST_F(KnownReplicasTest, TellsALostRunFromOneThatMayComeBackAndOneThatNeverWas)
   EXPECT_EQ(known.Find(IdOf("gen_aaaa")), Run::kAway);
   clock.Advance(absl::Seconds(1));
   EXPECT_EQ(known.Find(IdOf("gen_aaaa")), Run::kLost);
-  // Its logs would have been purged by then, had it lived.
+  // If it still ran, it would have purged its logs by then.
   clock.Advance(absl::Minutes(10));
   EXPECT_EQ(known.Find(IdOf("gen_aaaa")), Run::kUnknown);
 }
@@ -48,7 +48,7 @@ TEST_F(KnownReplicasTest, CountsARunAsReachedWhileAnyThreadHasALink) {
   EXPECT_EQ(known.Find(IdOf("gen_aaaa")), Run::kReached);
 }
 
-TEST_F(KnownReplicasTest, LosesARunWhoseAddressHasAnotherOrIsNotListed) {
+TEST_F(KnownReplicasTest, LosesARunWhoseAddressHasAnotherRunOrIsNotListed) {
   known.OnListed({"a:1", "b:1"});
   Up("a:1", "gen_aaaa");
   Up("b:1", "gen_bbbb");
@@ -61,7 +61,7 @@ TEST_F(KnownReplicasTest, LosesARunWhoseAddressHasAnotherOrIsNotListed) {
   EXPECT_EQ(known.Find(IdOf("gen_bbbb")), Run::kLost);
 }
 
-TEST_F(KnownReplicasTest, KnowsARunThatHasStoppedInOrder) {
+TEST_F(KnownReplicasTest, RemembersAnOrderlyStop) {
   known.OnListed({"a:1"});
   Up("a:1", "gen_aaaa");
   known.OnDown("gen_aaaa", true);
@@ -74,10 +74,10 @@ TEST_F(KnownReplicasTest, HoldsKeysForTheRecoveryTimeout) {
   Up("a:1", "gen_aaaa");
   Up("b:1", "gen_bbbb");
   EXPECT_FALSE(known.MayHoldKeys({"gen_aaaa", "gen_bbbb"}));
-  // Reached by another thread only.
+  // Only another thread reaches it.
   EXPECT_TRUE(known.MayHoldKeys({"gen_aaaa"}));
   known.OnDown("gen_bbbb", false);
-  // Whether it is listed does not matter: it may still run what a key has started.
+  // Whether it is listed does not matter: it may still run a generation that a key has started.
   known.OnListed({"a:1"});
   clock.Advance(absl::Seconds(29));
   EXPECT_TRUE(known.MayHoldKeys({"gen_aaaa"}));
@@ -85,7 +85,7 @@ TEST_F(KnownReplicasTest, HoldsKeysForTheRecoveryTimeout) {
   EXPECT_FALSE(known.MayHoldKeys({"gen_aaaa"}));
 }
 
-TEST_F(KnownReplicasTest, IgnoresRunsThatDoNotKnowClaims) {
+TEST_F(KnownReplicasTest, IgnoresRunsThatDoNotSupportClaims) {
   known.OnListed({"a:1"});
   Up("a:1", "gen_aaaa", /*claims=*/false);
   known.OnDown("gen_aaaa", false);
@@ -106,14 +106,14 @@ TEST_F(KnownReplicasTest, DoesNotWaitForAnAddressWhereNothingListens) {
   known.OnListed({"a:1"});
   known.OnRefused("a:1");
   EXPECT_FALSE(known.MayHoldKeys({}));
-  // One that was reached may only be unreachable for the moment.
+  // One that was reached may only be unreachable temporarily.
   Up("a:1", "gen_aaaa");
   known.OnDown("gen_aaaa", false);
   known.OnRefused("a:1");
   EXPECT_TRUE(known.MayHoldKeys({}));
 }
 
-TEST_F(KnownReplicasTest, LooksForAnUnknownGenerationAtADeadAddressForAWhileOnly) {
+TEST_F(KnownReplicasTest, WaitsForADeadAddressOnlyForTheRecoveryTimeout) {
   known.OnListed({"a:1", "b:1"});
   Up("a:1", "gen_aaaa");
   EXPECT_TRUE(known.MayKeepUnknown({"a:1"}));
@@ -124,7 +124,7 @@ TEST_F(KnownReplicasTest, LooksForAnUnknownGenerationAtADeadAddressForAWhileOnly
   EXPECT_TRUE(known.MayKeepUnknown({"a:1"}));
 }
 
-TEST_F(KnownReplicasTest, WaitsForARunItHasOnlyHeardOf) {
+TEST_F(KnownReplicasTest, WaitsForARunThatAnotherReplicaHasNamed) {
   known.OnListed({"a:1"});
   known.OnHeardOf(IdOf("gen_hhhh"));
   EXPECT_EQ(known.Find(IdOf("gen_hhhh")), Run::kAway);
@@ -136,7 +136,7 @@ TEST_F(KnownReplicasTest, WaitsForARunItHasOnlyHeardOf) {
   EXPECT_EQ(known.Find(IdOf("gen_hhhh")), Run::kReached);
 }
 
-TEST_F(KnownReplicasTest, RemembersSoManyRunsAndForgetsTheOneUnseenForTheLongest) {
+TEST_F(KnownReplicasTest, ForgetsTheRunThatWasUnreachedForTheLongestTime) {
   known.OnListed({"a:1"});
   for (const char* prefix : {"gen_aaaa", "gen_bbbb", "gen_cccc"}) {
     Up("a:1", prefix);

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -58,7 +57,7 @@ TEST(Link, StartsAGenerationAndReadsItToItsEnd) {
   EXPECT_EQ(harness.service.pending_commands(), 0u);
 }
 
-TEST(Link, FlushesOnceABatch) {
+TEST(Link, FlushesOncePerBatch) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 1);
@@ -71,12 +70,12 @@ TEST(Link, FlushesOnceABatch) {
   EXPECT_THAT(reader.log(), ElementsAre(kOpened, "event 2", "event 3", "event 4", "flush"));
 }
 
-TEST(Link, FlushesAGroupOfReadersBeforeTheBatchIsOver) {
+TEST(Link, FlushesAGroupOfReadersBeforeTheEndOfTheBatch) {
   constexpr size_t kReaders = 65;  // one more than a group
   LinkHarness harness;
   std::vector<RecordingReader*> readers;
   for (size_t i = 0; i < kReaders; ++i) readers.push_back(&harness.NewReader());
-  std::vector<size_t> lines_of_last;  // whenever the first was flushed
+  std::vector<size_t> lines_of_last;  // each time the first was flushed
   readers.front()->on_flush = [&] { lines_of_last.push_back(readers.back()->log().size()); };
   v1::LinkResponse attached;
   v1::LinkResponse events;
@@ -100,7 +99,7 @@ TEST(Link, FlushesAGroupOfReadersBeforeTheBatchIsOver) {
   harness.Run([&] { EXPECT_THAT(lines_of_last, ElementsAre(1u, 2u)); });
 }
 
-TEST(Link, GivesAStartARequestIdUnlessItHasOne) {
+TEST(Link, AddsARequestIdToAStartWithoutOne) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Prompt());
@@ -124,7 +123,7 @@ TEST(Link, ReadsFromTheBeginningIfTheRequestIdWasNotKnown) {
   EXPECT_TRUE(reader.WaitFor("event 1"));
 }
 
-TEST(Link, TellsARefusalWithItsDetail) {
+TEST(Link, ReportsARefusalWithItsDetail) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
   absl::Status seen;
@@ -150,7 +149,7 @@ TEST(Link, EndsWithoutATerminalEventIfTheLogHadEndedAtTheCursor) {
   harness.Run([&] { EXPECT_FALSE(subscription->terminal_seen()); });
 }
 
-TEST(Link, DropsRepeatsAndRefusesHoles) {
+TEST(Link, DropsRepeatedEventsAndRefusesHoles) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 3);
@@ -165,7 +164,7 @@ TEST(Link, DropsRepeatsAndRefusesHoles) {
   EXPECT_TRUE(harness.service.NextCommand()->request.has_detach());
 }
 
-TEST(Link, TakesTheSnapshotOfAGapForTheCursor) {
+TEST(Link, MovesTheCursorToTheSnapshotOfAGap) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kGen, 99, v1::GAP_POLICY_SIGNAL);
@@ -179,136 +178,7 @@ TEST(Link, TakesTheSnapshotOfAGapForTheCursor) {
   EXPECT_THAT(reader.news(), ElementsAre(kOpened, "event 5", "event 6"));
 }
 
-TEST(Link, AttachesAgainAfterTheLastEventWhenTheLinkIsLost) {
-  LinkHarness harness;
-  RecordingReader& reader = harness.NewReader();
-  harness.Generate(&reader, Prompt());
-  const auto command = harness.service.NextCommand();
-  harness.service.Attach(*command, kGen);
-  harness.service.SendEvents(*command, {StartedEvent(), DeltaEvent(2, "a")});
-  ASSERT_TRUE(reader.WaitFor("event 2"));
-  harness.service.EndLink(command->link, absl::UnavailableError("gone"));
-
-  const auto again = harness.service.NextCommand();
-  ASSERT_TRUE(again && again->request.has_attach());
-  EXPECT_NE(again->link, command->link);
-  EXPECT_EQ(again->request.attach().generation_id(), kGen);
-  EXPECT_EQ(again->request.attach().after_seq(), 2u);
-  harness.service.Attach(*again, kGen);
-  harness.service.SendEvents(*again, {DeltaEvent(3, "b"), DoneEvent(4, "ab")});
-  ASSERT_TRUE(reader.WaitFor("end OK"));
-  EXPECT_THAT(reader.news(), ElementsAre(kOpened, "event 1", "event 2", "event 3", "event 4", "end OK"));
-}
-
-TEST(Link, RepeatsAStartThatALostLinkLeftInDoubt) {
-  LinkHarness harness;
-  RecordingReader& reader = harness.NewReader();
-  harness.Generate(&reader, Prompt());
-  const auto command = harness.service.NextCommand();
-  harness.service.EndLink(command->link, absl::UnavailableError("gone"));
-  const auto again = harness.service.NextCommand();
-  ASSERT_TRUE(again && again->request.has_generate());
-  EXPECT_EQ(again->request.generate().request().request_id(), command->request.generate().request().request_id());
-  harness.service.Attach(*again, kGen, v1::GENERATION_STATUS_RUNNING, 1, /*existing=*/true);
-  harness.service.SendEvents(*again, {StartedEvent()});
-  EXPECT_TRUE(reader.WaitFor("event 1"));
-}
-
-TEST(Link, GoesOnWhenTheServiceWasStartedAgain) {
-  LinkHarness harness;
-  std::vector<RecordingReader*> readers;
-  for (int i = 0; i < 20; ++i) {
-    readers.push_back(&harness.NewReader());
-    harness.Attach(readers.back(), FakeId(static_cast<char>('a' + i)), 7);
-    const auto command = harness.service.NextCommand();
-    harness.service.Attach(*command, command->request.attach().generation_id());
-  }
-  ASSERT_TRUE(readers.back()->WaitFor("flush"));
-  harness.service.Stop();
-  ASSERT_TRUE(WaitUntil([&] { return harness.thread().router.connected() == 0; }));
-  harness.service.Restart();
-  std::vector<std::string> seen;
-  for (int i = 0; i < 20; ++i) {
-    const auto command = harness.service.NextCommand();
-    ASSERT_TRUE(command && command->request.has_attach());
-    EXPECT_EQ(command->request.attach().after_seq(), 7u);
-    seen.push_back(command->request.attach().generation_id());
-    harness.service.Attach(*command, seen.back());
-    harness.service.SendEvents(*command, {DeltaEvent(8, "x")});
-  }
-  std::sort(seen.begin(), seen.end());
-  EXPECT_EQ(std::unique(seen.begin(), seen.end()), seen.end());
-  for (const RecordingReader* reader : readers) EXPECT_TRUE(reader->WaitFor("event 8"));
-}
-
-TEST(Link, TellsAReaderThatItsGenerationIsLost) {
-  LinkHarness harness;
-  RecordingReader& reader = harness.NewReader();
-  harness.Attach(&reader, kGen, 1);
-  const auto command = harness.service.NextCommand();
-  harness.service.Attach(*command, kGen);
-  ASSERT_TRUE(reader.WaitFor(kOpened));
-  harness.service.EndLink(command->link, absl::UnavailableError("gone"));
-  harness.service.Reject(*harness.service.NextCommand(), absl::NotFoundError("another process"));
-  EXPECT_TRUE(reader.WaitFor("end OK"));
-  EXPECT_THAT(reader.news(), ElementsAre(kOpened, "event 2 failed generation_lost", "end OK"));
-}
-
-TEST(Link, RefusesAtOnceWhatIsNewWhileTheServiceCannotBeReached) {
-  BridgeOptions options = LinkHarness::QuickOptions();
-  options.open_timeout = absl::Hours(1);
-  LinkHarness harness(options, {});
-  ASSERT_TRUE(harness.Connected());
-  harness.service.Stop();
-  ASSERT_TRUE(WaitUntil([&] { return harness.thread().router.connected() == 0; }));
-  RecordingReader& reader = harness.NewReader();
-  harness.Generate(&reader, Prompt());
-  EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
-}
-
-TEST(Link, CutsAnOpenReaderWhenTheServiceStaysAway) {
-  BridgeOptions options = LinkHarness::QuickOptions();
-  options.recovery_timeout = absl::Milliseconds(50);
-  LinkHarness harness(options, {});
-  RecordingReader& reader = harness.NewReader();
-  harness.Attach(&reader, kGen, 1);
-  harness.service.Attach(*harness.service.NextCommand(), kGen);
-  ASSERT_TRUE(reader.WaitFor(kOpened));
-  harness.service.Stop();
-  EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
-}
-
-TEST(Link, EndsAnOpeningThatIsNotAnswered) {
-  BridgeOptions options = LinkHarness::QuickOptions();
-  options.open_timeout = absl::Milliseconds(500);
-  LinkHarness harness(options, {});
-  ASSERT_TRUE(harness.Connected());
-  RecordingReader& reader = harness.NewReader();
-  harness.Generate(&reader, Prompt());
-  EXPECT_TRUE(reader.WaitFor("end DEADLINE_EXCEEDED"));
-  // What comes later is for nobody, and the number is not used before the service has let go of it.
-  const auto command = harness.service.NextCommand();
-  const auto detach = harness.service.NextCommand();
-  ASSERT_TRUE(detach && detach->request.has_detach());
-  harness.service.Attach(*command, kGen);
-  RecordingReader& other = harness.NewReader();
-  harness.Attach(&other, kGen, 0);
-  EXPECT_EQ(harness.service.NextCommand()->attachment(), 1u);
-}
-
-TEST(Link, WaitsForAGreetingNoLongerThanForAnAnswer) {
-  BridgeOptions options = LinkHarness::QuickOptions();
-  options.open_timeout = absl::Milliseconds(30);
-  testing::FakeInferenceService::Options silent;
-  silent.greet = false;
-  LinkHarness harness(options, silent);
-  RecordingReader& reader = harness.NewReader();
-  harness.Generate(&reader, Prompt());
-  EXPECT_TRUE(reader.WaitFor("end UNAVAILABLE"));
-  EXPECT_EQ(harness.service.pending_commands(), 0u);
-}
-
-TEST(Link, PausesByDetachingAndGoesOnAfterTheLastEventHandedOn) {
+TEST(Link, PausesByDetachingAndContinuesAfterTheLastEventDelivered) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
   reader.pause_at = 3;
@@ -335,120 +205,13 @@ TEST(Link, PausesByDetachingAndGoesOnAfterTheLastEventHandedOn) {
   harness.service.SendEvents(*attach, {MergedEvent(4, 6, "xxx"), DoneEvent(7, "")});
   ASSERT_TRUE(reader.WaitFor("end OK"));
   EXPECT_THAT(reader.news(), ElementsAre(kOpened, "event 2", "event 3", "event 6", "event 7", "end OK"));
-  // Now both are free.
+  // Now both numbers are free.
   RecordingReader& other = harness.NewReader();
   harness.Attach(&other, kGen, 0);
   EXPECT_LT(harness.service.NextCommand()->attachment(), 2u);
 }
 
-TEST(Link, AsksForEachEventAloneWheneverItAttaches) {
-  LinkHarness harness;
-  RecordingReader& reader = harness.NewReader();
-  harness.Run([&] {
-    harness.subscriptions.push_back(std::make_unique<Subscription>(&harness.thread().router, &reader));
-    harness.subscriptions.back()->ReadUnmerged();
-    harness.subscriptions.back()->Generate(Prompt());
-  });
-  const auto command = harness.service.NextCommand();
-  ASSERT_TRUE(command && command->request.has_generate());
-  EXPECT_TRUE(command->request.generate().unmerged());
-  harness.service.Attach(*command, kGen);
-  ASSERT_TRUE(reader.WaitFor(kOpened));
-  harness.service.EndLink(command->link, absl::UnavailableError("gone"));
-  const auto again = harness.service.NextCommand();
-  ASSERT_TRUE(again && again->request.has_attach());
-  EXPECT_TRUE(again->request.attach().unmerged());
-}
-
-TEST(Link, KeepsAPausedReaderThroughTheLossOfTheLink) {
-  LinkHarness harness;
-  RecordingReader& reader = harness.NewReader();
-  reader.pause_at = 2;
-  Subscription* subscription = harness.Attach(&reader, kGen, 1);
-  const auto command = harness.service.NextCommand();
-  harness.service.Attach(*command, kGen);
-  harness.service.SendEvents(*command, {DeltaEvent(2, "x")});
-  ASSERT_TRUE(harness.service.NextCommand()->request.has_detach());
-  harness.service.EndLink(command->link, absl::UnavailableError("gone"));
-  ASSERT_TRUE(harness.service.WaitForLinksOpened(2));
-  ASSERT_TRUE(harness.Connected());
-  EXPECT_EQ(harness.service.pending_commands(), 0u);
-  harness.Run([&] { subscription->Continue(); });
-  const auto attach = harness.service.NextCommand();
-  ASSERT_TRUE(attach && attach->request.has_attach());
-  EXPECT_EQ(attach->request.attach().after_seq(), 2u);
-}
-
-TEST(Link, UsesANumberAgainOnlyWhenTheServiceHasLetGoOfIt) {
-  LinkHarness harness;
-  RecordingReader& reader = harness.NewReader();
-  RecordingReader& other = harness.NewReader();
-  Subscription* subscription = harness.Attach(&reader, kGen, 0);
-  const auto command = harness.service.NextCommand();
-  harness.service.Attach(*command, kGen);
-  ASSERT_TRUE(reader.WaitFor(kOpened));
-  harness.Destroy(subscription);
-  ASSERT_TRUE(harness.service.NextCommand()->request.has_detach());
-  harness.Attach(&other, kGen, 0);
-  EXPECT_EQ(harness.service.NextCommand()->attachment(), 1u);
-  // A terminal event that crossed the detach does not free it either.
-  harness.service.SendEvents(*command, {DoneEvent(1, "")});
-  RecordingReader& third = harness.NewReader();
-  harness.Attach(&third, kGen, 0);
-  EXPECT_EQ(harness.service.NextCommand()->attachment(), 2u);
-  harness.service.Detach(*command);
-  ASSERT_TRUE(WaitUntil([&] {
-    size_t taken = 0;
-    harness.Run([&] { taken = harness.thread().router.attachments(); });
-    return taken == 2;
-  }));
-  RecordingReader& fourth = harness.NewReader();
-  harness.Attach(&fourth, kGen, 0);
-  EXPECT_EQ(harness.service.NextCommand()->attachment(), 0u);
-  EXPECT_EQ(reader.news().size(), 1u);
-}
-
-TEST(Link, RefusesMoreAttachmentsThanTheServiceTakes) {
-  testing::FakeInferenceService::Options two;
-  two.max_attachments = 2;
-  LinkHarness harness(LinkHarness::QuickOptions(), two);
-  ASSERT_TRUE(harness.Connected());
-  RecordingReader& first = harness.NewReader();
-  RecordingReader& second = harness.NewReader();
-  RecordingReader& third = harness.NewReader();
-  RecordingReader& fourth = harness.NewReader();
-  harness.Attach(&first, kGen, 0);
-  harness.Attach(&second, kGen, 0);
-  harness.Attach(&third, kGen, 0);
-  EXPECT_TRUE(third.WaitFor("end RESOURCE_EXHAUSTED"));
-  harness.service.Reject(*harness.service.NextCommand(), absl::NotFoundError(""));
-  ASSERT_TRUE(first.WaitFor("end NOT_FOUND"));
-  harness.service.NextCommand();
-  harness.Attach(&fourth, kGen, 0);
-  EXPECT_EQ(harness.service.NextCommand()->attachment(), 0u);
-}
-
-TEST(Link, StopsReadingWhenItsThreadIsBehindAndLosesNothing) {
-  BridgeOptions options = LinkHarness::QuickOptions();
-  options.link_backlog = 2;
-  LinkHarness harness(options, {});
-  RecordingReader& reader = harness.NewReader();
-  harness.Attach(&reader, kGen, 0);
-  const auto command = harness.service.NextCommand();
-  harness.service.Attach(*command, kGen);
-  ASSERT_TRUE(reader.WaitFor(kOpened));
-  constexpr uint64_t kEvents = 200;
-  harness.Run([&] {
-    // While this runs the thread is behind.
-    for (uint64_t seq = 1; seq <= kEvents; ++seq) harness.service.SendEvents(*command, {DeltaEvent(seq, "x")});
-  });
-  ASSERT_TRUE(reader.WaitFor("event " + std::to_string(kEvents)));
-  EXPECT_EQ(reader.news().size(), kEvents + 1);
-  EXPECT_GT(harness.metrics.link_read_pauses.Value(), 0);
-  EXPECT_EQ(harness.metrics.link_events.Value(), kEvents);
-}
-
-TEST(Link, LetsAReaderDestroyItsSubscriptionsWhenFlushedAndWhenEnded) {
+TEST(Link, LetsAReaderDestroySubscriptionsInOnFlushAndOnEnd) {
   LinkHarness harness;
   RecordingReader& first = harness.NewReader();
   RecordingReader& second = harness.NewReader();
@@ -456,13 +219,13 @@ TEST(Link, LetsAReaderDestroyItsSubscriptionsWhenFlushedAndWhenEnded) {
   Subscription* a = nullptr;
   Subscription* b = nullptr;
   Subscription* c = nullptr;
-  // The first takes the second along, which is due in the same batch.
+  // The first destroys the second, which is due in the same batch.
   first.on_flush = [&] {
     harness.EraseFromThread(a);
     harness.EraseFromThread(b);
   };
   third.on_end = [&] { harness.EraseFromThread(c); };
-  // Before that, one that is sent at once could overtake one that waits, and take its number.
+  // Otherwise a request that is sent immediately could overtake a waiting one and take its number.
   ASSERT_TRUE(harness.Connected());
   a = harness.Attach(&first, kGen, 0);
   b = harness.Attach(&second, kGen, 0);
@@ -497,52 +260,30 @@ TEST(Link, EndsItsReadersWhenItStops) {
   EXPECT_TRUE(WaitUntil([&] { return harness.service.links_open() == 0; }));
 }
 
-TEST(Link, SurvivesAServiceThatBreaksTheRules) {
+TEST(Link, DeliversTheProgressThatWasRequested) {
   LinkHarness harness;
   RecordingReader& reader = harness.NewReader();
-  harness.Attach(&reader, kGen, 0);
+  Subscription* subscription = harness.Attach(&reader, kGen, 1);
   const auto command = harness.service.NextCommand();
-  v1::LinkResponse nonsense;
-  nonsense.add_replies()->set_attachment(77);
-  nonsense.mutable_replies(0)->mutable_attached();
-  nonsense.add_replies();  // neither attached nor rejected nor detached
-  nonsense.add_replies()->set_attachment(4'000'000'000);
-  nonsense.mutable_replies(2)->mutable_detached();
-  nonsense.add_events()->set_attachment(4'000'000'000);
-  nonsense.add_events()->mutable_event()->set_seq(1);  // before `attached`
-  nonsense.mutable_hello()->set_max_attachments(0);    // a second greeting
-  harness.service.Send(command->link, nonsense);
+  // Not attached yet, so nothing is sent.
+  harness.Run([&] { subscription->RequestProgress(); });
   harness.service.Attach(*command, kGen);
-  harness.service.Attach(*command, FakeId('z'));
-  harness.service.SendEvents(*command, {StartedEvent()});
-  ASSERT_TRUE(reader.WaitFor("event 1"));
-  EXPECT_THAT(reader.news(), ElementsAre(kOpened, "event 1"));
+  ASSERT_TRUE(reader.WaitFor(kOpened));
+  harness.Run([&] { subscription->RequestProgress(); });
+  const auto request = harness.service.NextCommand();
+  ASSERT_TRUE(request && request->request.has_ask());
+  EXPECT_EQ(request->request.ask().attachment(), command->attachment());
+  EXPECT_EQ(harness.service.pending_commands(), 0u);
+  v1::LinkResponse response;
+  v1::LinkReply* reply = response.add_replies();
+  reply->set_attachment(command->attachment());
+  reply->mutable_progress()->set_queue_position(3);
+  harness.service.Send(command->link, response);
+  EXPECT_TRUE(reader.WaitFor("progress 3"));
 }
 
-TEST(InferenceClient, CallsBackOnTheThreadWithResultOrStatus) {
-  LinkHarness harness;
-  testing::FakeInferenceService::Handlers handlers;
-  handlers.cancel = [](const std::string& id) -> absl::StatusOr<v1::CancelGenerationResponse> {
-    if (id != kGen) return absl::NotFoundError("no");
-    v1::CancelGenerationResponse response;
-    response.set_last_seq(4);
-    return response;
-  };
-  harness.service.SetHandlers(handlers);
-  std::promise<uint64_t> last_seq;
-  std::promise<absl::StatusCode> code;
-  harness.Run([&] {
-    harness.client.CancelGeneration(&harness.thread(), kGen, "ann",
-                                    [&](absl::StatusOr<v1::CancelGenerationResponse> result) {
-                                      last_seq.set_value(result.ok() ? result->last_seq() : 0);
-                                    });
-    harness.client.CancelGeneration(
-        &harness.thread(), "x", "ann",
-        [&](absl::StatusOr<v1::CancelGenerationResponse> result) { code.set_value(result.status().code()); });
-  });
-  EXPECT_EQ(last_seq.get_future().get(), 4u);
-  EXPECT_EQ(code.get_future().get(), absl::StatusCode::kNotFound);
-}
+// There may be tens of thousands in a process.
+TEST(Subscription, TakesNoMoreThan176Bytes) { EXPECT_LE(sizeof(Subscription), 176u); }
 
 }  // namespace
 }  // namespace runnel::bridge

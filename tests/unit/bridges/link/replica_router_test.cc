@@ -37,7 +37,7 @@ v1::GenerateRequest Request(const std::string& key = "") {
 
 absl::Status QueueFull() { return absl::ResourceExhaustedError("no room"); }
 
-// One io thread that is linked to two replicas.
+// One io thread with Links to two replicas.
 class ReplicaRouterTest : public ::testing::Test {
  protected:
   ReplicaRouterTest() : ReplicaRouterTest(LinkHarness::QuickOptions()) {}
@@ -53,7 +53,7 @@ class ReplicaRouterTest : public ::testing::Test {
   FakeInferenceService& first;
 };
 
-TEST_F(ReplicaRouterTest, AsksTheReplicaThatKeepsTheLog) {
+TEST_F(ReplicaRouterTest, AttachesAtTheReplicaThatKeepsTheLog) {
   RecordingReader& one = harness.NewReader();
   RecordingReader& two = harness.NewReader();
   harness.Attach(&one, kOfFirst, 3);
@@ -69,7 +69,7 @@ TEST_F(ReplicaRouterTest, AsksTheReplicaThatKeepsTheLog) {
   EXPECT_TRUE(two.WaitFor("event 5"));
 }
 
-TEST_F(ReplicaRouterTest, FindsNothingThatNoReplicaKeeps) {
+TEST_F(ReplicaRouterTest, ReportsAGenerationThatNoReplicaKeepsAsNotFound) {
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kOfNone, 0);
   EXPECT_TRUE(reader.WaitFor("end NOT_FOUND"));
@@ -77,7 +77,7 @@ TEST_F(ReplicaRouterTest, FindsNothingThatNoReplicaKeeps) {
   EXPECT_EQ(first.pending_commands() + second.pending_commands(), 0u);
 }
 
-TEST_F(ReplicaRouterTest, TakesACursorForProofThatAGenerationWas) {
+TEST_F(ReplicaRouterTest, TreatsACursorAsProofThatAGenerationExisted) {
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kOfNone, 3);
   EXPECT_TRUE(reader.WaitFor("end NOT_FOUND"));
@@ -86,7 +86,7 @@ TEST_F(ReplicaRouterTest, TakesACursorForProofThatAGenerationWas) {
   EXPECT_EQ(harness.metrics.lost_generations.Value(), 0);
 }
 
-TEST_F(ReplicaRouterTest, CannotSayWhileAReplicaIsAway) {
+TEST_F(ReplicaRouterTest, ReportsAnUnreachableReplicaWhileItIsAway) {
   second.Stop();
   ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 1; }));
   RecordingReader& reader = harness.NewReader();
@@ -95,7 +95,7 @@ TEST_F(ReplicaRouterTest, CannotSayWhileAReplicaIsAway) {
   EXPECT_EQ(reader.reason(), "REPLICA_UNREACHABLE");
 }
 
-TEST_F(ReplicaRouterTest, SaysThatTheServiceIsUnreachableOnlyIfAllReplicasAre) {
+TEST_F(ReplicaRouterTest, ReportsAnUnreachableServiceOnlyIfAllReplicasAreAway) {
   second.Stop();
   first.Stop();
   ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 0; }));
@@ -109,7 +109,7 @@ TEST_F(ReplicaRouterTest, SaysThatTheServiceIsUnreachableOnlyIfAllReplicasAre) {
   EXPECT_EQ(start.reason(), "SERVICE_UNREACHABLE");
 }
 
-TEST_F(ReplicaRouterTest, SpreadsStartsThatNobodyReads) {
+TEST_F(ReplicaRouterTest, SpreadsStartsThatHaveNoReader) {
   size_t at_first = 0;
   for (int i = 0; i < 20; ++i) {
     RecordingReader& reader = harness.NewReader();
@@ -165,7 +165,7 @@ TEST_F(ReplicaRouterTest, RefusesIfNoReplicaHasRoom) {
   EXPECT_TRUE(reader.WaitFor("end RESOURCE_EXHAUSTED"));
 }
 
-TEST_F(ReplicaRouterTest, DoesNotTryElsewhereWhatIsTheCallersFault) {
+TEST_F(ReplicaRouterTest, DoesNotTryAnotherReplicaForAnInvalidRequest) {
   RecordingReader& reader = harness.NewReader();
   harness.Generate(&reader, Request());
   ASSERT_TRUE(WaitUntil([this] { return first.pending_commands() + second.pending_commands() == 1; }));
@@ -175,7 +175,7 @@ TEST_F(ReplicaRouterTest, DoesNotTryElsewhereWhatIsTheCallersFault) {
   EXPECT_EQ(first.pending_commands() + second.pending_commands(), 0u);
 }
 
-TEST_F(ReplicaRouterTest, SendsAKeyAlwaysToTheSameReplica) {
+TEST_F(ReplicaRouterTest, AlwaysSendsAKeyToTheSameReplica) {
   std::set<FakeInferenceService*> used;
   for (int key = 0; key < 16; ++key) {
     FakeInferenceService* owner = nullptr;
@@ -195,7 +195,7 @@ TEST_F(ReplicaRouterTest, SendsAKeyAlwaysToTheSameReplica) {
   EXPECT_EQ(used.size(), 2u);
 }
 
-TEST_F(ReplicaRouterTest, TakesAKeyElsewhereOnlyIfItsReplicaDrains) {
+TEST_F(ReplicaRouterTest, SendsAKeyToAnotherReplicaOnlyIfItsReplicaDrains) {
   base::ErrorDetail draining;
   draining.reason = "DRAINING";
   for (const absl::Status& refusal :
@@ -219,7 +219,7 @@ TEST_F(ReplicaRouterTest, TakesAKeyElsewhereOnlyIfItsReplicaDrains) {
   }
 }
 
-TEST_F(ReplicaRouterTest, GivesNothingNewToAReplicaThatIsAboutToStop) {
+TEST_F(ReplicaRouterTest, StartsNothingOnAReplicaThatIsShuttingDown) {
   v1::LinkResponse going;
   going.set_going_away(true);
   first.Send(0, going);
@@ -233,7 +233,7 @@ TEST_F(ReplicaRouterTest, GivesNothingNewToAReplicaThatIsAboutToStop) {
   EXPECT_EQ(first.pending_commands(), 0u);
 }
 
-TEST_F(ReplicaRouterTest, TellsReadersOfALogThatIsGoneAndLeavesTheOthers) {
+TEST_F(ReplicaRouterTest, EndsReadersOfALostLogAndLeavesTheOthers) {
   RecordingReader& lost = harness.NewReader();
   RecordingReader& kept = harness.NewReader();
   harness.Attach(&lost, kOfFirst, 3);
@@ -244,7 +244,7 @@ TEST_F(ReplicaRouterTest, TellsReadersOfALogThatIsGoneAndLeavesTheOthers) {
   ASSERT_TRUE(lost.WaitFor("opened " + kOfFirst + " 3"));
   first.Stop();
   ASSERT_TRUE(WaitUntil([this] { return harness.thread().router.connected() == 1; }));
-  // Another run of the replica, at the same address: its ids begin differently.
+  // Another run of the replica, at the same address, with another id prefix.
   first.SetIdPrefix("dddd");
   first.Restart();
   ASSERT_TRUE(lost.WaitFor("end OK"));
@@ -263,7 +263,7 @@ class LostReplicaTest : public ReplicaRouterTest {
  protected:
   LostReplicaTest() : ReplicaRouterTest(QuickToLose()) {}
 
-  // Of an attach without a cursor.
+  // The reason with which an attach without a cursor ends.
   std::string ReasonFor(const std::string& id) {
     RecordingReader& reader = harness.NewReader();
     harness.Attach(&reader, id, 0);
@@ -280,7 +280,7 @@ class LostReplicaTest : public ReplicaRouterTest {
   }
 };
 
-TEST_F(LostReplicaTest, TellsEveryReaderOnceTheReplicaWasAwayForTheRecoveryTimeout) {
+TEST_F(LostReplicaTest, ReportsLostGenerationsAfterTheRecoveryTimeout) {
   RecordingReader& open = harness.NewReader();
   harness.Attach(&open, kOfSecond, 4);
   second.Attach(*second.NextCommand(), kOfSecond, v1::GENERATION_STATUS_RUNNING, 4, true);
@@ -295,7 +295,7 @@ TEST_F(LostReplicaTest, TellsEveryReaderOnceTheReplicaWasAwayForTheRecoveryTimeo
   EXPECT_EQ(ReasonFor(kOfSecond), "GENERATION_LOST");
   EXPECT_EQ(ReasonForUnary(kOfSecond), "GENERATION_LOST");
   EXPECT_EQ(harness.metrics.lost_generations.Value(), 3);
-  // The dead address does not hold up what it has nothing to do with.
+  // The dead address does not delay requests that do not concern it.
   EXPECT_EQ(ReasonFor(kOfNone), "GENERATION_NOT_FOUND");
   EXPECT_EQ(ReasonForUnary(kOfNone), "GENERATION_NOT_FOUND");
 }
@@ -307,13 +307,13 @@ TEST_F(LostReplicaTest, CutsReadersIfAllReplicasAreAway) {
   ASSERT_TRUE(open.WaitFor("opened " + kOfSecond + " 4"));
   first.Stop();
   second.Stop();
-  // It may be the bridge that is cut off.
+  // The bridge itself may be cut off.
   ASSERT_TRUE(open.WaitFor("end UNAVAILABLE"));
   EXPECT_EQ(open.reason(), "SERVICE_UNREACHABLE");
   EXPECT_EQ(harness.metrics.lost_generations.Value(), 0);
 }
 
-TEST_F(LostReplicaTest, KnowsAReplicaThatHasStoppedInOrder) {
+TEST_F(LostReplicaTest, ReportsLostGenerationsImmediatelyAfterAnOrderlyStop) {
   base::ErrorDetail stopped;
   stopped.reason = "REPLICA_STOPPED";
   second.EndLink(0, base::MakeError(absl::StatusCode::kUnavailable, "stopped", stopped));
@@ -323,7 +323,7 @@ TEST_F(LostReplicaTest, KnowsAReplicaThatHasStoppedInOrder) {
   EXPECT_EQ(harness.metrics.lost_generations_stopped.Value(), 1);
 }
 
-TEST(ReplicaRouter, SearchesAnUnknownGenerationAtADeadAddressForTheRecoveryTimeoutOnly) {
+TEST(ReplicaRouter, WaitsForADeadAddressOnlyForTheRecoveryTimeout) {
   BridgeOptions options = LinkHarness::QuickOptions();
   options.recovery_timeout = absl::Milliseconds(300);
   LinkHarness harness(options, WithPrefix("aaaa"), ",127.0.0.1:1");
@@ -354,6 +354,31 @@ TEST_F(ReplicaRouterTest, LocatesTheReplicaOfAUnaryCall) {
   EXPECT_TRUE(known.get_future().get().ok());
   EXPECT_EQ(cancelled_at_second, 1);
   EXPECT_EQ(unknown.get_future().get().status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ReplicaRouterTest, EndsAUnaryCallThatBeginsAfterItHasStopped) {
+  std::promise<absl::Status> status;
+  harness.Run([&] {
+    harness.thread().router.Stop();
+    harness.thread().router.Locate(kOfSecond, [&](const auto& stub) { status.set_value(stub.status()); });
+  });
+  EXPECT_EQ(status.get_future().get().code(), absl::StatusCode::kCancelled);
+}
+
+TEST(ReplicaRouter, DropsAUnaryCallThatStillWaitsWhenItIsDestroyed) {
+  base::Metrics registry;
+  BridgeMetrics metrics(&registry, "test");
+  KnownReplicas known({});
+  net::io_context io(1);  // never runs
+  auto alive = std::make_shared<int>();
+  const std::weak_ptr<int> callback = alive;
+  {
+    ReplicaRouter router(&io, &metrics, &known, Link::Options());
+    router.Locate(kOfFirst, [alive](const auto&) { ADD_FAILURE() << "called"; });
+    alive.reset();
+    EXPECT_FALSE(callback.expired());
+  }
+  EXPECT_TRUE(callback.expired());
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Requests that are larger than the service takes: they fail alone, before they are sent.
+// Requests that are larger than the service accepts are refused before they are sent, without effect on others.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -16,7 +16,7 @@ v1::GenerateRequest Prompt(size_t bytes) {
   return request;
 }
 
-// Refuses `above` bytes and sends `below`; what is attached beside them goes on.
+// Expects that a prompt of `above` bytes is refused and one of `below` bytes sent, and that other attachments continue.
 void ExpectLimitBetween(LinkHarness* harness, size_t below, size_t above) {
   ASSERT_TRUE(harness->Connected());
   RecordingReader& other = harness->NewReader();
@@ -43,15 +43,15 @@ void ExpectLimitBetween(LinkHarness* harness, size_t below, size_t above) {
   EXPECT_EQ(harness->service.links_opened(), 1);
 }
 
-TEST(RequestSize, IsWhatTheServiceAnnounces) {
+TEST(RequestSize, IsTheLimitThatTheServiceAnnounces) {
   testing::FakeInferenceService::Options service;
   service.max_request_bytes = 100'000;
   LinkHarness harness(LinkHarness::QuickOptions(), service);
   ExpectLimitBetween(&harness, 99'800, 100'000);
 }
 
-// A service that does not know the field has gRPC's limit, and this one enforces it.
-TEST(RequestSize, IsGrpcsDefaultForAServiceThatDoesNotSay) {
+// A service without the field has gRPC's default limit, and this fake enforces it.
+TEST(RequestSize, IsTheGrpcDefaultIfTheServiceDoesNotAnnounceOne) {
   LinkHarness harness;
   ExpectLimitBetween(&harness, (4 << 20) - 200, 4 << 20);
 }
@@ -67,7 +67,7 @@ TEST(RequestSize, AReaderIsNotCalledBeforeGenerateReturns) {
     subscription.Generate(Prompt(2'000));
     EXPECT_TRUE(reader.log().empty());
   });
-  // It is gone, and nothing calls it later.
+  // The subscription is destroyed, so nothing calls the reader later.
   harness.Run([] {});
   EXPECT_TRUE(reader.log().empty());
 }
