@@ -1,7 +1,7 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_error.h"
 #include "runnel/v1/inference.pb.h"
 
 // Errors of the OpenAI-compatible routes: the shape and the retry headers that OpenAI's own clients act upon.

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_response.h"
 
 namespace runnel::bridge {
 

@@ -13,7 +13,7 @@
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/base/contain.h"
 #include "bridges/server/io_threads.h"
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_response.h"
 #include "services/base/host_port.h"
 #include "services/base/status_macros.h"
 

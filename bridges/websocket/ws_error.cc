@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_error.h"
 #include "services/base/grpc_status.h"
 
 namespace runnel::websocket {

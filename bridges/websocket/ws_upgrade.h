@@ -7,7 +7,7 @@
 #include "bridges/server/io_threads.h"
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_session.h"
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_error.h"
 #include "services/base/http_parser.h"
 
 namespace runnel::websocket {

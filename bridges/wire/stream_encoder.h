@@ -5,7 +5,7 @@
 
 #include "absl/status/status.h"
 #include "bridges/base/generation_info.h"
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_error.h"
 #include "runnel/v1/inference.pb.h"
 
 namespace runnel::bridge {

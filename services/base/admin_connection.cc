@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/admin_server.h"
+#include "services/base/http_status.h"
 #include "services/base/strings.h"
 
 namespace runnel::base {
@@ -22,37 +23,6 @@ constexpr size_t kReadBytes = 4 << 10;
 // response before the client has read it.
 constexpr std::chrono::seconds kLingerTimeout(1);
 constexpr size_t kMaxLingerBytes = 64 << 10;
-
-std::string_view Reason(int status) {
-  switch (status) {
-    case 200:
-      return "OK";
-    case 400:
-      return "Bad Request";
-    case 403:
-      return "Forbidden";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 413:
-      return "Content Too Large";
-    case 414:
-      return "URI Too Long";
-    case 415:
-      return "Unsupported Media Type";
-    case 417:
-      return "Expectation Failed";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 501:
-      return "Not Implemented";
-    case 503:
-      return "Service Unavailable";
-    default:
-      return "Error";
-  }
-}
 
 std::chrono::nanoseconds Nanoseconds(absl::Duration duration) { return absl::ToChronoNanoseconds(duration); }
 
@@ -154,7 +124,7 @@ void AdminConnection::Reject(const HttpParseError& error) {
 void AdminConnection::Respond(AdminResponse response) {
   if (!place_) return;
   response_ = std::move(response);
-  head_ = absl::StrCat("HTTP/1.1 ", response_.status, " ", ToAbsl(Reason(response_.status)),
+  head_ = absl::StrCat("HTTP/1.1 ", response_.status, " ", ToAbsl(ReasonPhrase(response_.status)),
                        "\r\ncontent-type: ", response_.content_type, "\r\ncontent-length: ", response_.body->size(),
                        "\r\n", response_.headers,
                        !keep_alive_ ? "connection: close\r\n"

@@ -13,7 +13,7 @@
 #include "bridges/base/options.h"
 #include "bridges/server/io_threads.h"
 #include "bridges/sse/http/read_ahead.h"
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_error.h"
 #include "services/base/http_parser.h"
 
 namespace runnel::sse {

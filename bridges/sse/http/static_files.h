@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_response.h"
 
 namespace runnel::sse {
 

@@ -7,7 +7,7 @@
 #include "bridges/sse/http/http_connection.h"
 #include "bridges/sse/http/routes.h"
 #include "bridges/sse/stream/sse_stream.h"
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_response.h"
 
 // What the endpoints under /v1 have in common.
 namespace runnel::sse {

@@ -15,7 +15,7 @@
 #include "bridges/server/inference_client.h"
 #include "bridges/sse/stream/sse_format.h"
 #include "bridges/wire/cursor.h"
-#include "bridges/wire/http_policy.h"
+#include "bridges/wire/http_response.h"
 #include "services/base/random.h"
 
 namespace runnel::sse {
