@@ -12,7 +12,7 @@
 #include "bridges/openai/other_fields.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/json_fields.h"
-#include "bridges/wire/stream_request.h"
+#include "bridges/wire/json_parser.h"
 #include "services/base/grpc_status.h"
 #include "services/base/request_limits.h"
 #include "services/base/status_macros.h"

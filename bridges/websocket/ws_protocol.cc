@@ -13,6 +13,7 @@
 #include "bridges/websocket/ws_error.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/event_json.h"
+#include "bridges/wire/json_parser.h"
 #include "bridges/wire/stream_request.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "services/base/grpc_status.h"

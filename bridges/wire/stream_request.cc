@@ -1,17 +1,15 @@
 #include "bridges/wire/stream_request.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bridges/wire/json_fields.h"
+#include "bridges/wire/json_parser.h"
 #include "services/base/grpc_status.h"
 #include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
@@ -23,12 +21,7 @@ namespace {
 using base::InvalidField;
 using nlohmann::json;
 
-constexpr int kMaxDepth = 32;
 constexpr int64_t kMaxDetachMs = 24 * 3'600'000;
-
-absl::Status InvalidJson(std::string_view message) {
-  return base::MakeError(absl::StatusCode::kInvalidArgument, "INVALID_JSON", message);
-}
 
 absl::Status NotKnown(const std::string& prefix, std::string_view key) {
   return Unsupported(prefix + ShownKey(key), "is not supported: leave it out");
@@ -152,55 +145,12 @@ const Field kFields[] = {
      }},
 };
 
-// Sees each key while it is parsed: in the finished object the last of two has won.
-class DuplicateFinder {
- public:
-  bool operator()(int depth, json::parse_event_t event, json& parsed) {
-    switch (event) {
-      case json::parse_event_t::object_start:
-      case json::parse_event_t::array_start:
-        too_deep |= depth >= kMaxDepth;
-        keys_.emplace_back();
-        break;
-      case json::parse_event_t::object_end:
-      case json::parse_event_t::array_end:
-        if (!keys_.empty()) keys_.pop_back();
-        break;
-      case json::parse_event_t::key:
-        if (!keys_.empty() && !keys_.back().insert(parsed.get<std::string>()).second) duplicate = true;
-        break;
-      case json::parse_event_t::value:
-        break;
-    }
-    // What is kept does not matter once it is refused, and this bounds the depth of what is.
-    return !too_deep && !duplicate;
-  }
-
-  bool too_deep = false;
-  bool duplicate = false;
-
- private:
-  std::vector<std::set<std::string>> keys_;
-};
-
 }  // namespace
 
 std::vector<std::string_view> NativeFieldNames() {
   std::vector<std::string_view> names;
   for (const Field& field : kFields) names.push_back(field.name);
   return names;
-}
-
-absl::StatusOr<json> ParseJsonObject(std::string_view bytes) {
-  // The parser takes a NUL for the end of its input, whatever follows.
-  if (bytes.find('\0') != std::string_view::npos) return InvalidJson("the body holds a NUL, which is not JSON");
-  DuplicateFinder finder;
-  json parsed = json::parse(bytes, std::ref(finder), /*allow_exceptions=*/false);
-  if (finder.too_deep) return InvalidJson(absl::StrCat("the JSON is nested deeper than ", kMaxDepth));
-  if (finder.duplicate) return InvalidJson("the JSON has a key twice in one object");
-  if (parsed.is_discarded()) return InvalidJson("the body is not valid JSON");
-  if (!parsed.is_object()) return InvalidJson("the body must be a JSON object");
-  return parsed;
 }
 
 absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const json& body) {

@@ -10,22 +10,17 @@
 
 namespace runnel::bridge {
 
-// Parses one JSON object from untrusted bytes. InvalidArgument (reason INVALID_JSON) for what is not JSON in valid
-// UTF-8, has anything after it (a NUL too), is nested deeper than 32, has a key twice in one object, or is not an
-// object.
-absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view bytes);
-
 // The native create body: {"model","messages"|"prompt","max_tokens","temperature","top_p","top_k","min_p",
 // "presence_penalty","frequency_penalty","seed","stop","n","detach":{"cancel_after_ms"},"metadata","stream"}. Null is
-// the same as absent, but in `detach.cancel_after_ms`, where it means never. The one validator of both bridges: what it
-// lets through has the ranges of inference.proto. InvalidArgument with the path of the field at fault, such as
-// `messages[2].role`; for a field that is not known the reason is UNSUPPORTED_PARAMETER.
+// the same as absent, except in `detach.cancel_after_ms`, where it means never. Both bridges validate with it: an
+// accepted request has the ranges of inference.proto. InvalidArgument with the path of the invalid field, for example
+// `messages[2].role`; the reason for an unknown field is UNSUPPORTED_PARAMETER.
 absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const nlohmann::json& body);
 
-// The fields at the top level of that body.
+// The names of the fields at the top level of that body.
 std::vector<std::string_view> NativeFieldNames();
 
-// The same from bytes, with `stream`, which is for the HTTP API only.
+// The same from bytes, with `stream`, which only the HTTP API has.
 struct StreamRequest {
   v1::GenerateRequest request;
   bool stream = false;
