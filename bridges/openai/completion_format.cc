@@ -7,7 +7,7 @@
 #include "bridges/wire/event_json.h"
 #include "services/base/strings.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 constexpr size_t kIdPrefixBytes = 4;  // `gen_`
@@ -138,4 +138,4 @@ std::string CompletionJson(std::string_view gen, const CompletionShape& shape, u
   return json;
 }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

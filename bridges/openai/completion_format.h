@@ -11,7 +11,7 @@
 #include "bridges/wire/collected_generation.h"
 #include "bridges/wire/stream_encoder.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 
 // A stream of chat.completion.chunk or text_completion objects: for a chat first the role of each choice in the order
 // of index, then the text as it comes, then for each choice its finish reason, the usage if it was asked for, `[DONE]`.
@@ -45,4 +45,4 @@ std::string CompletionJson(std::string_view gen, const CompletionShape& shape, u
 // Whether a choice was cut short by a cancel.
 bool WasCancelled(const v1::Done& done);
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

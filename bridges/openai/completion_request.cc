@@ -18,7 +18,7 @@
 #include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 using base::InvalidField;
@@ -290,4 +290,4 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body) 
 std::vector<std::string_view> ChatFieldNames() { return NamesWith(kChatFields); }
 std::vector<std::string_view> CompletionFieldNames() { return NamesWith(kLegacyFields); }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

@@ -7,7 +7,7 @@
 #include "absl/status/statusor.h"
 #include "runnel/v1/inference.pb.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 
 // What the answer to a request of /v1/chat/completions or /v1/completions has to look like.
 struct CompletionShape {
@@ -34,4 +34,4 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body);
 std::vector<std::string_view> ChatFieldNames();
 std::vector<std::string_view> CompletionFieldNames();
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

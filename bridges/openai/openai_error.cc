@@ -10,7 +10,7 @@
 #include "services/base/grpc_status.h"
 #include "services/base/strings.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 struct Name {
@@ -104,4 +104,4 @@ bridge::HttpError ErrorOfTooLarge() {
                      /*retry=*/false);
 }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

@@ -5,7 +5,7 @@
 #include "runnel/v1/inference.pb.h"
 
 // Errors of the OpenAI-compatible routes: the shape and the retry headers that OpenAI's own clients act upon.
-namespace runnel::sse {
+namespace runnel::openai {
 
 enum class OpenAiApi { kChat, kCompletions, kResponses };
 
@@ -22,4 +22,4 @@ bridge::HttpError ErrorOfBroken();
 // An answer that is longer than the bridge keeps.
 bridge::HttpError ErrorOfTooLarge();
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

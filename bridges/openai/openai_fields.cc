@@ -10,7 +10,7 @@
 #include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 using base::InvalidField;
@@ -133,4 +133,4 @@ absl::Status CheckTools(const json& body) {
   return absl::OkStatus();
 }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

@@ -9,7 +9,7 @@
 
 // Fields that the OpenAI-compatible requests have in common. Pure functions; refusals as in
 // bridges/wire/json_fields.h.
-namespace runnel::sse {
+namespace runnel::openai {
 
 // The value of `key`; null if it is absent or null.
 const nlohmann::json* FindField(const nlohmann::json& object, const std::string& key);
@@ -45,4 +45,4 @@ absl::Status ReadFrequencyPenalty(const std::string& field, const nlohmann::json
 // `tools` and `tool_choice`: no tools, or none to be used.
 absl::Status CheckTools(const nlohmann::json& body);
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

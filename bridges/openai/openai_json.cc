@@ -8,7 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "bridges/wire/event_json.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 using nlohmann::json;
@@ -58,4 +58,4 @@ uint64_t CountCharacters(std::string_view text) {
       std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

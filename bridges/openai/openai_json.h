@@ -9,7 +9,7 @@
 #include "runnel/v1/inference.pb.h"
 
 // Pieces of JSON that the OpenAI-compatible answers have in common. Pure functions that append to `out`.
-namespace runnel::sse {
+namespace runnel::openai {
 
 // {"prompt_tokens","completion_tokens","total_tokens","prompt_tokens_details","completion_tokens_details"}
 void AppendChatUsage(const v1::Usage& usage, std::string* out);
@@ -84,4 +84,4 @@ void AppendLegacyLogprobs(const Tokens& tokens, uint64_t* offset, std::string* o
   out->append("],\"text_offset\":[").append(offsets).append("]}");
 }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

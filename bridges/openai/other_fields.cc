@@ -9,7 +9,7 @@
 #include "bridges/wire/json_fields.h"
 #include "services/base/request_limits.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 using bridge::Unsupported;
@@ -114,4 +114,4 @@ std::vector<std::string_view> OtherFieldNames() {
   return names;
 }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

@@ -11,7 +11,7 @@
 
 // What becomes of the fields of OpenAI-compatible requests that no code here reads. proto/README.md has them all in a
 // table, which a test holds against this.
-namespace runnel::sse {
+namespace runnel::openai {
 
 // A field at the top level of a body, whose value is not null. Ignored if it cannot change the text; refused (reason
 // UNSUPPORTED_PARAMETER) if nothing here does what it asks for; otherwise, and if it is not known at all, handed to the
@@ -27,4 +27,4 @@ absl::Status CheckKeys(const std::string& path, const nlohmann::json& object,
 // The names that ReadOtherField knows.
 std::vector<std::string_view> OtherFieldNames();
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

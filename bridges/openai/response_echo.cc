@@ -9,7 +9,7 @@
 #include "services/base/grpc_status.h"
 #include "services/base/request_limits.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 using base::InvalidField;
@@ -73,4 +73,4 @@ absl::StatusOr<ResponseEcho> ResponseEcho::FromAnnotation(std::string_view annot
   return echo;
 }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

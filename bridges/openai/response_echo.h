@@ -5,7 +5,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 
 // What a response has to say of the request that made it. It travels with the generation as its annotation, so that
 // every bridge can answer for it.
@@ -31,4 +31,4 @@ struct ResponseEcho {
   static absl::StatusOr<ResponseEcho> FromAnnotation(std::string_view annotation);
 };
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

@@ -11,7 +11,7 @@
 #include "services/base/grpc_status.h"
 #include "services/base/strings.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 using base::ToAbsl;
@@ -218,4 +218,4 @@ void ResponsesEncoder::Emit(std::string_view type, uint64_t number, std::string_
                   ToAbsl(rest), "}\n\n");
 }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

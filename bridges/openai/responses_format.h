@@ -10,7 +10,7 @@
 #include "bridges/wire/stream_encoder.h"
 #include "runnel/v1/inference.pb.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 
 // A response object at one moment.
 struct ResponseState {
@@ -69,4 +69,4 @@ class ResponsesEncoder final : public bridge::StreamEncoder {
 // Of a token with 20 others they are about 1.5 KiB, and four events in a row repeat them.
 inline constexpr size_t kMaxRepeatedLogprobs = 4 << 20;
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

@@ -18,7 +18,7 @@
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 using base::InvalidField;
@@ -311,4 +311,4 @@ absl::StatusOr<std::string> GenerationOfResponse(std::string_view response_id) {
   return bridge::NoSuchGeneration("no response has an id of this form");
 }
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

@@ -11,7 +11,7 @@
 #include "bridges/wire/query.h"
 #include "runnel/v1/inference.pb.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 
 struct ResponsesRequest {
   v1::GenerateRequest request;  // with the annotation
@@ -36,4 +36,4 @@ absl::StatusOr<ResponseQuery> ParseResponseQuery(const bridge::Query& parameters
 // `resp_x` <-> `gen_x`. NotFound (reason GENERATION_NOT_FOUND) if it has not the form of an id.
 absl::StatusOr<std::string> GenerationOfResponse(std::string_view response_id);
 
-}  // namespace runnel::sse
+}  // namespace runnel::openai

@@ -11,7 +11,7 @@
 
 namespace {
 
-using runnel::sse::OpenAiApi;
+using runnel::openai::OpenAiApi;
 
 void CheckRequest(const runnel::v1::GenerateRequest& request) {
   FUZZ_CHECK(!request.model().empty());
@@ -39,7 +39,7 @@ void CheckRequest(const runnel::v1::GenerateRequest& request) {
 }
 
 void CheckRefusal(const absl::Status& status, OpenAiApi api) {
-  const runnel::bridge::HttpError error = runnel::sse::OpenAiErrorOf(status, api);
+  const runnel::bridge::HttpError error = runnel::openai::OpenAiErrorOf(status, api);
   FUZZ_CHECK(error.status == 400 && error.type == "invalid_request_error" && !error.message.empty());
 }
 
@@ -47,25 +47,25 @@ void CheckRefusal(const absl::Status& status, OpenAiApi api) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view body(reinterpret_cast<const char*>(data), size);
-  const auto chat = runnel::sse::ParseChatRequest(body);
+  const auto chat = runnel::openai::ParseChatRequest(body);
   chat.ok() ? CheckRequest(chat->request) : CheckRefusal(chat.status(), OpenAiApi::kChat);
-  const auto legacy = runnel::sse::ParseCompletionRequest(body);
+  const auto legacy = runnel::openai::ParseCompletionRequest(body);
   legacy.ok() ? CheckRequest(legacy->request) : CheckRefusal(legacy.status(), OpenAiApi::kCompletions);
   if (legacy.ok()) {
     FUZZ_CHECK(legacy->more_prompts.size() < 16);
     for (const std::string& prompt : legacy->more_prompts) FUZZ_CHECK(!prompt.empty());
   }
-  const auto responses = runnel::sse::ParseResponsesRequest(body);
+  const auto responses = runnel::openai::ParseResponsesRequest(body);
   if (responses.ok()) {
     CheckRequest(responses->request);
-    const auto echo = runnel::sse::ResponseEcho::FromAnnotation(responses->request.annotation());
+    const auto echo = runnel::openai::ResponseEcho::FromAnnotation(responses->request.annotation());
     FUZZ_CHECK(echo.ok() && echo->metadata == responses->echo.metadata);
     FUZZ_CHECK(echo->top_logprobs.empty() != responses->request.has_top_logprobs());
   } else {
     CheckRefusal(responses.status(), OpenAiApi::kResponses);
   }
   // Any bytes may be the annotation of a generation.
-  const auto echo = runnel::sse::ResponseEcho::FromAnnotation(body);
+  const auto echo = runnel::openai::ResponseEcho::FromAnnotation(body);
   if (echo.ok()) FUZZ_CHECK(!echo->instructions.empty() && !echo->metadata.empty());
   return 0;
 }

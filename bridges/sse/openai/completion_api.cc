@@ -23,14 +23,14 @@ uint32_t ChoiceCount(const v1::GenerateRequest& request) {
   return request.has_choice_count() ? request.choice_count() : 1;
 }
 
-std::vector<v1::GenerateRequest> OnePerPrompt(CompletionRequest* asked) {
+std::vector<v1::GenerateRequest> OnePerPrompt(openai::CompletionRequest* asked) {
   std::vector<v1::GenerateRequest> requests(1 + asked->more_prompts.size(), asked->request);
   for (size_t i = 1; i < requests.size(); ++i) requests[i].set_prompt(std::move(asked->more_prompts[i - 1]));
   return requests;
 }
 
 Awaitable<ApiResult> RespondInOnePiece(bridge::IoThread* thread, HttpConnection* connection,
-                                       std::vector<v1::GenerateRequest> requests, CompletionShape shape,
+                                       std::vector<v1::GenerateRequest> requests, openai::CompletionShape shape,
                                        StreamSpec spec) {
   const uint32_t choice_count = ChoiceCount(requests[0]);
   std::deque<CollectingReader> readers;
@@ -45,8 +45,8 @@ Awaitable<ApiResult> RespondInOnePiece(bridge::IoThread* thread, HttpConnection*
     CollectingReader& reader = readers[i];
     answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGiveUp);
     std::optional<bridge::HttpError> error =
-        ErrorOfReading(reader, shape.chat ? OpenAiApi::kChat : OpenAiApi::kCompletions);
-    if (!error.has_value() && WasCancelled(*reader.collected().done)) error = ErrorOfCancelled();
+        ErrorOfReading(reader, shape.chat ? openai::OpenAiApi::kChat : openai::OpenAiApi::kCompletions);
+    if (!error.has_value() && openai::WasCancelled(*reader.collected().done)) error = openai::ErrorOfCancelled();
     if (answer.client_gone || error.has_value()) {
       // Those read to their end before have seen it.
       for (uint32_t other = i + 1; other < readers.size(); ++other) {
@@ -59,7 +59,7 @@ Awaitable<ApiResult> RespondInOnePiece(bridge::IoThread* thread, HttpConnection*
   }
   const std::string& id = readers.front().subscription().generation_id();
   const auto total = static_cast<uint32_t>(readers.size()) * choice_count;
-  answer.response = JsonResponse(200, CompletionJson(id, shape, total, whole));
+  answer.response = JsonResponse(200, openai::CompletionJson(id, shape, total, whole));
   absl::StrAppend(&answer.response.headers, "x-generation-id: ", id, "\r\n");
   co_return answer;
 }
@@ -70,10 +70,11 @@ Awaitable<ApiResult> HandleCompletion(bridge::IoThread* thread, const bridge::Br
                                       HttpConnection* connection, const HttpRequest* request, const Route* route) {
   const bool chat = route->endpoint == Endpoint::kChatCompletions;
   if (!IsJson(*request)) co_return RespondNotJson();
-  absl::StatusOr<CompletionRequest> asked =
-      chat ? ParseChatRequest(request->body) : ParseCompletionRequest(request->body);
+  absl::StatusOr<openai::CompletionRequest> asked =
+      chat ? openai::ParseChatRequest(request->body) : openai::ParseCompletionRequest(request->body);
   if (!asked.ok()) {
-    co_return RespondWith(OpenAiErrorOf(asked.status(), chat ? OpenAiApi::kChat : OpenAiApi::kCompletions));
+    co_return RespondWith(
+        openai::OpenAiErrorOf(asked.status(), chat ? openai::OpenAiApi::kChat : openai::OpenAiApi::kCompletions));
   }
   EndWithClient(*options, &asked->request);
   asked->request.set_principal(request->principal);
@@ -82,7 +83,7 @@ Awaitable<ApiResult> HandleCompletion(bridge::IoThread* thread, const bridge::Br
   if (!asked->shape.stream) {
     co_return co_await RespondInOnePiece(thread, connection, std::move(requests), asked->shape, std::move(spec));
   }
-  spec.encoder = std::make_unique<CompletionEncoder>(
+  spec.encoder = std::make_unique<openai::CompletionEncoder>(
       asked->shape, ChoiceCount(asked->request) * static_cast<uint32_t>(requests.size()));
   spec.generate = std::move(requests[0]);
   spec.more.assign(std::make_move_iterator(requests.begin() + 1), std::make_move_iterator(requests.end()));

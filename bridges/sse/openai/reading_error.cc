@@ -2,11 +2,11 @@
 
 namespace runnel::sse {
 
-std::optional<bridge::HttpError> ErrorOfReading(const CollectingReader& reader, OpenAiApi api) {
-  if (reader.too_large()) return ErrorOfTooLarge();
-  if (!reader.opened()) return OpenAiErrorOf(reader.status(), api);
-  if (reader.collected().failed.has_value()) return ErrorOfFailed(*reader.collected().failed);
-  if (!reader.collected().done.has_value()) return ErrorOfBroken();
+std::optional<bridge::HttpError> ErrorOfReading(const CollectingReader& reader, openai::OpenAiApi api) {
+  if (reader.too_large()) return openai::ErrorOfTooLarge();
+  if (!reader.opened()) return openai::OpenAiErrorOf(reader.status(), api);
+  if (reader.collected().failed.has_value()) return openai::ErrorOfFailed(*reader.collected().failed);
+  if (!reader.collected().done.has_value()) return openai::ErrorOfBroken();
   return std::nullopt;
 }
 

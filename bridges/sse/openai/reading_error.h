@@ -8,6 +8,6 @@
 namespace runnel::sse {
 
 // The error to answer with, if the reading did not end with a whole answer.
-std::optional<bridge::HttpError> ErrorOfReading(const CollectingReader& reader, OpenAiApi api);
+std::optional<bridge::HttpError> ErrorOfReading(const CollectingReader& reader, openai::OpenAiApi api);
 
 }  // namespace runnel::sse

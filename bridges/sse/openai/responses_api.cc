@@ -23,17 +23,18 @@ namespace {
 using bridge::Awaitable;
 
 ApiResult Refusal(const absl::Status& status) {
-  return RespondWith(OpenAiErrorOf(status, OpenAiApi::kResponses, /*repeatable=*/true));
+  return RespondWith(openai::OpenAiErrorOf(status, openai::OpenAiApi::kResponses, /*repeatable=*/true));
 }
 
-ApiResult AnswerWithState(const ResponseState& state) {
-  ApiResult answer = RespondWith(JsonResponse(200, ResponseJson(state)));
+ApiResult AnswerWithState(const openai::ResponseState& state) {
+  ApiResult answer = RespondWith(JsonResponse(200, openai::ResponseJson(state)));
   absl::StrAppend(&answer.response.headers, "x-generation-id: ", state.generation_id, "\r\n");
   return answer;
 }
 
-absl::StatusOr<ResponsesRequest> ReadCreateRequest(const bridge::BridgeOptions& options, const HttpRequest& request) {
-  ASSIGN_OR_RETURN(ResponsesRequest asked, ParseResponsesRequest(request.body));
+absl::StatusOr<openai::ResponsesRequest> ReadCreateRequest(const bridge::BridgeOptions& options,
+                                                           const HttpRequest& request) {
+  ASSIGN_OR_RETURN(openai::ResponsesRequest asked, openai::ParseResponsesRequest(request.body));
   if (!asked.echo.background) {
     EndWithClient(options, &asked.request);
     return asked;
@@ -57,16 +58,16 @@ Awaitable<bool> ReadToStart(HttpConnection* connection, CollectingReader* reader
   co_return here;
 }
 
-ResponseState StateOf(const CollectingReader& reader, const std::string& id, ResponseEcho echo) {
+openai::ResponseState StateOf(const CollectingReader& reader, const std::string& id, openai::ResponseEcho echo) {
   const bridge::CollectedGeneration& answer = reader.collected();
-  ResponseState state;
+  openai::ResponseState state;
   state.generation_id = id;
   state.echo = std::move(echo);
   state.model = answer.started.model();
   state.created_at = answer.started.created_at().seconds();
   if (!answer.choices.empty()) {
     state.text = answer.choices[0].text;
-    AppendTokenList(answer.choices[0].logprobs, &state.logprobs);
+    openai::AppendTokenList(answer.choices[0].logprobs, &state.logprobs);
   }
   if (!state.text.empty()) state.item_status = "in_progress";
   if (reader.info().status == v1::GENERATION_STATUS_QUEUED) state.status = "queued";
@@ -78,7 +79,7 @@ ResponseState StateOf(const CollectingReader& reader, const std::string& id, Res
 Awaitable<ApiResult> Create(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
                             const HttpRequest* request, const Route* route) {
   if (!IsJson(*request)) co_return RespondNotJson();
-  absl::StatusOr<ResponsesRequest> asked = ReadCreateRequest(*options, *request);
+  absl::StatusOr<openai::ResponsesRequest> asked = ReadCreateRequest(*options, *request);
   if (!asked.ok()) co_return Refusal(asked.status());
   const bool background = asked->echo.background;
   StreamSpec spec = BaseSpec(*request, *route);
@@ -90,7 +91,7 @@ Awaitable<ApiResult> Create(bridge::IoThread* thread, const bridge::BridgeOption
     spec.gap_policy = v1::GAP_POLICY_FAIL;
     spec.unmerged = true;
     spec.cancel_on_disconnect = !background;
-    spec.encoder = std::make_unique<ResponsesEncoder>(ResponsesEncoder::Of::kNew);
+    spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Of::kNew);
     answer.stream = std::move(spec);
     co_return answer;
   }
@@ -103,7 +104,7 @@ Awaitable<ApiResult> Create(bridge::IoThread* thread, const bridge::BridgeOption
     answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGiveUp);
   }
   if (answer.client_gone) co_return answer;
-  std::optional<bridge::HttpError> error = ErrorOfReading(reader, OpenAiApi::kResponses);
+  std::optional<bridge::HttpError> error = ErrorOfReading(reader, openai::OpenAiApi::kResponses);
   // That it has not ended is what a background is for; and a failure is a state of the response.
   if (reader.opened() && background && reader.subscription().last_seq() > 0) error.reset();
   if (reader.collected().failed.has_value()) error.reset();
@@ -113,18 +114,18 @@ Awaitable<ApiResult> Create(bridge::IoThread* thread, const bridge::BridgeOption
 }
 
 // NotFound also for a generation that is no response, or one that is not stored.
-absl::StatusOr<ResponseState> AsStored(const absl::StatusOr<v1::Generation>& generation) {
+absl::StatusOr<openai::ResponseState> AsStored(const absl::StatusOr<v1::Generation>& generation) {
   if (!generation.ok()) return generation.status();
-  ASSIGN_OR_RETURN(ResponseEcho echo, ResponseEcho::FromAnnotation(generation->annotation()));
+  ASSIGN_OR_RETURN(openai::ResponseEcho echo, openai::ResponseEcho::FromAnnotation(generation->annotation()));
   if (!echo.store) {
     return bridge::NoSuchGeneration("the response is not stored");
   }
-  return ResponseState::Of(*generation, std::move(echo));
+  return openai::ResponseState::Of(*generation, std::move(echo));
 }
 
 // Without the text.
-Awaitable<absl::StatusOr<ResponseState>> Find(bridge::IoThread* thread, std::string generation_id,
-                                              std::string principal) {
+Awaitable<absl::StatusOr<openai::ResponseState>> Find(bridge::IoThread* thread, std::string generation_id,
+                                                      std::string principal) {
   const absl::StatusOr<v1::Generation> generation = co_await thread->client->GetGeneration(
       thread, std::move(generation_id), std::move(principal), /*max_text_bytes=*/0);
   co_return AsStored(generation);
@@ -134,7 +135,7 @@ Awaitable<ApiResult> AnswerWithWhole(bridge::IoThread* thread, HttpConnection* c
                                      std::string principal) {
   const absl::StatusOr<v1::Generation> generation =
       co_await ReadGeneration(thread, connection, std::move(generation_id), std::move(principal));
-  const absl::StatusOr<ResponseState> found = AsStored(generation);
+  const absl::StatusOr<openai::ResponseState> found = AsStored(generation);
   if (connection->client_gone()) {
     ApiResult answer;
     answer.client_gone = true;
@@ -145,7 +146,7 @@ Awaitable<ApiResult> AnswerWithWhole(bridge::IoThread* thread, HttpConnection* c
 
 Awaitable<ApiResult> Cancel(bridge::IoThread* thread, HttpConnection* connection, std::string generation_id,
                             std::string principal) {
-  const absl::StatusOr<ResponseState> found = co_await Find(thread, generation_id, principal);
+  const absl::StatusOr<openai::ResponseState> found = co_await Find(thread, generation_id, principal);
   if (!found.ok()) co_return Refusal(found.status());
   if (!found->echo.background) {
     co_return RespondWith(bridge::InvalidRequest(400, "only a response with background can be cancelled"));
@@ -164,7 +165,7 @@ Awaitable<ApiResult> Cancel(bridge::IoThread* thread, HttpConnection* connection
 
 Awaitable<ApiResult> Delete(bridge::IoThread* thread, std::string generation_id, std::string response_id,
                             std::string principal) {
-  const absl::StatusOr<ResponseState> found = co_await Find(thread, generation_id, principal);
+  const absl::StatusOr<openai::ResponseState> found = co_await Find(thread, generation_id, principal);
   if (!found.ok()) co_return Refusal(found.status());
   const auto deleted = co_await thread->client->DeleteGeneration(thread, generation_id, principal);
   if (!deleted.ok()) co_return Refusal(deleted.status());
@@ -173,7 +174,7 @@ Awaitable<ApiResult> Delete(bridge::IoThread* thread, std::string generation_id,
 }
 
 // With log-probabilities, which only the log has: reads it as far as it is now.
-Awaitable<ApiResult> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* connection, ResponseState found,
+Awaitable<ApiResult> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* connection, openai::ResponseState found,
                                      std::string principal) {
   CollectingReader reader(&thread->io, &thread->router, kMaxCollectedBytes);
   reader.subscription().Attach(found.generation_id, 0, std::move(principal), v1::GAP_POLICY_FAIL);
@@ -185,7 +186,7 @@ Awaitable<ApiResult> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* c
     answer.client_gone = !co_await reader.WaitFor(connection, absl::InfiniteDuration());
   }
   if (answer.client_gone) co_return answer;
-  if (reader.too_large()) co_return RespondWith(ErrorOfTooLarge());
+  if (reader.too_large()) co_return RespondWith(openai::ErrorOfTooLarge());
   if (reader.ended() && !reader.subscription().terminal_seen()) co_return Refusal(reader.status());
   co_return AnswerWithState(StateOf(reader, found.generation_id, std::move(found.echo)));
 }
@@ -201,14 +202,14 @@ Awaitable<ApiResult> HeadOfEvents(bridge::IoThread* thread, std::string generati
   opened.last_seq = generation->last_seq();
   opened.existing = true;
   opened.annotation = generation->annotation();
-  ResponsesEncoder encoder(ResponsesEncoder::Of::kStored, starting_after);
+  openai::ResponsesEncoder encoder(openai::ResponsesEncoder::Of::kStored, starting_after);
   const absl::Status status = encoder.Open(generation_id, opened);
   co_return status.ok() ? HeadOfStream(generation_id) : Refusal(status);
 }
 
 Awaitable<ApiResult> Get(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
                          const Route* route, std::string generation_id) {
-  const absl::StatusOr<ResponseQuery> query = ParseResponseQuery(route->query);
+  const absl::StatusOr<openai::ResponseQuery> query = openai::ParseResponseQuery(route->query);
   if (!query.ok()) co_return Refusal(query.status());
   const bool head = request->method == "HEAD";
   if (query->stream && head) {
@@ -220,7 +221,8 @@ Awaitable<ApiResult> Get(bridge::IoThread* thread, HttpConnection* connection, c
     spec.gap_policy = v1::GAP_POLICY_FAIL;
     spec.unmerged = true;
     spec.read_before = query->starting_after.has_value();
-    spec.encoder = std::make_unique<ResponsesEncoder>(ResponsesEncoder::Of::kStored, query->starting_after);
+    spec.encoder =
+        std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Of::kStored, query->starting_after);
     ApiResult answer;
     answer.stream = std::move(spec);
     co_return answer;
@@ -228,7 +230,7 @@ Awaitable<ApiResult> Get(bridge::IoThread* thread, HttpConnection* connection, c
   if (head || !query->logprobs) {
     co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), request->principal);
   }
-  absl::StatusOr<ResponseState> found = co_await Find(thread, generation_id, request->principal);
+  absl::StatusOr<openai::ResponseState> found = co_await Find(thread, generation_id, request->principal);
   if (!found.ok()) co_return Refusal(found.status());
   if (found->echo.top_logprobs.empty()) {
     co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), request->principal);
@@ -241,7 +243,7 @@ Awaitable<ApiResult> Get(bridge::IoThread* thread, HttpConnection* connection, c
 Awaitable<ApiResult> HandleResponses(bridge::IoThread* thread, const bridge::BridgeOptions* options,
                                      HttpConnection* connection, const HttpRequest* request, const Route* route) {
   if (route->endpoint == Endpoint::kResponses) co_return co_await Create(thread, options, connection, request, route);
-  const absl::StatusOr<std::string> generation_id = GenerationOfResponse(route->id);
+  const absl::StatusOr<std::string> generation_id = openai::GenerationOfResponse(route->id);
   if (!generation_id.ok()) co_return Refusal(generation_id.status());
   if (route->endpoint == Endpoint::kResponseCancel) {
     co_return co_await Cancel(thread, connection, *generation_id, request->principal);

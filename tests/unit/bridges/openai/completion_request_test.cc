@@ -8,7 +8,7 @@
 #include "bridges/openai/openai_error.h"
 #include "bridges/wire/http_policy.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 const std::string kChat = R"("model":"m","messages":[{"role":"user","content":"hi"}])";
@@ -287,4 +287,4 @@ TEST(CompletionRequest, RefusesBadFieldsInOpenAisShape) {
 }
 
 }  // namespace
-}  // namespace runnel::sse
+}  // namespace runnel::openai

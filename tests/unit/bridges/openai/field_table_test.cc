@@ -20,7 +20,7 @@
 #include "services/base/grpc_status.h"
 #include "services/base/strings.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 using nlohmann::ordered_json;
@@ -225,4 +225,4 @@ TEST(FieldTable, IgnoresValuesThatAskForNothing) {
 }
 
 }  // namespace
-}  // namespace runnel::sse
+}  // namespace runnel::openai

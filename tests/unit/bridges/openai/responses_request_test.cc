@@ -8,7 +8,7 @@
 
 #include "bridges/openai/openai_error.h"
 
-namespace runnel::sse {
+namespace runnel::openai {
 namespace {
 
 const std::string kBody = R"("model":"m","input":"hi")";
@@ -157,4 +157,4 @@ TEST(ResponsesRequest, RefusesBadFieldsInOpenAisShape) {
 }
 
 }  // namespace
-}  // namespace runnel::sse
+}  // namespace runnel::openai

@@ -86,7 +86,7 @@ v1::Generation Kept(bool done) {
   generation.set_last_seq(4);
   generation.set_status(done ? v1::GENERATION_STATUS_DONE : v1::GENERATION_STATUS_RUNNING);
   generation.add_choices()->set_text("Hello");
-  generation.set_annotation(ParseResponsesRequest(R"({"model":"m","input":"hi"})")->request.annotation());
+  generation.set_annotation(openai::ParseResponsesRequest(R"({"model":"m","input":"hi"})")->request.annotation());
   if (done) generation.mutable_done()->add_choices()->set_finish_reason(v1::FINISH_REASON_STOP);
   return generation;
 }

@@ -62,7 +62,9 @@ std::string Body(const std::string& more = "") {
   return R"({"model":"m","input":"hi","instructions":"be brief","metadata":{"k":"v"},"temperature":0.5,"max_output_tokens":7)" +
          more + "}";
 }
-std::string Annotation(const std::string& more = "") { return ParseResponsesRequest(Body(more))->request.annotation(); }
+std::string Annotation(const std::string& more = "") {
+  return openai::ParseResponsesRequest(Body(more))->request.annotation();
+}
 
 std::vector<std::string> WholeStream() {
   return {
@@ -253,8 +255,8 @@ TEST(ResponsesStream, HasLogprobsAndTheSameNumbersFromEveryPlace) {
 TEST(ResponsesStream, DoesNotRepeatMoreLogprobsThanItMayKeep) {
   std::vector<v1::GenerationEvent> events = HelloWithLogprobs();
   // Four characters and more a byte.
-  events[2].mutable_delta()->mutable_logprobs(0)->set_token(std::string(kMaxRepeatedLogprobs / 4, 'x'));
-  ResponsesEncoder encoder(ResponsesEncoder::Of::kNew);
+  events[2].mutable_delta()->mutable_logprobs(0)->set_token(std::string(openai::kMaxRepeatedLogprobs / 4, 'x'));
+  openai::ResponsesEncoder encoder(openai::ResponsesEncoder::Of::kNew);
   bridge::GenerationInfo opened;
   opened.annotation = Annotation(kWithLogprobs);
   ASSERT_TRUE(encoder.Open(kGen, opened).ok());
