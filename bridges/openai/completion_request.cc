@@ -1,17 +1,16 @@
 #include "bridges/openai/completion_request.h"
 
-#include <algorithm>
 #include <charconv>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <span>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bridges/openai/field_table.h"
 #include "bridges/openai/openai_fields.h"
 #include "bridges/openai/other_fields.h"
+#include "bridges/openai/output_format.h"
 #include "bridges/wire/json_fields.h"
 #include "bridges/wire/json_parser.h"
 #include "services/base/grpc_status.h"
@@ -32,9 +31,11 @@ constexpr size_t kMaxPromptBytes = size_t{1} << 30;  // the body's limit is lowe
 
 // A request while its fields are read.
 struct Draft {
+  explicit Draft(std::string_view request_body) : body(request_body) {}
+
   CompletionRequest result;
-  bool logprobs = false;
-  std::optional<uint32_t> top_logprobs;
+  std::string_view body;
+  LogprobFields logprobs;
   bool stream_options = false;
   v1::GenerateRequest* request() { return &result.request; }
 };
@@ -68,15 +69,9 @@ absl::Status ReadMessage(const std::string& path, const json& value, v1::ChatMes
 }
 
 absl::Status ReadMessages(const std::string& field, const json& value, Draft* draft) {
-  if (!value.is_array() || value.empty() || value.size() > base::kMaxMessages) {
-    return InvalidField(field, absl::StrCat("must be an array of 1 to ", base::kMaxMessages, " messages"));
-  }
-  for (size_t i = 0; i < value.size(); ++i) {
-    const std::string path = absl::StrCat("messages[", i, "]");
-    if (!value[i].is_object()) return InvalidField(path, "must be an object");
-    RETURN_IF_ERROR(ReadMessage(path, value[i], draft->request()->add_messages()));
-  }
-  return absl::OkStatus();
+  return bridge::ReadEach(field, value, base::kMaxMessages, [draft](const std::string& path, const json& message) {
+    return ReadMessage(path, message, draft->request()->add_messages());
+  });
 }
 
 absl::Status ReadPrompt(const std::string& field, const json& value, Draft* draft) {
@@ -103,8 +98,8 @@ absl::Status ReadStreamOptions(const std::string& field, const json& value, Draf
 }
 
 absl::Status ReadChoices(const std::string& field, const json& value, Draft* draft) {
-  ASSIGN_OR_RETURN(const uint64_t n, bridge::ReadWhole(field, value, 1, base::kMaxChoices));
-  draft->request()->set_choice_count(static_cast<uint32_t>(n));
+  ASSIGN_OR_RETURN(const uint64_t choices, bridge::ReadWhole(field, value, 1, base::kMaxChoices));
+  draft->request()->set_choice_count(static_cast<uint32_t>(choices));
   return absl::OkStatus();
 }
 
@@ -124,12 +119,6 @@ absl::Status ReadLogitBias(const std::string& field, const json& value, Draft* d
   return absl::OkStatus();
 }
 
-absl::Status ReadTopLogprobs(const std::string& field, const json& value, Draft* draft) {
-  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, base::kMaxTopLogprobs));
-  draft->top_logprobs = static_cast<uint32_t>(count);
-  return absl::OkStatus();
-}
-
 absl::Status ReadLegacyLogprobs(const std::string& field, const json& value, Draft* draft) {
   ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, kMaxLegacyLogprobs));
   draft->request()->set_top_logprobs(static_cast<uint32_t>(count));
@@ -137,29 +126,7 @@ absl::Status ReadLegacyLogprobs(const std::string& field, const json& value, Dra
 }
 
 absl::Status ReadResponseFormat(const std::string& field, const json& value, Draft* draft) {
-  const json* type = value.is_object() ? FindField(value, "type") : nullptr;
-  if (type == nullptr || !type->is_string()) return InvalidField(field, "must be an object with a type");
-  RETURN_IF_ERROR(CheckKeys(field, value, {"type", *type == "json_schema" ? "json_schema" : "type"}));
-  if (*type == "text") return absl::OkStatus();
-  if (*type == "json_object") {
-    draft->request()->mutable_output_format()->set_json_object(true);
-    return absl::OkStatus();
-  }
-  if (*type != "json_schema") return InvalidField("response_format.type", "must be text, json_object or json_schema");
-  const json* outer = FindField(value, "json_schema");
-  const json* schema = outer != nullptr && outer->is_object() ? FindField(*outer, "schema") : nullptr;
-  if (schema == nullptr || !schema->is_object()) {
-    return InvalidField("response_format.json_schema", "must be an object that has the schema as an object");
-  }
-  // Every schema is held to strictly; its name and description are not shown to the model.
-  RETURN_IF_ERROR(CheckKeys("response_format.json_schema", *outer, {"schema", "name", "strict", "description"}));
-  std::string text = schema->dump();
-  if (text.size() > base::kMaxSchemaBytes) {
-    return InvalidField("response_format.json_schema",
-                        absl::StrCat("must have at most ", base::kMaxSchemaBytes, " bytes"));
-  }
-  draft->request()->mutable_output_format()->set_json_schema(std::move(text));
-  return absl::OkStatus();
+  return ReadOutputFormat(field, value, SchemaPlace::kNested, draft->body, draft->request());
 }
 
 // For tests with the scripted engine. Metadata that does not match the native format is ignored.
@@ -170,78 +137,44 @@ absl::Status ReadEngineMetadata(const std::string& field, const json& value, Dra
   return absl::OkStatus();
 }
 
-using ReadField = absl::Status (*)(const std::string& field, const json& value, Draft* draft);
+using Table = FieldTable<Draft>;
 
-// A reader of bridges/wire/json_fields.h or openai_fields.h as one of ours.
-template <auto kRead>
-absl::Status OfRequest(const std::string& field, const json& value, Draft* draft) {
-  return kRead(field, value, draft->request());
-}
-
-// One row a field, in the order in which they are looked at: of two limits the later one wins.
-struct Field {
-  const char* name;
-  ReadField read;
-};
-
-const Field kCommonFields[] = {
-    {"model", OfRequest<ReadModel>},
+// In the order in which they are read: of two limits the later one wins.
+const Table::Row kCommonFields[] = {
+    {"model", Table::IntoRequest<ReadModel>},
     {"stream", [](const std::string& field, const json& value,
                   Draft* draft) { return bridge::ReadFlag(field, value, &draft->result.shape.stream); }},
     {"stream_options", ReadStreamOptions},
-    {"max_tokens", OfRequest<bridge::ReadMaxTokens>},
+    {"max_tokens", Table::IntoRequest<bridge::ReadMaxTokens>},
     {"n", ReadChoices},
-    {"stop", OfRequest<bridge::ReadStop>},
-    {"temperature", OfRequest<ReadTemperature>},
-    {"top_p", OfRequest<ReadTopP>},
-    {"top_k", OfRequest<ReadTopK>},
-    {"min_p", OfRequest<ReadMinP>},
-    {"seed", OfRequest<ReadSeed>},
-    {"presence_penalty", OfRequest<ReadPresencePenalty>},
-    {"frequency_penalty", OfRequest<ReadFrequencyPenalty>},
+    {"stop", Table::IntoRequest<bridge::ReadStop>},
+    {"temperature", Table::IntoRequest<ReadTemperature>},
+    {"top_p", Table::IntoRequest<ReadTopP>},
+    {"top_k", Table::IntoRequest<ReadTopK>},
+    {"min_p", Table::IntoRequest<ReadMinP>},
+    {"seed", Table::IntoRequest<ReadSeed>},
+    {"presence_penalty", Table::IntoRequest<ReadPresencePenalty>},
+    {"frequency_penalty", Table::IntoRequest<ReadFrequencyPenalty>},
     {"logit_bias", ReadLogitBias},
     {"response_format", ReadResponseFormat},
     {"metadata", ReadEngineMetadata},
 };
 
-const Field kChatFields[] = {
+const Table::Row kChatFields[] = {
     {"messages", ReadMessages},
-    {"max_completion_tokens", OfRequest<bridge::ReadMaxTokens>},
+    {"max_completion_tokens", Table::IntoRequest<bridge::ReadMaxTokens>},
     {"logprobs", [](const std::string& field, const json& value,
-                    Draft* draft) { return bridge::ReadFlag(field, value, &draft->logprobs); }},
-    {"top_logprobs", ReadTopLogprobs},
+                    Draft* draft) { return bridge::ReadFlag(field, value, &draft->logprobs.wanted); }},
+    {"top_logprobs", Table::TopLogprobs},
 };
 
-const Field kLegacyFields[] = {
+const Table::Row kLegacyFields[] = {
     {"prompt", ReadPrompt},
     {"logprobs", ReadLegacyLogprobs},
 };
 
-// Looked at by CheckTools.
-constexpr std::string_view kToolFields[] = {"tools", "tool_choice"};
-
-std::vector<std::string_view> NamesWith(std::span<const Field> own) {
-  std::vector<std::string_view> names(std::begin(kToolFields), std::end(kToolFields));
-  for (const Field& field : kCommonFields) names.push_back(field.name);
-  for (const Field& field : own) names.push_back(field.name);
-  return names;
-}
-
-absl::Status ReadFields(std::span<const Field> own, const json& body, Draft* draft) {
-  for (const std::span<const Field> fields : {std::span<const Field>(kCommonFields), own}) {
-    for (const Field& field : fields) {
-      const json* value = FindField(body, field.name);
-      if (value != nullptr) RETURN_IF_ERROR(field.read(field.name, *value, draft));
-    }
-  }
-  RETURN_IF_ERROR(CheckTools(body));
-  const std::vector<std::string_view> read = NamesWith(own);
-  for (const auto& [name, value] : body.items()) {
-    if (value.is_null() || std::find(read.begin(), read.end(), name) != read.end()) continue;
-    RETURN_IF_ERROR(ReadOtherField(name, value, draft->request()));
-  }
-  return absl::OkStatus();
-}
+const Table kChatTable(kCommonFields, kChatFields);
+const Table kLegacyTable(kCommonFields, kLegacyFields);
 
 absl::Status CheckCommon(Draft* draft) {
   if (draft->request()->model().empty()) return InvalidField("model", "is missing");
@@ -251,43 +184,33 @@ absl::Status CheckCommon(Draft* draft) {
   return absl::OkStatus();
 }
 
-// The order of a schema's properties is that of the answer's, which the parsed body has lost.
-void KeepSchemaOrder(std::string_view body, v1::GenerateRequest* request) {
-  if (!request->output_format().has_json_schema()) return;
-  const auto ordered = nlohmann::ordered_json::parse(body, nullptr, /*allow_exceptions=*/false);
-  if (ordered.is_discarded()) return;
-  request->mutable_output_format()->set_json_schema(ordered["response_format"]["json_schema"]["schema"].dump());
-}
-
 }  // namespace
 
 absl::StatusOr<CompletionRequest> ParseChatRequest(std::string_view body) {
   ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
-  Draft draft;
-  RETURN_IF_ERROR(ReadFields(kChatFields, parsed, &draft));
+  Draft draft(body);
+  RETURN_IF_ERROR(kChatTable.Read(parsed, &draft));
   RETURN_IF_ERROR(CheckCommon(&draft));
   if (draft.request()->messages().empty()) return InvalidField("messages", "is missing");
-  if (draft.top_logprobs.has_value() && !draft.logprobs) {
+  if (draft.logprobs.top.has_value() && !draft.logprobs.wanted) {
     return InvalidField("top_logprobs", "needs logprobs to be true");
   }
-  if (draft.logprobs) draft.request()->set_top_logprobs(draft.top_logprobs.value_or(0));
-  KeepSchemaOrder(body, draft.request());
+  if (draft.logprobs.wanted) draft.request()->set_top_logprobs(draft.logprobs.top.value_or(0));
   return std::move(draft.result);
 }
 
 absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body) {
   ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
-  Draft draft;
+  Draft draft(body);
   draft.result.shape.chat = false;
   draft.request()->set_max_tokens(kLegacyMaxTokens);
-  RETURN_IF_ERROR(ReadFields(kLegacyFields, parsed, &draft));
+  RETURN_IF_ERROR(kLegacyTable.Read(parsed, &draft));
   RETURN_IF_ERROR(CheckCommon(&draft));
   if (draft.request()->prompt().empty()) return InvalidField("prompt", "is missing");
-  KeepSchemaOrder(body, draft.request());
   return std::move(draft.result);
 }
 
-std::vector<std::string_view> ChatFieldNames() { return NamesWith(kChatFields); }
-std::vector<std::string_view> CompletionFieldNames() { return NamesWith(kLegacyFields); }
+std::vector<std::string_view> ChatFieldNames() { return kChatTable.Names(); }
+std::vector<std::string_view> CompletionFieldNames() { return kLegacyTable.Names(); }
 
 }  // namespace runnel::openai

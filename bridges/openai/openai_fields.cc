@@ -100,8 +100,8 @@ absl::Status ReadTopK(const std::string& field, const json& value, v1::GenerateR
     request->mutable_sampling()->set_top_k(kMaxTopK);
     return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(const uint64_t k, bridge::ReadWhole(field, value, 1, kMaxTopK));
-  request->mutable_sampling()->set_top_k(static_cast<uint32_t>(k));
+  ASSIGN_OR_RETURN(const uint64_t top_k, bridge::ReadWhole(field, value, 1, kMaxTopK));
+  request->mutable_sampling()->set_top_k(static_cast<uint32_t>(top_k));
   return absl::OkStatus();
 }
 
@@ -121,6 +121,12 @@ absl::Status ReadPresencePenalty(const std::string& field, const json& value, v1
 
 absl::Status ReadFrequencyPenalty(const std::string& field, const json& value, v1::GenerateRequest* request) {
   return bridge::ReadSampling<&v1::Sampling::set_frequency_penalty>(field, value, request, -2, 2);
+}
+
+absl::Status ReadTopLogprobs(const std::string& field, const json& value, LogprobFields* logprobs) {
+  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, base::kMaxTopLogprobs));
+  logprobs->top = static_cast<uint32_t>(count);
+  return absl::OkStatus();
 }
 
 absl::Status CheckTools(const json& body) {

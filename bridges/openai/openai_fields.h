@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -42,7 +45,16 @@ absl::Status ReadSeed(const std::string& field, const nlohmann::json& value, v1:
 absl::Status ReadPresencePenalty(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 absl::Status ReadFrequencyPenalty(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 
-// `tools` and `tool_choice`: no tools, or none to be used.
+// The fields with which chat completions and responses ask for log-probabilities.
+struct LogprobFields {
+  bool wanted = false;
+  std::optional<uint32_t> top;  // how many alternatives of each token
+};
+absl::Status ReadTopLogprobs(const std::string& field, const nlohmann::json& value, LogprobFields* logprobs);
+
+// The fields that CheckTools reads.
+inline constexpr std::string_view kToolFields[] = {"tools", "tool_choice"};
+// Refuses (UNSUPPORTED_PARAMETER) tools, unless the model must not use them.
 absl::Status CheckTools(const nlohmann::json& body);
 
 }  // namespace runnel::openai

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/wire/json_fields.h"
 #include "services/base/request_limits.h"
+#include "services/base/status_macros.h"
 
 namespace runnel::openai {
 namespace {
@@ -15,17 +16,15 @@ namespace {
 using bridge::Unsupported;
 using nlohmann::json;
 
-// As inference.proto says of extra_fields.
-
 enum class Rule { kIgnore, kRefuse, kForEngine };
 
-struct Row {
+struct OtherField {
   std::string_view name;
   Rule rule;
   std::string_view neutral = "[]";  // a JSON array of the values that ask for nothing
 };
 
-constexpr Row kRows[] = {
+constexpr OtherField kOtherFields[] = {
     // About accounts, prices and caches of OpenAI's, or about tools, of which there are none.
     {"max_tool_calls", Rule::kIgnore},
     {"parallel_tool_calls", Rule::kIgnore},
@@ -92,12 +91,21 @@ absl::Status HandToEngine(const std::string& name, const json& value, v1::Genera
 }  // namespace
 
 absl::Status ReadOtherField(const std::string& name, const json& value, v1::GenerateRequest* request) {
-  const auto* row =
-      std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& each) { return each.name == name; });
-  if (row == std::end(kRows)) return HandToEngine(name, value, request);
+  const auto* row = std::find_if(std::begin(kOtherFields), std::end(kOtherFields),
+                                 [&](const OtherField& each) { return each.name == name; });
+  if (row == std::end(kOtherFields)) return HandToEngine(name, value, request);
   if (row->rule == Rule::kIgnore || AsksForNothing(value, row->neutral)) return absl::OkStatus();
   if (row->rule == Rule::kRefuse) return Unsupported(name, "is not supported: leave it out");
   return HandToEngine(name, value, request);
+}
+
+absl::Status ReadOtherFields(const json& body, const std::vector<std::string_view>& read,
+                             v1::GenerateRequest* request) {
+  for (const auto& [name, value] : body.items()) {
+    if (value.is_null() || std::find(read.begin(), read.end(), name) != read.end()) continue;
+    RETURN_IF_ERROR(ReadOtherField(name, value, request));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckKeys(const std::string& path, const json& object, std::initializer_list<std::string_view> known) {
@@ -110,7 +118,7 @@ absl::Status CheckKeys(const std::string& path, const json& object, std::initial
 
 std::vector<std::string_view> OtherFieldNames() {
   std::vector<std::string_view> names;
-  for (const Row& row : kRows) names.push_back(row.name);
+  for (const OtherField& row : kOtherFields) names.push_back(row.name);
   return names;
 }
 

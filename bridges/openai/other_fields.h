@@ -19,8 +19,12 @@ namespace runnel::openai {
 // empty list, is ignored.
 absl::Status ReadOtherField(const std::string& name, const nlohmann::json& value, v1::GenerateRequest* request);
 
-// Refuses (UNSUPPORTED_PARAMETER) the first key of `object`, which is at `path` in the body, that is not among `known`
-// and not null.
+// ReadOtherField for each field of `body` that is not null and not among `read`.
+absl::Status ReadOtherFields(const nlohmann::json& body, const std::vector<std::string_view>& read,
+                             v1::GenerateRequest* request);
+
+// Refuses (UNSUPPORTED_PARAMETER) the first key of `object` that is neither among `known` nor null. `path` is the path
+// of `object` in the body.
 absl::Status CheckKeys(const std::string& path, const nlohmann::json& object,
                        std::initializer_list<std::string_view> known);
 

@@ -8,8 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "bridges/base/no_such_generation.h"
+#include "bridges/openai/field_table.h"
 #include "bridges/openai/openai_fields.h"
 #include "bridges/openai/other_fields.h"
+#include "bridges/openai/output_format.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/json_fields.h"
 #include "bridges/wire/json_parser.h"
@@ -30,11 +32,13 @@ constexpr std::string_view kPrefix = "resp_";
 constexpr size_t kMaxTierBytes = 64;
 constexpr std::string_view kLogprobs = "message.output_text.logprobs";
 
+// A request while its fields are read.
 struct Draft {
+  explicit Draft(std::string_view request_body) : body(request_body) {}
+
   ResponsesRequest result;
-  std::string instructions;
-  bool logprobs = false;
-  std::optional<uint32_t> top_logprobs;
+  std::string_view body;
+  LogprobFields logprobs;
   v1::GenerateRequest* request() { return &result.request; }
 };
 
@@ -42,7 +46,6 @@ const TextPart kInputParts[] = {
     {"input_text", "text"}, {"output_text", "text"}, {"text", "text"}, {"refusal", "refusal"}};
 
 absl::Status ReadItem(const std::string& path, const json& item, v1::ChatMessage* message) {
-  if (!item.is_object()) return InvalidField(path, "must be an object");
   if (const json* type = FindField(item, "type"); type != nullptr && *type != "message") {
     return Unsupported(path + ".type", "only messages are supported");
   }
@@ -60,13 +63,10 @@ absl::Status ReadInput(const std::string& field, const json& value, Draft* draft
     message->set_role(v1::CHAT_ROLE_USER);
     return bridge::ReadText(field, value, 1, kMaxInstructionBytes, message->mutable_content());
   }
-  if (!value.is_array() || value.empty() || value.size() > base::kMaxMessages) {
-    return InvalidField(field, absl::StrCat("must be a string or an array of 1 to ", base::kMaxMessages, " messages"));
-  }
-  for (size_t i = 0; i < value.size(); ++i) {
-    RETURN_IF_ERROR(ReadItem(absl::StrCat("input[", i, "]"), value[i], draft->request()->add_messages()));
-  }
-  return absl::OkStatus();
+  if (!value.is_array()) return InvalidField(field, "must be a string or an array of messages");
+  return bridge::ReadEach(field, value, base::kMaxMessages, [draft](const std::string& path, const json& item) {
+    return ReadItem(path, item, draft->request()->add_messages());
+  });
 }
 
 // Of the first message, so it is looked at before the input.
@@ -91,27 +91,7 @@ absl::Status ReadText(const std::string& field, const json& value, Draft* draft)
   }
   const json* format = FindField(value, "format");
   if (format == nullptr) return absl::OkStatus();
-  const json* type = format->is_object() ? FindField(*format, "type") : nullptr;
-  if (type == nullptr || !type->is_string()) return InvalidField("text.format", "must be an object with a type");
-  // Every schema is held to strictly; its name and description are not shown to the model.
-  RETURN_IF_ERROR(*type == "json_schema"
-                      ? CheckKeys("text.format", *format, {"type", "schema", "name", "strict", "description"})
-                      : CheckKeys("text.format", *format, {"type"}));
-  if (*type == "text") return absl::OkStatus();
-  if (*type == "json_object") {
-    draft->request()->mutable_output_format()->set_json_object(true);
-    return absl::OkStatus();
-  }
-  const json* schema = *type == "json_schema" ? FindField(*format, "schema") : nullptr;
-  if (schema == nullptr || !schema->is_object()) {
-    return InvalidField("text.format", "must be text, json_object, or json_schema with its schema");
-  }
-  std::string text = schema->dump();
-  if (text.size() > base::kMaxSchemaBytes) {
-    return InvalidField("text.format.schema", absl::StrCat("must have at most ", base::kMaxSchemaBytes, " bytes"));
-  }
-  draft->request()->mutable_output_format()->set_json_schema(std::move(text));
-  return absl::OkStatus();
+  return ReadOutputFormat("text.format", *format, SchemaPlace::kInline, draft->body, draft->request());
 }
 
 absl::Status ReadMaxOutputTokens(const std::string& field, const json& value, Draft* draft) {
@@ -147,7 +127,7 @@ absl::Status ReadInclude(const std::string& field, const json& value, Draft* dra
     if (std::find(std::begin(kInclude), std::end(kInclude), value[i]) == std::end(kInclude)) {
       return Unsupported(absl::StrCat(field, "[", i, "]"), "is not supported: leave it out");
     }
-    draft->logprobs |= value[i] == kLogprobs;
+    draft->logprobs.wanted |= value[i] == kLogprobs;
   }
   return absl::OkStatus();
 }
@@ -176,18 +156,12 @@ absl::Status EchoToolChoice(const std::string&, const json& value, Draft* draft)
   return absl::OkStatus();
 }
 
-absl::Status ReadTopLogprobs(const std::string& field, const json& value, Draft* draft) {
-  ASSIGN_OR_RETURN(const uint64_t count, bridge::ReadWhole(field, value, 0, base::kMaxTopLogprobs));
-  draft->top_logprobs = static_cast<uint32_t>(count);
-  return absl::OkStatus();
-}
-
 absl::Status ApplyLogprobs(Draft* draft) {
-  if (draft->top_logprobs.value_or(0) > 0 && !draft->logprobs) {
+  if (draft->logprobs.top.value_or(0) > 0 && !draft->logprobs.wanted) {
     return InvalidField("top_logprobs", absl::StrCat("needs include to have ", base::ToAbsl(kLogprobs)));
   }
-  if (!draft->logprobs) return absl::OkStatus();
-  draft->request()->set_top_logprobs(draft->top_logprobs.value_or(0));
+  if (!draft->logprobs.wanted) return absl::OkStatus();
+  draft->request()->set_top_logprobs(draft->logprobs.top.value_or(0));
   draft->result.echo.top_logprobs = absl::StrCat(draft->request()->top_logprobs());
   return absl::OkStatus();
 }
@@ -197,19 +171,11 @@ absl::Status ReadEchoFlag(const std::string& field, const json& value, Draft* dr
   return bridge::ReadFlag(field, value, &(draft->result.echo.*kFlag));
 }
 
-// A reader of bridges/wire/json_fields.h or openai_fields.h as one of ours.
-template <auto kRead>
-absl::Status OfRequest(const std::string& field, const json& value, Draft* draft) {
-  return kRead(field, value, draft->request());
-}
+using Table = FieldTable<Draft>;
 
-// One row a field, in the order in which they are looked at.
-struct Field {
-  const char* name;
-  absl::Status (*read)(const std::string& field, const json& value, Draft* draft);
-};
-const Field kFields[] = {
-    {"model", OfRequest<ReadModel>},
+// In the order in which they are read.
+const Table::Row kFields[] = {
+    {"model", Table::IntoRequest<ReadModel>},
     {"instructions", ReadInstructions},
     {"input", ReadInput},
     {"stream", [](const std::string& field, const json& value,
@@ -222,66 +188,41 @@ const Field kFields[] = {
     {"metadata", ReadMetadata},
     {"text", ReadText},
     {"include", ReadInclude},
-    {"top_logprobs", ReadTopLogprobs},
+    {"top_logprobs", Table::TopLogprobs},
     {"stream_options", ReadStreamOptions},
     {"parallel_tool_calls", ReadEchoFlag<&ResponseEcho::parallel_tool_calls>},
     {"tool_choice", EchoToolChoice},
     {"reasoning", EchoReasoning},
     {"service_tier", EchoServiceTier},
     // Not of OpenAI's API, but of other servers'.
-    {"stop", OfRequest<bridge::ReadStop>},
-    {"top_k", OfRequest<ReadTopK>},
-    {"min_p", OfRequest<ReadMinP>},
-    {"seed", OfRequest<ReadSeed>},
-    {"presence_penalty", OfRequest<ReadPresencePenalty>},
-    {"frequency_penalty", OfRequest<ReadFrequencyPenalty>},
+    {"stop", Table::IntoRequest<bridge::ReadStop>},
+    {"top_k", Table::IntoRequest<ReadTopK>},
+    {"min_p", Table::IntoRequest<ReadMinP>},
+    {"seed", Table::IntoRequest<ReadSeed>},
+    {"presence_penalty", Table::IntoRequest<ReadPresencePenalty>},
+    {"frequency_penalty", Table::IntoRequest<ReadFrequencyPenalty>},
 };
 
-absl::Status ReadFields(const json& body, Draft* draft) {
-  for (const Field& field : kFields) {
-    const json* value = FindField(body, field.name);
-    if (value != nullptr) RETURN_IF_ERROR(field.read(field.name, *value, draft));
-  }
-  RETURN_IF_ERROR(CheckTools(body));
-  const std::vector<std::string_view> read = ResponsesFieldNames();
-  for (const auto& [name, value] : body.items()) {
-    if (value.is_null() || std::find(read.begin(), read.end(), name) != read.end()) continue;
-    RETURN_IF_ERROR(ReadOtherField(name, value, draft->request()));
-  }
-  return absl::OkStatus();
-}
-
-// The order of a schema's properties is that of the answer's, which the parsed body has lost.
-void KeepSchemaOrder(std::string_view body, v1::GenerateRequest* request) {
-  if (!request->output_format().has_json_schema()) return;
-  const auto ordered = nlohmann::ordered_json::parse(body, nullptr, /*allow_exceptions=*/false);
-  if (ordered.is_discarded()) return;
-  request->mutable_output_format()->set_json_schema(ordered["text"]["format"]["schema"].dump());
-}
+const Table kTable(kFields);
 
 }  // namespace
 
 absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
   ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
-  Draft draft;
-  RETURN_IF_ERROR(ReadFields(parsed, &draft));
+  Draft draft(body);
+  RETURN_IF_ERROR(kTable.Read(parsed, &draft));
   if (draft.request()->model().empty()) return InvalidField("model", "is missing");
   if (FindField(parsed, "input") == nullptr) return InvalidField("input", "is missing");
   if (draft.result.echo.background && !draft.result.echo.store) {
     return InvalidField("store", "must not be false with background");
   }
   RETURN_IF_ERROR(ApplyLogprobs(&draft));
-  KeepSchemaOrder(body, draft.request());
   ASSIGN_OR_RETURN(std::string annotation, draft.result.echo.ToAnnotation());
   draft.request()->set_annotation(std::move(annotation));
   return std::move(draft.result);
 }
 
-std::vector<std::string_view> ResponsesFieldNames() {
-  std::vector<std::string_view> names = {"tools"};
-  for (const Field& field : kFields) names.push_back(field.name);
-  return names;
-}
+std::vector<std::string_view> ResponsesFieldNames() { return kTable.Names(); }
 
 absl::StatusOr<ResponseQuery> ParseResponseQuery(const bridge::Query& parameters) {
   ResponseQuery query;

@@ -86,6 +86,19 @@ absl::Status ReadStop(const std::string& field, const json& value, v1::GenerateR
   return absl::OkStatus();
 }
 
+absl::Status ReadEach(const std::string& field, const json& value, size_t most,
+                      absl::FunctionRef<absl::Status(const std::string& path, const json& object)> read) {
+  if (!value.is_array() || value.empty() || value.size() > most) {
+    return InvalidField(field, absl::StrCat("must be an array of 1 to ", most, " objects"));
+  }
+  for (size_t i = 0; i < value.size(); ++i) {
+    const std::string path = absl::StrCat(field, "[", i, "]");
+    if (!value[i].is_object()) return InvalidField(path, "must be an object");
+    RETURN_IF_ERROR(read(path, value[i]));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadMetadata(const std::string& field, const json& value, v1::GenerateRequest* request) {
   if (!value.is_object() || value.size() > base::kMaxMetadataPairs) {
     return InvalidField(field, absl::StrCat("must be an object of at most ", base::kMaxMetadataPairs, " pairs"));

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runnel/v1/inference.pb.h"
@@ -38,6 +39,10 @@ absl::Status ReadMaxTokens(const std::string& field, const nlohmann::json& value
 
 // A string, or an array of at most 4, of 1 to 128 bytes each.
 absl::Status ReadStop(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
+
+// An array of 1 to `most` objects: calls `read` for each, with its path in the body, until one fails.
+absl::Status ReadEach(const std::string& field, const nlohmann::json& value, size_t most,
+                      absl::FunctionRef<absl::Status(const std::string& path, const nlohmann::json& object)> read);
 
 // An object of at most 16 strings of at most 512 bytes, with keys of 1 to 64.
 absl::Status ReadMetadata(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);

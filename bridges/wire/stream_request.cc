@@ -42,25 +42,20 @@ absl::Status ReadRole(const std::string& field, const json& message, v1::ChatMes
   return absl::OkStatus();
 }
 
+absl::Status ReadMessage(const std::string& path, const json& message, v1::ChatMessage* out) {
+  for (const auto& [key, unused] : message.items()) {
+    if (key != "role" && key != "content") return NotKnown(path + ".", key);
+  }
+  RETURN_IF_ERROR(ReadRole(path + ".role", message, out));
+  const auto content = message.find("content");
+  if (content == message.end()) return InvalidField(path + ".content", "is missing");
+  return ReadText(path + ".content", *content, 0, std::numeric_limits<int32_t>::max(), out->mutable_content());
+}
+
 absl::Status ReadMessages(const std::string& field, const json& value, v1::GenerateRequest* request) {
-  if (!value.is_array() || value.empty() || value.size() > base::kMaxMessages) {
-    return InvalidField(field, absl::StrCat("must be an array of 1 to ", base::kMaxMessages, " messages"));
-  }
-  for (size_t i = 0; i < value.size(); ++i) {
-    const std::string path = absl::StrCat("messages[", i, "]");
-    const json& message = value[i];
-    if (!message.is_object()) return InvalidField(path, "must be an object");
-    for (const auto& [key, unused] : message.items()) {
-      if (key != "role" && key != "content") return NotKnown(absl::StrCat(path, "."), key);
-    }
-    v1::ChatMessage* out = request->add_messages();
-    RETURN_IF_ERROR(ReadRole(path + ".role", message, out));
-    const auto content = message.find("content");
-    if (content == message.end()) return InvalidField(path + ".content", "is missing");
-    RETURN_IF_ERROR(
-        ReadText(path + ".content", *content, 0, std::numeric_limits<int32_t>::max(), out->mutable_content()));
-  }
-  return absl::OkStatus();
+  return ReadEach(field, value, base::kMaxMessages, [request](const std::string& path, const json& message) {
+    return ReadMessage(path, message, request->add_messages());
+  });
 }
 
 absl::Status ReadDetach(const std::string& field, const json& value, v1::GenerateRequest* request) {
@@ -81,12 +76,12 @@ absl::Status ReadDetach(const std::string& field, const json& value, v1::Generat
 
 using ReadField = absl::Status (*)(const std::string& field, const json& value, v1::GenerateRequest* request);
 
-// One row a field of the body, in the order of the documentation.
-struct Field {
+// One row for each field of the body, in the order of the documentation.
+struct FieldRow {
   std::string_view name;
   ReadField read;
 };
-const Field kFields[] = {
+const FieldRow kFields[] = {
     {"model",
      [](const std::string& field, const json& value, v1::GenerateRequest* request) {
        return ReadText(field, value, 1, base::kMaxModelBytes, request->mutable_model());
@@ -99,8 +94,8 @@ const Field kFields[] = {
     {"max_tokens", ReadMaxTokens},
     {"n",
      [](const std::string& field, const json& value, v1::GenerateRequest* request) -> absl::Status {
-       ASSIGN_OR_RETURN(const uint64_t n, ReadWhole(field, value, 1, 8));
-       request->set_choice_count(static_cast<uint32_t>(n));
+       ASSIGN_OR_RETURN(const uint64_t choices, ReadWhole(field, value, 1, base::kMaxChoices));
+       request->set_choice_count(static_cast<uint32_t>(choices));
        return absl::OkStatus();
      }},
     {"stop", ReadStop},
@@ -114,8 +109,8 @@ const Field kFields[] = {
      }},
     {"top_k",
      [](const std::string& field, const json& value, v1::GenerateRequest* request) -> absl::Status {
-       ASSIGN_OR_RETURN(const uint64_t k, ReadWhole(field, value, 1, 1'000'000));
-       request->mutable_sampling()->set_top_k(static_cast<uint32_t>(k));
+       ASSIGN_OR_RETURN(const uint64_t top_k, ReadWhole(field, value, 1, 1'000'000));
+       request->mutable_sampling()->set_top_k(static_cast<uint32_t>(top_k));
        return absl::OkStatus();
      }},
     {"min_p",
@@ -138,7 +133,7 @@ const Field kFields[] = {
      }},
     {"detach", ReadDetach},
     {"metadata", ReadMetadata},
-    // Of the HTTP API; looked at by ParseStreamRequest.
+    // Only checked here: ParseStreamRequest reads it, for the HTTP API.
     {"stream",
      [](const std::string& field, const json& value, v1::GenerateRequest*) {
        return value.is_boolean() ? absl::OkStatus() : InvalidField(field, "must be true or false");
@@ -149,18 +144,18 @@ const Field kFields[] = {
 
 std::vector<std::string_view> NativeFieldNames() {
   std::vector<std::string_view> names;
-  for (const Field& field : kFields) names.push_back(field.name);
+  for (const FieldRow& row : kFields) names.push_back(row.name);
   return names;
 }
 
 absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const json& body) {
   v1::GenerateRequest request;
   for (const auto& [key, value] : body.items()) {
-    const auto* field = std::find_if(std::begin(kFields), std::end(kFields),
-                                     [&name = key](const Field& row) { return row.name == name; });
-    if (field == std::end(kFields)) return NotKnown("", key);
+    const auto* known = std::find_if(std::begin(kFields), std::end(kFields),
+                                     [&name = key](const FieldRow& row) { return row.name == name; });
+    if (known == std::end(kFields)) return NotKnown("", key);
     if (value.is_null()) continue;
-    RETURN_IF_ERROR(field->read(key, value, &request));
+    RETURN_IF_ERROR(known->read(key, value, &request));
   }
   if (request.messages().empty() == request.prompt().empty()) {
     return InvalidField("messages", "give either messages or prompt, and not both");
