@@ -1,47 +1,44 @@
 #include "bridges/sse/api.h"
 
 #include "bridges/sse/native/generation_api.h"
+#include "bridges/sse/native/models_api.h"
 #include "bridges/sse/openai/completion_api.h"
 #include "bridges/sse/openai/responses_api.h"
+#include "bridges/wire/http_error.h"
 
 namespace runnel::sse {
 namespace {
 
-// Endpoints that start a generation or follow one: a bridge that drains accepts no more of them.
-bool StaysOpen(Endpoint endpoint) {
-  switch (endpoint) {
-    case Endpoint::kChatCompletions:
-    case Endpoint::kCompletions:
-    case Endpoint::kResponses:
-    case Endpoint::kGenerations:
-    case Endpoint::kEvents:
-      return true;
-    default:
-      return false;
-  }
-}
+struct HandlerRow {
+  Endpoint endpoint;
+  bridge::Awaitable<ApiResult> (*handle)(const ApiCall* call);
+};
+// One row for each endpoint under /v1. routes.cc has their paths.
+constexpr HandlerRow kHandlers[] = {
+    {Endpoint::kGenerations, CreateGeneration},
+    {Endpoint::kGeneration, ServeGeneration},
+    {Endpoint::kEvents, StreamGeneration},
+    {Endpoint::kCancel, CancelGeneration},
+    {Endpoint::kModels, ServeModels},
+    {Endpoint::kModel, ServeModels},
+    {Endpoint::kChatCompletions, CreateCompletion},
+    {Endpoint::kCompletions, CreateCompletion},
+    {Endpoint::kResponses, CreateResponse},
+    {Endpoint::kResponse, ServeResponse},
+    {Endpoint::kResponseCancel, CancelResponse},
+};
 
 }  // namespace
 
-bridge::Awaitable<ApiResult> HandleApi(bridge::IoThread* thread, const bridge::BridgeOptions* options,
-                                       HttpConnection* connection, const HttpRequest* request, const Route* route) {
-  if (StaysOpen(route->endpoint) && thread->connections.draining()) {
-    co_return RespondWith(bridge::RepeatableErrorOf(absl::UnavailableError("the bridge is stopping")));
+bridge::Awaitable<ApiResult> HandleApi(const ApiCall* call) {
+  const Endpoint endpoint = call->route->endpoint;
+  if (TraitsOf(endpoint).follows && call->thread->connections.draining()) {
+    co_return RespondWith(bridge::RepeatableErrorOf(absl::UnavailableError("the bridge is shutting down")));
   }
-  switch (route->endpoint) {
-    case Endpoint::kModels:
-    case Endpoint::kModel:
-      co_return co_await HandleModels(thread, route);
-    case Endpoint::kChatCompletions:
-    case Endpoint::kCompletions:
-      co_return co_await HandleCompletion(thread, options, connection, request, route);
-    case Endpoint::kResponses:
-    case Endpoint::kResponse:
-    case Endpoint::kResponseCancel:
-      co_return co_await HandleResponses(thread, options, connection, request, route);
-    default:
-      co_return co_await HandleGenerations(thread, options, connection, request, route);
+  for (const HandlerRow& row : kHandlers) {
+    if (row.endpoint == endpoint) co_return co_await row.handle(call);
   }
+  co_return RespondWith(bridge::HttpErrorOf(absl::InternalError("an endpoint without a handler")));
 }
 
 }  // namespace runnel::sse

@@ -18,9 +18,8 @@
 #include "bridges/sse/http/routes.h"
 #include "bridges/sse/http/static_files.h"
 #include "bridges/sse/stream/sse_stream.h"
-#include "bridges/wire/cursor.h"
 #include "bridges/wire/event_json.h"
-#include "bridges/wire/stream_request.h"
+#include "bridges/wire/http_response.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -38,18 +37,13 @@ void Reopen(bridge::IoThread* thread, const void* context, bridge::Socket socket
   StartSession(thread, static_cast<const SseContext*>(context), std::move(socket), std::move(read_ahead));
 }
 
-bool TakesJson(Endpoint endpoint, std::string_view method) {
-  return method == "POST" && (endpoint == Endpoint::kGenerations || endpoint == Endpoint::kChatCompletions ||
-                              endpoint == Endpoint::kCompletions || endpoint == Endpoint::kResponses);
-}
-
 HttpResponse PreflightResponse(const SseContext& context, const HttpRequest& request, Endpoint endpoint) {
   const std::string_view origin = request.Header("origin");
   const absl::Status allowed = context.policy.CheckOrigin(origin, request.Header("host"));
   if (!allowed.ok()) return ErrorResponse(HttpErrorOf(allowed));
   HttpResponse response;
   response.status = 204;
-  response.headers = bridge::HttpPolicy::PreflightHeaders(origin, AllowedMethods(endpoint),
+  response.headers = bridge::HttpPolicy::PreflightHeaders(origin, TraitsOf(endpoint).methods,
                                                           request.Header("access-control-request-headers"));
   return response;
 }
@@ -62,25 +56,25 @@ HttpResponse ConfigResponse(const SseContext& context) {
   return response;
 }
 
-// Who asks, and from which page.
+// Checks the page and the key of a request, and sets its principal.
 absl::Status CheckAccess(const SseContext& context, HttpRequest* request) {
   RETURN_IF_ERROR(context.policy.CheckOrigin(request->Header("origin"), request->Header("host")));
   ASSIGN_OR_RETURN(request->principal, context.policy.Authorize(request->Header("authorization")));
   return absl::OkStatus();
 }
 
-// What can be refused, or answered, by the head of a request alone: its body, which anyone can send, is read only if
-// this is nothing. Sets the request's principal then.
-std::optional<HttpResponse> AnswerAtOnce(const bridge::IoThread& thread, const SseContext& context,
-                                         const absl::StatusOr<Route>& route, HttpRequest* request) {
+// The response to a request that its head alone decides. The body, which anyone can send, is read only if there is
+// none; the request's principal is set then.
+std::optional<HttpResponse> RespondToHead(const bridge::IoThread& thread, const SseContext& context,
+                                          const absl::StatusOr<Route>& route, HttpRequest* request) {
   const absl::Status reached = context.policy.CheckHost(request->Header("host"));
   if (!reached.ok()) return ErrorResponse(HttpErrorOf(reached));
   if (!route.ok()) return ErrorResponse(HttpErrorOf(route.status()));
   if (request->method == "OPTIONS") return PreflightResponse(context, *request, route->endpoint);
   if (route->endpoint == Endpoint::kNone) return ErrorResponse(InvalidRequest(404, kNoSuchPath, "not_found"));
   if (!IsAllowed(route->endpoint, request->method)) {
-    bridge::HttpError error = InvalidRequest(405, "the path does not have this method", "method_not_allowed");
-    error.headers = absl::StrCat("allow: ", base::ToAbsl(AllowedMethods(route->endpoint)), "\r\n");
+    bridge::HttpError error = InvalidRequest(405, "the path does not support this method", "method_not_allowed");
+    error.headers = absl::StrCat("allow: ", base::ToAbsl(TraitsOf(route->endpoint).methods), "\r\n");
     return ErrorResponse(error);
   }
   if (route->endpoint == Endpoint::kPage) {
@@ -91,46 +85,50 @@ std::optional<HttpResponse> AnswerAtOnce(const bridge::IoThread& thread, const S
   if (const absl::Status status = CheckAccess(context, request); !status.ok()) {
     return ErrorResponse(HttpErrorOf(status));
   }
-  if (TakesJson(route->endpoint, request->method) && !IsJson(*request)) return RespondNotJson().response;
+  if (TraitsOf(route->endpoint).json_body && !IsJson(*request)) {
+    return ErrorResponse(
+        InvalidRequest(415, "the content-type must be application/json, in UTF-8", "unsupported_media_type"));
+  }
   return std::nullopt;
 }
 
-// The headers that every answer has.
+// The headers that every response has.
 std::string CommonHeaders(const SseContext& context, const HttpRequest& request) {
   std::string headers =
       absl::StrCat("x-request-id: ", bridge::NewRequestId(), "\r\ncross-origin-resource-policy: same-origin\r\n");
   const std::string_view origin = request.Header("origin");
-  // A preflight has its own.
+  // PreflightResponse has those of a preflight.
   if (request.method != "OPTIONS" && context.policy.CheckOrigin(origin, request.Header("host")).ok()) {
     headers += bridge::HttpPolicy::CorsHeaders(origin);
   }
   return headers;
 }
 
-// A client that closed its side may still read, and is not left without a word.
+// A client that closed its side of the connection may still be reading.
 HttpResponse HalfClosedResponse() {
-  return ErrorResponse(
-      InvalidRequest(499, "the client closed its side of the connection before the answer: the generation is cancelled",
-                     "client_closed_request"));
+  return ErrorResponse(InvalidRequest(
+      499, "the client closed its side of the connection before the response: the generation is cancelled",
+      "client_closed_request"));
 }
 
-// What comes of one request: an answer to write, or neither and the connection is somebody else's or over.
+// The outcome of one request. Without a response the connection has ended, or a stream has taken it over.
 struct Served {
   std::optional<HttpResponse> response;
-  bool reusable = false;  // by what was read of the request
+  bool reusable = false;  // the whole request was read, so another may follow
 };
 
 Awaitable<Served> ServeApi(bridge::IoThread* thread, const SseContext* context, HttpConnection* connection,
                            HttpRequest* request, const Route* route, const std::string* common_headers) {
-  ApiResult answer = co_await HandleApi(thread, &context->options.bridge, connection, request, route);
+  const ApiCall call{thread, &context->options.bridge, connection, request, route};
+  ApiResult result = co_await HandleApi(&call);
   Served served;
-  if (answer.stream.has_value()) {
-    answer.stream->common_headers = *common_headers;
-    answer.stream->read_ahead = connection->TakeReadAhead();
-    SseStream::Start(thread, &context->options.bridge, connection->TakeSocket(), *std::move(answer.stream), &Reopen,
+  if (result.stream.has_value()) {
+    result.stream->common_headers = *common_headers;
+    result.stream->read_ahead = connection->TakeReadAhead();
+    SseStream::Start(thread, &context->options.bridge, connection->TakeSocket(), *std::move(result.stream), &Reopen,
                      context);
-  } else if (!answer.client_gone) {
-    served.response = std::move(answer.response);
+  } else if (!result.client_gone) {
+    served.response = std::move(result.response);
     served.reusable = true;
   } else if (!connection->client_gone()) {
     served.response = HalfClosedResponse();
@@ -143,7 +141,7 @@ Awaitable<Served> Serve(bridge::IoThread* thread, const SseContext* context, Htt
   Served served;
   absl::StatusOr<Route> route = ParseTarget(read->request.target);
   if (read->kind == ReadResult::Kind::kRequest) {
-    served.response = AnswerAtOnce(*thread, *context, route, &read->request);
+    served.response = RespondToHead(*thread, *context, route, &read->request);
     if (served.response.has_value()) {
       served.reusable = connection->SkipBody();
       co_return served;
@@ -158,8 +156,7 @@ Awaitable<Served> Serve(bridge::IoThread* thread, const SseContext* context, Htt
   co_return co_await ServeApi(thread, context, connection, &read->request, &*route, common_headers);
 }
 
-// The whole life of a connection between its streams. It ends with the connection, or hands the socket to a stream,
-// which gives it back to a new one of these.
+// Serves requests until the connection ends or a stream takes over the socket.
 Awaitable<void> RunSession(bridge::IoThread* thread, const SseContext* context, bridge::Socket socket,
                            ReadAhead read_ahead) {
   HttpConnection connection(thread, &context->options.bridge, std::move(socket), std::move(read_ahead));
@@ -188,7 +185,7 @@ Awaitable<void> RunSession(bridge::IoThread* thread, const SseContext* context, 
 }  // namespace
 
 void StartSession(bridge::IoThread* thread, const SseContext* context, bridge::Socket socket, ReadAhead read_ahead) {
-  // The frame and with it the connection are gone by then.
+  // Called after the frame, and with it the connection, is destroyed.
   const auto report = [metrics = thread->metrics](std::exception_ptr exception) {
     if (exception != nullptr) (void)bridge::Contain(metrics, [&] { std::rethrow_exception(exception); });
   };

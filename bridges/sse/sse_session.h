@@ -11,7 +11,7 @@
 
 namespace runnel::sse {
 
-// What all connections of the SSE bridge share. Constant; must outlive the io threads' run.
+// Shared by all connections of the SSE bridge. Constant; must outlive the io threads' run.
 struct SseContext {
   explicit SseContext(const SseOptions& sse_options)
       : options(sse_options),
@@ -23,8 +23,12 @@ struct SseContext {
   const std::string page_headers;
 };
 
-// Serves an accepted connection until its end, on the thread it was accepted by. `read_ahead` came before and belongs
-// to the first request.
+// Starts serving a connection, as a coroutine on the thread that accepted it. `read_ahead` was received before and
+// belongs to the first request.
+//
+// A session is the part of a connection's life between its streams: it reads a request, checks it, calls the handler of
+// its endpoint and writes the response, until one side closes the connection. A response that is a stream ends the
+// session: an SseStream takes over the socket, and when it can be reused, starts a new session on it.
 void StartSession(bridge::IoThread* thread, const SseContext* context, bridge::Socket socket,
                   ReadAhead read_ahead = {});
 

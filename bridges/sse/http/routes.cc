@@ -14,10 +14,6 @@
 namespace runnel::sse {
 namespace {
 
-constexpr std::string_view kGenerationsPath = "/v1/generations";
-constexpr std::string_view kModelsPath = "/v1/models";
-constexpr std::string_view kResponsesPath = "/v1/responses";
-
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -32,19 +28,19 @@ absl::StatusOr<std::string> Decode(std::string_view text, bool plus_is_space) {
     if (c == '%') {
       const int high = i + 2 < text.size() ? HexDigit(text[i + 1]) : -1;
       const int low = i + 2 < text.size() ? HexDigit(text[i + 2]) : -1;
-      if (high < 0 || low < 0) return absl::InvalidArgumentError("the URL has a bad percent-encoding");
+      if (high < 0 || low < 0) return absl::InvalidArgumentError("the URL has an invalid percent-encoding");
       c = static_cast<char>(high * 16 + low);
       i += 2;
     } else if (c == '+' && plus_is_space) {
       c = ' ';
     }
-    if (c == '\0') return absl::InvalidArgumentError("the URL has a NUL");
+    if (c == '\0') return absl::InvalidArgumentError("the URL contains a NUL");
     decoded.push_back(c);
   }
   return decoded;
 }
 
-absl::Status ParseQuery(std::string_view query, std::map<std::string, std::string>* pairs) {
+absl::Status ParseQuery(std::string_view query, bridge::Query* pairs) {
   for (const absl::string_view part : absl::StrSplit(base::ToAbsl(query), '&', absl::SkipEmpty())) {
     const std::string_view text(part.data(), part.size());
     const size_t equals = text.find('=');
@@ -63,59 +59,69 @@ absl::Status ParseQuery(std::string_view query, std::map<std::string, std::strin
 
 bool HasPrefix(std::string_view path, std::string_view prefix) { return path.substr(0, prefix.size()) == prefix; }
 
-// Whether it is a path of OpenAI's that lacks its /v1.
+// Whether `path` is one of OpenAI's without its /v1.
 bool LacksVersion(std::string_view path) {
   return path == "/chat/completions" || path == "/completions" || path == "/responses" || path == "/models" ||
          HasPrefix(path, "/responses/") || HasPrefix(path, "/models/");
 }
 
+constexpr std::string_view kRead = "GET, HEAD, OPTIONS";
+constexpr std::string_view kReadOrDelete = "GET, HEAD, DELETE, OPTIONS";
+constexpr std::string_view kPost = "POST, OPTIONS";
+
+// An action that stands for any: the id is all of the rest of the path, with its slashes.
+constexpr std::string_view kRestIsId = "*";
+
+// One row for each path. api.cc has the handlers of the endpoints under /v1.
+struct EndpointRow {
+  Endpoint endpoint;
+  std::string_view path;    // with a slash at its end, an id follows
+  std::string_view action;  // what follows the id
+  EndpointTraits traits;
+};
+constexpr EndpointRow kEndpoints[] = {
+    {Endpoint::kConfig, "/config.json", "", {kRead}},
+    {Endpoint::kHealth, "/health", "", {kRead}},
+    {Endpoint::kGenerations, "/v1/generations", "", {.methods = kPost, .json_body = true, .follows = true}},
+    {Endpoint::kGeneration, "/v1/generations/", "", {kReadOrDelete}},
+    {Endpoint::kEvents, "/v1/generations/", "/events", {.methods = kRead, .follows = true}},
+    {Endpoint::kCancel, "/v1/generations/", "/cancel", {kPost}},
+    {Endpoint::kModels, "/v1/models", "", {kRead}},
+    {Endpoint::kModel, "/v1/models/", kRestIsId, {kRead}},
+    {Endpoint::kChatCompletions, "/v1/chat/completions", "", {.methods = kPost, .json_body = true, .follows = true}},
+    {Endpoint::kCompletions, "/v1/completions", "", {.methods = kPost, .json_body = true, .follows = true}},
+    {Endpoint::kResponses, "/v1/responses", "", {.methods = kPost, .json_body = true, .follows = true}},
+    {Endpoint::kResponse, "/v1/responses/", "", {kReadOrDelete}},
+    {Endpoint::kResponseCancel, "/v1/responses/", "/cancel", {kPost}},
+};
+// The page's files, and paths that do not exist.
+constexpr EndpointTraits kOtherTraits = {kRead};
+
 // `path` is still encoded, so that an id may hold an encoded slash.
 absl::Status FindEndpoint(std::string_view path, Route* route) {
-  if (path == kGenerationsPath) {
-    route->endpoint = Endpoint::kGenerations;
-  } else if (path == "/v1/chat/completions") {
-    route->endpoint = Endpoint::kChatCompletions;
-  } else if (path == "/v1/completions") {
-    route->endpoint = Endpoint::kCompletions;
-  } else if (path == kResponsesPath) {
-    route->endpoint = Endpoint::kResponses;
-  } else if (path.substr(0, kResponsesPath.size() + 1) == absl::StrCat(base::ToAbsl(kResponsesPath), "/")) {
-    const std::string_view rest = path.substr(kResponsesPath.size() + 1);
-    const size_t slash = rest.find('/');
-    const std::string_view action = slash == std::string_view::npos ? "" : rest.substr(slash);
+  for (const EndpointRow& row : kEndpoints) {
+    if (row.path.back() != '/') {
+      if (path != row.path) continue;
+      route->endpoint = row.endpoint;
+      return absl::OkStatus();
+    }
+    if (!HasPrefix(path, row.path)) continue;
+    const std::string_view rest = path.substr(row.path.size());
+    const size_t slash = row.action == kRestIsId ? std::string_view::npos : rest.find('/');
     ASSIGN_OR_RETURN(route->id, Decode(rest.substr(0, slash), false));
-    route->endpoint = action.empty()        ? Endpoint::kResponse
-                      : action == "/cancel" ? Endpoint::kResponseCancel
-                                            : Endpoint::kNone;
-  } else if (path.substr(0, kGenerationsPath.size() + 1) == absl::StrCat(base::ToAbsl(kGenerationsPath), "/")) {
-    const std::string_view rest = path.substr(kGenerationsPath.size() + 1);
-    const size_t slash = rest.find('/');
     const std::string_view action = slash == std::string_view::npos ? "" : rest.substr(slash);
-    ASSIGN_OR_RETURN(route->id, Decode(rest.substr(0, slash), false));
-    route->endpoint = action.empty()        ? Endpoint::kGeneration
-                      : action == "/events" ? Endpoint::kEvents
-                      : action == "/cancel" ? Endpoint::kCancel
-                                            : Endpoint::kNone;
-  } else if (path == kModelsPath) {
-    route->endpoint = Endpoint::kModels;
-  } else if (path.substr(0, kModelsPath.size() + 1) == absl::StrCat(base::ToAbsl(kModelsPath), "/")) {
-    // Ids of models may have slashes of their own.
-    ASSIGN_OR_RETURN(route->id, Decode(path.substr(kModelsPath.size() + 1), false));
-    route->endpoint = Endpoint::kModel;
-  } else if (path == "/config.json") {
-    route->endpoint = Endpoint::kConfig;
-  } else if (path == "/health") {
-    route->endpoint = Endpoint::kHealth;
-  } else if (FindStaticFile(route->path) != nullptr) {
-    route->endpoint = Endpoint::kPage;
+    if (row.action != kRestIsId && action != row.action) continue;
+    route->endpoint = row.endpoint;
+    return absl::OkStatus();
   }
+  if (FindStaticFile(route->path) != nullptr) route->endpoint = Endpoint::kPage;
   return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<Route> ParseTarget(std::string_view target) {
-  // The absolute form, which proxies send.
+  // Proxies send the absolute form.
   if (const size_t scheme = target.find("://"); scheme != std::string_view::npos && target.front() != '/') {
     const size_t slash = target.find('/', scheme + 3);
     target = slash == std::string_view::npos ? "/" : target.substr(slash);
@@ -124,7 +130,7 @@ absl::StatusOr<Route> ParseTarget(std::string_view target) {
   const size_t question = target.find('?');
   const std::string_view path = target.substr(0, question);
   if (path.empty() || (path.front() != '/' && path != "*")) {
-    return absl::InvalidArgumentError("the target of the request is no path");
+    return absl::InvalidArgumentError("the request target is not a path");
   }
   Route route;
   ASSIGN_OR_RETURN(route.path, Decode(path, false));
@@ -134,32 +140,15 @@ absl::StatusOr<Route> ParseTarget(std::string_view target) {
   return route;
 }
 
-std::string_view AllowedMethods(Endpoint endpoint) {
-  switch (endpoint) {
-    case Endpoint::kGenerations:
-    case Endpoint::kCancel:
-    case Endpoint::kChatCompletions:
-    case Endpoint::kCompletions:
-    case Endpoint::kResponses:
-    case Endpoint::kResponseCancel:
-      return "POST, OPTIONS";
-    case Endpoint::kGeneration:
-    case Endpoint::kResponse:
-      return "GET, HEAD, DELETE, OPTIONS";
-    case Endpoint::kEvents:
-    case Endpoint::kNone:
-    case Endpoint::kPage:
-    case Endpoint::kHealth:
-    case Endpoint::kConfig:
-    case Endpoint::kModels:
-    case Endpoint::kModel:
-      break;
+const EndpointTraits& TraitsOf(Endpoint endpoint) {
+  for (const EndpointRow& row : kEndpoints) {
+    if (row.endpoint == endpoint) return row.traits;
   }
-  return "GET, HEAD, OPTIONS";
+  return kOtherTraits;
 }
 
 bool IsAllowed(Endpoint endpoint, std::string_view method) {
-  for (const absl::string_view allowed : absl::StrSplit(base::ToAbsl(AllowedMethods(endpoint)), ", ")) {
+  for (const absl::string_view allowed : absl::StrSplit(base::ToAbsl(TraitsOf(endpoint).methods), ", ")) {
     if (allowed == base::ToAbsl(method)) return true;
   }
   return false;

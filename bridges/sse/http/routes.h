@@ -21,7 +21,7 @@ enum class Endpoint {
   kCancel,       // /v1/generations/{id}/cancel
   kModels,
   kModel,  // /v1/models/{id}
-  // OpenAI's.
+  // OpenAI's API.
   kChatCompletions,  // /v1/chat/completions
   kCompletions,      // /v1/completions
   kResponses,        // /v1/responses
@@ -38,16 +38,20 @@ struct Route {
 
 // The message of 404 for kNone.
 inline constexpr std::string_view kNoSuchPath =
-    "no such path: the API is under /v1, such as POST /v1/chat/completions, /v1/responses and /v1/generations";
+    "no such path: the API is under /v1, for example POST /v1/chat/completions, /v1/responses and /v1/generations";
 
-// `target` is that of the request line. OpenAI's paths may come without their /v1, as from a client whose base URL
-// lacks it. InvalidArgument for bad percent-encoding, a NUL, or a query parameter that comes twice. Only one whose name
-// ends with `[]` may: its values are joined by commas.
+// Parses the target of the request line. OpenAI's paths work without their /v1 too, because some clients have a base
+// URL that lacks it. InvalidArgument for an invalid percent-encoding, a NUL, or a repeated query parameter. Only a
+// parameter whose name ends with `[]` may be repeated: its values are joined by commas.
 absl::StatusOr<Route> ParseTarget(std::string_view target);
 
-// The methods of an endpoint as in the Allow header, such as "GET, HEAD, OPTIONS".
-std::string_view AllowedMethods(Endpoint endpoint);
-// Whether `method` is one of them.
+struct EndpointTraits {
+  std::string_view methods;  // as in the Allow header, for example "GET, HEAD, OPTIONS"
+  bool json_body = false;    // its POST needs a body of application/json
+  bool follows = false;      // starts a generation or follows one; rejected while the bridge drains
+};
+const EndpointTraits& TraitsOf(Endpoint endpoint);
+// Whether `method` is one of its methods.
 bool IsAllowed(Endpoint endpoint, std::string_view method);
 
 }  // namespace runnel::sse

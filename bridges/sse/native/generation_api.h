@@ -1,21 +1,21 @@
 #pragma once
 
 #include "bridges/base/net.h"
-#include "bridges/base/options.h"
-#include "bridges/server/io_threads.h"
-#include "bridges/sse/http/http_connection.h"
-#include "bridges/sse/http/routes.h"
+#include "bridges/sse/stream/api_call.h"
 #include "bridges/sse/stream/api_result.h"
 
+// The native API: /v1/generations and the paths under it. `call` must outlive the coroutine.
 namespace runnel::sse {
 
-// /v1/generations and what is under it. The route's method has been checked, and who asks. The pointers must outlive
-// the coroutine.
-bridge::Awaitable<ApiResult> HandleGenerations(bridge::IoThread* thread, const bridge::BridgeOptions* options,
-                                               HttpConnection* connection, const HttpRequest* request,
-                                               const Route* route);
-
-// /v1/models and /v1/models/{id}.
-bridge::Awaitable<ApiResult> HandleModels(bridge::IoThread* thread, const Route* route);
+// POST /v1/generations: starts a generation and streams it, or responds with its id.
+bridge::Awaitable<ApiResult> CreateGeneration(const ApiCall* call);
+// GET, HEAD and DELETE of /v1/generations/{id}.
+bridge::Awaitable<ApiResult> ServeGeneration(const ApiCall* call);
+// GET /v1/generations/{id}?after=: the events after a cursor, with long polling.
+bridge::Awaitable<ApiResult> PollGeneration(const ApiCall* call);
+// GET and HEAD of /v1/generations/{id}/events: streams an existing generation.
+bridge::Awaitable<ApiResult> StreamGeneration(const ApiCall* call);
+// POST /v1/generations/{id}/cancel.
+bridge::Awaitable<ApiResult> CancelGeneration(const ApiCall* call);
 
 }  // namespace runnel::sse

@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridges/server/inference_client.h"
-#include "bridges/sse/stream/collecting_reader.h"
+#include "bridges/sse/stream/generation_collector.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 
@@ -14,61 +14,54 @@ namespace {
 
 using bridge::Awaitable;
 
-// Text that one call may bring. Most answers are smaller, and need nothing else.
+// The longest text that one call returns. Most texts are shorter, and need nothing else.
 constexpr uint64_t kOneCallBytes = 256 << 10;
 
 absl::Status TooLarge() {
   return base::MakeError(absl::StatusCode::kFailedPrecondition, "TEXT_TOO_LARGE",
-                         "the text is too long to be given in one piece: read it as a stream of events");
+                         "the text is too long for one response: read the events of the generation as a stream");
 }
 
-// Puts the texts that were read, and what the log says up to there, in the place of what the call said.
-void ReplaceByRead(bridge::CollectedGeneration answer, uint64_t last_seq, v1::Generation* generation) {
+// Replaces the text and the state that the call returned by those that were collected from the log.
+void ApplyCollected(bridge::CollectedGeneration collected, uint64_t last_seq, v1::Generation* generation) {
   generation->set_text_omitted(false);
   generation->set_last_seq(last_seq);
-  generation->mutable_usage()->set_completion_tokens(answer.tokens);
+  generation->mutable_usage()->set_completion_tokens(collected.tokens);
   for (int i = 0; i < generation->choices_size(); ++i) {
     v1::ChoiceText& choice = *generation->mutable_choices(i);
-    if (choice.index() < answer.choices.size()) choice.set_text(std::move(answer.choices[choice.index()].text));
+    if (choice.index() < collected.choices.size()) choice.set_text(std::move(collected.choices[choice.index()].text));
   }
-  if (answer.failed.has_value()) {
+  if (collected.failed.has_value()) {
     generation->set_status(v1::GENERATION_STATUS_FAILED);
-    *generation->mutable_failed() = *std::move(answer.failed);
+    *generation->mutable_failed() = *std::move(collected.failed);
   }
-  if (!answer.done.has_value()) return;
+  if (!collected.done.has_value()) return;
   generation->set_status(v1::GENERATION_STATUS_DONE);
-  *generation->mutable_usage() = answer.done->usage();
-  for (int i = 0; i < std::min(generation->choices_size(), answer.done->choices_size()); ++i) {
-    generation->mutable_choices(i)->set_finish_reason(answer.done->choices(i).finish_reason());
+  *generation->mutable_usage() = collected.done->usage();
+  for (int i = 0; i < std::min(generation->choices_size(), collected.done->choices_size()); ++i) {
+    generation->mutable_choices(i)->set_finish_reason(collected.done->choices(i).finish_reason());
   }
-  *generation->mutable_done() = *std::move(answer.done);
+  *generation->mutable_done() = *std::move(collected.done);
 }
 
 }  // namespace
 
-Awaitable<absl::StatusOr<v1::Generation>> ReadGeneration(bridge::IoThread* thread, HttpConnection* connection,
-                                                         std::string id, std::string principal) {
+Awaitable<absl::StatusOr<v1::Generation>> ReadGeneration(const ApiCall* call, std::string id) {
+  bridge::IoThread* const thread = call->thread;
+  const std::string& principal = call->request->principal;
   absl::StatusOr<v1::Generation> generation =
       co_await thread->client->GetGeneration(thread, id, principal, kOneCallBytes);
   if (!generation.ok() || !generation->text_omitted()) co_return generation;
-  CollectingReader reader(&thread->io, &thread->router, kMaxCollectedBytes);
-  reader.subscription().Attach(id, 0, principal, v1::GAP_POLICY_FAIL);
-  const auto read = [&reader] {
-    return reader.ended() || reader.too_large() ||
-           (reader.opened() && reader.subscription().last_seq() >= reader.info().last_seq);
-  };
-  while (!read()) {
-    if (!co_await reader.WaitFor(connection, absl::InfiniteDuration())) {
-      co_return absl::CancelledError("the client has gone");
-    }
-  }
-  connection->StopWatching();
-  if (reader.too_large()) co_return TooLarge();
-  if (reader.ended() && !reader.subscription().terminal_seen()) co_return reader.status();
-  const bool ended_since = reader.ended() && !generation->has_expire_time();
-  ReplaceByRead(reader.Take(), reader.subscription().last_seq(), &*generation);
+  GenerationCollector collector(thread);
+  collector.subscription().Attach(id, 0, principal, v1::GAP_POLICY_FAIL);
+  const bool connected = co_await CollectLog(call->connection, &collector);
+  if (!connected) co_return absl::CancelledError("the client has disconnected");
+  if (collector.too_large()) co_return TooLarge();
+  if (collector.ended() && !collector.subscription().terminal_seen()) co_return collector.status();
+  const bool ended_since = collector.ended() && !generation->has_expire_time();
+  ApplyCollected(collector.Take(), collector.subscription().last_seq(), &*generation);
   if (!ended_since) co_return generation;
-  // Only now it is known when it expires.
+  // The time at which it expires is known only now.
   const absl::StatusOr<v1::Generation> again = co_await thread->client->GetGeneration(thread, id, principal, 0);
   if (again.ok() && again->has_expire_time()) *generation->mutable_expire_time() = again->expire_time();
   co_return generation;

@@ -1,6 +1,5 @@
 #include "bridges/sse/openai/completion_api.h"
 
-#include <algorithm>
 #include <deque>
 #include <iterator>
 #include <memory>
@@ -10,9 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/openai/completion_format.h"
 #include "bridges/openai/completion_request.h"
-#include "bridges/server/inference_client.h"
-#include "bridges/sse/openai/reading_error.h"
-#include "bridges/sse/stream/collecting_reader.h"
+#include "bridges/openai/openai_error.h"
+#include "bridges/sse/openai/collection_error.h"
+#include "bridges/sse/stream/cancel_unless_ended.h"
+#include "bridges/sse/stream/generation_collector.h"
 
 namespace runnel::sse {
 namespace {
@@ -23,76 +23,72 @@ uint32_t ChoiceCount(const v1::GenerateRequest& request) {
   return request.has_choice_count() ? request.choice_count() : 1;
 }
 
-std::vector<v1::GenerateRequest> OnePerPrompt(openai::CompletionRequest* asked) {
-  std::vector<v1::GenerateRequest> requests(1 + asked->more_prompts.size(), asked->request);
-  for (size_t i = 1; i < requests.size(); ++i) requests[i].set_prompt(std::move(asked->more_prompts[i - 1]));
+openai::OpenAiApi ApiOf(const openai::CompletionShape& shape) {
+  return shape.chat ? openai::OpenAiApi::kChat : openai::OpenAiApi::kCompletions;
+}
+
+std::vector<v1::GenerateRequest> OnePerPrompt(openai::CompletionRequest* body) {
+  std::vector<v1::GenerateRequest> requests(1 + body->more_prompts.size(), body->request);
+  for (size_t i = 1; i < requests.size(); ++i) requests[i].set_prompt(std::move(body->more_prompts[i - 1]));
   return requests;
 }
 
-Awaitable<ApiResult> RespondInOnePiece(bridge::IoThread* thread, HttpConnection* connection,
-                                       std::vector<v1::GenerateRequest> requests, openai::CompletionShape shape,
-                                       StreamSpec spec) {
+Awaitable<ApiResult> RespondInOnePiece(const ApiCall* call, std::vector<v1::GenerateRequest> requests,
+                                       openai::CompletionShape shape, StreamSpec spec) {
   const uint32_t choice_count = ChoiceCount(requests[0]);
-  std::deque<CollectingReader> readers;
+  std::deque<GenerationCollector> collectors;
   for (v1::GenerateRequest& request : requests) {
-    CollectingReader& reader = readers.emplace_back(&thread->io, &thread->router, kMaxCollectedBytes / requests.size());
-    reader.subscription().RefuseGaps();
-    reader.subscription().Generate(std::move(request), 0, spec.traceparent, spec.tracestate);
+    GenerationCollector& collector = collectors.emplace_back(call->thread, kMaxCollectedBytes / requests.size());
+    collector.subscription().RefuseGaps();
+    collector.subscription().Generate(std::move(request), 0, spec.traceparent, spec.tracestate);
   }
-  ApiResult answer;
   bridge::CollectedGeneration whole;
-  for (uint32_t i = 0; i < readers.size(); ++i) {
-    CollectingReader& reader = readers[i];
-    answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGiveUp);
-    std::optional<bridge::HttpError> error =
-        ErrorOfReading(reader, shape.chat ? openai::OpenAiApi::kChat : openai::OpenAiApi::kCompletions);
-    if (!error.has_value() && openai::WasCancelled(*reader.collected().done)) error = openai::ErrorOfCancelled();
-    if (answer.client_gone || error.has_value()) {
-      // Those read to their end before have seen it.
-      for (uint32_t other = i + 1; other < readers.size(); ++other) {
-        CancelUnlessEnded(thread, readers[other].subscription());
+  for (uint32_t i = 0; i < collectors.size(); ++i) {
+    GenerationCollector& collector = collectors[i];
+    const bool connected = co_await CollectToEnd(call->thread, call->connection, &collector, OnHalfClose::kGiveUp);
+    std::optional<bridge::HttpError> error = CollectionError(collector, ApiOf(shape));
+    if (!error.has_value() && openai::WasCancelled(*collector.collected().done)) error = openai::ErrorOfCancelled();
+    if (!connected || error.has_value()) {
+      // Those before this one have ended.
+      for (uint32_t other = i + 1; other < collectors.size(); ++other) {
+        CancelUnlessEnded(call->thread, collectors[other].subscription());
       }
-      if (!answer.client_gone) answer.response = bridge::ErrorResponse(*error);
-      co_return answer;
+      co_return connected ? RespondWith(*error) : ClientGone();
     }
-    i == 0 ? void(whole = reader.Take()) : whole.AddChoices(reader.Take(), i * choice_count);
+    i == 0 ? void(whole = collector.Take()) : whole.AddChoices(collector.Take(), i * choice_count);
   }
-  const std::string& id = readers.front().subscription().generation_id();
-  const auto total = static_cast<uint32_t>(readers.size()) * choice_count;
-  answer.response = JsonResponse(200, openai::CompletionJson(id, shape, total, whole));
-  absl::StrAppend(&answer.response.headers, "x-generation-id: ", id, "\r\n");
-  co_return answer;
+  const std::string& id = collectors.front().subscription().generation_id();
+  const auto total = static_cast<uint32_t>(collectors.size()) * choice_count;
+  bridge::HttpResponse response = JsonResponse(200, openai::CompletionJson(id, shape, total, whole));
+  absl::StrAppend(&response.headers, "x-generation-id: ", id, "\r\n");
+  co_return RespondWith(std::move(response));
 }
 
 }  // namespace
 
-Awaitable<ApiResult> HandleCompletion(bridge::IoThread* thread, const bridge::BridgeOptions* options,
-                                      HttpConnection* connection, const HttpRequest* request, const Route* route) {
-  const bool chat = route->endpoint == Endpoint::kChatCompletions;
-  if (!IsJson(*request)) co_return RespondNotJson();
-  absl::StatusOr<openai::CompletionRequest> asked =
-      chat ? openai::ParseChatRequest(request->body) : openai::ParseCompletionRequest(request->body);
-  if (!asked.ok()) {
-    co_return RespondWith(
-        openai::OpenAiErrorOf(asked.status(), chat ? openai::OpenAiApi::kChat : openai::OpenAiApi::kCompletions));
+Awaitable<ApiResult> CreateCompletion(const ApiCall* call) {
+  const bool chat = call->route->endpoint == Endpoint::kChatCompletions;
+  absl::StatusOr<openai::CompletionRequest> body =
+      chat ? openai::ParseChatRequest(call->request->body) : openai::ParseCompletionRequest(call->request->body);
+  if (!body.ok()) {
+    const openai::OpenAiApi api = chat ? openai::OpenAiApi::kChat : openai::OpenAiApi::kCompletions;
+    co_return RespondWith(openai::OpenAiErrorOf(body.status(), api));
   }
-  EndWithClient(*options, &asked->request);
-  asked->request.set_principal(request->principal);
-  std::vector<v1::GenerateRequest> requests = OnePerPrompt(&*asked);
-  StreamSpec spec = BaseSpec(*request, *route);
-  if (!asked->shape.stream) {
-    co_return co_await RespondInOnePiece(thread, connection, std::move(requests), asked->shape, std::move(spec));
+  SetDetachTimeout(*call->options, &body->request);
+  body->request.set_principal(call->request->principal);
+  std::vector<v1::GenerateRequest> requests = OnePerPrompt(&*body);
+  StreamSpec spec = BaseSpec(*call);
+  if (!body->shape.stream) {
+    co_return co_await RespondInOnePiece(call, std::move(requests), body->shape, std::move(spec));
   }
   spec.encoder = std::make_unique<openai::CompletionEncoder>(
-      asked->shape, ChoiceCount(asked->request) * static_cast<uint32_t>(requests.size()));
+      body->shape, ChoiceCount(body->request) * static_cast<uint32_t>(requests.size()));
   spec.generate = std::move(requests[0]);
   spec.more.assign(std::make_move_iterator(requests.begin() + 1), std::make_move_iterator(requests.end()));
   spec.gap_policy = v1::GAP_POLICY_FAIL;
   spec.cancel_on_disconnect = true;
   spec.repeatable = false;
-  ApiResult answer;
-  answer.stream = std::move(spec);
-  co_return answer;
+  co_return StartStream(std::move(spec));
 }
 
 }  // namespace runnel::sse

@@ -1,18 +1,12 @@
 #pragma once
 
 #include "bridges/base/net.h"
-#include "bridges/base/options.h"
-#include "bridges/server/io_threads.h"
-#include "bridges/sse/http/http_connection.h"
-#include "bridges/sse/http/routes.h"
+#include "bridges/sse/stream/api_call.h"
 #include "bridges/sse/stream/api_result.h"
 
 namespace runnel::sse {
 
-// POST /v1/chat/completions and /v1/completions. The route's method has been checked, and who asks. The pointers must
-// outlive the coroutine.
-bridge::Awaitable<ApiResult> HandleCompletion(bridge::IoThread* thread, const bridge::BridgeOptions* options,
-                                              HttpConnection* connection, const HttpRequest* request,
-                                              const Route* route);
+// POST /v1/chat/completions and /v1/completions. `call` must outlive the coroutine.
+bridge::Awaitable<ApiResult> CreateCompletion(const ApiCall* call);
 
 }  // namespace runnel::sse

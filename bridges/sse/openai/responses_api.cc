@@ -11,8 +11,8 @@
 #include "bridges/openai/responses_request.h"
 #include "bridges/server/inference_client.h"
 #include "bridges/sse/native/generation_snapshot.h"
-#include "bridges/sse/openai/reading_error.h"
-#include "bridges/sse/stream/collecting_reader.h"
+#include "bridges/sse/openai/collection_error.h"
+#include "bridges/sse/stream/generation_collector.h"
 #include "bridges/wire/stream_request.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
@@ -22,181 +22,117 @@ namespace {
 
 using bridge::Awaitable;
 
-ApiResult Refusal(const absl::Status& status) {
+ApiResult RespondWithError(const absl::Status& status) {
   return RespondWith(openai::OpenAiErrorOf(status, openai::OpenAiApi::kResponses, /*repeatable=*/true));
 }
 
-ApiResult AnswerWithState(const openai::ResponseState& state) {
-  ApiResult answer = RespondWith(JsonResponse(200, openai::ResponseJson(state)));
-  absl::StrAppend(&answer.response.headers, "x-generation-id: ", state.generation_id, "\r\n");
-  return answer;
+ApiResult RespondWithState(const openai::ResponseState& state) {
+  bridge::HttpResponse response = JsonResponse(200, openai::ResponseJson(state));
+  absl::StrAppend(&response.headers, "x-generation-id: ", state.generation_id, "\r\n");
+  return RespondWith(std::move(response));
 }
 
-absl::StatusOr<openai::ResponsesRequest> ReadCreateRequest(const bridge::BridgeOptions& options,
-                                                           const HttpRequest& request) {
-  ASSIGN_OR_RETURN(openai::ResponsesRequest asked, openai::ParseResponsesRequest(request.body));
-  if (!asked.echo.background) {
-    EndWithClient(options, &asked.request);
-    return asked;
+absl::StatusOr<openai::ResponsesRequest> ReadCreateRequest(const ApiCall& call) {
+  ASSIGN_OR_RETURN(openai::ResponsesRequest body, openai::ParseResponsesRequest(call.request->body));
+  body.request.set_principal(call.request->principal);
+  if (!body.echo.background) {
+    SetDetachTimeout(*call.options, &body.request);
+    return body;
   }
-  asked.request.set_keep_when_detached(true);
-  // Safe to repeat only because nothing ends it with its client.
-  if (const std::string_view key = request.Header("idempotency-key"); !key.empty()) {
+  body.request.set_keep_when_detached(true);
+  // Only a background response is safe to repeat: no other one outlives its client.
+  if (const std::string_view key = call.request->Header("idempotency-key"); !key.empty()) {
     RETURN_IF_ERROR(bridge::CheckIdempotencyKey(key));
-    asked.request.set_request_id(std::string(key));
+    body.request.set_request_id(std::string(key));
   }
-  return asked;
+  return body;
 }
 
-// Reads only so far as to say that it has begun.
-Awaitable<bool> ReadToStart(HttpConnection* connection, CollectingReader* reader) {
-  bool here = true;
-  while (here && !reader->ended() && reader->subscription().last_seq() == 0) {
-    here = co_await reader->WaitFor(connection, absl::InfiniteDuration());
+// Collects until the generation has begun. False if the client has disconnected.
+Awaitable<bool> CollectToStart(HttpConnection* connection, GenerationCollector* collector) {
+  bool connected = true;
+  while (connected && !collector->ended() && collector->subscription().last_seq() == 0) {
+    connected = co_await collector->WaitFor(connection, absl::InfiniteDuration());
   }
-  if (here) connection->StopWatching();
-  co_return here;
+  co_return connected;
 }
 
-openai::ResponseState StateOf(const CollectingReader& reader, const std::string& id, openai::ResponseEcho echo) {
-  const bridge::CollectedGeneration& answer = reader.collected();
+openai::ResponseState StateOf(const GenerationCollector& collector, const std::string& id, openai::ResponseEcho echo) {
+  const bridge::CollectedGeneration& collected = collector.collected();
   openai::ResponseState state;
   state.generation_id = id;
   state.echo = std::move(echo);
-  state.model = answer.started.model();
-  state.created_at = answer.started.created_at().seconds();
-  if (!answer.choices.empty()) {
-    state.text = answer.choices[0].text;
-    openai::AppendTokenList(answer.choices[0].logprobs, &state.logprobs);
+  state.model = collected.started.model();
+  state.created_at = collected.started.created_at().seconds();
+  if (!collected.choices.empty()) {
+    state.text = collected.choices[0].text;
+    openai::AppendTokenList(collected.choices[0].logprobs, &state.logprobs);
   }
   if (!state.text.empty()) state.item_status = "in_progress";
-  if (reader.info().status == v1::GENERATION_STATUS_QUEUED) state.status = "queued";
-  if (answer.done.has_value()) state.ApplyDone(*answer.done);
-  if (answer.failed.has_value()) state.ApplyFailed(*answer.failed);
+  if (collector.info().status == v1::GENERATION_STATUS_QUEUED) state.status = "queued";
+  if (collected.done.has_value()) state.ApplyDone(*collected.done);
+  if (collected.failed.has_value()) state.ApplyFailed(*collected.failed);
   return state;
 }
 
-Awaitable<ApiResult> Create(bridge::IoThread* thread, const bridge::BridgeOptions* options, HttpConnection* connection,
-                            const HttpRequest* request, const Route* route) {
-  if (!IsJson(*request)) co_return RespondNotJson();
-  absl::StatusOr<openai::ResponsesRequest> asked = ReadCreateRequest(*options, *request);
-  if (!asked.ok()) co_return Refusal(asked.status());
-  const bool background = asked->echo.background;
-  StreamSpec spec = BaseSpec(*request, *route);
-  asked->request.set_principal(request->principal);
-  spec.repeatable = !asked->request.request_id().empty();
-  ApiResult answer;
-  if (asked->stream) {
-    spec.generate = std::move(asked->request);
-    spec.gap_policy = v1::GAP_POLICY_FAIL;
-    spec.unmerged = true;
-    spec.cancel_on_disconnect = !background;
-    spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Of::kNew);
-    answer.stream = std::move(spec);
-    co_return answer;
-  }
-  CollectingReader reader(&thread->io, &thread->router, kMaxCollectedBytes);
-  reader.subscription().RefuseGaps();
-  reader.subscription().Generate(std::move(asked->request), 0, std::move(spec.traceparent), std::move(spec.tracestate));
-  if (background) {
-    answer.client_gone = !co_await ReadToStart(connection, &reader);
-  } else {
-    answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGiveUp);
-  }
-  if (answer.client_gone) co_return answer;
-  std::optional<bridge::HttpError> error = ErrorOfReading(reader, openai::OpenAiApi::kResponses);
-  // That it has not ended is what a background is for; and a failure is a state of the response.
-  if (reader.opened() && background && reader.subscription().last_seq() > 0) error.reset();
-  if (reader.collected().failed.has_value()) error.reset();
-  if (error.has_value()) co_return RespondWith(*error);
-  const std::string id = reader.subscription().generation_id();
-  co_return AnswerWithState(StateOf(reader, id, std::move(asked->echo)));
+ApiResult StreamNew(StreamSpec spec, openai::ResponsesRequest body) {
+  spec.generate = std::move(body.request);
+  spec.gap_policy = v1::GAP_POLICY_FAIL;
+  spec.unmerged = true;
+  spec.cancel_on_disconnect = !body.echo.background;
+  spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Of::kNew);
+  return StartStream(std::move(spec));
 }
 
-// NotFound also for a generation that is no response, or one that is not stored.
+// NotFound also for a generation that is not a response, and for a response that is not stored.
 absl::StatusOr<openai::ResponseState> AsStored(const absl::StatusOr<v1::Generation>& generation) {
   if (!generation.ok()) return generation.status();
   ASSIGN_OR_RETURN(openai::ResponseEcho echo, openai::ResponseEcho::FromAnnotation(generation->annotation()));
-  if (!echo.store) {
-    return bridge::NoSuchGeneration("the response is not stored");
-  }
+  if (!echo.store) return bridge::NoSuchGeneration("the response is not stored");
   return openai::ResponseState::Of(*generation, std::move(echo));
 }
 
 // Without the text.
-Awaitable<absl::StatusOr<openai::ResponseState>> Find(bridge::IoThread* thread, std::string generation_id,
-                                                      std::string principal) {
-  const absl::StatusOr<v1::Generation> generation = co_await thread->client->GetGeneration(
-      thread, std::move(generation_id), std::move(principal), /*max_text_bytes=*/0);
+Awaitable<absl::StatusOr<openai::ResponseState>> Find(const ApiCall* call, std::string generation_id) {
+  const absl::StatusOr<v1::Generation> generation = co_await call->thread->client->GetGeneration(
+      call->thread, std::move(generation_id), call->request->principal, /*max_text_bytes=*/0);
   co_return AsStored(generation);
 }
 
-Awaitable<ApiResult> AnswerWithWhole(bridge::IoThread* thread, HttpConnection* connection, std::string generation_id,
-                                     std::string principal) {
-  const absl::StatusOr<v1::Generation> generation =
-      co_await ReadGeneration(thread, connection, std::move(generation_id), std::move(principal));
+Awaitable<ApiResult> RespondWithStored(const ApiCall* call, std::string generation_id) {
+  const absl::StatusOr<v1::Generation> generation = co_await ReadGeneration(call, std::move(generation_id));
+  if (call->connection->client_gone()) co_return ClientGone();
   const absl::StatusOr<openai::ResponseState> found = AsStored(generation);
-  if (connection->client_gone()) {
-    ApiResult answer;
-    answer.client_gone = true;
-    co_return answer;
-  }
-  co_return found.ok() ? AnswerWithState(*found) : Refusal(found.status());
+  co_return found.ok() ? RespondWithState(*found) : RespondWithError(found.status());
 }
 
-Awaitable<ApiResult> Cancel(bridge::IoThread* thread, HttpConnection* connection, std::string generation_id,
-                            std::string principal) {
-  const absl::StatusOr<openai::ResponseState> found = co_await Find(thread, generation_id, principal);
-  if (!found.ok()) co_return Refusal(found.status());
-  if (!found->echo.background) {
-    co_return RespondWith(bridge::InvalidRequest(400, "only a response with background can be cancelled"));
-  }
-  const absl::StatusOr<v1::CancelGenerationResponse> cancelled =
-      co_await thread->client->CancelGeneration(thread, generation_id, principal);
-  if (!cancelled.ok()) co_return Refusal(cancelled.status());
-  // The end follows in the log, and the answer is to tell it.
-  CollectingReader reader(&thread->io, &thread->router, kMaxCollectedBytes);
-  reader.subscription().Attach(generation_id, cancelled->last_seq(), principal);
-  ApiResult answer;
-  answer.client_gone = !co_await ReadToEnd(thread, connection, &reader, OnHalfClose::kGoOn);
-  if (answer.client_gone) co_return answer;
-  co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), std::move(principal));
-}
-
-Awaitable<ApiResult> Delete(bridge::IoThread* thread, std::string generation_id, std::string response_id,
-                            std::string principal) {
-  const absl::StatusOr<openai::ResponseState> found = co_await Find(thread, generation_id, principal);
-  if (!found.ok()) co_return Refusal(found.status());
-  const auto deleted = co_await thread->client->DeleteGeneration(thread, generation_id, principal);
-  if (!deleted.ok()) co_return Refusal(deleted.status());
+Awaitable<ApiResult> Delete(const ApiCall* call, std::string generation_id) {
+  const absl::StatusOr<openai::ResponseState> found = co_await Find(call, generation_id);
+  if (!found.ok()) co_return RespondWithError(found.status());
+  const absl::StatusOr<v1::DeleteGenerationResponse> deleted =
+      co_await call->thread->client->DeleteGeneration(call->thread, generation_id, call->request->principal);
+  if (!deleted.ok()) co_return RespondWithError(deleted.status());
   co_return RespondWith(
-      JsonResponse(200, absl::StrCat("{\"id\":\"", response_id, "\",\"object\":\"response\",\"deleted\":true}")));
+      JsonResponse(200, absl::StrCat("{\"id\":\"", call->route->id, "\",\"object\":\"response\",\"deleted\":true}")));
 }
 
-// With log-probabilities, which only the log has: reads it as far as it is now.
-Awaitable<ApiResult> GetWithLogprobs(bridge::IoThread* thread, HttpConnection* connection, openai::ResponseState found,
-                                     std::string principal) {
-  CollectingReader reader(&thread->io, &thread->router, kMaxCollectedBytes);
-  reader.subscription().Attach(found.generation_id, 0, std::move(principal), v1::GAP_POLICY_FAIL);
-  ApiResult answer;
-  const auto whole = [&reader] {
-    return reader.ended() || (reader.opened() && reader.subscription().last_seq() >= reader.info().last_seq);
-  };
-  while (!answer.client_gone && !whole() && !reader.too_large()) {
-    answer.client_gone = !co_await reader.WaitFor(connection, absl::InfiniteDuration());
-  }
-  if (answer.client_gone) co_return answer;
-  if (reader.too_large()) co_return RespondWith(openai::ErrorOfTooLarge());
-  if (reader.ended() && !reader.subscription().terminal_seen()) co_return Refusal(reader.status());
-  co_return AnswerWithState(StateOf(reader, found.generation_id, std::move(found.echo)));
+// Only the log has the log-probabilities.
+Awaitable<ApiResult> RespondWithLogprobs(const ApiCall* call, openai::ResponseState found) {
+  GenerationCollector collector(call->thread);
+  collector.subscription().Attach(found.generation_id, 0, call->request->principal, v1::GAP_POLICY_FAIL);
+  const bool connected = co_await CollectLog(call->connection, &collector);
+  if (!connected) co_return ClientGone();
+  if (collector.too_large()) co_return RespondWith(openai::ErrorOfTooLarge());
+  if (collector.ended() && !collector.subscription().terminal_seen()) co_return RespondWithError(collector.status());
+  co_return RespondWithState(StateOf(collector, found.generation_id, std::move(found.echo)));
 }
 
-// As the stream would be begun, by what is known of it.
-Awaitable<ApiResult> HeadOfEvents(bridge::IoThread* thread, std::string generation_id, std::string principal,
+// The response to HEAD: the status and headers with which the stream would begin.
+Awaitable<ApiResult> HeadOfEvents(const ApiCall* call, std::string generation_id,
                                   std::optional<uint64_t> starting_after) {
-  const absl::StatusOr<v1::Generation> generation =
-      co_await thread->client->GetGeneration(thread, generation_id, std::move(principal), /*max_text_bytes=*/0);
-  if (!generation.ok()) co_return Refusal(generation.status());
+  const absl::StatusOr<v1::Generation> generation = co_await call->thread->client->GetGeneration(
+      call->thread, generation_id, call->request->principal, /*max_text_bytes=*/0);
+  if (!generation.ok()) co_return RespondWithError(generation.status());
   bridge::GenerationInfo opened;
   opened.status = generation->status();
   opened.last_seq = generation->last_seq();
@@ -204,52 +140,88 @@ Awaitable<ApiResult> HeadOfEvents(bridge::IoThread* thread, std::string generati
   opened.annotation = generation->annotation();
   openai::ResponsesEncoder encoder(openai::ResponsesEncoder::Of::kStored, starting_after);
   const absl::Status status = encoder.Open(generation_id, opened);
-  co_return status.ok() ? HeadOfStream(generation_id) : Refusal(status);
+  co_return status.ok() ? HeadOfStream(generation_id) : RespondWithError(status);
 }
 
-Awaitable<ApiResult> Get(bridge::IoThread* thread, HttpConnection* connection, const HttpRequest* request,
-                         const Route* route, std::string generation_id) {
-  const absl::StatusOr<openai::ResponseQuery> query = openai::ParseResponseQuery(route->query);
-  if (!query.ok()) co_return Refusal(query.status());
-  const bool head = request->method == "HEAD";
+ApiResult StreamStored(const ApiCall& call, std::string generation_id, std::optional<uint64_t> starting_after) {
+  StreamSpec spec = BaseSpec(call);
+  spec.generation_id = std::move(generation_id);
+  spec.gap_policy = v1::GAP_POLICY_FAIL;
+  spec.unmerged = true;
+  spec.read_before = starting_after.has_value();
+  spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Of::kStored, starting_after);
+  return StartStream(std::move(spec));
+}
+
+Awaitable<ApiResult> Get(const ApiCall* call, std::string generation_id) {
+  const absl::StatusOr<openai::ResponseQuery> query = openai::ParseResponseQuery(call->route->query);
+  if (!query.ok()) co_return RespondWithError(query.status());
+  const bool head = call->request->method == "HEAD";
   if (query->stream && head) {
-    co_return co_await HeadOfEvents(thread, std::move(generation_id), request->principal, query->starting_after);
+    co_return co_await HeadOfEvents(call, std::move(generation_id), query->starting_after);
   }
-  if (query->stream) {
-    StreamSpec spec = BaseSpec(*request, *route);
-    spec.generation_id = std::move(generation_id);
-    spec.gap_policy = v1::GAP_POLICY_FAIL;
-    spec.unmerged = true;
-    spec.read_before = query->starting_after.has_value();
-    spec.encoder =
-        std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Of::kStored, query->starting_after);
-    ApiResult answer;
-    answer.stream = std::move(spec);
-    co_return answer;
+  if (query->stream) co_return StreamStored(*call, std::move(generation_id), query->starting_after);
+  if (query->logprobs && !head) {
+    absl::StatusOr<openai::ResponseState> found = co_await Find(call, generation_id);
+    if (!found.ok()) co_return RespondWithError(found.status());
+    if (!found->echo.top_logprobs.empty()) co_return co_await RespondWithLogprobs(call, *std::move(found));
   }
-  if (head || !query->logprobs) {
-    co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), request->principal);
-  }
-  absl::StatusOr<openai::ResponseState> found = co_await Find(thread, generation_id, request->principal);
-  if (!found.ok()) co_return Refusal(found.status());
-  if (found->echo.top_logprobs.empty()) {
-    co_return co_await AnswerWithWhole(thread, connection, std::move(generation_id), request->principal);
-  }
-  co_return co_await GetWithLogprobs(thread, connection, *std::move(found), request->principal);
+  co_return co_await RespondWithStored(call, std::move(generation_id));
 }
 
 }  // namespace
 
-Awaitable<ApiResult> HandleResponses(bridge::IoThread* thread, const bridge::BridgeOptions* options,
-                                     HttpConnection* connection, const HttpRequest* request, const Route* route) {
-  if (route->endpoint == Endpoint::kResponses) co_return co_await Create(thread, options, connection, request, route);
-  const absl::StatusOr<std::string> generation_id = openai::GenerationOfResponse(route->id);
-  if (!generation_id.ok()) co_return Refusal(generation_id.status());
-  if (route->endpoint == Endpoint::kResponseCancel) {
-    co_return co_await Cancel(thread, connection, *generation_id, request->principal);
+Awaitable<ApiResult> CreateResponse(const ApiCall* call) {
+  absl::StatusOr<openai::ResponsesRequest> body = ReadCreateRequest(*call);
+  if (!body.ok()) co_return RespondWithError(body.status());
+  const bool background = body->echo.background;
+  StreamSpec spec = BaseSpec(*call);
+  spec.repeatable = !body->request.request_id().empty();
+  if (body->stream) co_return StreamNew(std::move(spec), *std::move(body));
+  GenerationCollector collector(call->thread);
+  bridge::Subscription& subscription = collector.subscription();
+  subscription.RefuseGaps();
+  subscription.Generate(std::move(body->request), 0, std::move(spec.traceparent), std::move(spec.tracestate));
+  bool connected = false;
+  if (background) {
+    connected = co_await CollectToStart(call->connection, &collector);
+  } else {
+    connected = co_await CollectToEnd(call->thread, call->connection, &collector, OnHalfClose::kGiveUp);
   }
-  if (request->method == "DELETE") co_return co_await Delete(thread, *generation_id, route->id, request->principal);
-  co_return co_await Get(thread, connection, request, route, *generation_id);
+  if (!connected) co_return ClientGone();
+  std::optional<bridge::HttpError> error = CollectionError(collector, openai::OpenAiApi::kResponses);
+  // A background response need not have ended, and a failure is a state of a response.
+  if (collector.opened() && background && subscription.last_seq() > 0) error.reset();
+  if (collector.collected().failed.has_value()) error.reset();
+  if (error.has_value()) co_return RespondWith(*error);
+  co_return RespondWithState(StateOf(collector, subscription.generation_id(), std::move(body->echo)));
+}
+
+Awaitable<ApiResult> ServeResponse(const ApiCall* call) {
+  const absl::StatusOr<std::string> generation_id = openai::GenerationOfResponse(call->route->id);
+  if (!generation_id.ok()) co_return RespondWithError(generation_id.status());
+  if (call->request->method == "DELETE") co_return co_await Delete(call, *generation_id);
+  co_return co_await Get(call, *generation_id);
+}
+
+Awaitable<ApiResult> CancelResponse(const ApiCall* call) {
+  const absl::StatusOr<std::string> generation_id = openai::GenerationOfResponse(call->route->id);
+  if (!generation_id.ok()) co_return RespondWithError(generation_id.status());
+  const absl::StatusOr<openai::ResponseState> found = co_await Find(call, *generation_id);
+  if (!found.ok()) co_return RespondWithError(found.status());
+  if (!found->echo.background) {
+    co_return RespondWith(bridge::InvalidRequest(400, "only a background response can be cancelled"));
+  }
+  const std::string& principal = call->request->principal;
+  const absl::StatusOr<v1::CancelGenerationResponse> cancelled =
+      co_await call->thread->client->CancelGeneration(call->thread, *generation_id, principal);
+  if (!cancelled.ok()) co_return RespondWithError(cancelled.status());
+  // The end follows in the log, and the response describes it.
+  GenerationCollector collector(call->thread);
+  collector.subscription().Attach(*generation_id, cancelled->last_seq(), principal);
+  const bool connected = co_await CollectToEnd(call->thread, call->connection, &collector, OnHalfClose::kContinue);
+  if (!connected) co_return ClientGone();
+  co_return co_await RespondWithStored(call, *generation_id);
 }
 
 }  // namespace runnel::sse

@@ -1,18 +1,18 @@
 #pragma once
 
 #include "bridges/base/net.h"
-#include "bridges/base/options.h"
-#include "bridges/server/io_threads.h"
-#include "bridges/sse/http/http_connection.h"
-#include "bridges/sse/http/routes.h"
+#include "bridges/sse/stream/api_call.h"
 #include "bridges/sse/stream/api_result.h"
 
+// OpenAI's responses. A response is a generation whose annotation marks it as one, so the bridge keeps no state of it.
+// `call` must outlive the coroutine.
 namespace runnel::sse {
 
-// /v1/responses and what is under it. A response is a generation whose annotation says so: the bridge keeps nothing.
-// The route's method has been checked, and who asks. The pointers must outlive the coroutine.
-bridge::Awaitable<ApiResult> HandleResponses(bridge::IoThread* thread, const bridge::BridgeOptions* options,
-                                             HttpConnection* connection, const HttpRequest* request,
-                                             const Route* route);
+// POST /v1/responses.
+bridge::Awaitable<ApiResult> CreateResponse(const ApiCall* call);
+// GET, HEAD and DELETE of /v1/responses/{id}.
+bridge::Awaitable<ApiResult> ServeResponse(const ApiCall* call);
+// POST /v1/responses/{id}/cancel.
+bridge::Awaitable<ApiResult> CancelResponse(const ApiCall* call);
 
 }  // namespace runnel::sse

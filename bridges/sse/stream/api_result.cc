@@ -12,21 +12,34 @@ namespace {
 
 constexpr size_t kMaxTraceBytes = 512;
 
-std::string TraceHeader(const HttpRequest& request, const Route& route, const std::string& name) {
-  std::string_view value = request.Header(name);
-  if (value.empty()) value = bridge::QueryValue(route.query, name);
+// From the header, or else from the query: an EventSource cannot set headers.
+std::string TraceContext(const ApiCall& call, const std::string& name) {
+  std::string_view value = call.request->Header(name);
+  if (value.empty()) value = bridge::QueryValue(call.route->query, name);
   return value.size() > kMaxTraceBytes ? std::string() : std::string(value);
 }
 
 }  // namespace
 
 ApiResult RespondWith(bridge::HttpResponse response) {
-  ApiResult answer;
-  answer.response = std::move(response);
-  return answer;
+  ApiResult result;
+  result.response = std::move(response);
+  return result;
 }
 
 ApiResult RespondWith(const bridge::HttpError& error) { return RespondWith(bridge::ErrorResponse(error)); }
+
+ApiResult StartStream(StreamSpec spec) {
+  ApiResult result;
+  result.stream = std::move(spec);
+  return result;
+}
+
+ApiResult ClientGone() {
+  ApiResult result;
+  result.client_gone = true;
+  return result;
+}
 
 bridge::HttpResponse JsonResponse(int status, std::string body) {
   bridge::HttpResponse response;
@@ -39,16 +52,11 @@ bridge::HttpResponse JsonResponse(int status, std::string body) {
 
 bool IsJson(const HttpRequest& request) { return bridge::IsJsonContentType(HeaderList(request, "content-type")); }
 
-ApiResult RespondNotJson() {
-  return RespondWith(
-      bridge::InvalidRequest(415, "the content-type must be application/json, in UTF-8", "unsupported_media_type"));
-}
-
 ApiResult HeadOfStream(std::string_view generation_id) {
-  ApiResult answer;
-  answer.response.sized = false;
-  answer.response.headers = absl::StrCat(kStreamHeaders, "x-generation-id: ", base::ToAbsl(generation_id), "\r\n");
-  return answer;
+  ApiResult result;
+  result.response.sized = false;
+  result.response.headers = absl::StrCat(kStreamHeaders, "x-generation-id: ", base::ToAbsl(generation_id), "\r\n");
+  return result;
 }
 
 std::string HeaderList(const HttpRequest& request, std::string_view lower_case_name) {
@@ -61,14 +69,15 @@ std::string HeaderList(const HttpRequest& request, std::string_view lower_case_n
   return list;
 }
 
-StreamSpec BaseSpec(const HttpRequest& request, const Route& route) {
+StreamSpec BaseSpec(const ApiCall& call) {
+  const HttpRequest& request = *call.request;
   StreamSpec spec;
   spec.chunked = !request.http_1_0;
-  // The end of a stream of HTTP/1.0 is the connection's.
+  // The end of the connection ends a stream of HTTP/1.0.
   spec.keep_alive = request.keep_alive && !request.http_1_0;
   spec.principal = request.principal;
-  spec.traceparent = TraceHeader(request, route, "traceparent");
-  spec.tracestate = TraceHeader(request, route, "tracestate");
+  spec.traceparent = TraceContext(call, "traceparent");
+  spec.tracestate = TraceContext(call, "tracestate");
   return spec;
 }
 

@@ -5,39 +5,39 @@
 #include <string_view>
 
 #include "bridges/sse/http/http_connection.h"
-#include "bridges/sse/http/routes.h"
+#include "bridges/sse/stream/api_call.h"
 #include "bridges/sse/stream/sse_stream.h"
 #include "bridges/wire/http_response.h"
 
 // What the endpoints under /v1 have in common.
 namespace runnel::sse {
 
-// What to do about a request of the API: answer with `response`, unless one of the others is set.
+// What the session does after a call: it writes `response`, unless one of the others is set.
 struct ApiResult {
   bridge::HttpResponse response;
-  std::optional<StreamSpec> stream;
+  std::optional<StreamSpec> stream;  // it hands the socket to an SseStream
   bool client_gone = false;
 };
 
 ApiResult RespondWith(bridge::HttpResponse response);
 ApiResult RespondWith(const bridge::HttpError& error);
+ApiResult StartStream(StreamSpec spec);
+ApiResult ClientGone();
 
-// `body` as JSON that nobody may keep.
+// `body` as JSON that must not be cached.
 bridge::HttpResponse JsonResponse(int status, std::string body);
 
-// The answer to HEAD where GET gives the stream of a generation: nothing is attached to it.
+// The response to HEAD where GET streams a generation: it does not attach to the generation.
 ApiResult HeadOfStream(std::string_view generation_id);
 
-// All lines of a header that is a list, joined by commas; empty if there is none.
+// All lines of a header that is a list, joined by commas; empty if there are none.
 std::string HeaderList(const HttpRequest& request, std::string_view lower_case_name);
 
-// Whether the request says that its body is JSON in UTF-8. One that says nothing does not: it may come from a form of
-// another site, which a browser sends without asking.
+// Whether the content-type of the request is JSON in UTF-8. False without a content-type: browsers send such a body for
+// a form of another site, without asking first.
 bool IsJson(const HttpRequest& request);
-// 415
-ApiResult RespondNotJson();
 
-// The parts of a stream that do not depend on what is read.
-StreamSpec BaseSpec(const HttpRequest& request, const Route& route);
+// The parts of a stream that do not depend on its generation.
+StreamSpec BaseSpec(const ApiCall& call);
 
 }  // namespace runnel::sse

@@ -12,7 +12,6 @@
 #include "bridges/base/contain.h"
 #include "bridges/base/drain_schedule.h"
 #include "bridges/base/spare_buffers.h"
-#include "bridges/server/inference_client.h"
 #include "bridges/sse/stream/sse_format.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/http_response.h"
@@ -37,12 +36,6 @@ std::unique_ptr<bridge::StreamEncoder> OrNative(std::unique_ptr<bridge::StreamEn
 }
 
 }  // namespace
-
-void CancelUnlessEnded(bridge::IoThread* thread, const bridge::Subscription& subscription) {
-  if (subscription.terminal_seen() || subscription.generation_id().empty()) return;
-  thread->client->CancelGeneration(thread, subscription.generation_id(), subscription.principal(),
-                                   [](const absl::StatusOr<v1::CancelGenerationResponse>&) {});
-}
 
 void SseStream::Start(bridge::IoThread* thread, const bridge::BridgeOptions* options, Socket socket, StreamSpec spec,
                       OnReusable on_reusable, const void* context) {

@@ -46,9 +46,6 @@ struct StreamSpec {
   ReadAhead read_ahead;    // bytes of a next request
 };
 
-// Cancels what `subscription` reads, if it has been told its id and has not seen its end.
-void CancelUnlessEnded(bridge::IoThread* thread, const bridge::Subscription& subscription);
-
 // One answer of text/event-stream, from the request's end to the socket's reuse or end. No coroutine, so that an open
 // stream costs as little memory as it can: it is driven by its subscription, by the socket and by the tick.
 //

@@ -4,6 +4,7 @@
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/base/peer.h"
 #include "bridges/base/spare_buffers.h"
+#include "bridges/sse/stream/cancel_unless_ended.h"
 #include "bridges/sse/stream/sse_stream.h"
 
 namespace runnel::sse {

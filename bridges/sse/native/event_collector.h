@@ -2,17 +2,17 @@
 
 #include <vector>
 
-#include "bridges/sse/stream/waiting_reader.h"
+#include "bridges/sse/stream/subscription_waiter.h"
 #include "runnel/v1/inference.pb.h"
 
 namespace runnel::sse {
 
-// For a start, or a poll: collects events up to a limit of bytes, then pauses.
-class GenerationReader final : public WaitingReader {
+// Collects events up to a limit of bytes, then pauses.
+class EventCollector final : public SubscriptionWaiter {
  public:
   // `io` and `router` must outlive it.
-  GenerationReader(bridge::net::io_context* io, bridge::ReplicaRouter* router, size_t max_bytes)
-      : WaitingReader(io, router), max_bytes_(max_bytes) {}
+  EventCollector(bridge::net::io_context* io, bridge::ReplicaRouter* router, size_t max_bytes)
+      : SubscriptionWaiter(io, router), max_bytes_(max_bytes) {}
 
   const std::vector<v1::GenerationEvent>& events() const { return events_; }
   bool full() const { return bytes_ >= max_bytes_; }

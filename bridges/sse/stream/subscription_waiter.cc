@@ -1,4 +1,4 @@
-#include "bridges/sse/stream/waiting_reader.h"
+#include "bridges/sse/stream/subscription_waiter.h"
 
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/post.hpp>
@@ -8,7 +8,7 @@
 
 namespace runnel::sse {
 
-bridge::Awaitable<void> WaitingReader::Wait() {
+bridge::Awaitable<void> SubscriptionWaiter::Wait() {
   if (!std::exchange(changed_, false)) {
     co_await bridge::net::async_initiate<const bridge::net::use_awaitable_t<bridge::Executor>, void()>(
         [this](auto handler) { waiter_ = std::move(handler); }, bridge::net::use_awaitable_t<bridge::Executor>());
@@ -16,27 +16,27 @@ bridge::Awaitable<void> WaitingReader::Wait() {
   }
 }
 
-void WaitingReader::Wake() {
+void SubscriptionWaiter::Wake() {
   changed_ = true;
-  // At a later turn: the coroutine may destroy what is calling.
+  // Posted, because the coroutine may destroy the caller.
   if (waiter_) bridge::net::post(*io_, std::exchange(waiter_, nullptr));
 }
 
-bridge::Awaitable<bool> WaitingReader::WaitFor(HttpConnection* connection, absl::Duration timeout) {
+bridge::Awaitable<bool> SubscriptionWaiter::WaitFor(HttpConnection* connection, absl::Duration timeout) {
   connection->Watch(timeout, [this] { Wake(); });
   co_await Wait();
   connection->StopWatching();
   co_return !connection->client_gone();
 }
 
-void WaitingReader::OnOpened(bridge::Subscription*, const bridge::GenerationInfo& opened) {
+void SubscriptionWaiter::OnOpened(bridge::Subscription*, const bridge::GenerationInfo& opened) {
   opened_ = true;
   info_ = opened;
 }
 
-void WaitingReader::OnFlush(bridge::Subscription*) { Wake(); }
+void SubscriptionWaiter::OnFlush(bridge::Subscription*) { Wake(); }
 
-void WaitingReader::OnEnd(bridge::Subscription*, const absl::Status& status) {
+void SubscriptionWaiter::OnEnd(bridge::Subscription*, const absl::Status& status) {
   ended_ = true;
   status_ = status;
   Wake();

@@ -1,4 +1,4 @@
-#include "bridges/sse/native/generation_reader.h"
+#include "bridges/sse/native/event_collector.h"
 
 #include <utility>
 
@@ -9,7 +9,7 @@ constexpr size_t kEventOverheadBytes = 64;
 
 }  // namespace
 
-void GenerationReader::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) {
+void EventCollector::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) {
   bytes_ += event.delta().text().size() + kEventOverheadBytes;
   events_.push_back(std::move(event));
   if (full()) subscription->Pause();

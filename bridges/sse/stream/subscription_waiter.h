@@ -10,24 +10,26 @@ namespace runnel::sse {
 
 class HttpConnection;
 
-// Reads a generation for a coroutine that answers with one JSON document. What becomes of the events is its subclass's.
-// Confined to the io thread.
-class WaitingReader : public bridge::Subscription::Handler {
+// A subscription that a coroutine waits for, to respond with one JSON document. Subclasses take the events. Confined to
+// the io thread.
+class SubscriptionWaiter : public bridge::Subscription::Handler {
  public:
   // Both must outlive it.
-  WaitingReader(bridge::net::io_context* io, bridge::ReplicaRouter* router) : io_(io), subscription_(router, this) {}
+  SubscriptionWaiter(bridge::net::io_context* io, bridge::ReplicaRouter* router)
+      : io_(io), subscription_(router, this) {}
 
   bridge::Subscription& subscription() { return subscription_; }
 
-  // Returns after the next change of what is below, or after Wake. One waiter at a time.
+  // Returns after the next event, opening or end, or after Wake. One coroutine may wait at a time.
   bridge::Awaitable<void> Wait();
   void Wake();
-  // The same, but also when `timeout` has passed or the process stops. False if the client has gone.
+  // The same, but also returns when `timeout` has passed, the client closes its side, or the process stops. False if
+  // the client has disconnected.
   bridge::Awaitable<bool> WaitFor(HttpConnection* connection, absl::Duration timeout);
 
   bool opened() const { return opened_; }
   bool ended() const { return ended_; }
-  // The end's, if it has ended.
+  // Why it ended; OK before.
   const absl::Status& status() const { return status_; }
   const bridge::GenerationInfo& info() const { return info_; }
 
