@@ -1,9 +1,9 @@
 #include "bridges/sse/stream/prompt_group.h"
 
-#include "bridges/wire/collected_generation.h"
-
 #include <algorithm>
 #include <utility>
+
+#include "bridges/wire/collected_generation.h"
 
 namespace runnel::sse {
 
@@ -38,11 +38,11 @@ void PromptGroup::Continue() {
 void PromptGroup::OnOpened(Subscription* subscription, const bridge::GenerationInfo& opened) {
   if (ended_) return;
   if (subscription == first_) opened_ = opened;
-  // What one has to say waits in its log until the others are admitted.
+  // The events of each generation wait in its log until the others are admitted.
   const bool all_opened = ++opened_count_ == all_.size();
   if (!all_opened || subscription != first_) subscription->Pause();
   if (!all_opened) return;
-  reader_->OnOpened(first_, opened_);
+  handler_->OnOpened(first_, opened_);
   first_->Continue();
 }
 
@@ -51,7 +51,7 @@ void PromptGroup::OnEvent(Subscription* subscription, v1::GenerationEvent& event
   if (event.has_started()) {
     if (subscription != first_) return;
     begun_ = true;
-    reader_->OnEvent(first_, event);
+    handler_->OnEvent(first_, event);
     return paused_ ? void() : Continue();
   }
   if (event.has_delta()) {
@@ -60,21 +60,21 @@ void PromptGroup::OnEvent(Subscription* subscription, v1::GenerationEvent& event
   } else if (event.has_done()) {
     bridge::MergeDone(event.done(), FirstChoice(subscription), done_.mutable_done());
     if (++done_count_ < all_.size()) return;
-    return reader_->OnEvent(first_, done_);
+    return handler_->OnEvent(first_, done_);
   }
   failed_ = event.has_failed();
-  reader_->OnEvent(first_, event);
+  handler_->OnEvent(first_, event);
 }
 
 void PromptGroup::OnFlush(Subscription*) {
-  if (!ended_) reader_->OnFlush(first_);
+  if (!ended_) handler_->OnFlush(first_);
 }
 
 void PromptGroup::OnEnd(Subscription* subscription, const absl::Status& status) {
   if (ended_) return;
-  if (subscription->terminal_seen() && !complete()) return reader_->OnFlush(first_);
+  if (subscription->terminal_seen() && !complete()) return handler_->OnFlush(first_);
   ended_ = true;
-  reader_->OnEnd(first_, status);
+  handler_->OnEnd(first_, status);
 }
 
 uint32_t PromptGroup::FirstChoice(const Subscription* subscription) const {

@@ -12,23 +12,23 @@
 
 namespace runnel::sse {
 
-// Reads the generations of several prompts as if they were one with all their choices, prompt by prompt: between their
-// subscriptions and the reader, which is called as if for the first of them. Nothing is read before all are admitted,
-// so the refusal of any is that of the whole; `started` of the first comes first, one `done` last. A failure of any is
-// that of the whole, and the others are the reader's to cancel. Confined to the io thread.
+// Merges the generations of several prompts into one that has all their choices, prompt by prompt. It is the handler of
+// their subscriptions, and calls one handler as if for the first of them. No event is passed on before all are
+// admitted, so the rejection of any rejects the whole. `started` of the first comes first, and one `done` last. A
+// failure of any ends the whole, and the caller cancels the others. Confined to the io thread.
 class PromptGroup final : public bridge::Subscription::Handler {
  public:
-  // Must outlive it. The reader may destroy it within OnFlush and OnEnd.
-  explicit PromptGroup(bridge::Subscription::Handler* reader) : reader_(reader) {}
+  // `handler` must outlive it, and may destroy it within OnFlush and OnEnd.
+  explicit PromptGroup(bridge::Subscription::Handler* handler) : handler_(handler) {}
 
-  // Starts `requests` beside `first`, whose reader this is, and which has been started. Once.
+  // Starts `requests` beside `first`, which has been started with this as its handler. Called once.
   void Start(bridge::ReplicaRouter* router, bridge::Subscription* first, uint32_t choice_count,
              std::vector<v1::GenerateRequest> requests, const std::string& traceparent, const std::string& tracestate);
 
-  // As those of a Subscription, for all.
+  // As Subscription has them, for all.
   void Pause();
   void Continue();
-  // All have ended well, or one has failed.
+  // Whether all have ended with `done`, or one has failed.
   bool complete() const { return failed_ || done_count_ == all_.size(); }
   // All but the first.
   const std::deque<bridge::Subscription>& others() const { return others_; }
@@ -41,7 +41,7 @@ class PromptGroup final : public bridge::Subscription::Handler {
  private:
   uint32_t FirstChoice(const bridge::Subscription* subscription) const;
 
-  bridge::Subscription::Handler* const reader_;
+  bridge::Subscription::Handler* const handler_;
   bridge::Subscription* first_ = nullptr;
   std::deque<bridge::Subscription> others_;
   std::vector<bridge::Subscription*> all_;  // by prompt
@@ -53,7 +53,7 @@ class PromptGroup final : public bridge::Subscription::Handler {
   bool begun_ = false;  // `started` was handed on
   bool paused_ = false;
   bool failed_ = false;
-  bool ended_ = false;  // the reader's OnEnd was called
+  bool ended_ = false;  // the handler's OnEnd was called
 };
 
 }  // namespace runnel::sse

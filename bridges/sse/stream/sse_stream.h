@@ -15,50 +15,56 @@
 #include "bridges/link/subscription.h"
 #include "bridges/server/io_threads.h"
 #include "bridges/sse/http/read_ahead.h"
+#include "bridges/sse/stream/chunked_body.h"
 #include "bridges/sse/stream/prompt_group.h"
+#include "bridges/wire/http_response.h"
 #include "bridges/wire/stream_encoder.h"
 #include "runnel/v1/inference.pb.h"
 
 namespace runnel::sse {
 
+// A stream to start.
 struct StreamSpec {
-  // What to read: a new generation, or an existing one by its id.
+  // A new generation, or the id of an existing one.
   std::optional<v1::GenerateRequest> generate;
-  std::vector<v1::GenerateRequest> more;  // generations beside it, read as further choices of it: see PromptGroup
+  std::vector<v1::GenerateRequest>
+      more;  // further generations, whose choices follow in the same stream: see PromptGroup
   std::string generation_id;
   uint64_t after_seq = 0;
-  bool read_before = false;  // by the client, though after_seq is 0
+  bool read_before = false;  // the client has read events of it before, although after_seq is 0
   v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
-  std::string principal;  // on whose behalf; of a new generation it is in the request
+  std::string principal;  // the owner of an existing generation; `generate` has that of a new one
   bool unmerged = false;
   // Null: the native events.
   std::unique_ptr<bridge::StreamEncoder> encoder;
-  // The client cannot come back: the generation is cancelled when it goes, and a drain gives it all the time there is.
+  // For a client that cannot resume: its generation is cancelled when it disconnects, and a drain does not end the
+  // stream before its deadline.
   bool cancel_on_disconnect = false;
   std::string traceparent;
   std::string tracestate;
-  bool repeatable = true;  // nothing starts twice if the client asks again
+  bool repeatable = true;  // repeating the request does not start a second generation
 
-  // Header lines that the answer has whatever it is (request id, CORS).
+  // Header lines that every response has (request id, CORS).
   std::string common_headers;
   bool chunked = true;     // HTTP/1.1
-  bool keep_alive = true;  // as the client wants
-  ReadAhead read_ahead;    // bytes of a next request
+  bool keep_alive = true;  // the client wants it
+  ReadAhead read_ahead;    // bytes of the next request
 };
 
-// One answer of text/event-stream, from the request's end to the socket's reuse or end. No coroutine, so that an open
-// stream costs as little memory as it can: it is driven by its subscription, by the socket and by the tick.
+// One response of text/event-stream. It takes over the socket of a session after a request is read, and when the
+// response has ended it gives the socket to a new session or closes it. Not a coroutine, so that an open stream takes
+// as little memory as possible: its subscription, its socket and the tick call it.
 //
-// The header is written with the first event, so whatever the service refuses is an HTTP error. With everything that
-// is pending it goes out in one write. Only a terminal event is followed by the final chunk: a stream that is broken,
-// here or behind, ends without it, and the client sees a broken transfer.
+// The header is written with the first event, in the same write, so that a rejection by the service is an HTTP error.
+// Only a terminal event is followed by the last chunk: a stream that breaks, here or in the service, ends without it,
+// and the client sees an incomplete transfer.
 //
-// Owns itself until it is over. Confined to its io thread.
+// Owns itself until it has ended. Confined to its io thread.
 class SseStream final : public bridge::Connection,
                         public bridge::Subscription::Handler,
                         public std::enable_shared_from_this<SseStream> {
  public:
-  // Takes over a connection whose answer has been written and which is to be kept.
+  // Takes over a connection that is kept alive after its response has been written.
   using OnReusable = void (*)(bridge::IoThread* thread, const void* context, bridge::Socket socket,
                               ReadAhead read_ahead);
 
@@ -73,18 +79,18 @@ class SseStream final : public bridge::Connection,
   void OnProgress(bridge::Subscription* subscription, const v1::Progress& progress) override;
   void OnEnd(bridge::Subscription* subscription, const absl::Status& status) override;
   void OnTick(absl::Duration now) override;
-  size_t PendingBytes() const override { return pending(); }
+  size_t PendingBytes() const override { return body_.pending(); }
   void OnDrain() override;
   void OnCut() override;
 
  private:
   enum class Phase : uint8_t {
-    kOpening,    // no byte of the answer is made
-    kStreaming,  // the header is
-    kEnding,     // all is, and the connection is to be reused or closed once it is written
+    kOpening,    // nothing is in the buffer
+    kStreaming,  // the header has been appended
+    kEnding,     // the whole response has been; once it is written the connection is reused or closed
     kClosed,
   };
-  // What is only needed until the header is written.
+  // Only needed until the header is written.
   struct Opening;
 
   SseStream(bridge::IoThread* thread, const bridge::BridgeOptions* options, bridge::Socket socket, StreamSpec spec,
@@ -96,16 +102,12 @@ class SseStream final : public bridge::Connection,
   void End(bridge::Subscription* subscription, const absl::Status& status);
   void WriteHeader();
   void Refuse(const absl::Status& status);
-  void AnswerNothingLeft();
-  // Everything made so far is the last; `complete` if the client may take it for the end.
+  void RespondNothingLeft();
+  void WriteWhole(bridge::HttpResponse response);
+  // Ends the response; `complete` if the client may take it for the whole stream.
   void EndWith(bool complete);
 
-  // Gives an empty stream a buffer, until all of it is written.
-  void BorrowBuffer();
-  void OpenChunk();
-  void CloseChunk();
-  size_t pending() const { return out_.size() - sent_; }
-  // Writes what is pending, as far as the socket takes it. False if the connection is broken.
+  // Writes pending bytes until the socket blocks. False if the connection is broken.
   [[nodiscard]] bool Send();
   void SendOrClose();
   void Drained();
@@ -118,12 +120,10 @@ class SseStream final : public bridge::Connection,
   void CountSent();
   void SendHeartbeat(const v1::Progress* progress);
 
-  // What each event touches comes first and together, as in Subscription.
+  // Hot fields first, adjacent, so that one event touches few cache lines, as in Subscription.
   Phase phase_ = Phase::kOpening;
-  bool chunked_;
   bool keep_alive_;
   const bool cancel_on_disconnect_;
-  bool chunk_open_ = false;
   bool waiting_writable_ = false;
   bool write_failed_ = false;
   bool look_on_tick_ = false;
@@ -132,16 +132,14 @@ class SseStream final : public bridge::Connection,
   bridge::IoThread* const thread_;
   const bridge::BridgeOptions* const options_;
   const std::unique_ptr<bridge::StreamEncoder> encoder_;
-  std::string out_;
-  size_t sent_ = 0;
-  size_t chunk_begin_ = 0;     // of the open chunk's size line in out_
+  ChunkedBody body_;
   uint64_t replay_until_ = 0;  // events up to this were in the log before
-  absl::Duration last_write_;  // the socket took bytes, or the stream began
-  uint32_t events_ = 0;        // made since the last count
-  uint32_t replayed_ = 0;      // of them
-  uint32_t tokens_ = 0;        // in them
+  absl::Duration last_write_;  // when the socket took bytes, or the stream began
+  uint32_t events_ = 0;        // encoded but not counted in the metrics yet
+  uint32_t replayed_ = 0;      // of these, those that were in the log before
+  uint32_t tokens_ = 0;        // in these
   bridge::Socket socket_;
-  std::unique_ptr<PromptGroup> group_;  // null but for several prompts
+  std::unique_ptr<PromptGroup> group_;  // null for a single prompt
   std::optional<bridge::Subscription> subscription_;
 
   const OnReusable on_reusable_;
@@ -154,7 +152,7 @@ class SseStream final : public bridge::Connection,
 struct SseStream::Opening {
   StreamSpec spec;
   bool opened = false;
-  absl::Status refusal;       // whose reason is found here rather than in the service
+  absl::Status rejection;     // by this bridge, after the service has accepted
   bool nothing_left = false;  // the log had ended at the cursor
 };
 

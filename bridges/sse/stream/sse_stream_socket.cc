@@ -3,7 +3,6 @@
 
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/base/peer.h"
-#include "bridges/base/spare_buffers.h"
 #include "bridges/sse/stream/cancel_unless_ended.h"
 #include "bridges/sse/stream/sse_stream.h"
 
@@ -14,21 +13,14 @@ using bridge::Socket;
 
 bool SseStream::Send() {
   if (waiting_writable_) return true;
-  CloseChunk();
-  while (pending() > 0) {
-    ErrorCode ec;
-    const size_t n = socket_.write_some(boost::asio::buffer(out_.data() + sent_, pending()), ec);
-    if (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again) {
-      out_.erase(0, std::exchange(sent_, 0));
-      WaitWritable();
-      return true;
-    }
-    if (ec) return false;
-    sent_ += n;
+  size_t written = 0;
+  const bool connected = body_.WriteTo(&socket_, &written);
+  if (written > 0) {
     last_write_ = thread_->connections.now();
-    thread_->metrics->bytes.Increment(static_cast<double>(n));
+    thread_->metrics->bytes.Increment(static_cast<double>(written));
   }
-  CountSent();
+  if (!connected) return false;
+  body_.pending() > 0 ? WaitWritable() : CountSent();
   return true;
 }
 
@@ -37,7 +29,7 @@ void SseStream::SendOrClose() {
     if (phase_ == Phase::kStreaming) thread_->metrics->client_disconnects_stream.Increment();
     return Close();
   }
-  if (pending() == 0) Drained();
+  if (body_.pending() == 0) Drained();
 }
 
 void SseStream::CountSent() {
@@ -47,8 +39,7 @@ void SseStream::CountSent() {
 }
 
 void SseStream::Drained() {
-  sent_ = 0;
-  bridge::ReturnBuffer(&out_);
+  body_.ReturnBuffer();
   if (phase_ == Phase::kEnding) return keep_alive_ ? Reuse() : Close();
   if (group_ != nullptr) return group_->Continue();
   if (subscription_->paused()) subscription_->Continue();
@@ -57,21 +48,21 @@ void SseStream::Drained() {
 void SseStream::WaitReadable() {
   socket_.async_wait(Socket::wait_read, [self = shared_from_this()](ErrorCode ec) {
     if (ec || self->phase_ == Phase::kClosed) return;
-    // A next request or a FIN: from then on the socket is readable, and whether the client is still there is asked at
-    // each tick.
+    // It stays readable after a next request or a FIN, so from now on each tick checks whether the client is connected.
     self->look_on_tick_ = true;
     self->LookAtClient();
   });
 }
 
-// A client that closed its side may go on reading, or may have gone (see bridge::Peer): to find out, it is sent a
-// comment. One that has gone answers with a reset, which the next look sees. False if nothing else may be done now.
+// A client that closed its side may still be reading or may have disconnected (see bridge::Peer). To find out, it is
+// sent a comment: a client that has disconnected resets the connection, which the next look sees. False if the caller
+// must do nothing else now.
 bool SseStream::LookAtClient() {
   const bridge::Peer peer = bridge::LookAtPeer(socket_.native_handle());
   if (peer == bridge::Peer::kThere || (peer == bridge::Peer::kHalfClosed && half_closed_)) return true;
   if (peer == bridge::Peer::kHalfClosed) {
     half_closed_ = true;
-    if (phase_ == Phase::kStreaming && pending() == 0) SendHeartbeat(nullptr);
+    if (phase_ == Phase::kStreaming && body_.pending() == 0) SendHeartbeat(nullptr);
     return false;
   }
   auto& metrics = *thread_->metrics;
@@ -110,7 +101,7 @@ void SseStream::Close() {
   thread_->connections.Remove(this);
   ErrorCode ignored;
   if (socket_.is_open()) socket_.close(ignored);
-  // May be the end of this object.
+  // May destroy this object.
   const std::shared_ptr<SseStream> self = std::move(self_);
 }
 
