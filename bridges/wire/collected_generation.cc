@@ -7,7 +7,7 @@
 namespace runnel::bridge {
 namespace {
 
-// What no request can ask for; a service that says more is not believed.
+// More than any request can ask for; higher numbers are ignored, so that a faulty service cannot exhaust the memory.
 constexpr uint32_t kMaxTrustedChoices = 64;
 
 }  // namespace

@@ -10,7 +10,7 @@
 
 namespace runnel::bridge {
 
-// Adds what `done` says to `into`: its choices as those from `first_choice` on, its usage to the sum.
+// Merges `done` into `into`: appends its choices, numbered from `first_choice`, and adds up the usage.
 void MergeDone(const v1::Done& done, uint32_t first_choice, v1::Done* into);
 
 // All events of a generation in one value, for a response that is not streamed.
@@ -21,14 +21,14 @@ struct CollectedGeneration {
   };
   v1::Started started;
   std::vector<Choice> choices;
-  std::optional<v1::Done> done;  // one of the two once it has ended
+  std::optional<v1::Done> done;  // this or `failed` once it has ended
   std::optional<v1::Failed> failed;
   uint32_t tokens = 0;  // over all choices
-  size_t bytes = 0;     // about what it takes in memory
+  size_t bytes = 0;     // approximate size in memory
 
-  // The next event of the log.
+  // Adds the next event of the log, which may be moved from.
   void Add(v1::GenerationEvent& event);
-  // Takes the choices of `next` as its own from `first_choice` on. Both have ended with `done`.
+  // Appends the choices of `next`, numbered from `first_choice`. Both have ended with `done`.
   void AddChoices(CollectedGeneration next, uint32_t first_choice);
 };
 

@@ -34,12 +34,12 @@ absl::StatusOr<uint64_t> ParseSeq(std::string_view text) {
   const bool digits =
       !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (!digits || (text.size() > 1 && text.front() == '0')) {
-    return BadCursor("a cursor is a whole number, or the id of a generation, a colon and a whole number");
+    return BadCursor("a cursor must be a whole number, or a generation id, a colon and a whole number");
   }
   uint64_t seq = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), seq);
   if (result.ec != std::errc() || seq > uint64_t{std::numeric_limits<int64_t>::max()}) {
-    return BadCursor("the number of a cursor is too large");
+    return BadCursor("the number in the cursor is too large");
   }
   return seq;
 }
@@ -48,7 +48,7 @@ absl::StatusOr<Cursor> ParseCursor(std::string_view text) {
   Cursor cursor;
   if (const size_t colon = text.find(':'); colon != std::string_view::npos) {
     cursor.generation_id = std::string(text.substr(0, colon));
-    if (!IsGenerationId(cursor.generation_id)) return BadCursor("what is before the colon is no id of a generation");
+    if (!IsGenerationId(cursor.generation_id)) return BadCursor("the cursor does not begin with a generation id");
     text.remove_prefix(colon + 1);
   }
   ASSIGN_OR_RETURN(cursor.seq, ParseSeq(text));

@@ -12,7 +12,7 @@ namespace {
 
 constexpr char kHex[] = "0123456789abcdef";
 
-// 0: as it is; 'u': \u00xx; else the letter after the backslash.
+// 0: not escaped; 'u': \u00xx; otherwise the letter after the backslash.
 constexpr std::array<char, 256> MakeEscapes() {
   std::array<char, 256> escapes{};
   for (int c = 0; c < 0x20; ++c) escapes[static_cast<size_t>(c)] = 'u';
@@ -33,7 +33,7 @@ void AppendNumber(uint64_t number, std::string* out) {
   out->append(digits.data(), static_cast<size_t>(end - digits.data()));
 }
 
-// `key` with all its punctuation, such as `,"seq":`.
+// `key` includes its punctuation, for example `,"seq":`.
 void AppendField(std::string_view key, uint64_t number, std::string* out) {
   out->append(key);
   AppendNumber(number, out);

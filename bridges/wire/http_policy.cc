@@ -61,13 +61,13 @@ absl::StatusOr<std::string> HttpPolicy::AuthorizeKey(std::string_view key) const
   }
   if (found != nullptr) return found->principal;
   return base::MakeError(absl::StatusCode::kUnauthenticated, "INVALID_API_KEY",
-                         "the API key is missing or not known here: send it as Authorization: Bearer KEY");
+                         "the API key is missing or unknown: send it as Authorization: Bearer KEY");
 }
 
 absl::StatusOr<std::string> HttpPolicy::Authorize(std::string_view authorization) const {
   constexpr std::string_view kBearer = "bearer ";
   if (!absl::StartsWithIgnoreCase(ToAbsl(authorization), ToAbsl(kBearer))) return AuthorizeKey("");
-  // RFC 9110, 11.4: any number of blanks.
+  // RFC 9110, 11.4, allows any number of blanks.
   const size_t key = authorization.find_first_not_of(' ', kBearer.size());
   return AuthorizeKey(key == std::string_view::npos ? std::string_view() : authorization.substr(key));
 }
@@ -82,7 +82,7 @@ absl::Status HttpPolicy::CheckOrigin(std::string_view origin, std::string_view h
     return absl::OkStatus();
   }
   return base::MakeError(absl::StatusCode::kPermissionDenied, "ORIGIN_NOT_ALLOWED",
-                         "pages of this origin may not use the service");
+                         "pages of this origin are not allowed: list the origin in --allowed_origins");
 }
 
 absl::Status HttpPolicy::CheckHost(std::string_view host) const {
@@ -93,7 +93,7 @@ absl::Status HttpPolicy::CheckHost(std::string_view host) const {
     if (absl::EqualsIgnoreCase(ToAbsl(base::HostOf(AuthorityOf(origin))), ToAbsl(name))) return absl::OkStatus();
   }
   return base::MakeError(absl::StatusCode::kPermissionDenied, "HOST_NOT_ALLOWED",
-                         "the Host of the request is not this machine: use its address or localhost, or list the "
+                         "the Host of the request is not this machine: use an IP address or localhost, or list the "
                          "origin in --allowed_origins");
 }
 

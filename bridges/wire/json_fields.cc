@@ -45,7 +45,7 @@ absl::Status ReadText(const std::string& field, const json& value, size_t least,
 }
 
 absl::StatusOr<uint64_t> ReadWhole(const std::string& field, const json& value, uint64_t least, uint64_t most) {
-  // Of the parser: what is too large for an integer is a float, and what has a sign is no unsigned.
+  // The parser makes a float of a number that is too large, and a signed integer of one with a sign.
   if (!value.is_number_unsigned() || value.get<uint64_t>() < least || value.get<uint64_t>() > most) {
     return InvalidField(field, absl::StrCat("must be a whole number from ", least, " to ", most));
   }

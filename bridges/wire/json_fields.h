@@ -11,33 +11,34 @@
 #include "absl/status/statusor.h"
 #include "runnel/v1/inference.pb.h"
 
-// Values of a JSON object of a stranger's, each with its type and its range. Every refusal is InvalidArgument (reason
-// INVALID_FIELD) that names `field`, the path of the value in the body. Pure functions.
+// Reads values of untrusted JSON and checks their types and ranges. Errors are InvalidArgument (reason INVALID_FIELD)
+// that name `field`, the path of the value in the body. Pure functions.
 namespace runnel::bridge {
 
-// InvalidArgument (reason UNSUPPORTED_PARAMETER) about `field`: asked for in good form, but nothing here does it.
+// InvalidArgument (reason UNSUPPORTED_PARAMETER) for `field`, which is well-formed but not supported.
 absl::Status Unsupported(std::string_view field, std::string_view message);
 
-// A key of the client's as a message may show it: its first 64 bytes, printable.
+// A key of untrusted JSON, for an error message: its first 64 bytes, with `?` for those that are not printable.
 std::string ShownKey(std::string_view key);
 
-// A string of `least` to `most` bytes.
+// A string of `least` to `most` bytes, into `out`.
 absl::Status ReadText(const std::string& field, const nlohmann::json& value, size_t least, size_t most,
                       std::string* out);
 
-// A whole number, without sign and without a fraction.
+// A whole number without a sign or a fraction.
 absl::StatusOr<uint64_t> ReadWhole(const std::string& field, const nlohmann::json& value, uint64_t least,
                                    uint64_t most);
 
 absl::StatusOr<float> ReadNumber(const std::string& field, const nlohmann::json& value, double least, double most);
 
-// true or false.
+// true or false, into `out`.
 absl::Status ReadFlag(const std::string& field, const nlohmann::json& value, bool* out);
 
-// A whole number of at least 1; one that has no room is the largest, so that the service names its own limit.
+// A whole number of at least 1. One that does not fit becomes the largest that does, so that the service reports its
+// limit.
 absl::Status ReadMaxTokens(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 
-// A string, or an array of at most 4, of 1 to 128 bytes each.
+// A string of 1 to 128 bytes, or an array of at most 4.
 absl::Status ReadStop(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 
 // An array of 1 to `most` objects: calls `read` for each, with its path in the body, until one fails.
@@ -47,7 +48,7 @@ absl::Status ReadEach(const std::string& field, const nlohmann::json& value, siz
 // An object of at most 16 strings of at most 512 bytes, with keys of 1 to 64.
 absl::Status ReadMetadata(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 
-// A number from `least` to `most`, for the setter of Sampling.
+// A number from `least` to `most`, for a setter of Sampling.
 template <auto kSetter>
 absl::Status ReadSampling(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request,
                           double least, double most) {

@@ -40,7 +40,7 @@ class DuplicateFinder {
       case json::parse_event_t::value:
         break;
     }
-    // The result is not used once the body is refused; not keeping it bounds its depth.
+    // The result is not used once the body is rejected; not keeping it bounds its depth.
     return !too_deep && !duplicate;
   }
 
@@ -55,11 +55,11 @@ class DuplicateFinder {
 
 absl::StatusOr<json> ParseJsonObject(std::string_view bytes) {
   // The parser takes a NUL for the end of its input and ignores what follows.
-  if (bytes.find('\0') != std::string_view::npos) return InvalidJson("the body holds a NUL, which is not JSON");
+  if (bytes.find('\0') != std::string_view::npos) return InvalidJson("the body contains a NUL, which is not JSON");
   DuplicateFinder finder;
   json parsed = json::parse(bytes, std::ref(finder), /*allow_exceptions=*/false);
-  if (finder.too_deep) return InvalidJson(absl::StrCat("the JSON is nested deeper than ", kMaxDepth));
-  if (finder.duplicate) return InvalidJson("the JSON has a key twice in one object");
+  if (finder.too_deep) return InvalidJson(absl::StrCat("the JSON is nested more deeply than ", kMaxDepth));
+  if (finder.duplicate) return InvalidJson("the JSON has a duplicate key in an object");
   if (parsed.is_discarded()) return InvalidJson("the body is not valid JSON");
   if (!parsed.is_object()) return InvalidJson("the body must be a JSON object");
   return parsed;

@@ -17,7 +17,7 @@ bool IsTokenChar(char c) {
          (c != '\0' && std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos);
 }
 
-// Walks through the text of a field.
+// Scans the value of a field.
 class Scanner {
  public:
   explicit Scanner(std::string_view text) : text_(text) {}
@@ -37,7 +37,7 @@ class Scanner {
     while (!done() && IsTokenChar(text_[at_])) ++at_;
     return text_.substr(begin, at_ - begin);
   }
-  // After its opening quote. False if it does not end.
+  // The rest of a quoted string, after its opening quote. False if it does not end.
   bool Quoted(std::string* out) {
     while (!done()) {
       char c = text_[at_++];
@@ -50,7 +50,7 @@ class Scanner {
     }
     return false;
   }
-  // To the comma that ends the member, which may not be one within quotes.
+  // To the comma that ends the member; commas within quotes do not.
   void SkipMember() {
     std::string ignored;
     while (!done() && text_[at_] != ',') {
@@ -104,7 +104,7 @@ bool ScanRange(Scanner* scanner, MediaRange* range) {
   scanner->SkipBlanks();
   while (scanner->Take(';')) {
     scanner->SkipBlanks();
-    // RFC 9110 allows a parameter that is not there: `a/b; ;c=d`.
+    // RFC 9110 allows an empty parameter: `a/b; ;c=d`.
     Scanner ahead = *scanner;
     if (ahead.done() || ahead.Take(';') || ahead.Take(',')) continue;
     if (!ScanParameter(scanner, range)) return false;
@@ -114,7 +114,7 @@ bool ScanRange(Scanner* scanner, MediaRange* range) {
   return ahead.done() || ahead.Take(',');
 }
 
-// How exactly `range` names the type: 0 not at all, 1 by */*, 2 by type/*, 3 by itself.
+// How exactly `range` names the type: 0 not at all, 1 by */*, 2 by type/*, 3 by its name.
 int Specificity(const MediaRange& range, std::string_view type, std::string_view subtype) {
   if (range.type == "*") return 1;
   if (range.type != type) return 0;
@@ -146,7 +146,7 @@ Acceptance AcceptanceOf(std::string_view accept, std::string_view type, std::str
   for (const MediaRange& range : ranges) {
     const int specificity = Specificity(range, type, subtype);
     if (specificity == 0 || specificity < most) continue;
-    // Given twice, such as with different parameters: the higher one.
+    // Listed twice, for example with different parameters: the higher quality counts.
     best.quality = specificity == most ? std::max(best.quality, range.quality) : range.quality;
     best.named = specificity == 3;
     most = specificity;

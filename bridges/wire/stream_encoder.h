@@ -10,25 +10,26 @@
 
 namespace runnel::bridge {
 
-// Turns the events of one generation into the bytes of a client's format. Opens no socket and writes nothing itself.
-// Confined to the stream's io thread.
+// Encodes the events of one generation in the format of a client. It knows no socket. Confined to the io thread of its
+// stream.
 class StreamEncoder {
  public:
   virtual ~StreamEncoder() = default;
 
-  // Once, before any event. An error is the whole answer: it must be one before the first byte.
+  // Called once, before any event. An error becomes the whole response.
   virtual absl::Status Open(std::string_view /*gen*/, const GenerationInfo& /*opened*/) { return absl::OkStatus(); }
 
-  // Appends what the client gets for `event`, which may be nothing. With the terminal event, the end of the stream.
+  // Appends the encoded `event`, which may be empty. After the terminal event it appends the end of the stream too.
   virtual void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) = 0;
 
-  // What a refusal before the first byte looks like. `repeatable`: nothing starts twice if the client asks again.
+  // The response to a request that is rejected before the first byte. `repeatable`: repeating the request does not
+  // start a second generation.
   virtual HttpError ErrorOf(const absl::Status& status, bool repeatable) const {
     return repeatable ? RepeatableErrorOf(status) : HttpErrorOf(status);
   }
 
-  // Whether heartbeats say how far the generation is.
-  virtual bool tells_progress() const { return false; }
+  // Whether heartbeats report the progress of the generation.
+  virtual bool reports_progress() const { return false; }
 };
 
 }  // namespace runnel::bridge

@@ -11,16 +11,16 @@
 
 namespace runnel::sse {
 
-// The native events, with ids.
+// The native events, with the ids from which a client resumes.
 class NativeEncoder final : public bridge::StreamEncoder {
  public:
-  // How long a client is to wait before it comes back; said once.
+  // `retry_ms` is the time before a client reconnects; it is sent once.
   explicit NativeEncoder(uint32_t retry_ms) : retry_ms_(retry_ms) {}
 
   void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) override {
     AppendSseEvent(gen, event, std::exchange(retry_ms_, 0), out);
   }
-  bool tells_progress() const override { return true; }
+  bool reports_progress() const override { return true; }
 
  private:
   uint32_t retry_ms_;

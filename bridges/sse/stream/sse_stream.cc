@@ -118,7 +118,7 @@ void SseStream::OnFlush(bridge::Subscription*) {
 }
 
 void SseStream::Flush() {
-  if (phase_ == Phase::kOpening && !opening_->rejection.ok()) return Refuse(opening_->rejection);
+  if (phase_ == Phase::kOpening && !opening_->rejection.ok()) return Reject(opening_->rejection);
   if (phase_ == Phase::kOpening && opening_->opened && !opening_->nothing_left) WriteHeader();
   if (phase_ == Phase::kStreaming) SendOrClose();
 }
@@ -128,8 +128,8 @@ void SseStream::OnEnd(bridge::Subscription* subscription, const absl::Status& st
 }
 
 void SseStream::End(bridge::Subscription* subscription, const absl::Status& status) {
-  if (phase_ == Phase::kOpening && !opening_->rejection.ok()) return Refuse(opening_->rejection);
-  if (phase_ == Phase::kOpening) return status.ok() ? RespondNothingLeft() : Refuse(status);
+  if (phase_ == Phase::kOpening && !opening_->rejection.ok()) return Reject(opening_->rejection);
+  if (phase_ == Phase::kOpening) return status.ok() ? RespondNothingLeft() : Reject(status);
   if (phase_ != Phase::kStreaming) return;
   const bool complete = group_ != nullptr ? group_->complete() : subscription->terminal_seen();
   if (!complete) thread_->metrics->broken_streams.Increment();
@@ -156,7 +156,7 @@ void SseStream::WriteHeader() {
   }
 }
 
-void SseStream::Refuse(const absl::Status& status) {
+void SseStream::Reject(const absl::Status& status) {
   const bridge::HttpError error = encoder_->ErrorOf(status, opening_->spec.repeatable);
   if (error.status == 404 || error.status == 410) thread_->metrics->resumes_gone.Increment();
   WriteWhole(bridge::ErrorResponse(error));
@@ -206,7 +206,7 @@ void SseStream::OnTick(absl::Duration now) {
     case bridge::Heartbeat::Due::kNothing:
       return;
     case bridge::Heartbeat::Due::kRequestProgress:
-      return encoder_->tells_progress() ? subscription_->RequestProgress() : void();
+      return encoder_->reports_progress() ? subscription_->RequestProgress() : void();
     case bridge::Heartbeat::Due::kSend:
       return SendHeartbeat(nullptr);
   }

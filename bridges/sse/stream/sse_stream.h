@@ -27,8 +27,8 @@ namespace runnel::sse {
 struct StreamSpec {
   // A new generation, or the id of an existing one.
   std::optional<v1::GenerateRequest> generate;
-  std::vector<v1::GenerateRequest>
-      more;  // further generations, whose choices follow in the same stream: see PromptGroup
+  // Further generations, whose choices follow in the same stream: see PromptGroup.
+  std::vector<v1::GenerateRequest> more;
   std::string generation_id;
   uint64_t after_seq = 0;
   bool read_before = false;  // the client has read events of it before, although after_seq is 0
@@ -101,7 +101,7 @@ class SseStream final : public bridge::Connection,
   void Flush();
   void End(bridge::Subscription* subscription, const absl::Status& status);
   void WriteHeader();
-  void Refuse(const absl::Status& status);
+  void Reject(const absl::Status& status);
   void RespondNothingLeft();
   void WriteWhole(bridge::HttpResponse response);
   // Ends the response; `complete` if the client may take it for the whole stream.
