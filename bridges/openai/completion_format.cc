@@ -117,11 +117,11 @@ void CompletionEncoder::EndChunk(std::string* out) const {
 }
 
 std::string CompletionJson(std::string_view gen, const CompletionShape& shape, uint32_t choice_count,
-                           const bridge::CollectedGeneration& answer) {
+                           const bridge::CollectedGeneration& collected) {
   static const bridge::CollectedGeneration::Choice kEmpty;
-  std::string json = Head(gen, shape.chat ? "chat.completion" : "text_completion", shape.chat, answer.started);
+  std::string json = Head(gen, shape.chat ? "chat.completion" : "text_completion", shape.chat, collected.started);
   for (uint32_t i = 0; i < choice_count; ++i) {
-    const bridge::CollectedGeneration::Choice& choice = i < answer.choices.size() ? answer.choices[i] : kEmpty;
+    const bridge::CollectedGeneration::Choice& choice = i < collected.choices.size() ? collected.choices[i] : kEmpty;
     absl::StrAppend(&json, i == 0 ? "" : ",", "{\"index\":", i,
                     shape.chat ? ",\"message\":{\"role\":\"assistant\",\"content\":" : ",\"text\":");
     bridge::AppendJsonString(choice.text, &json);
@@ -129,11 +129,11 @@ std::string CompletionJson(std::string_view gen, const CompletionShape& shape, u
     uint64_t offset = 0;
     shape.chat ? AppendChatLogprobs(choice.logprobs, &json) : AppendLegacyLogprobs(choice.logprobs, &offset, &json);
     json += ",\"finish_reason\":";
-    AppendFinishReason(*answer.done, i, &json);
+    AppendFinishReason(*collected.done, i, &json);
     json += "}";
   }
   json += "],\"usage\":";
-  AppendChatUsage(answer.done->usage(), &json);
+  AppendChatUsage(collected.done->usage(), &json);
   json += "}";
   return json;
 }

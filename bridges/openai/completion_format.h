@@ -13,10 +13,9 @@
 
 namespace runnel::openai {
 
-// A stream of chat.completion.chunk or text_completion objects: for a chat first the role of each choice in the order
-// of index, then the text as it comes, then for each choice its finish reason, the usage if it was asked for, `[DONE]`.
-// A generation that fails, or is cancelled, ends with an error object and `[DONE]`. No ids: the client cannot come
-// back.
+// A stream of chat.completion.chunk or text_completion objects: for a chat the role of each choice, by index; then the
+// deltas of the text; then the finish reason of each choice, the usage if requested, and `[DONE]`. A generation that
+// fails or is cancelled ends with an error object and `[DONE]`. There are no ids: the client cannot resume.
 class CompletionEncoder final : public bridge::StreamEncoder {
  public:
   CompletionEncoder(const CompletionShape& shape, uint32_t choice_count)
@@ -34,13 +33,13 @@ class CompletionEncoder final : public bridge::StreamEncoder {
 
   const CompletionShape shape_;
   const uint32_t choice_count_;
-  std::string head_;               // of every chunk, up to the choices
+  std::string head_;               // the part of every chunk before the choices
   std::vector<uint64_t> offsets_;  // characters of each choice so far
 };
 
-// The answer in one piece, of a generation that has ended with `done`.
+// The response in one piece, for a generation that has ended with `done`.
 std::string CompletionJson(std::string_view gen, const CompletionShape& shape, uint32_t choice_count,
-                           const bridge::CollectedGeneration& answer);
+                           const bridge::CollectedGeneration& collected);
 
 // Whether a choice was cut short by a cancel.
 bool WasCancelled(const v1::Done& done);

@@ -47,9 +47,9 @@ absl::Status ReadMessage(const std::string& path, const json& value, v1::ChatMes
   for (const char* key : {"tool_calls", "function_call"}) {
     const json* calls = FindField(value, key);
     if (calls == nullptr || IsNothing(*calls)) continue;
-    return Unsupported(absl::StrCat(path, ".", key), "calls of tools are not supported");
+    return Unsupported(absl::StrCat(path, ".", key), "tool calls are not supported");
   }
-  // No template has a place for a name, nor for what an annotation says of a text.
+  // Chat templates have no place for names and annotations, which are ignored.
   RETURN_IF_ERROR(
       CheckKeys(path, value, {"role", "content", "refusal", "name", "annotations", "tool_calls", "function_call"}));
   const json* content = FindField(value, "content");
@@ -78,7 +78,8 @@ absl::Status ReadPrompt(const std::string& field, const json& value, Draft* draf
   if (!value.is_array()) return bridge::ReadText(field, value, 1, kMaxPromptBytes, draft->request()->mutable_prompt());
   if (value.empty()) return InvalidField(field, "must not be empty");
   if (!value[0].is_string()) return Unsupported(field, "must be text: prompts of token ids are not supported");
-  if (value.size() > kMaxPrompts) return InvalidField(field, absl::StrCat("must have at most ", kMaxPrompts, " texts"));
+  if (value.size() > kMaxPrompts)
+    return InvalidField(field, absl::StrCat("must have at most ", kMaxPrompts, " prompts"));
   draft->result.more_prompts.resize(value.size() - 1);
   for (size_t i = 0; i < value.size(); ++i) {
     std::string* prompt = i == 0 ? draft->request()->mutable_prompt() : &draft->result.more_prompts[i - 1];
@@ -90,7 +91,7 @@ absl::Status ReadPrompt(const std::string& field, const json& value, Draft* draf
 absl::Status ReadStreamOptions(const std::string& field, const json& value, Draft* draft) {
   if (!value.is_object()) return InvalidField(field, "must be an object");
   draft->stream_options = true;
-  // The padding that the other one asks for is not part of the text.
+  // include_obfuscation asks for padding, which is not part of the text.
   RETURN_IF_ERROR(CheckKeys(field, value, {"include_usage", "include_obfuscation"}));
   const json* usage = FindField(value, "include_usage");
   if (usage == nullptr) return absl::OkStatus();
@@ -111,7 +112,7 @@ absl::Status ReadLogitBias(const std::string& field, const json& value, Draft* d
     uint32_t token = 0;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
     if (error != std::errc() || end != key.data() + key.size()) {
-      return InvalidField(field, "the keys must be ids of tokens");
+      return InvalidField(field, "the keys must be token ids");
     }
     ASSIGN_OR_RETURN(const float number, bridge::ReadNumber(field, bias, -100, 100));
     (*draft->request()->mutable_sampling()->mutable_logit_bias())[token] = number;
@@ -179,7 +180,7 @@ const Table kLegacyTable(kCommonFields, kLegacyFields);
 absl::Status CheckCommon(Draft* draft) {
   if (draft->request()->model().empty()) return InvalidField("model", "is missing");
   if (draft->stream_options && !draft->result.shape.stream) {
-    return InvalidField("stream_options", "is only for a stream");
+    return InvalidField("stream_options", "is only supported with stream: true");
   }
   return absl::OkStatus();
 }
@@ -193,7 +194,7 @@ absl::StatusOr<CompletionRequest> ParseChatRequest(std::string_view body) {
   RETURN_IF_ERROR(CheckCommon(&draft));
   if (draft.request()->messages().empty()) return InvalidField("messages", "is missing");
   if (draft.logprobs.top.has_value() && !draft.logprobs.wanted) {
-    return InvalidField("top_logprobs", "needs logprobs to be true");
+    return InvalidField("top_logprobs", "requires logprobs: true");
   }
   if (draft.logprobs.wanted) draft.request()->set_top_logprobs(draft.logprobs.top.value_or(0));
   return std::move(draft.result);

@@ -9,28 +9,28 @@
 
 namespace runnel::openai {
 
-// What the answer to a request of /v1/chat/completions or /v1/completions has to look like.
+// How the response to /v1/chat/completions or /v1/completions looks.
 struct CompletionShape {
-  bool chat = true;  // else the legacy completions
+  bool chat = true;  // false: the legacy completions
   bool stream = false;
-  bool include_usage = false;  // of a stream: its last chunk
+  bool include_usage = false;  // in the last chunk of a stream
 };
 
 struct CompletionRequest {
   v1::GenerateRequest request;
-  // Of the legacy completions: prompts after that of the request. Their choices are numbered on, prompt by prompt.
+  // Further prompts of a legacy completion. The numbers of their choices follow those of `request`, prompt by prompt.
   std::vector<std::string> more_prompts;
   CompletionShape shape;
 };
 
-// The bodies of the two, as OpenAI's clients send them. Null is the same as absent. Every field is read, or treated as
-// ReadOtherField says; within an object, a key that is not known is refused. InvalidArgument with the path of the field
-// at fault; reason UNSUPPORTED_PARAMETER for what is asked in good form but not supported, INVALID_JSON for what is not
-// a JSON object. `metadata` goes to the engine as far as it has the native form.
+// Parse the bodies that OpenAI's clients send. Null is the same as absent. Fields that are not read here are treated as
+// ReadOtherField says; unknown keys within an object are rejected. InvalidArgument with the path of the invalid field;
+// the reason is UNSUPPORTED_PARAMETER for a well-formed value that is not supported, and INVALID_JSON if the body is
+// not a JSON object. `metadata` is passed to the engine if it has the native form.
 absl::StatusOr<CompletionRequest> ParseChatRequest(std::string_view body);
 absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body);
 
-// The fields at the top level of each that are read.
+// The names of the top-level fields that each of them reads.
 std::vector<std::string_view> ChatFieldNames();
 std::vector<std::string_view> CompletionFieldNames();
 

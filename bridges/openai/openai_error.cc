@@ -13,16 +13,17 @@
 namespace runnel::openai {
 namespace {
 
-struct Name {
-  std::string_view ours;
+// A field of GenerateRequest under its names in the APIs.
+struct FieldNames {
+  std::string_view field;
   std::string_view chat;
   std::string_view completions;
   std::string_view responses;
 };
-constexpr Name kNames[] = {
+constexpr FieldNames kNames[] = {
     {"choice_count", "n", "n", "n"},
     {"messages", "messages", "prompt", "input"},
-    {"prompt", "messages", "prompt", "prompt"},  // a response has a prompt of its own, which is another thing
+    {"prompt", "messages", "prompt", "prompt"},  // `prompt` of a response is a prompt template
     {"max_tokens", "max_tokens", "max_tokens", "max_output_tokens"},
     {"top_logprobs", "top_logprobs", "logprobs", "top_logprobs"},
     {"output_format", "response_format", "response_format", "text.format"},
@@ -32,24 +33,24 @@ constexpr Name kNames[] = {
     {"request_id", "idempotency-key", "idempotency-key", "idempotency-key"},
 };
 
-std::string_view NameIn(const Name& name, OpenAiApi api) {
+std::string_view NameIn(const FieldNames& names, OpenAiApi api) {
   switch (api) {
     case OpenAiApi::kChat:
-      return name.chat;
+      return names.chat;
     case OpenAiApi::kCompletions:
-      return name.completions;
+      return names.completions;
     case OpenAiApi::kResponses:
       break;
   }
-  return name.responses;
+  return names.responses;
 }
 
 void Rename(OpenAiApi api, bridge::HttpError* error) {
   const auto* known = std::find_if(std::begin(kNames), std::end(kNames),
-                                   [error](const Name& name) { return name.ours == error->param; });
+                                   [error](const FieldNames& names) { return names.field == error->param; });
   if (known == std::end(kNames)) return;
   const std::string_view name = NameIn(*known, api);
-  // Messages about a field begin with its name.
+  // The message of an InvalidField error begins with the name of the field.
   const std::string prefix = error->param + ":";
   if (absl::StartsWith(error->message, prefix)) {
     error->message = absl::StrCat(base::ToAbsl(name), ":", error->message.substr(prefix.size()));
@@ -70,19 +71,19 @@ bridge::HttpError ServerError(int status, std::string_view code, std::string_vie
 
 bridge::HttpError OpenAiErrorOf(const absl::Status& status, OpenAiApi api, bool repeatable) {
   bridge::HttpError error = repeatable ? bridge::RepeatableErrorOf(status) : bridge::HttpErrorOf(status);
-  // One that an engine does not know has its name from the client.
+  // An unsupported field has the name that the client gave it.
   if (error.code != "unsupported_parameter") Rename(api, &error);
   if (error.code == "invalid_json") error.code.clear();
   if (error.code == "generation_not_found" || error.code == "generation_expired") {
     error.status = 404;
     error.code = "response_not_found";
-    error.message = "no such response is kept here";
+    error.message = "no such response: it does not exist or has expired";
   }
   return error;
 }
 
 bridge::HttpError ErrorOfFailed(const v1::Failed& failed) {
-  // Ended as it has, doing it again duplicates nothing; whether it helps is the engine's to say.
+  // The generation has ended, so a retry duplicates nothing. The engine decides whether a retry may succeed.
   const bool timeout = failed.code() == "engine_timeout";
   const bool request = failed.code() == "output_format_too_complex";
   const int status = request ? 400 : timeout ? 504 : failed.retryable() ? 503 : 500;
@@ -100,7 +101,7 @@ bridge::HttpError ErrorOfBroken() {
 }
 
 bridge::HttpError ErrorOfTooLarge() {
-  return ServerError(500, "answer_too_large", "the answer is too long to be given in one piece: ask for a stream",
+  return ServerError(500, "answer_too_large", "the text is too long for one response: set stream: true",
                      /*retry=*/false);
 }
 

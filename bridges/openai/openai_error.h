@@ -4,22 +4,22 @@
 #include "bridges/wire/http_error.h"
 #include "runnel/v1/inference.pb.h"
 
-// Errors of the OpenAI-compatible routes: the shape and the retry headers that OpenAI's own clients act upon.
+// Errors of the OpenAI-compatible routes, in the shape and with the retry headers that OpenAI's clients expect.
 namespace runnel::openai {
 
 enum class OpenAiApi { kChat, kCompletions, kResponses };
 
-// A refusal, with the field at fault under the name that it has in `api`. `repeatable`: nothing starts twice if the
-// client asks again.
+// The error for a rejected request, whose invalid field has the name that it has in `api`. `repeatable`: repeating the
+// request does not start a second generation.
 bridge::HttpError OpenAiErrorOf(const absl::Status& status, OpenAiApi api, bool repeatable = false);
 
-// A generation that has failed. Its status is for an answer that is no stream.
+// The error for a generation that has failed. Its status is only sent with a response in one piece.
 bridge::HttpError ErrorOfFailed(const v1::Failed& failed);
-// One that was cut short by a cancel, which is not an end that OpenAI's finish reasons know.
+// The error for a generation that was cancelled, for which OpenAI has no finish reason.
 bridge::HttpError ErrorOfCancelled();
-// An answer whose reading broke off; nothing is known about the generation.
+// The error for a stream that broke: the state of the generation is unknown.
 bridge::HttpError ErrorOfBroken();
-// An answer that is longer than the bridge keeps.
+// The error for a text that is too long for a response in one piece.
 bridge::HttpError ErrorOfTooLarge();
 
 }  // namespace runnel::openai

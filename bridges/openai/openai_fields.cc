@@ -45,7 +45,7 @@ absl::Status ReadRole(const std::string& field, const json& message, v1::ChatMes
   } else if (name == "user") {
     out->set_role(v1::CHAT_ROLE_USER);
   } else if (name == "tool" || name == "function") {
-    return Unsupported(field, "results of tools are not supported");
+    return Unsupported(field, "tool results are not supported");
   } else {
     return InvalidField(field, "must be system, developer, user or assistant");
   }
@@ -68,8 +68,9 @@ absl::Status ReadContent(const std::string& field, const json& value, const Text
     const auto* known = std::find_if(parts, parts + count, [type](const TextPart& each) {
       return each.type == type->get_ref<const std::string&>();
     });
-    if (known == parts + count) return Unsupported(field, "only parts of text are supported");
-    // Of the others, what a client repeats from an answer, and where another server may cut its cache.
+    if (known == parts + count) return Unsupported(field, "only text parts are supported");
+    // Clients repeat annotations and logprobs from a response; cache_control is a hint to other servers. All are
+    // ignored.
     RETURN_IF_ERROR(CheckKeys(absl::StrCat(field, "[", i, "]"), part,
                               {"type", known->key, "annotations", "logprobs", "cache_control"}));
     const json* text = FindField(part, known->key);

@@ -10,37 +10,38 @@
 #include "absl/status/status.h"
 #include "runnel/v1/inference.pb.h"
 
-// Fields that the OpenAI-compatible requests have in common. Pure functions; refusals as in
+// Fields that the OpenAI-compatible requests have in common. Pure functions with the errors of
 // bridges/wire/json_fields.h.
 namespace runnel::openai {
 
 // The value of `key`; null if it is absent or null.
 const nlohmann::json* FindField(const nlohmann::json& object, const std::string& key);
 
-// False, zero, empty or null: what asks for nothing.
+// Whether `value` is false, zero, empty or null, and so requests nothing.
 bool IsNothing(const nlohmann::json& value);
 
-// system, developer, user or assistant. UNSUPPORTED_PARAMETER for tool and function, which no template here has.
+// system, developer, user or assistant. UNSUPPORTED_PARAMETER for tool and function.
 absl::Status ReadRole(const std::string& field, const nlohmann::json& message, v1::ChatMessage* out);
 
-// A string, or an array of parts, each with a type and its text. Only the types in `parts` have text: every other one
-// is refused with UNSUPPORTED_PARAMETER, and so is a key of a part that is not known.
+// A type of content part and the key of its text.
 struct TextPart {
   std::string_view type;
-  std::string key;  // of its text
+  std::string key;
 };
+// A string, or an array of parts whose types are in `parts`; their texts are joined. UNSUPPORTED_PARAMETER for other
+// types and for unknown keys of a part.
 absl::Status ReadContent(const std::string& field, const nlohmann::json& value, const TextPart* parts, size_t count,
                          std::string* out);
 
 absl::Status ReadModel(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 absl::Status ReadTemperature(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
-// 0 is the smallest that the engines take.
+// 0 becomes the smallest value that the engines accept.
 absl::Status ReadTopP(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 
-// 0 and -1 stand for all tokens, as with vLLM and llama.cpp.
+// 0 and -1 mean all tokens, as with vLLM and llama.cpp.
 absl::Status ReadTopK(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 absl::Status ReadMinP(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
-// A whole number of 64 bits; one below 0 counts from 2^64.
+// A whole number of 64 bits; a negative one counts down from 2^64.
 absl::Status ReadSeed(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 absl::Status ReadPresencePenalty(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 absl::Status ReadFrequencyPenalty(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
@@ -48,13 +49,13 @@ absl::Status ReadFrequencyPenalty(const std::string& field, const nlohmann::json
 // The fields with which chat completions and responses ask for log-probabilities.
 struct LogprobFields {
   bool wanted = false;
-  std::optional<uint32_t> top;  // how many alternatives of each token
+  std::optional<uint32_t> top;  // alternatives of each token
 };
 absl::Status ReadTopLogprobs(const std::string& field, const nlohmann::json& value, LogprobFields* logprobs);
 
 // The fields that CheckTools reads.
 inline constexpr std::string_view kToolFields[] = {"tools", "tool_choice"};
-// Refuses (UNSUPPORTED_PARAMETER) tools, unless the model must not use them.
+// Rejects (UNSUPPORTED_PARAMETER) tools, unless the model must not use them.
 absl::Status CheckTools(const nlohmann::json& body);
 
 }  // namespace runnel::openai

@@ -13,7 +13,7 @@ namespace {
 
 using nlohmann::json;
 
-// OpenAI's own for what is too unlikely to have a number.
+// OpenAI's value for a token that is too unlikely to have a finite one.
 constexpr float kLeastLogprob = -9999.0f;
 
 std::string Quoted(const std::string& bytes, json::error_handler_t if_invalid) {

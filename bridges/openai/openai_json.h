@@ -8,29 +8,29 @@
 
 #include "runnel/v1/inference.pb.h"
 
-// Pieces of JSON that the OpenAI-compatible answers have in common. Pure functions that append to `out`.
+// Parts of the JSON of OpenAI-compatible responses. Pure functions that append to `out`.
 namespace runnel::openai {
 
 // {"prompt_tokens","completion_tokens","total_tokens","prompt_tokens_details","completion_tokens_details"}
 void AppendChatUsage(const v1::Usage& usage, std::string* out);
 
-// The tokens of a choice, or of a part of it; any container of v1::TokenLogprob, also an empty one.
+// The tokens of a choice or of a part of it, in any container of v1::TokenLogprob, which may be empty.
 //   {"token","logprob","bytes","top_logprobs":[{"token","logprob","bytes"}]},{...
 template <typename Tokens>
 void AppendTokenList(const Tokens& tokens, std::string* out);
 
-// {"content":[ the list ],"refusal":null}, or null if there are none.
+// {"content":[ the list ],"refusal":null}, or null if there are no tokens.
 template <typename Tokens>
 void AppendChatLogprobs(const Tokens& tokens, std::string* out);
 
 // {"tokens":[],"token_logprobs":[],"top_logprobs":[{}],"text_offset":[]} or null. `offset` is the number of characters
-// of the choice before them, and is moved on.
+// of the choice before these tokens; theirs are added.
 template <typename Tokens>
 void AppendLegacyLogprobs(const Tokens& tokens, uint64_t* offset, std::string* out);
 
 // One token, without the braces: "token":..,"logprob":..,"bytes":[..]
 void AppendChatToken(const v1::TokenLogprob& token, std::string* out);
-// A token as a string: bytes that are no UTF-8 as `bytes:\xe6`, so that two of them are never the same key.
+// A token as a string. One that is not valid UTF-8 becomes `bytes:\xe6`, so that two tokens never have the same key.
 void AppendLegacyToken(const v1::TokenLogprob& token, std::string* out);
 void AppendLogprob(float logprob, std::string* out);
 uint64_t CountCharacters(std::string_view text);

@@ -16,16 +16,16 @@ namespace {
 using bridge::Unsupported;
 using nlohmann::json;
 
-enum class Rule { kIgnore, kRefuse, kForEngine };
+enum class Rule { kIgnore, kReject, kForEngine };
 
 struct OtherField {
   std::string_view name;
   Rule rule;
-  std::string_view neutral = "[]";  // a JSON array of the values that ask for nothing
+  std::string_view neutral = "[]";  // a JSON array of the values that request nothing
 };
 
 constexpr OtherField kOtherFields[] = {
-    // About accounts, prices and caches of OpenAI's, or about tools, of which there are none.
+    // About accounts, prices and caches of OpenAI, or about tools, which are not supported anyway.
     {"max_tool_calls", Rule::kIgnore},
     {"parallel_tool_calls", Rule::kIgnore},
     {"prompt_cache_key", Rule::kIgnore},
@@ -34,27 +34,27 @@ constexpr OtherField kOtherFields[] = {
     {"service_tier", Rule::kIgnore},
     {"store", Rule::kIgnore},
     {"user", Rule::kIgnore},
-    // Only makes the same text faster.
+    // Speeds up the same text.
     {"prediction", Rule::kIgnore},
-    // Nothing here does it.
-    {"audio", Rule::kRefuse},
-    {"best_of", Rule::kRefuse, "[0,1]"},
-    {"conversation", Rule::kRefuse},
-    {"echo", Rule::kRefuse, "[false]"},
-    {"function_call", Rule::kRefuse, R"(["none","auto"])"},
-    {"functions", Rule::kRefuse, "[[]]"},
-    {"guided_choice", Rule::kRefuse},
-    {"guided_grammar", Rule::kRefuse},
-    {"guided_json", Rule::kRefuse},
-    {"guided_regex", Rule::kRefuse},
-    {"modalities", Rule::kRefuse, R"([["text"]])"},
-    {"previous_response_id", Rule::kRefuse, R"([""])"},
-    {"prompt", Rule::kRefuse},
-    {"structured_outputs", Rule::kRefuse},
-    {"suffix", Rule::kRefuse, R"([""])"},
-    {"truncation", Rule::kRefuse, R"(["disabled"])"},
-    {"web_search_options", Rule::kRefuse},
-    // An engine may.
+    // Not supported by any engine.
+    {"audio", Rule::kReject},
+    {"best_of", Rule::kReject, "[0,1]"},
+    {"conversation", Rule::kReject},
+    {"echo", Rule::kReject, "[false]"},
+    {"function_call", Rule::kReject, R"(["none","auto"])"},
+    {"functions", Rule::kReject, "[[]]"},
+    {"guided_choice", Rule::kReject},
+    {"guided_grammar", Rule::kReject},
+    {"guided_json", Rule::kReject},
+    {"guided_regex", Rule::kReject},
+    {"modalities", Rule::kReject, R"([["text"]])"},
+    {"previous_response_id", Rule::kReject, R"([""])"},
+    {"prompt", Rule::kReject},
+    {"structured_outputs", Rule::kReject},
+    {"suffix", Rule::kReject, R"([""])"},
+    {"truncation", Rule::kReject, R"(["disabled"])"},
+    {"web_search_options", Rule::kReject},
+    // Supported by some engines.
     {"chat_template_kwargs", Rule::kForEngine, "[{}]"},
     {"ignore_eos", Rule::kForEngine, "[false]"},
     {"min_tokens", Rule::kForEngine, "[0]"},
@@ -66,8 +66,8 @@ constexpr OtherField kOtherFields[] = {
     {"verbosity", Rule::kForEngine},
 };
 
-// Whether `value` is one of those that ask for nothing. An object that has nothing but nulls is as good as empty.
-bool AsksForNothing(const json& value, std::string_view neutral) {
+// Whether `value` is in `neutral`. An object that has only nulls counts as empty.
+bool IsNeutral(const json& value, std::string_view neutral) {
   json plain = value;
   if (plain.is_object()) {
     for (auto each = plain.begin(); each != plain.end();) each->is_null() ? each = plain.erase(each) : ++each;
@@ -94,8 +94,8 @@ absl::Status ReadOtherField(const std::string& name, const json& value, v1::Gene
   const auto* row = std::find_if(std::begin(kOtherFields), std::end(kOtherFields),
                                  [&](const OtherField& each) { return each.name == name; });
   if (row == std::end(kOtherFields)) return HandToEngine(name, value, request);
-  if (row->rule == Rule::kIgnore || AsksForNothing(value, row->neutral)) return absl::OkStatus();
-  if (row->rule == Rule::kRefuse) return Unsupported(name, "is not supported: leave it out");
+  if (row->rule == Rule::kIgnore || IsNeutral(value, row->neutral)) return absl::OkStatus();
+  if (row->rule == Rule::kReject) return Unsupported(name, "is not supported: leave it out");
   return HandToEngine(name, value, request);
 }
 

@@ -9,26 +9,26 @@
 #include "absl/status/status.h"
 #include "runnel/v1/inference.pb.h"
 
-// What becomes of the fields of OpenAI-compatible requests that no code here reads. proto/README.md has them all in a
-// table, which a test holds against this.
+// The fields of OpenAI-compatible requests that no other code reads. proto/README.md lists all of them in a table,
+// which a test compares with the code.
 namespace runnel::openai {
 
-// A field at the top level of a body, whose value is not null. Ignored if it cannot change the text; refused (reason
-// UNSUPPORTED_PARAMETER) if nothing here does what it asks for; otherwise, and if it is not known at all, handed to the
-// engine of the model in `extra_fields`, which refuses what it does not know. A value that asks for nothing, such as an
-// empty list, is ignored.
+// Treats a top-level field whose value is not null. A field that cannot change the text is ignored, and so is a value
+// that requests nothing, for example an empty list. A field that is not supported is rejected (reason
+// UNSUPPORTED_PARAMETER). Others, and unknown fields, are passed to the engine of the model in `extra_fields`; it
+// rejects fields it does not know.
 absl::Status ReadOtherField(const std::string& name, const nlohmann::json& value, v1::GenerateRequest* request);
 
 // ReadOtherField for each field of `body` that is not null and not among `read`.
 absl::Status ReadOtherFields(const nlohmann::json& body, const std::vector<std::string_view>& read,
                              v1::GenerateRequest* request);
 
-// Refuses (UNSUPPORTED_PARAMETER) the first key of `object` that is neither among `known` nor null. `path` is the path
+// Rejects (UNSUPPORTED_PARAMETER) the first key of `object` that is neither among `known` nor null. `path` is the path
 // of `object` in the body.
 absl::Status CheckKeys(const std::string& path, const nlohmann::json& object,
                        std::initializer_list<std::string_view> known);
 
-// The names that ReadOtherField knows.
+// The names of the fields that ReadOtherField knows.
 std::vector<std::string_view> OtherFieldNames();
 
 }  // namespace runnel::openai

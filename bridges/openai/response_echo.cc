@@ -17,7 +17,7 @@ using nlohmann::json;
 
 constexpr char kApi[] = "responses/1";
 
-// The members that are JSON, by their keys in an annotation, which are those of the response object.
+// The members that are JSON, by their keys in an annotation and in the response object.
 constexpr std::pair<const char*, std::string ResponseEcho::*> kEchoedJson[] = {
     {"instructions", &ResponseEcho::instructions},
     {"metadata", &ResponseEcho::metadata},
@@ -48,7 +48,7 @@ absl::Status NotAResponse() { return bridge::NoSuchGeneration("the generation is
 absl::StatusOr<std::string> ResponseEcho::ToAnnotation() const {
   ResponseEcho kept = *this;
   std::string annotation = AnnotationOf(kept);
-  // What has no room is left out, the longest kinds first.
+  // Values that do not fit are left out, the kinds that are usually longest first.
   for (std::string ResponseEcho::*member :
        {&ResponseEcho::instructions, &ResponseEcho::text, &ResponseEcho::reasoning, &ResponseEcho::tool_choice}) {
     if (annotation.size() <= base::kMaxAnnotationBytes) break;
@@ -56,7 +56,8 @@ absl::StatusOr<std::string> ResponseEcho::ToAnnotation() const {
     annotation = AnnotationOf(kept);
   }
   if (annotation.size() <= base::kMaxAnnotationBytes) return annotation;
-  return InvalidField("metadata", absl::StrCat("must have less than ", base::kMaxAnnotationBytes, " bytes in all"));
+  return InvalidField("metadata", absl::StrCat("must be shorter: the response can repeat at most ",
+                                               base::kMaxAnnotationBytes, " bytes"));
 }
 
 absl::StatusOr<ResponseEcho> ResponseEcho::FromAnnotation(std::string_view annotation) {

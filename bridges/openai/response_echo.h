@@ -7,16 +7,16 @@
 
 namespace runnel::openai {
 
-// What a response has to say of the request that made it. It travels with the generation as its annotation, so that
-// every bridge can answer for it.
+// The parts of a request that its response repeats. They are the annotation of the generation, so that every bridge can
+// respond with them.
 struct ResponseEcho {
-  // All as JSON.
+  // JSON values.
   std::string instructions = "null";
   std::string metadata = "{}";
   std::string temperature = "1";
   std::string top_p = "1";
   std::string max_output_tokens = "null";
-  std::string top_logprobs;  // empty: no log-probabilities were asked for
+  std::string top_logprobs;  // empty: no log-probabilities were requested
   std::string tool_choice = "\"auto\"";
   std::string text = R"({"format":{"type":"text"}})";
   std::string reasoning = R"({"effort":null,"summary":null})";
@@ -25,9 +25,10 @@ struct ResponseEcho {
   bool store = true;
   bool parallel_tool_calls = true;
 
-  // At most 16 KiB, or InvalidArgument. What has no room in it, such as long instructions, is given back as if absent.
+  // At most 16 KiB, or InvalidArgument. Values that do not fit, for example long instructions, are left out, and the
+  // response has their defaults.
   absl::StatusOr<std::string> ToAnnotation() const;
-  // NotFound (reason GENERATION_NOT_FOUND) if ToAnnotation did not make it: the generation is not a response.
+  // NotFound (reason GENERATION_NOT_FOUND) if `annotation` is not from ToAnnotation: the generation is not a response.
   static absl::StatusOr<ResponseEcho> FromAnnotation(std::string_view annotation);
 };
 

@@ -18,9 +18,9 @@ using base::ToAbsl;
 using bridge::AppendJsonString;
 
 constexpr size_t kIdPrefixBytes = 4;  // `gen_`
-// Of the first delta, which has seq 2.
+// The sequence_number of an event minus its seq: the first delta has seq 2 and number 4.
 constexpr uint64_t kNumberOfSeq = 2;
-// Between the number of `done` and that of the terminal event.
+// Events between `done` and the terminal event.
 constexpr uint64_t kEventsOfEnd = 3;
 
 absl::string_view Random(const ResponseState& state) {
@@ -130,7 +130,7 @@ std::string ResponseJson(const ResponseState& state) {
 absl::Status ResponsesEncoder::Open(std::string_view gen, const bridge::GenerationInfo& opened) {
   absl::StatusOr<ResponseEcho> echo = ResponseEcho::FromAnnotation(opened.annotation);
   if (!echo.ok()) return echo.status();
-  if (of_ == Of::kStored && !echo->store) {
+  if (kind_ == Kind::kStored && !echo->store) {
     return bridge::NoSuchGeneration("the response is not stored");
   }
   state_.generation_id = std::string(gen);
@@ -142,12 +142,13 @@ absl::Status ResponsesEncoder::CheckStart(const bridge::GenerationInfo& opened) 
   if (!starting_after_.has_value()) return absl::OkStatus();
   const bool done = opened.status == v1::GENERATION_STATUS_DONE;
   const bool ended = done || opened.status == v1::GENERATION_STATUS_FAILED;
-  // `started` comes at once.
+  // `started` follows immediately, even if the log is still empty.
   const uint64_t last = std::max<uint64_t>(opened.last_seq, 1) + kNumberOfSeq + (done ? kEventsOfEnd : 0);
   if (*starting_after_ > last) {
-    return base::InvalidField("starting_after", absl::StrCat("must be at most ", last, ", the last event there is"));
+    return base::InvalidField("starting_after",
+                              absl::StrCat("must be at most ", last, ", the number of the last event"));
   }
-  // An end without an event would look like a success that says nothing.
+  // A stream that ends without an event would look like an empty success.
   if (ended && *starting_after_ == last) starting_after_ = last - 1;
   return absl::OkStatus();
 }

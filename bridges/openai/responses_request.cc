@@ -49,7 +49,7 @@ absl::Status ReadItem(const std::string& path, const json& item, v1::ChatMessage
   if (const json* type = FindField(item, "type"); type != nullptr && *type != "message") {
     return Unsupported(path + ".type", "only messages are supported");
   }
-  // What a client repeats from an answer: of no meaning to the model.
+  // Clients repeat id and status from a response; the model does not need them.
   RETURN_IF_ERROR(CheckKeys(path, item, {"type", "role", "content", "id", "status"}));
   RETURN_IF_ERROR(ReadRole(path + ".role", item, message));
   const json* content = FindField(item, "content");
@@ -69,7 +69,7 @@ absl::Status ReadInput(const std::string& field, const json& value, Draft* draft
   });
 }
 
-// Of the first message, so it is looked at before the input.
+// Instructions are the first message, so they are read before the input.
 absl::Status ReadInstructions(const std::string& field, const json& value, Draft* draft) {
   v1::ChatMessage* message = draft->request()->add_messages();
   message->set_role(v1::CHAT_ROLE_SYSTEM);
@@ -109,7 +109,7 @@ absl::Status EchoTopP(const std::string& field, const json& value, Draft* draft)
   return ReadTopP(field, value, draft->request());
 }
 
-// All but the log-probabilities belong to kinds of output that no answer has.
+// All but the log-probabilities belong to kinds of output that no response here has, so they are ignored.
 constexpr std::string_view kInclude[] = {
     kLogprobs,
     "code_interpreter_call.outputs",
@@ -134,7 +134,7 @@ absl::Status ReadInclude(const std::string& field, const json& value, Draft* dra
 
 absl::Status ReadStreamOptions(const std::string& field, const json& value, Draft*) {
   if (!value.is_object()) return InvalidField(field, "must be an object");
-  // The padding that it asks for is not part of the text.
+  // include_obfuscation asks for padding, which is not part of the text.
   return CheckKeys(field, value, {"include_obfuscation"});
 }
 
@@ -150,7 +150,7 @@ absl::Status EchoServiceTier(const std::string& field, const json& value, Draft*
   return absl::OkStatus();
 }
 
-// Of no meaning without tools: see CheckTools.
+// Only repeated: CheckTools reads it.
 absl::Status EchoToolChoice(const std::string&, const json& value, Draft* draft) {
   draft->result.echo.tool_choice = value.dump();
   return absl::OkStatus();
@@ -158,7 +158,7 @@ absl::Status EchoToolChoice(const std::string&, const json& value, Draft* draft)
 
 absl::Status ApplyLogprobs(Draft* draft) {
   if (draft->logprobs.top.value_or(0) > 0 && !draft->logprobs.wanted) {
-    return InvalidField("top_logprobs", absl::StrCat("needs include to have ", base::ToAbsl(kLogprobs)));
+    return InvalidField("top_logprobs", absl::StrCat("requires ", base::ToAbsl(kLogprobs), " in include"));
   }
   if (!draft->logprobs.wanted) return absl::OkStatus();
   draft->request()->set_top_logprobs(draft->logprobs.top.value_or(0));
@@ -194,7 +194,7 @@ const Table::Row kFields[] = {
     {"tool_choice", EchoToolChoice},
     {"reasoning", EchoReasoning},
     {"service_tier", EchoServiceTier},
-    // Not of OpenAI's API, but of other servers'.
+    // Not in OpenAI's API, but in that of other servers.
     {"stop", Table::IntoRequest<bridge::ReadStop>},
     {"top_k", Table::IntoRequest<ReadTopK>},
     {"min_p", Table::IntoRequest<ReadMinP>},
@@ -214,7 +214,7 @@ absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
   if (draft.request()->model().empty()) return InvalidField("model", "is missing");
   if (FindField(parsed, "input") == nullptr) return InvalidField("input", "is missing");
   if (draft.result.echo.background && !draft.result.echo.store) {
-    return InvalidField("store", "must not be false with background");
+    return InvalidField("store", "must be true for a background response");
   }
   RETURN_IF_ERROR(ApplyLogprobs(&draft));
   ASSIGN_OR_RETURN(std::string annotation, draft.result.echo.ToAnnotation());
@@ -239,7 +239,7 @@ absl::StatusOr<ResponseQuery> ParseResponseQuery(const bridge::Query& parameters
   if (parameters.count("starting_after") == 0) return query;
   const absl::StatusOr<uint64_t> after = bridge::ParseSeq(bridge::QueryValue(parameters, "starting_after"));
   if (!after.ok()) return InvalidField("starting_after", "must be a whole number");
-  if (!query.stream) return InvalidField("starting_after", "needs stream=true");
+  if (!query.stream) return InvalidField("starting_after", "requires stream=true");
   query.starting_after = *after;
   return query;
 }
@@ -249,7 +249,7 @@ absl::StatusOr<std::string> GenerationOfResponse(std::string_view response_id) {
     std::string id = absl::StrCat("gen_", base::ToAbsl(response_id.substr(kPrefix.size())));
     if (bridge::IsGenerationId(id)) return id;
   }
-  return bridge::NoSuchGeneration("no response has an id of this form");
+  return bridge::NoSuchGeneration("the id does not have the form of a response id");
 }
 
 }  // namespace runnel::openai

@@ -19,21 +19,22 @@ struct ResponsesRequest {
   bool stream = false;
 };
 
-// The body of POST /v1/responses. Fields that it does not read are treated as by ParseChatRequest.
+// Parses the body of POST /v1/responses. Errors and other fields are as for ParseChatRequest.
 absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body);
 
-// The fields at its top level that are read.
+// The names of the top-level fields that it reads.
 std::vector<std::string_view> ResponsesFieldNames();
 
 // The query of GET /v1/responses/{id}.
 struct ResponseQuery {
   bool stream = false;
-  bool logprobs = false;  // `include` has them; of no meaning for a stream, which has what it was made with
+  bool logprobs =
+      false;  // `include` has them; ignored for a stream, which has them if the response was created with them
   std::optional<uint64_t> starting_after;
 };
 absl::StatusOr<ResponseQuery> ParseResponseQuery(const bridge::Query& parameters);
 
-// `resp_x` <-> `gen_x`. NotFound (reason GENERATION_NOT_FOUND) if it has not the form of an id.
+// `gen_x` for `resp_x`. NotFound (reason GENERATION_NOT_FOUND) if `response_id` does not have the form of an id.
 absl::StatusOr<std::string> GenerationOfResponse(std::string_view response_id);
 
 }  // namespace runnel::openai

@@ -80,7 +80,7 @@ ApiResult StreamNew(StreamSpec spec, openai::ResponsesRequest body) {
   spec.gap_policy = v1::GAP_POLICY_FAIL;
   spec.unmerged = true;
   spec.cancel_on_disconnect = !body.echo.background;
-  spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Of::kNew);
+  spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Kind::kNew);
   return StartStream(std::move(spec));
 }
 
@@ -92,7 +92,7 @@ absl::StatusOr<openai::ResponseState> AsStored(const absl::StatusOr<v1::Generati
   return openai::ResponseState::Of(*generation, std::move(echo));
 }
 
-// Without the text.
+// The state without the text.
 Awaitable<absl::StatusOr<openai::ResponseState>> Find(const ApiCall* call, std::string generation_id) {
   const absl::StatusOr<v1::Generation> generation = co_await call->thread->client->GetGeneration(
       call->thread, std::move(generation_id), call->request->principal, /*max_text_bytes=*/0);
@@ -138,7 +138,7 @@ Awaitable<ApiResult> HeadOfEvents(const ApiCall* call, std::string generation_id
   opened.last_seq = generation->last_seq();
   opened.existing = true;
   opened.annotation = generation->annotation();
-  openai::ResponsesEncoder encoder(openai::ResponsesEncoder::Of::kStored, starting_after);
+  openai::ResponsesEncoder encoder(openai::ResponsesEncoder::Kind::kStored, starting_after);
   const absl::Status status = encoder.Open(generation_id, opened);
   co_return status.ok() ? HeadOfStream(generation_id) : RespondWithError(status);
 }
@@ -149,7 +149,7 @@ ApiResult StreamStored(const ApiCall& call, std::string generation_id, std::opti
   spec.gap_policy = v1::GAP_POLICY_FAIL;
   spec.unmerged = true;
   spec.read_before = starting_after.has_value();
-  spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Of::kStored, starting_after);
+  spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Kind::kStored, starting_after);
   return StartStream(std::move(spec));
 }
 

@@ -68,7 +68,7 @@ v1::TokenLogprob Token(const std::string& bytes, float logprob) {
   return token;
 }
 
-// Asks, and has the service answer with `events`.
+// Sends the request, and lets the service send `events`.
 testing::HttpStreamClient::Response Ask(SseHarness* harness, const std::string& path, const std::string& body,
                                         std::vector<v1::GenerationEvent> events) {
   const auto client = harness->Connect();
@@ -96,7 +96,7 @@ TEST(ChatStream, IsExactlyWhatClientsParse) {
   EXPECT_TRUE(response.complete);
 }
 
-TEST(ChatStream, SaysTheRolesInOrderAndTheUsageLast) {
+TEST(ChatStream, SendsTheRolesFirstAndTheUsageLast) {
   SseHarness harness;
   const auto response =
       Ask(&harness, kChatPath, "{" + kMessages + R"(,"stream":true,"n":2,"stream_options":{"include_usage":true}})",
@@ -148,7 +148,7 @@ TEST(ChatStream, AFailureIsAnErrorAndNeverACleanEnd) {
           "\n\n" + kDone);
 }
 
-TEST(ChatStream, ABrokenOneBreaksTheTransport) {
+TEST(ChatStream, ABrokenStreamBreaksTheTransport) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("POST", kChatPath, "", "{" + kMessages + R"(,"stream":true})").ok());
@@ -165,7 +165,7 @@ TEST(ChatStream, ABrokenOneBreaksTheTransport) {
   EXPECT_EQ(client->ReadChunk().status().code(), absl::StatusCode::kUnavailable);
 }
 
-TEST(ChatStream, HeartbeatsAreOneLineAndAskNothing) {
+TEST(ChatStream, HeartbeatsAreOneLineWithoutProgress) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.heartbeat_interval = absl::Milliseconds(20);
   SseHarness harness(options);
@@ -179,7 +179,7 @@ TEST(ChatStream, HeartbeatsAreOneLineAndAskNothing) {
   EXPECT_EQ(harness.service.pending_commands(), 0u);
 }
 
-TEST(ChatStream, AClientThatGoesCancelsTheGeneration) {
+TEST(ChatStream, ADisconnectCancelsTheGeneration) {
   for (const char* stream : {"true", "false"}) {
     std::atomic<int> cancels = 0;
     SseHarness harness;
@@ -192,7 +192,7 @@ TEST(ChatStream, AClientThatGoesCancelsTheGeneration) {
     auto client = harness.Connect();
     ASSERT_TRUE(client->Request("POST", kChatPath, "", "{" + kMessages + ",\"stream\":" + stream + "}").ok());
     const auto command = harness.service.NextCommand();
-    // Not 0: a slow reader gives its attachment up, and that must not end it.
+    // Not 0: a slow reader gives up its attachment, which must not end the generation.
     EXPECT_EQ(command->request.generate().request().detach_timeout().seconds(), 35);
     harness.service.Attach(*command, kGen);
     harness.service.SendEvents(*command, {StartedEvent()});
@@ -202,7 +202,7 @@ TEST(ChatStream, AClientThatGoesCancelsTheGeneration) {
   }
 }
 
-TEST(Chat, AnswersInOnePiece) {
+TEST(Chat, RespondsInOnePiece) {
   SseHarness harness;
   const auto response = Ask(&harness, kChatPath, "{" + kMessages + R"(,"n":2})",
                             {StartedEvent(), DeltaEvent(2, "Hel"), DeltaEvent(3, "no", 1), DeltaEvent(4, "lo"),
@@ -216,7 +216,7 @@ TEST(Chat, AnswersInOnePiece) {
           R"(","object":"chat.completion","created":1795410000,"model":"fake","choices":[{"index":0,"message":{"role":"assistant","content":"Hello","refusal":null},"logprobs":null,"finish_reason":"stop"},{"index":1,"message":{"role":"assistant","content":"no","refusal":null},"logprobs":null,"finish_reason":"content_filter"}],"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}})");
 }
 
-TEST(Chat, TellsWhetherAFailureMayBeTriedAgain) {
+TEST(Chat, ReportsWhetherAFailureIsRetryable) {
   SseHarness harness;
   const std::string body = "{" + kMessages + "}";
   v1::GenerationEvent final_failure = FailedEvent(2, "engine_failed");
@@ -239,7 +239,7 @@ TEST(Chat, TellsWhetherAFailureMayBeTriedAgain) {
   EXPECT_EQ(response.head.headers.at("x-should-retry"), "false");
 }
 
-TEST(Chat, RefusalsOfTheServiceHaveOpenAisNames) {
+TEST(Chat, RejectionsByTheServiceHaveOpenAisNames) {
   SseHarness harness;
   const auto client = harness.Connect();
   const auto ask = [&](const absl::Status& status) {
@@ -261,7 +261,7 @@ TEST(Chat, RefusalsOfTheServiceHaveOpenAisNames) {
   EXPECT_EQ(response.body, R"({"error":{"message":"full","type":"server_error","param":null,"code":"overloaded"}})");
 }
 
-TEST(Completions, StreamAndAnswerInOnePiece) {
+TEST(Completions, StreamAndRespondInOnePiece) {
   SseHarness harness;
   v1::GenerationEvent first = DeltaEvent(2, "é");
   *first.mutable_delta()->add_logprobs() = Token("é", -1);
@@ -287,7 +287,7 @@ TEST(Completions, StreamAndAnswerInOnePiece) {
           R"({"index":0,"text":"a","logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}})");
 }
 
-TEST(OpenAiRoutes, RefuseTheWrongMethodTypeSizeAndKey) {
+TEST(OpenAiRoutes, RejectTheWrongMethodTypeSizeAndKey) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.api_keys = {{"right", "ann"}};
   options.bridge.max_body_bytes = 1000;

@@ -112,7 +112,7 @@ testing::HttpStreamClient::Response Ask(SseHarness* harness, const std::string& 
   if (!command.has_value()) return {};
   EXPECT_TRUE(command->request.generate().unmerged() || command->request.attach().unmerged() ||
               body.find("\"stream\":true") == std::string::npos);
-  // What is there already, if it is one that was.
+  // The events that the log already has, for an existing generation.
   const bool existing = command->request.has_attach();
   const v1::GenerationEvent& last = events.back();
   const auto status = !existing || last.has_delta() ? v1::GENERATION_STATUS_RUNNING
@@ -142,7 +142,7 @@ TEST(ResponsesStream, IsExactlyWhatClientsParse) {
   EXPECT_TRUE(response.complete);
 }
 
-TEST(ResponsesStream, HasTheSameNumbersFromEveryPlace) {
+TEST(ResponsesStream, HasTheSameNumbersFromEveryStart) {
   SseHarness harness;
   EXPECT_EQ(Ask(&harness, "GET", kOne + "?stream=true", "", Annotation(), Hello()).body, From(0));
   for (size_t after = 0; after < 9; ++after) {
@@ -154,7 +154,7 @@ TEST(ResponsesStream, HasTheSameNumbersFromEveryPlace) {
   }
 }
 
-TEST(ResponsesStream, RepeatsTheLastEventAtTheEndAndRefusesWhatIsBeyond) {
+TEST(ResponsesStream, RepeatsTheLastEventAndRejectsLargerNumbers) {
   const auto get = [&](uint64_t after, std::vector<v1::GenerationEvent> events) {
     SseHarness harness;
     return Ask(&harness, "GET", kOne + "?stream=true&starting_after=" + std::to_string(after), "", Annotation(),
@@ -170,7 +170,7 @@ TEST(ResponsesStream, RepeatsTheLastEventAtTheEndAndRefusesWhatIsBeyond) {
            {999, Hello()},
            {999'999'999'999, Hello()},
            {5, failed},
-           // One that runs: what it has not made, nobody has seen.
+           // A running one: no client can have seen events that do not exist yet.
            {5, {StartedEvent(), DeltaEvent(2, "Hel")}}}) {
     const auto response = get(after, events);
     EXPECT_EQ(response.head.status, 400) << after;
@@ -178,7 +178,7 @@ TEST(ResponsesStream, RepeatsTheLastEventAtTheEndAndRefusesWhatIsBeyond) {
   }
 }
 
-TEST(ResponsesStream, WaitsAtTheEndOfWhatThereIs) {
+TEST(ResponsesStream, WaitsAtTheEndOfTheLog) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kOne + "?stream=true&starting_after=4").ok());
@@ -234,7 +234,7 @@ std::vector<std::string> StreamWithLogprobs() {
   return events;
 }
 
-TEST(ResponsesStream, HasLogprobsAndTheSameNumbersFromEveryPlace) {
+TEST(ResponsesStream, HasLogprobsAndTheSameNumbersFromEveryStart) {
   SseHarness harness;
   const std::string annotation = Annotation(kWithLogprobs);
   const std::vector<std::string> expected = StreamWithLogprobs();
@@ -252,11 +252,11 @@ TEST(ResponsesStream, HasLogprobsAndTheSameNumbersFromEveryPlace) {
   }
 }
 
-TEST(ResponsesStream, DoesNotRepeatMoreLogprobsThanItMayKeep) {
+TEST(ResponsesStream, DoesNotRepeatTooManyLogprobs) {
   std::vector<v1::GenerationEvent> events = HelloWithLogprobs();
-  // Four characters and more a byte.
+  // At least four characters for each byte.
   events[2].mutable_delta()->mutable_logprobs(0)->set_token(std::string(openai::kMaxRepeatedLogprobs / 4, 'x'));
-  openai::ResponsesEncoder encoder(openai::ResponsesEncoder::Of::kNew);
+  openai::ResponsesEncoder encoder(openai::ResponsesEncoder::Kind::kNew);
   bridge::GenerationInfo opened;
   opened.annotation = Annotation(kWithLogprobs);
   ASSERT_TRUE(encoder.Open(kGen, opened).ok());
@@ -271,7 +271,7 @@ TEST(ResponsesStream, DoesNotRepeatMoreLogprobsThanItMayKeep) {
             std::string::npos);
 }
 
-TEST(ResponsesStream, TellsOtherEnds) {
+TEST(ResponsesStream, ReportsOtherEnds) {
   SseHarness harness;
   const std::string body = Body(R"(,"stream":true)");
   const std::string length = Ask(&harness, "POST", kPath, body, Annotation(),
@@ -302,7 +302,7 @@ TEST(ResponsesStream, TellsOtherEnds) {
       << failed;
 }
 
-TEST(ResponsesStream, RefusesWhatIsNoStoredResponse) {
+TEST(ResponsesStream, RejectsGenerationsThatAreNotStoredResponses) {
   for (const std::string& annotation : {std::string(), std::string("{}"), std::string("[]"),
                                         std::string(R"({"api":5})"), Annotation(R"(,"store":false)")}) {
     SseHarness harness;
@@ -312,7 +312,7 @@ TEST(ResponsesStream, RefusesWhatIsNoStoredResponse) {
   }
 }
 
-TEST(Responses, AnswerInOnePieceAndInTheBackground) {
+TEST(Responses, RespondInOnePieceAndInTheBackground) {
   SseHarness harness;
   EXPECT_EQ(Ask(&harness, "POST", kPath, Body(), Annotation(), Hello()).body,
             Response({.status = "completed", .output = Item("completed", Part("Hello")), .usage = Usage(2)}));
@@ -390,7 +390,7 @@ TEST(Responses, AreFoundWithLogprobsIfTheQueryHasThem) {
     const auto command = harness.service.NextCommand();
     ASSERT_TRUE(command && command->request.has_attach()) << query;
     EXPECT_EQ(command->request.attach().after_seq(), 0u);
-    // It runs, and has a seq of 2: the answer waits for no more than that.
+    // It is running and its last seq is 2: the response does not wait for more.
     Attach(&harness, *command, annotation, true, 2);
     harness.service.SendEvents(*command, {events[0], events[1]});
     const std::string part = R"({"type":"output_text","text":"Hel","annotations":[],"logprobs":[)" + kHel + "]}";
@@ -398,14 +398,14 @@ TEST(Responses, AreFoundWithLogprobsIfTheQueryHasThem) {
     const auto detach = harness.service.NextCommand();
     EXPECT_TRUE(detach && detach->request.has_detach());
   }
-  // One that was made without them is answered as ever.
+  // A response that was created without them is unchanged.
   annotation = Annotation();
   EXPECT_EQ(harness.Ask("GET", kOne + "?include=message.output_text.logprobs").body,
             Response({.output = Item("in_progress", Part("He"))}));
   EXPECT_EQ(harness.Ask("GET", kOne + "?stream=true&stream=true").head.status, 400);
 }
 
-TEST(Responses, OthersGenerationsAreNone) {
+TEST(Responses, OfOthersAreNotFound) {
   SseHarness harness;
   testing::FakeInferenceService::Handlers handlers;
   std::atomic<int> touched = 0;
