@@ -34,7 +34,7 @@ int main(int argc, char** argv) {
   runnel::base::OpenStandardStreams();
   runnel::bridge::SetListenDefaults("127.0.0.1:8080", "127.0.0.1:9091");
   runnel::base::ParseFlags(argc, argv,
-                           "The SSE bridge of Runnel: carries generations to browsers as text/event-stream, and "
+                           "The SSE bridge of Runnel: streams generations to browsers as text/event-stream and "
                            "serves the page.");
   const absl::Status status = runnel::sse::Run();
   if (status.ok()) return 0;

@@ -7,7 +7,7 @@
 #include "services/base/status_macros.h"
 
 ABSL_FLAG(std::string, websocket_url, "",
-          "URL of the WebSocket bridge for the page, such as ws://127.0.0.1:8081/v1/ws; empty: the page has none");
+          "URL of the WebSocket bridge for the page, for example ws://127.0.0.1:8081/v1/ws; empty for none");
 
 namespace runnel::sse {
 
@@ -24,7 +24,7 @@ absl::StatusOr<SseOptions> SseOptionsFromFlags() {
   options.websocket_url = absl::GetFlag(FLAGS_websocket_url);
   if (options.websocket_url.empty() || !OriginOfUrl(options.websocket_url).empty()) return options;
   return absl::InvalidArgumentError(
-      absl::StrCat("--websocket_url is '", options.websocket_url, "', want ws://host/path or wss://host/path"));
+      absl::StrCat("--websocket_url is '", options.websocket_url, "': use ws://host/path or wss://host/path"));
 }
 
 }  // namespace runnel::sse

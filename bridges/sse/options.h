@@ -7,17 +7,17 @@
 
 namespace runnel::sse {
 
-// What can be set of the SSE bridge alone; flags of the same names.
+// Options that only the SSE bridge has; flags have the same names.
 struct SseOptions {
   bridge::BridgeOptions bridge;
-  // Where the page finds the WebSocket bridge; empty: the page does without.
+  // The URL of the WebSocket bridge for the page; empty: the page uses SSE only.
   std::string websocket_url;
 };
 
-// `wss://host:port` of a URL of a WebSocket; empty if it is malformed.
+// The origin of a WebSocket URL, for example `wss://host:port`; empty if it is malformed.
 std::string OriginOfUrl(const std::string& url);
 
-// From the flags of the process. InvalidArgument or NotFound name the flag at fault.
+// Reads the flags of the process. InvalidArgument or NotFound name the invalid flag.
 absl::StatusOr<SseOptions> SseOptionsFromFlags();
 
 }  // namespace runnel::sse

@@ -19,7 +19,8 @@ using State = base::HttpParser::State;
 constexpr absl::Duration kLingerTimeout = absl::Seconds(2);
 constexpr size_t kMaxLingerBytes = 4 << 20;
 
-// Where a connection reads to. One a thread: nothing is kept in it beyond a turn, and an idle connection has no buffer.
+// The buffer that connections read into, one for each thread: its bytes are used before the next wait, so that an idle
+// connection has no buffer.
 thread_local std::array<char, 16 << 10> scratch;
 
 base::HttpLimits LimitsOf(const bridge::BridgeOptions& options) {
@@ -32,7 +33,7 @@ base::HttpLimits LimitsOf(const bridge::BridgeOptions& options) {
 
 }  // namespace
 
-// Outlives the connection in a handler that is still to run.
+// Outlives the connection if a handler is still pending.
 struct HttpConnection::DisconnectWatch {
   HttpConnection* connection;
 };
@@ -53,7 +54,7 @@ void HttpConnection::SetDeadline(absl::Duration timeout) { deadline_ = thread_->
 
 Awaitable<ReadResult> HttpConnection::ReadHead() {
   ReadResult result;
-  // That of a watch, such as a long poll's, says nothing about the next request.
+  // The timeout of a watch, for example of a long poll, does not concern the next request.
   timed_out_ = false;
   look_on_tick_ = half_closed_;
   parser_.emplace(LimitsOf(*options_));
@@ -63,7 +64,7 @@ Awaitable<ReadResult> HttpConnection::ReadHead() {
   while (parser_->state() == State::kHead) {
     const bool fed = co_await FeedSome();
     if (!fed) break;
-    // One deadline for the whole head, from its first byte on. Empty lines are not a part of it.
+    // One deadline for the whole head, from its first byte. Empty lines before it do not count.
     if (idle_ && parser_->started()) SetDeadline(options_->header_timeout);
     idle_ = !parser_->started();
   }
@@ -106,7 +107,8 @@ bool HttpConnection::SkipBody() {
   return Reserve() && whole;
 }
 
-// Feeds the parser with what is there, or with what comes next. False if nothing comes any more, or must not.
+// Feeds the parser with the bytes read ahead, or else with the next bytes of the socket. False at the end of the
+// connection, after a timeout, and above the budget.
 Awaitable<bool> HttpConnection::FeedSome() {
   if (!read_ahead_.bytes.empty()) {
     const size_t used = parser_->Feed(read_ahead_.bytes);
@@ -121,7 +123,8 @@ Awaitable<bool> HttpConnection::FeedSome() {
   co_return Reserve();
 }
 
-// At least one byte, in `scratch`: to be used before the next wait. Empty: the client has gone, or the time is over.
+// At least one byte, in `scratch`, to be used before the next wait. Empty if the client has disconnected, or after a
+// timeout.
 Awaitable<std::string_view> HttpConnection::ReadSome() {
   for (;;) {
     ErrorCode ec;
@@ -133,7 +136,7 @@ Awaitable<std::string_view> HttpConnection::ReadSome() {
   }
 }
 
-// A request that is complete is not counted; what came behind it is.
+// A complete request does not count; the bytes after it do.
 bool HttpConnection::Reserve() {
   const bool unfinished = parser_.has_value() && (parser_->state() == State::kHead || parser_->state() == State::kBody);
   const size_t bytes = (unfinished ? parser_->buffered() : 0) + read_ahead_.bytes.size();
@@ -151,11 +154,11 @@ void HttpConnection::Conclude(ReadResult* read) {
   read->kind = ReadResult::Kind::kClosed;
   if (over_budget_) {
     read->kind = ReadResult::Kind::kBad;
-    read->error = bridge::HttpErrorOf(absl::UnavailableError("too many unfinished requests are open: try again"));
+    read->error = bridge::HttpErrorOf(absl::UnavailableError("too many unfinished requests: try again later"));
     return;
   }
   if (timed_out_ || parser_->state() == State::kHead) return;
-  // Of a request that failed behind its head, too: its origin decides whether a page may read the error.
+  // Also for a request that failed after its head: its origin decides whether a page may read the error.
   if (read->request.method.empty()) static_cast<base::HttpHead&>(read->request) = parser_->TakeHead();
   if (parser_->state() == State::kFailed) {
     read->kind = ReadResult::Kind::kBad;
@@ -200,8 +203,8 @@ void HttpConnection::Watch(absl::Duration timeout, std::function<void()> wake) {
   });
 }
 
-// A socket that has bytes to read, such as those of a next request, or a FIN stays readable: waiting for it again would
-// return at once. So whether the client is still there is asked at each tick from then on.
+// A socket that has bytes to read, for example of the next request, or a FIN stays readable, so that another wait would
+// return immediately. From then on each tick checks whether the client is connected.
 void HttpConnection::LookAtClient() {
   const bridge::Peer peer = bridge::LookAtPeer(socket_.native_handle());
   if (peer == bridge::Peer::kThere || (peer == bridge::Peer::kHalfClosed && half_closed_)) return;
@@ -222,7 +225,7 @@ void HttpConnection::StopWatching() {
 void HttpConnection::Wake() {
   if (wake_ == nullptr) return;
   net::post(thread_->io, [watch = watch_] {
-    // Who watched may have stopped since, and be gone.
+    // The caller of Watch may have stopped since, and may be destroyed.
     HttpConnection* self = watch->connection;
     if (self != nullptr && self->wake_ != nullptr) std::exchange(self->wake_, nullptr)();
   });

@@ -20,48 +20,49 @@ namespace runnel::sse {
 
 struct HttpRequest : base::HttpHead {
   std::string body;
-  std::string principal;  // who asks, once that has been checked
+  std::string principal;  // the owner of the API key, set after the key has been checked
 };
 
-// What came of waiting for a request.
+// The outcome of reading a request.
 struct ReadResult {
   enum class Kind { kRequest, kBad, kClosed };
   Kind kind = Kind::kClosed;
-  HttpRequest request;      // of kBad: as far as it was understood
-  bridge::HttpError error;  // of kBad: to be answered, and the connection closed
+  HttpRequest request;      // for kBad: the part that was parsed
+  bridge::HttpError error;  // for kBad: the response; the connection is closed after it
 };
 
-// An HTTP/1 connection between streams: reads requests and writes answers, each within its time. Lives in the frame of
+// An HTTP/1 connection between streams: reads requests and writes responses, each with a timeout. Lives in the frame of
 // the coroutine that uses it and is confined to its io thread; one operation at a time.
 class HttpConnection final : public bridge::Connection {
  public:
-  // `read_ahead` came before and belongs to the first request. The pointers must outlive it.
+  // `read_ahead` was received before and belongs to the first request. The pointers must outlive it.
   HttpConnection(bridge::IoThread* thread, const bridge::BridgeOptions* options, bridge::Socket socket,
                  ReadAhead read_ahead);
   ~HttpConnection() override;
 
-  // Reads as far as the end of a request's head, so that a request which is not allowed to have a body read never has.
-  // kClosed also when the connection stayed idle for too long, or when the process stops.
+  // Reads to the end of the head of a request, so that the body of a rejected request is never read. kClosed also when
+  // the connection was idle for too long, or when the process stops.
   bridge::Awaitable<ReadResult> ReadHead();
-  // Completes the request of the last ReadHead with its body, if it has one. `read` becomes kBad or kClosed otherwise.
+  // Completes the request of the last ReadHead with its body, if it has one. On an error `read` becomes kBad or
+  // kClosed.
   bridge::Awaitable<void> ReadBody(ReadResult* read);
-  // Instead of ReadBody: drops the body as far as it has come. False if there is more of it, so that the connection
-  // must not be used again.
+  // Instead of ReadBody: drops the part of the body that has been received. False if there is more, so that the
+  // connection must not be used again.
   bool SkipBody();
 
-  // False if it could not be written within the write timeout.
+  // False if `bytes` could not be written within the write timeout.
   bridge::Awaitable<bool> Write(std::string bytes);
-  // Ends the connection so that the client gets what was written last: a socket that is closed with bytes unread takes
-  // back what it sent.
+  // Ends the connection so that the client receives the last response: closing a socket with unread bytes discards what
+  // it has sent.
   bridge::Awaitable<void> Linger();
 
-  // Calls `wake`, once and at a later turn, when `timeout` has passed (infinite: never), the client has gone or closed
-  // its side, or the process stops. StopWatching ends it.
+  // Calls `wake` once, from the io thread's event loop, when `timeout` has passed (infinite: never), the client has
+  // disconnected or closed its side, or the process stops. StopWatching ends it.
   void Watch(absl::Duration timeout, std::function<void()> wake);
   void StopWatching();
   // The connection was reset or cut.
   bool client_gone() const { return client_gone_; }
-  // The client sends no more bytes. It may have gone, or wait for its answer: see bridge::Peer.
+  // The client sends no more bytes. It may have disconnected, or may wait for its response: see bridge::Peer.
   bool half_closed() const { return half_closed_; }
   bool timed_out() const { return timed_out_; }
 
@@ -79,7 +80,7 @@ class HttpConnection final : public bridge::Connection {
   bridge::Awaitable<bool> FeedSome();
   bridge::Awaitable<std::string_view> ReadSome();
   bool Reserve();
-  // Sets what came of reading, as `read`.
+  // Sets the outcome of reading.
   void Conclude(ReadResult* read);
   void LookAtClient();
   void SetDeadline(absl::Duration timeout);
@@ -88,7 +89,7 @@ class HttpConnection final : public bridge::Connection {
   bridge::IoThread* const thread_;
   const bridge::BridgeOptions* const options_;
   bridge::Socket socket_;
-  ReadAhead read_ahead_;  // the reservation is for the parser's bytes too
+  ReadAhead read_ahead_;  // its reservation includes the bytes of the parser
   std::optional<base::HttpParser> parser_;
   absl::Duration deadline_ = absl::InfiniteDuration();
   std::function<void()> wake_;
@@ -96,7 +97,7 @@ class HttpConnection final : public bridge::Connection {
   bool first_ = true;
   bool idle_ = false;
   bool over_budget_ = false;
-  bool look_on_tick_ = false;  // at the client, because its bytes or its FIN hide what follows from a wait
+  bool look_on_tick_ = false;  // each tick checks the client, because unread bytes or a FIN make a wait useless
   bool client_gone_ = false;
   bool half_closed_ = false;
   bool timed_out_ = false;

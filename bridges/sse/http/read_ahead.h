@@ -6,7 +6,7 @@
 
 namespace runnel::sse {
 
-// Bytes that came behind a request, with their share of the budget.
+// Bytes that were received after a request, with their share of the budget.
 struct ReadAhead {
   std::string bytes;
   bridge::ByteBudget::Reservation reservation;

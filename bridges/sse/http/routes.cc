@@ -69,7 +69,7 @@ constexpr std::string_view kRead = "GET, HEAD, OPTIONS";
 constexpr std::string_view kReadOrDelete = "GET, HEAD, DELETE, OPTIONS";
 constexpr std::string_view kPost = "POST, OPTIONS";
 
-// An action that stands for any: the id is all of the rest of the path, with its slashes.
+// The action of an endpoint whose id is the rest of the path, with its slashes.
 constexpr std::string_view kRestIsId = "*";
 
 // One row for each path. api.cc has the handlers of the endpoints under /v1.

@@ -5,7 +5,8 @@
 #include "services/base/strings.h"
 
 namespace runnel::sse {
-// The page has no inline code. It connects to the bridge that it comes from, and to the WebSocket bridge.
+
+// The page has no inline code. It connects to the bridge that serves it and to the WebSocket bridge.
 std::string PageHeaders(const std::string& websocket_origin) {
   return absl::StrCat("cache-control: no-cache\r\ncontent-security-policy: default-src 'self'; connect-src 'self'",
                       websocket_origin.empty() ? "" : " ", websocket_origin,

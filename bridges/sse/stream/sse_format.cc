@@ -37,13 +37,13 @@ void AppendData(std::string_view data, std::string* out) {
 
 absl::Status AppendSseMessage(const SseMessage& message, std::string* out) {
   if (message.id.find_first_of(kForbidden) != std::string_view::npos) {
-    return absl::InvalidArgumentError("an SSE id must have no CR, LF or NUL");
+    return absl::InvalidArgumentError("an SSE id must not contain CR, LF or NUL");
   }
   if (message.event.find_first_of(kForbidden) != std::string_view::npos) {
-    return absl::InvalidArgumentError("an SSE event name must have no CR, LF or NUL");
+    return absl::InvalidArgumentError("an SSE event name must not contain CR, LF or NUL");
   }
   if (message.event == "error" || message.event == "open") {
-    return absl::InvalidArgumentError("an SSE event must not be named as one of the client's own");
+    return absl::InvalidArgumentError("an SSE event must not be named error or open, which are events of EventSource");
   }
   AppendRetry(message.retry_ms, out);
   if (!message.id.empty()) out->append("id: ").append(message.id).push_back('\n');
