@@ -65,7 +65,18 @@ TEST(ChatRequest, ReadsEveryField) {
   EXPECT_EQ(request.metadata().at("scripted.tokens"), "3");
 }
 
-TEST(ChatRequest, TakesNullForAbsent) {
+// Other keys of the body, which are not kept, may have the names of those on the path.
+TEST(ChatRequest, FindsTheSchemaAmongOtherKeys) {
+  const auto parsed = ParseChatRequest(R"({"schema":null,"model":"m",
+      "user":{"response_format":{"json_schema":{"schema":{"x":1}}},"schema":[{"y":[]}]},
+      "response_format":{"json_schema":{"description":"d","schema":{"z":{"schema":1,"b":[{"d":1,"c":2}]},"a":2},
+                                        "name":"n"},"type":"json_schema"},
+      "messages":[{"role":"user","content":"hi","json_schema":null}],"json_schema":null})");
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->request.output_format().json_schema(), R"({"z":{"schema":1,"b":[{"d":1,"c":2}]},"a":2})");
+}
+
+TEST(ChatRequest, TreatsNullAsAbsent) {
   const auto result = ParseChatRequest("{" + kChat + R"(,"stream":null,"stream_options":null,"max_tokens":null,
       "max_completion_tokens":null,"n":null,"stop":null,"temperature":null,"top_p":null,"seed":null,
       "presence_penalty":null,"frequency_penalty":null,"logit_bias":null,"logprobs":null,"top_logprobs":null,
@@ -82,7 +93,7 @@ struct BadRow {
   std::string code = "";
 };
 
-TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
+TEST(ChatRequest, RejectsInvalidFieldsInOpenAisShape) {
   const std::string long_stop(129, 'x');
   std::string biases;
   for (int i = 0; i < 1025; ++i) biases += (i ? ",\"" : "\"") + std::to_string(i) + "\":1";
@@ -190,7 +201,7 @@ TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
       {R"("modalities":["text","audio"])", "modalities", "unsupported_parameter"},
   };
   for (const BadRow& row : rows) {
-    // Of a key that comes twice the request is refused as a whole, so what the row sets is left out of the rest.
+    // A duplicate key would reject the request, so the fields of the row are left out of the base.
     std::string body = "{";
     if (row.fields.find("\"model\":") == std::string::npos) body += R"("model":"m",)";
     if (row.fields.find("\"messages\":") == std::string::npos) {
@@ -205,14 +216,14 @@ TEST(ChatRequest, RefusesBadFieldsInOpenAisShape) {
   }
 }
 
-TEST(ChatRequest, LeavesTheMostTokensToTheService) {
+TEST(ChatRequest, LeavesTheTokenLimitToTheService) {
   EXPECT_EQ(ParseChatRequest("{" + kChat + R"(,"max_tokens":1000000000})")->request.max_tokens(), 1'000'000'000u);
   EXPECT_EQ(ParseChatRequest("{" + kChat + R"(,"max_tokens":4294967296})")->request.max_tokens(), 4'294'967'295u);
   EXPECT_EQ(ChatError("{" + kChat + R"(,"max_tokens":-1})").message,
             "max_tokens: must be a whole number of at least 1");
 }
 
-TEST(ChatRequest, TakesTopKOfOtherServersForAllTokens) {
+TEST(ChatRequest, TreatsTopKOfOtherServersAsAllTokens) {
   for (const char* all : {"0", "-1"}) {
     const auto result = ParseChatRequest("{" + kChat + ",\"top_k\":" + all + "}");
     ASSERT_TRUE(result.ok()) << result.status();
@@ -220,7 +231,7 @@ TEST(ChatRequest, TakesTopKOfOtherServersForAllTokens) {
   }
 }
 
-TEST(ChatRequest, RefusesWhatIsNoJsonObject) {
+TEST(ChatRequest, RejectsInvalidJson) {
   const std::string deep = "{" + kChat + ",\"x\":" + std::string(40, '[') + std::string(40, ']') + "}";
   for (const std::string& body :
        {std::string(), std::string("{"), std::string("[]"), std::string("null"), "{" + kChat + ",\"n\":1,\"n\":2}",
@@ -249,7 +260,7 @@ TEST(CompletionRequest, ReadsItsFields) {
   EXPECT_EQ(several->more_prompts, (std::vector<std::string>{"b", "c"}));
 }
 
-TEST(CompletionRequest, RefusesBadFieldsInOpenAisShape) {
+TEST(CompletionRequest, RejectsInvalidFieldsInOpenAisShape) {
   const std::vector<BadRow> rows = {
       {R"("prompt":5)", "prompt"},
       {R"("prompt":"")", "prompt"},

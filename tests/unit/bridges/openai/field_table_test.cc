@@ -1,4 +1,4 @@
-// proto/README.md has a table of what becomes of every field. Here each row is sent.
+// proto/README.md has a table of how every field is treated. These tests send each row.
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
@@ -25,7 +25,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// What a body was read as. `rest` is what is not in the request.
+// The result of parsing a body. `rest` is the part that is not in the request.
 struct Read {
   absl::Status status;
   v1::GenerateRequest request;
@@ -49,7 +49,7 @@ Read ReadCompletion(const std::string& body) {
 Read ReadResponses(const std::string& body) {
   auto result = ParseResponsesRequest(body);
   if (!result.ok()) return {result.status(), {}, ""};
-  // Has the fields that are given back and otherwise ignored.
+  // It has the fields that are repeated in the response and otherwise ignored.
   result->request.clear_annotation();
   return {
       absl::OkStatus(), result->request,
@@ -117,7 +117,7 @@ Bodies BodiesOf(const Api& api, const Row& row) {
   size_t left = sent.size();
   for (const auto& [key, value] : sent.items()) {
     if (--left == 0) bodies.without = body.dump();
-    // Of the two the native API wants one.
+    // The native API needs exactly one of them.
     if (api.read == ReadNative && key == "messages") body.erase("prompt");
     body[key] = value;
   }
@@ -132,7 +132,7 @@ std::string TreatmentOf(const Api& api, const Row& row) {
   if (!without.status.ok()) return "bad row: " + without.status.ToString();
   if (!with.status.ok()) {
     const base::ErrorDetail detail = base::DetailOf(with.status);
-    // An earlier part of the path may be what is not known, or not supported.
+    // An earlier part of the path may be the one that is unknown or not supported.
     const std::string path = absl::StrReplaceAll(row.field, {{"[]", "[0]"}});
     const bool named = !detail.field.empty() && absl::StartsWith(path, detail.field);
     const bool code =
@@ -148,7 +148,7 @@ std::string TreatmentOf(const Api& api, const Row& row) {
   return same ? "ignored" : "used";
 }
 
-TEST(FieldTable, SaysWhatBecomesOfEachField) {
+TEST(FieldTable, DescribesEveryField) {
   const std::vector<Row> rows = ReadTable();
   ASSERT_GT(rows.size(), 80u);
   for (const Row& row : rows) {
@@ -160,7 +160,7 @@ TEST(FieldTable, SaysWhatBecomesOfEachField) {
   }
 }
 
-TEST(FieldTable, HasEveryFieldThatTheCodeKnows) {
+TEST(FieldTable, ListsEveryFieldOfTheCode) {
   const std::vector<Row> rows = ReadTable();
   for (size_t i = 0; i < kApis.size(); ++i) {
     std::vector<std::string_view> names = kApis[i].names();
@@ -177,7 +177,7 @@ TEST(FieldTable, HasEveryFieldThatTheCodeKnows) {
   }
 }
 
-TEST(FieldTable, BoundsWhatAnEngineIsHanded) {
+TEST(FieldTable, LimitsTheFieldsForAnEngine) {
   const std::string head = R"({"model":"m","prompt":"hi")";
   std::string many = head;
   for (int i = 0; i < 32; ++i) many += ",\"x" + std::to_string(i) + "\":1";
@@ -189,12 +189,12 @@ TEST(FieldTable, BoundsWhatAnEngineIsHanded) {
   EXPECT_TRUE(ReadCompletion(head + ",\"x\":\"" + std::string(65'534, 'v') + "\"}").status.ok());
   EXPECT_EQ(base::DetailOf(ReadCompletion(head + ",\"x\":\"" + std::string(65'535, 'v') + "\"}").status).field, "x");
   EXPECT_EQ(ReadCompletion(head + R"(,"x":{"a":[1,"b"]}})").request.extra_fields().at("x"), R"({"a":[1,"b"]})");
-  // A key is anything, and is shown in messages and headers.
+  // A key can be any text, and is shown in messages and headers.
   EXPECT_EQ(base::DetailOf(ReadNative("{\"prompt\":\"p\",\"\\r\\né" + std::string(100, 'n') + "\":1}").status).field,
             "????" + std::string(60, 'n'));
 }
 
-TEST(FieldTable, IgnoresValuesThatAskForNothing) {
+TEST(FieldTable, IgnoresNeutralValues) {
   const std::string head = R"({"model":"m","messages":[{"role":"user","content":"hi"}],)";
   for (const char* field : {R"("best_of":1)",
                             R"("best_of":0)",

@@ -44,7 +44,7 @@ TEST(ResponsesRequest, ReadsItsFields) {
   EXPECT_TRUE(echo->store && !echo->background);
 }
 
-TEST(ResponsesRequest, ReadsWhichLogprobsAreWanted) {
+TEST(ResponsesRequest, ReadsLogprobs) {
   const std::string include = R"(,"include":["reasoning.encrypted_content","message.output_text.logprobs"])";
   for (const auto& [more, top] : std::vector<std::pair<std::string, uint32_t>>{
            {include, 0}, {include + R"(,"top_logprobs":null)", 0}, {include + R"(,"top_logprobs":20)", 20}}) {
@@ -88,7 +88,7 @@ TEST(ResponsesRequest, LeavesLongInstructionsOutOfTheEcho) {
   EXPECT_LE(result->request.annotation().size(), size_t{16 << 10});
 }
 
-TEST(ResponsesRequest, RefusesBadFieldsInOpenAisShape) {
+TEST(ResponsesRequest, RejectsInvalidFieldsInOpenAisShape) {
   struct Row {
     std::string fields;
     std::string param;

@@ -40,7 +40,7 @@ class SseHarness {
   std::unique_ptr<testing::HttpStreamClient> Connect(int receive_buffer_bytes = 0) {
     return *testing::HttpStreamClient::Connect(server->port(), receive_buffer_bytes);
   }
-  // One request on a connection of its own.
+  // Sends one request on a new connection.
   testing::HttpStreamClient::Response Ask(const std::string& method, const std::string& target,
                                           const std::string& headers = "", const std::string& body = "") {
     const auto client = Connect();

@@ -36,11 +36,11 @@ TEST(SseSession, StartsAGenerationForLater) {
   EXPECT_EQ(response->head.headers.at("location"), kPath);
   EXPECT_EQ(response->head.headers.at("x-generation-id"), kGen);
   EXPECT_EQ(response->body, R"({"id":")" + kGen + R"(","model":"fake","status":"queued","last_seq":1})");
-  // Nobody reads it any more.
+  // It has no reader any more.
   EXPECT_TRUE(harness.service.NextCommand()->request.has_detach());
 }
 
-TEST(SseSession, AnswersAPollWithWhatIsThere) {
+TEST(SseSession, PollReturnsTheEventsOfTheLog) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kPath + "?after=1").ok());
@@ -76,7 +76,7 @@ TEST(SseSession, LongPollWaitsForTheNextEvent) {
   EXPECT_EQ(body["events"].size(), 1u);
 }
 
-TEST(SseSession, LongPollEndsEmptyAfterItsTime) {
+TEST(SseSession, LongPollEndsEmptyAfterItsTimeout) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kPath + "?after=5&wait=1").ok());
@@ -87,7 +87,7 @@ TEST(SseSession, LongPollEndsEmptyAfterItsTime) {
   EXPECT_TRUE(harness.service.NextCommand()->request.has_detach());
 }
 
-TEST(SseSession, AnswersTheRequestAfterALongPollThatEndedEmpty) {
+TEST(SseSession, ServesTheRequestAfterALongPollThatEndedEmpty) {
   SseHarness harness;
   const auto client = harness.Connect();
   for (int poll = 0; poll < 2; ++poll) {
@@ -109,7 +109,7 @@ TEST(SseSession, PollWithoutWaitDoesNotWait) {
   EXPECT_EQ(json::parse(client->ReadResponse()->body)["events"].size(), 0u);
 }
 
-TEST(SseSession, PollOfAnEndedGenerationSaysSo) {
+TEST(SseSession, PollReportsThatTheGenerationHasEnded) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kPath + "?after=5&wait=60").ok());
@@ -120,7 +120,7 @@ TEST(SseSession, PollOfAnEndedGenerationSaysSo) {
             R"({"id":")" + kGen + R"(","model":"fake","status":"failed","last_seq":5,"events":[]})");
 }
 
-TEST(SseSession, PollTakesNoMoreThanItsLimit) {
+TEST(SseSession, PollReturnsNoMoreThanItsLimit) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.max_pending_bytes = 4096;
   SseHarness harness(options);
@@ -137,7 +137,7 @@ TEST(SseSession, PollTakesNoMoreThanItsLimit) {
   EXPECT_EQ(body["last_seq"], 100);
 }
 
-TEST(SseSession, ForgetsAPollWhoseClientHasGone) {
+TEST(SseSession, EndsAPollWhoseClientDisconnects) {
   SseHarness harness;
   auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kPath + "?after=5&wait=60").ok());
@@ -147,8 +147,8 @@ TEST(SseSession, ForgetsAPollWhoseClientHasGone) {
   EXPECT_TRUE(WaitUntil([&] { return harness.server->threads().connections() == 0; }));
 }
 
-// A service that was too slow may have started all the same: only who repeats it under the same key may ask again.
-TEST(SseSession, AdvisesAgainstARetryOnlyWhereItCouldStartTwice) {
+// A service that was too slow may have started the generation anyway, so only a request with a key may be repeated.
+TEST(SseSession, AdvisesAgainstARetryOnlyIfItCouldStartTwice) {
   struct Row {
     std::string method, target, headers;
     bool advised;
@@ -225,7 +225,7 @@ struct ErrorRow {
   int status;
 };
 
-TEST(SseSession, AnswersEveryBadRequestWithItsStatusAndTheOneBody) {
+TEST(SseSession, RespondsToBadRequestsWithAStatusAndOneShape) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.max_body_bytes = 4096;
   SseHarness harness(options);
@@ -275,7 +275,7 @@ TEST(SseSession, AnswersEveryBadRequestWithItsStatusAndTheOneBody) {
   EXPECT_EQ(harness.service.pending_commands(), 0u);
 }
 
-TEST(SseSession, AnswersWhatIsNotHttp) {
+TEST(SseSession, RespondsToInvalidHttp) {
   SseHarness harness;
   for (const std::string& bytes :
        {std::string("nonsense\r\n\r\n"), std::string("GET / HTTP/9.9\r\n\r\n"),
@@ -292,7 +292,7 @@ TEST(SseSession, AnswersWhatIsNotHttp) {
   }
 }
 
-TEST(SseSession, AsksForAKeyWhereItMatters) {
+TEST(SseSession, NeedsAKeyForTheApi) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.api_keys = {{"secret", "ann"}};
   SseHarness harness(options);
@@ -308,7 +308,7 @@ TEST(SseSession, AsksForAKeyWhereItMatters) {
   EXPECT_EQ(harness.Ask("OPTIONS", "/v1/models").head.status, 204);
 }
 
-TEST(SseSession, AnswersPreflightsAndMarksAnswersForTheirOrigin) {
+TEST(SseSession, ServesPreflightsAndSetsCorsHeaders) {
   SseHarness harness;
   const std::string origin = "Origin: http://127.0.0.1\r\n";
   const auto preflight = harness.Ask("OPTIONS", "/v1/generations",
@@ -354,7 +354,7 @@ TEST(SseSession, KeepsAConnectionOpenAndClosesItWhenAsked) {
   EXPECT_TRUE(client->ReadUntilClosed());
 }
 
-TEST(SseSession, SaysContinueToAClientThatAsks) {
+TEST(SseSession, SendsContinueToAClientThatExpectsIt) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client
@@ -366,7 +366,7 @@ TEST(SseSession, SaysContinueToAClientThatAsks) {
   EXPECT_EQ(client->ReadResponse()->head.status, 400);
 }
 
-TEST(SseSession, ClosesConnectionsThatSayNothingOrNotEnough) {
+TEST(SseSession, ClosesConnectionsWithoutACompleteRequest) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.header_timeout = absl::Milliseconds(30);
   options.bridge.idle_timeout = absl::Milliseconds(30);
@@ -381,7 +381,7 @@ TEST(SseSession, ClosesConnectionsThatSayNothingOrNotEnough) {
   }
 }
 
-TEST(SseSession, RefusesConnectionsBeyondTheLimit) {
+TEST(SseSession, RejectsConnectionsAboveTheLimit) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.max_connections = 2;
   SseHarness harness(options);
@@ -396,7 +396,7 @@ TEST(SseSession, RefusesConnectionsBeyondTheLimit) {
   EXPECT_EQ(harness.metrics.connections_refused.Value(), 1);
 }
 
-TEST(SseSession, IsReadyOnceLinkedAndStaysSoWhenTheServiceGoes) {
+TEST(SseSession, IsReadyOnceLinkedAndStaysReadyWithoutTheService) {
   SseHarness harness;
   EXPECT_EQ(harness.server->NotReadyReason(), "");
   harness.service.Stop();

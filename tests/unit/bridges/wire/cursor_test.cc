@@ -28,7 +28,7 @@ TEST(Cursor, ReadsABareSeq) {
   EXPECT_EQ(ParseSeq("0").value(), 0u);
 }
 
-TEST(Cursor, RefusesWhateverIsNotOneRatherThanTakeItForZero) {
+TEST(Cursor, RejectsMalformedTextInsteadOfReadingZero) {
   const std::string id = FakeId('b');
   const std::vector<std::string> hostile = {"",
                                             " ",
@@ -77,7 +77,7 @@ TEST(Cursor, MustBelongToTheGeneration) {
   EXPECT_FALSE(ParseCursorOf(FakeId('a'), FakeId('b') + ":3").ok());
 }
 
-TEST(Cursor, KnowsTheFormOfAnId) {
+TEST(Cursor, ChecksTheFormOfAnId) {
   EXPECT_TRUE(IsGenerationId("gen_abcdefghijklmnopqrstuv2345"));
   for (const char* text : {"", "gen_", "gen_abcdefghijklmnopqrstuv234", "gen_abcdefghijklmnopqrstuv23456",
                            "gen_abcdefghijklmnopqrstuv2341", "gen_abcdefghijklmnopqrstuv234\n",

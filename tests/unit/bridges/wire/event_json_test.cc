@@ -85,7 +85,7 @@ TEST(EventJson, WritesGap) {
                          R"({"index":1,"text":""}]}})");
 }
 
-TEST(EventJson, EscapesWhatJsonForbidsAndNothingElse) {
+TEST(EventJson, EscapesOnlyWhatJsonForbids) {
   EXPECT_EQ(Quoted(""), "\"\"");
   EXPECT_EQ(Quoted("\"\\/"), R"("\"\\/")");
   EXPECT_EQ(Quoted("\b\f\n\r\t"), R"("\b\f\n\r\t")");
@@ -93,11 +93,11 @@ TEST(EventJson, EscapesWhatJsonForbidsAndNothingElse) {
   EXPECT_EQ(Quoted("\x7f é 漢 🌊 \u2028"), "\"\x7f é 漢 🌊 \u2028\"");
 }
 
-TEST(EventJson, EveryByteComesBackThroughAParser) {
+TEST(EventJson, EveryByteSurvivesAParser) {
   std::string text;
   for (char c = 0; c >= 0 && c < 127; ++c) text.push_back(c);
   for (size_t i = 0; i < text.size(); ++i) {
-    // Alone, first, last and between others, since runs are copied as a whole.
+    // Alone, first, last and between others, because runs are copied as a whole.
     for (const std::string& sample : {std::string(1, text[i]), text.substr(i), text.substr(0, i + 1)}) {
       const auto parsed = nlohmann::json::parse(Quoted(sample));
       EXPECT_EQ(parsed.get<std::string>(), sample);

@@ -66,13 +66,13 @@ TEST(HttpError, WritesTheErrorBody) {
                               R"("param":"messages[0].role","code":null}})");
 }
 
-TEST(HttpError, HidesWhatWentWrongInside) {
+TEST(HttpError, HidesInternalErrors) {
   const HttpError error = HttpErrorOf(absl::InternalError("secret path"));
   EXPECT_EQ(error.message, "internal error");
   EXPECT_EQ(error.headers, "x-should-retry: false\r\n");
 }
 
-TEST(HttpError, SaysWhenToRetry) {
+TEST(HttpError, SetsRetryAfter) {
   EXPECT_EQ(HttpErrorOf(absl::UnavailableError("x")).headers, "retry-after: 1\r\nretry-after-ms: 1000\r\n");
   base::ErrorDetail detail;
   detail.reason = "QUEUE_FULL";

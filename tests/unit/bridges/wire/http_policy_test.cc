@@ -10,7 +10,7 @@
 namespace runnel::bridge {
 namespace {
 
-TEST(HttpPolicy, AsksForAKeyOnlyIfThereIsOne) {
+TEST(HttpPolicy, NeedsAKeyOnlyIfOneIsConfigured) {
   BridgeOptions options;
   EXPECT_EQ(*HttpPolicy(options).Authorize(""), "");
   EXPECT_EQ(*HttpPolicy(options).Authorize("Bearer anything"), "");
@@ -45,7 +45,7 @@ TEST(HttpPolicy, AllowsTheSameHostAndPortByDefault) {
       {"http://192.168.0.7", "192.168.0.7:80", true},
       {"https://192.168.0.7", "192.168.0.7:443", true},
       {"https://localhost:443", "localhost", true},
-      // Whatever else this machine serves is another origin.
+      // Other servers on this machine have other origins.
       {"http://127.0.0.1:8080", "127.0.0.1:8081", false},
       {"http://localhost:3000", "localhost:8080", false},
       {"http://192.168.0.7", "192.168.0.7:8080", false},
@@ -75,7 +75,7 @@ TEST(HttpPolicy, AllowsTheSameNameIfAKeyIsNeeded) {
   EXPECT_FALSE(HttpPolicy(options).CheckOrigin("https://chat.example.evil", "chat.example").ok());
 }
 
-TEST(HttpPolicy, ChecksTheHostWhereItIsTheOnlyDefence) {
+TEST(HttpPolicy, ChecksTheHostOnLoopbackWithoutKeys) {
   BridgeOptions options;
   const auto good = [&options](const char* host) { return HttpPolicy(options).CheckHost(host).ok(); };
   for (const char* host : {"", "localhost", "127.0.0.1:8080", "[::1]", "192.168.0.7"}) EXPECT_TRUE(good(host)) << host;
@@ -88,14 +88,14 @@ TEST(HttpPolicy, ChecksTheHostWhereItIsTheOnlyDefence) {
   options.allowed_origins = {};
   options.api_keys = {{"k", "p"}};
   EXPECT_TRUE(good("evil.example"));
-  // Whoever can reach it by its address may ask as well.
+  // Clients that can reach it by its address can use it anyway.
   options.api_keys = {};
   options.listen = "0.0.0.0:8080";
   options.allow_anonymous = true;
   EXPECT_TRUE(good("runnel-sse.chat.svc"));
 }
 
-TEST(HttpPolicy, KeepsToTheList) {
+TEST(HttpPolicy, AllowsOnlyListedOrigins) {
   BridgeOptions options;
   options.allowed_origins = {"https://a.example", "https://b.example:444"};
   const HttpPolicy policy(options);
@@ -109,7 +109,7 @@ TEST(HttpPolicy, KeepsToTheList) {
   EXPECT_TRUE(HttpPolicy(options).CheckOrigin("null", "x").ok());
 }
 
-TEST(HttpPolicy, EchoesTheHeadersThatAPreflightAsksFor) {
+TEST(HttpPolicy, AllowsTheHeadersThatAPreflightRequests) {
   const std::string headers =
       HttpPolicy::PreflightHeaders("https://a.example", "GET, OPTIONS", "last-event-id, x-stainless-os");
   EXPECT_NE(headers.find("access-control-allow-headers: last-event-id, x-stainless-os\r\n"), std::string::npos);

@@ -8,7 +8,7 @@
 namespace runnel::bridge {
 namespace {
 
-TEST(MediaType, ParsesListsAndSkipsWhatIsNotWellFormed) {
+TEST(MediaType, ParsesListsAndSkipsMalformedMembers) {
   const auto ranges = ParseMediaRanges(
       ", Text/Event-Stream;Charset=\"UTF-8, \\\"x\\\"\" ; q=0.5,broken, a/b;q=2, a/b;=1, */json, c/d e, text/html;;q=1 "
       ", */*");
@@ -22,7 +22,7 @@ TEST(MediaType, ParsesListsAndSkipsWhatIsNotWellFormed) {
   EXPECT_EQ(ranges[2].type, "*");
 }
 
-TEST(MediaType, BoundsWhatItKeeps) {
+TEST(MediaType, LimitsTheSizeOfAList) {
   std::string many;
   for (int i = 0; i < 10'000; ++i) many += "a/b,";
   EXPECT_EQ(ParseMediaRanges(many).size(), 64u);
@@ -36,7 +36,7 @@ struct AcceptRow {
   bool stream;
 };
 
-TEST(MediaType, KnowsWhoPrefersAnEventStream) {
+TEST(MediaType, DetectsAPreferenceForEventStreams) {
   const std::vector<AcceptRow> rows = {
       {"", false},
       {"*/*", false},
@@ -71,7 +71,7 @@ TEST(MediaType, KnowsWhoPrefersAnEventStream) {
   for (const AcceptRow& row : rows) EXPECT_EQ(PrefersEventStream(row.accept), row.stream) << row.accept;
 }
 
-TEST(MediaType, KnowsJsonInUtf8) {
+TEST(MediaType, RecognizesJsonInUtf8) {
   for (const char* yes :
        {"application/json", "Application/JSON", "application/json; charset=utf-8", "application/json;charset=\"UTF-8\"",
         "application/json; profile=x", "application/json ;", "application/json;charset=us-ascii"}) {

@@ -40,7 +40,7 @@ TEST(StreamRequest, ReadsEveryField) {
   EXPECT_EQ(request.metadata().at("k"), "v");
 }
 
-TEST(StreamRequest, TakesNullForAbsent) {
+TEST(StreamRequest, TreatsNullAsAbsent) {
   const auto result = ParseStreamRequest(R"({"prompt":"p","model":null,"max_tokens":null,"temperature":null,"stop":null,
     "n":null,"detach":null,"metadata":null,"stream":null,"messages":null,"seed":null})");
   ASSERT_TRUE(result.ok()) << result.status();
@@ -51,7 +51,7 @@ TEST(StreamRequest, TakesNullForAbsent) {
   EXPECT_FALSE(result->request.has_sampling());
 }
 
-TEST(StreamRequest, TakesNullOfCancelAfterForNever) {
+TEST(StreamRequest, TreatsNullOfCancelAfterAsNever) {
   const auto result = ParseStreamRequest(R"({"prompt":"p","detach":{"cancel_after_ms":null}})");
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_TRUE(result->request.keep_when_detached());
@@ -69,7 +69,7 @@ struct BadField {
   std::string reason = "INVALID_FIELD";
 };
 
-TEST(StreamRequest, NamesTheFieldAtFault) {
+TEST(StreamRequest, NamesTheInvalidField) {
   const std::string long_text(600, 'x');
   const std::vector<BadField> rows = {
       {R"({})", "messages"},
@@ -132,29 +132,29 @@ TEST(StreamRequest, NamesTheFieldAtFault) {
   }
 }
 
-TEST(StreamRequest, RefusesTooManyPairsOfMetadata) {
+TEST(StreamRequest, RejectsTooManyPairsOfMetadata) {
   nlohmann::json body = {{"prompt", "p"}};
   for (int i = 0; i < 17; ++i) body["metadata"][std::to_string(i)] = "v";
   EXPECT_EQ(base::DetailOf(ParseGenerateRequest(body).status()).field, "metadata");
 }
 
-TEST(StreamRequest, RefusesWhatIsNoJsonObject) {
+TEST(StreamRequest, RejectsInvalidJson) {
   std::vector<std::string> rows = {
       "", " ", "null", "[]", "5", "\"x\"", "{", "}", "{}{}", "{} x", "{\"prompt\":}", "{\"prompt\":\"p\",}",
       "{'prompt':'p'}", "{prompt:\"p\"}", "{\"prompt\":NaN}", "{\"temperature\":Infinity}", "{\"seed\":1e999}",
       "{\"seed\":01}", "{\"seed\":+1}", "{\"seed\":0x1}", "\xef\xbb\xbf",
-      // Not UTF-8: cut, overlong, a surrogate, beyond the last character, a lone continuation.
+      // Not UTF-8: truncated, overlong, a surrogate, above the last character, a lone continuation.
       "{\"prompt\":\"\xc3\"}", "{\"prompt\":\"\xc0\xaf\"}", "{\"prompt\":\"\xed\xa0\x80\"}",
       "{\"prompt\":\"\xf5\x80\x80\x80\"}", "{\"prompt\":\"\x80\"}", "{\"prompt\":\"\xff\"}",
-      // Surrogates that have no partner.
+      // Unpaired surrogates.
       "{\"prompt\":\"\\ud800\"}", "{\"prompt\":\"\\ud800x\"}", "{\"prompt\":\"\\udc00\"}",
       "{\"prompt\":\"\\ud800\\ud800\"}", "{\"prompt\":\"\\u12\"}", "{\"prompt\":\"\\x\"}", "{\"prompt\":\"a\nb\"}",
       std::string("{\"prompt\":\"a\0b\"}", 16),
-      // A NUL is not an end.
+      // A NUL does not end the body.
       std::string("{\"prompt\":\"p\"}\0", 15), std::string("{\"prompt\":\"p\"}\0junk", 19),
       std::string("\0{\"prompt\":\"p\"}", 15), std::string("{\"prompt\":\"p\"}\0\0{}", 18), "{\"prompt\":\"p\"} x",
       "{\"prompt\":\"p\"}]", "{\"prompt\":\"p\"}//",
-      // Which of the two counts is a matter of the reader.
+      // Parsers differ in which of two equal keys counts.
       R"({"prompt":"p","prompt":"q"})", R"({"prompt":"p","metadata":{"k":"1","k":"2"}})",
       R"({"prompt":"p","\u0070rompt":"q"})", std::string(100'000, '['),
       "{\"metadata\":" + std::string(40, '[') + std::string(40, ']') + "}"};
@@ -168,7 +168,7 @@ TEST(StreamRequest, RefusesWhatIsNoJsonObject) {
   }
 }
 
-TEST(StreamRequest, LetsTheSameKeyInDifferentObjects) {
+TEST(StreamRequest, AllowsTheSameKeyInDifferentObjects) {
   EXPECT_TRUE(ParseStreamRequest(R"({"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"}]})").ok());
 }
 

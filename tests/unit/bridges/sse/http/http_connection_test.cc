@@ -1,4 +1,4 @@
-// What a connection may receive beside good requests, and how it ends.
+// Invalid input on a connection, and how connections end.
 #include "bridges/sse/http/http_connection.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ const std::string kHost = "Host: 127.0.0.1\r\n";
 const std::string kJson = "Content-Type: application/json\r\n";
 const std::string kChat = R"({"model":"m","messages":[{"role":"user","content":"hi"}]})";
 
-// A service that knows no models and counts what is cancelled.
+// A service without models that counts cancels.
 testing::FakeInferenceService::Handlers Handlers(std::atomic<int>* cancels = nullptr) {
   testing::FakeInferenceService::Handlers handlers;
   handlers.list_models = []() -> absl::StatusOr<v1::ListModelsResponse> { return v1::ListModelsResponse(); };
@@ -47,7 +47,7 @@ std::string Post(const std::string& target, const std::string& headers, const st
          "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
-TEST(HttpConnection, AnswersHostileRequestsOnceClosesAndServesOthers) {
+TEST(HttpConnection, RespondsToAHostileRequestOnceAndCloses) {
   struct Row {
     std::string bytes;
     int status;
@@ -69,7 +69,7 @@ TEST(HttpConnection, AnswersHostileRequestsOnceClosesAndServesOthers) {
       {"GET /" + std::string(20'000, 'x') + " HTTP/1.1\r\n" + kHost + "\r\n" + next, 414},
       {"CONNECT a:80 HTTP/1.1\r\n" + kHost + "\r\n" + next, 501},
       {"POST /v1/generations HTTP/1.1\r\n" + kHost + kJson + "Content-Length: 99999999\r\n\r\n", 413},
-      // Its body is not read, so it is found by its route.
+      // Its body is not read, so the route decides.
       {chunked + "0\r\nA:" + std::string(65'535, ' ') + "0\r\n\r\n", 405},
       {"POST /v1/generations HTTP/1.1\r\n" + kHost + kJson +
            "Transfer-Encoding: chunked\r\n\r\n0\r\nA:" + std::string(65'535, '0') + "\r\n\r\n",
@@ -104,7 +104,7 @@ TEST(HttpConnection, IgnoresEmptyLinesBetweenRequests) {
   }
 }
 
-TEST(HttpConnection, AnswersByTheHeadAloneWhatNeedsNoBody) {
+TEST(HttpConnection, RespondsToTheHeadIfItNeedsNoBody) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.api_keys = {{"secret", "ann"}};
   SseHarness harness(options);
@@ -134,7 +134,7 @@ TEST(HttpConnection, AnswersByTheHeadAloneWhatNeedsNoBody) {
   }
 }
 
-TEST(HttpConnection, IsKeptAfterARefusalWhoseBodyCameAlong) {
+TEST(HttpConnection, IsKeptAfterARejectionWhoseBodyWasReceived) {
   SseHarness harness;
   harness.service.SetHandlers(Handlers());
   const auto client = harness.Connect();
@@ -143,13 +143,13 @@ TEST(HttpConnection, IsKeptAfterARefusalWhoseBodyCameAlong) {
   EXPECT_EQ(client->ReadResponse()->head.status, 200);
 }
 
-TEST(HttpConnection, OldHttpIsToldThatItsConnectionIsKept) {
+TEST(HttpConnection, Http10LearnsThatItsConnectionIsKept) {
   SseHarness harness;
   harness.service.SetHandlers(Handlers());
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Send("GET /v1/models HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").ok());
   EXPECT_EQ(client->ReadResponse()->head.headers.at("connection"), "keep-alive");
-  // Without a 100, which it would take for its answer.
+  // Without a 100, which it would take for the response.
   ASSERT_TRUE(
       client->Send("POST /v1/generations HTTP/1.0\r\n" + kJson + "Expect: 100-continue\r\nContent-Length: 1\r\n\r\n{")
           .ok());
@@ -167,7 +167,7 @@ TEST(HttpConnection, OneDeadlineForAWholeHeadAndOneForAWholeBody) {
         "POST /v1/generations HTTP/1.1\r\n" + kHost + kJson + "Content-Length: 100000\r\n\r\n"}) {
     const auto client = harness.Connect();
     ASSERT_TRUE(client->Send(begin).ok());
-    // Byte after byte, each well within the time.
+    // Byte by byte, each well within the timeout.
     EXPECT_TRUE(WaitUntil([&] {
       (void)client->Send("x");
       return harness.server->threads().connections() == 0;
@@ -197,7 +197,7 @@ TEST(HttpConnection, UnfinishedBytesHaveOneLimit) {
   EXPECT_TRUE(WaitUntil([&] { return UnfinishedBytes(&harness) == 0; }));
 }
 
-TEST(HttpConnection, OnlyThisMachineIsNamedByItsHost) {
+TEST(HttpConnection, RejectsHostsOfOtherMachines) {
   const std::vector<std::string> targets = {"/", "/config.json", "/v1/models", "/none.html", kPath + "/events"};
   const auto ask = [](SseHarness* harness, const std::string& target, const std::string& host) {
     const auto client = harness->Connect();
@@ -220,9 +220,10 @@ TEST(HttpConnection, OnlyThisMachineIsNamedByItsHost) {
   EXPECT_EQ(ask(&behind_proxy, "/v1/models", "evil.example"), 403);
 }
 
-// ------------------------------------------------------------------------------------- clients that go, or seem to
+// ------------------------------------------------------------------------------------- clients that disconnect, or
+// seem to
 
-TEST(HttpConnection, AClientThatGoesIsNoticedWhateverFollowedItsRequest) {
+TEST(HttpConnection, NoticesADisconnectBehindUnreadBytes) {
   for (const std::string& behind : {std::string(), std::string("\r\n"), "GET / HTTP/1.1\r\n" + kHost + "\r\n"}) {
     std::atomic<int> cancels = 0;
     SseHarness harness;
@@ -236,7 +237,7 @@ TEST(HttpConnection, AClientThatGoesIsNoticedWhateverFollowedItsRequest) {
       harness.service.Attach(*command, kGen);
       harness.service.SendEvents(*command, {StartedEvent()});
       ASSERT_TRUE(WaitUntil([&] { return harness.metrics.link_events.Value() > events; }));
-      // Only now, so that they are not read with the request.
+      // Sent only now, so that they are not read with the request.
       ASSERT_TRUE(client->Send(behind).ok());
       client.reset();
       ASSERT_TRUE(WaitUntil([&] { return cancels == 1; })) << path << behind;
@@ -260,7 +261,7 @@ TEST(HttpConnection, AClientThatGoesIsNoticedWhateverFollowedItsRequest) {
   }
 }
 
-TEST(HttpConnection, AHalfClosedClientGetsTheIdThatItsRequestStarted) {
+TEST(HttpConnection, AHalfClosedClientGetsTheIdOfItsGeneration) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("POST", "/v1/generations", "", R"({"prompt":"p"})").ok());
@@ -274,7 +275,7 @@ TEST(HttpConnection, AHalfClosedClientGetsTheIdThatItsRequestStarted) {
   EXPECT_TRUE(client->ReadUntilClosed());
 }
 
-TEST(HttpConnection, AHalfClosedPollIsAnsweredWithWhatThereIs) {
+TEST(HttpConnection, AHalfClosedPollGetsTheEventsOfTheLog) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kPath + "?after=5&wait=60").ok());
@@ -306,8 +307,8 @@ TEST(HttpConnection, AHalfClosedClientReadsItsStreamToTheEnd) {
   }
 }
 
-// Nothing can be sent before the answer, so this one cannot be told from one that has gone.
-TEST(HttpConnection, AHalfClosedCallInOnePieceIsCancelledWithAWord) {
+// Nothing can be sent before the response, so this client cannot be told apart from one that has disconnected.
+TEST(HttpConnection, AHalfClosedCallInOnePieceIsCancelledWithAnError) {
   std::atomic<int> cancels = 0;
   SseHarness harness;
   harness.service.SetHandlers(Handlers(&cancels));
@@ -315,7 +316,7 @@ TEST(HttpConnection, AHalfClosedCallInOnePieceIsCancelledWithAWord) {
   ASSERT_TRUE(client->Request("POST", "/v1/chat/completions", "", kChat).ok());
   const auto command = harness.service.NextCommand();
   client->ShutdownSend();
-  // Also if the service answers the start only now, as then there is an id to cancel.
+  // Also if the service opens the generation only now, when there is an id to cancel.
   harness.service.Attach(*command, kGen);
   const auto response = client->ReadResponse();
   ASSERT_TRUE(response.ok()) << response.status();

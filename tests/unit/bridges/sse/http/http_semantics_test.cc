@@ -1,4 +1,4 @@
-// What RFC 9110 asks of the routes: media types, HEAD, paths that do not exist.
+// RFC 9110 on the routes: media types, HEAD, paths that do not exist.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -55,7 +55,7 @@ TEST(MediaTypes, DecideBetweenAStreamAndJson) {
 TEST(MediaTypes, OfABodyIsJsonAlone) {
   SseHarness harness;
   for (const char* path : {"/v1/generations", "/v1/chat/completions", "/v1/completions", "/v1/responses"}) {
-    // A second line beside the client's own.
+    // A second line in addition to that of the client.
     const auto response = harness.Ask("POST", path, "Content-Type: text/plain\r\n", "{}");
     EXPECT_EQ(response.head.status, 415) << path;
     EXPECT_NE(response.body.find(R"("code":"unsupported_media_type")"), std::string::npos) << response.body;
@@ -91,7 +91,7 @@ v1::Generation Kept(bool done) {
   return generation;
 }
 
-TEST(Head, IsAnsweredWhereGetIsAndAttachesNothing) {
+TEST(Head, IsServedLikeGetWithoutAttaching) {
   SseHarness harness;
   std::atomic<bool> done = false;
   testing::FakeInferenceService::Handlers handlers;
@@ -159,7 +159,7 @@ TEST(Head, KeepsTheConnection) {
   }
 }
 
-TEST(Health, NeedsNoKeyAndSaysWhetherTheBridgeIsReady) {
+TEST(Health, NeedsNoKeyAndReportsReadiness) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.api_keys = {{"right", "ann"}};
   SseHarness harness(options);
@@ -210,7 +210,7 @@ TEST(Keys, MayFollowSeveralBlanks) {
   EXPECT_NE(response.body.find("Authorization: Bearer KEY"), std::string::npos);
 }
 
-TEST(Refusals, OfSchemasAreNamedAsTheRouteNamesThem) {
+TEST(Rejections, OfSchemasAreNamedAsTheRouteNamesThem) {
   struct Row {
     const char* path;
     const char* body;
@@ -233,10 +233,10 @@ TEST(Refusals, OfSchemasAreNamedAsTheRouteNamesThem) {
   }
 }
 
-TEST(Refusals, OfFieldsByAnEngineKeepTheirNamesAndCode) {
+TEST(Rejections, OfFieldsByAnEngineKeepTheirNamesAndCode) {
   SseHarness harness;
   const auto client = harness.Connect();
-  // The name of a field of ours, but not of OpenAI's.
+  // The name of a native field that OpenAI's API does not have.
   ASSERT_TRUE(client
                   ->Request("POST", "/v1/chat/completions", "",
                             R"({"model":"m","messages":[{"role":"user","content":"hi"}],"choice_count":2})")

@@ -80,12 +80,12 @@ TEST(Routes, DecodeTheQuery) {
   ASSERT_TRUE(route.ok()) << route.status();
   EXPECT_EQ(route->query,
             (std::map<std::string, std::string>{{"", "e"}, {"a", "1"}, {"b", "x y&z"}, {"c", ""}, {"d", ""}}));
-  // An array, as clients of OpenAI's write it.
+  // An array, as OpenAI's clients write it.
   EXPECT_EQ(ParseTarget("/v1/models?a[]=1&b=x&a%5B%5D=2&a[]=")->query,
             (std::map<std::string, std::string>{{"a[]", "1,2,"}, {"b", "x"}}));
 }
 
-TEST(Routes, RefuseBadTargets) {
+TEST(Routes, RejectBadTargets) {
   for (const char* target :
        {"", "x", "?a=1", "//%", "/%zz", "/%1", "/%", "/%00", "/v1/models?a=%00", "/?a=1&a=2", "/v1/generations/%f"}) {
     EXPECT_EQ(ParseTarget(target).status().code(), absl::StatusCode::kInvalidArgument) << target;
@@ -106,7 +106,7 @@ TEST(Routes, KnowTheirMethods) {
   EXPECT_FALSE(IsAllowed(Endpoint::kPage, ""));
 }
 
-TEST(StaticFiles, HoldThePage) {
+TEST(StaticFiles, ContainThePage) {
   const StaticFile* page = FindStaticFile("/");
   ASSERT_NE(page, nullptr);
   EXPECT_EQ(page->content_type, "text/html; charset=utf-8");
@@ -118,7 +118,7 @@ TEST(StaticFiles, HoldThePage) {
   EXPECT_EQ(FindStaticFile(""), nullptr);
 }
 
-TEST(StaticFiles, AnswerWithTheFileOrThatItIsTheSame) {
+TEST(StaticFiles, RespondWithTheFileOrNotModified) {
   const StaticFile& file = *FindStaticFile("/page.css");
   const bridge::HttpResponse fresh = StaticResponse(file, "", PageHeaders("wss://chat.example:8443"));
   EXPECT_EQ(fresh.status, 200);

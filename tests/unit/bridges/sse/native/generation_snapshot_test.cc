@@ -20,7 +20,7 @@ using testing::StartedEvent;
 const std::string kGen = FakeId('a');
 const std::string kPath = "/v1/generations/" + kGen;
 
-// A service that leaves the text out; `generation` is what it says.
+// A service that omits the text and returns `generation`.
 void OmitText(SseHarness* harness, v1::Generation generation) {
   generation.set_id(kGen);
   generation.set_model("fake");
@@ -49,7 +49,7 @@ TEST(GenerationSnapshot, ReadsALargeTextThroughTheLink) {
   EXPECT_FALSE(command->request.attach().unmerged());
   harness.service.Attach(*command, kGen, v1::GENERATION_STATUS_RUNNING, 5);
   harness.service.SendEvents(*command, {StartedEvent(), MergedEvent(2, 4, "abc")});
-  // More than there was when it asked: what is told is what was read.
+  // More than when the call was made: the response has the text that was read.
   harness.service.SendEvents(*command, {DeltaEvent(5, "x", 1), DeltaEvent(6, "d")});
   const auto response = client->ReadResponse();
   ASSERT_TRUE(response.ok()) << response.status();
@@ -65,7 +65,7 @@ TEST(GenerationSnapshot, ReadsALargeTextThroughTheLink) {
   EXPECT_TRUE(harness.service.NextCommand()->request.has_detach());
 }
 
-TEST(GenerationSnapshot, TellsOfAnEndThatCameMeanwhile) {
+TEST(GenerationSnapshot, ReportsAnEndThatCameMeanwhile) {
   SseHarness harness;
   v1::Generation generation;
   generation.set_status(v1::GENERATION_STATUS_RUNNING);
@@ -89,7 +89,7 @@ TEST(GenerationSnapshot, TellsOfAnEndThatCameMeanwhile) {
   EXPECT_FALSE(body["expires_at"].is_null());
 }
 
-TEST(GenerationSnapshot, RefusesATextThatIsTooLargeForGood) {
+TEST(GenerationSnapshot, RejectsATextAboveTheLimit) {
   SseHarness harness;
   OmitText(&harness, {});
   const auto client = harness.Connect();
@@ -123,7 +123,7 @@ TEST(GenerationSnapshot, ALostTextIsAnError) {
   EXPECT_EQ(response->head.status, 503);
 }
 
-TEST(RequestSize, ARequestThatTheServiceDoesNotTakeFailsAlone) {
+TEST(RequestSize, ARequestAboveTheLimitFailsAlone) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.max_body_bytes = 16 << 20;
   SseHarness harness(options);
@@ -149,12 +149,12 @@ TEST(RequestSize, ARequestThatTheServiceDoesNotTakeFailsAlone) {
     EXPECT_EQ(response.head.status, 413) << row.path;
     EXPECT_EQ(json::parse(response.body)["error"]["code"], "request_too_large") << row.path;
   }
-  // The Link stands, and the stream on it.
+  // The Link is still connected, and so is the stream on it.
   harness.service.SendEvents(*reading, {DeltaEvent(2, "y")});
   EXPECT_EQ(other->ReadResponse()->head.status, 200);
   EXPECT_EQ(harness.service.links_opened(), 1);
 
-  // What the service just takes is sent.
+  // The largest request that the service accepts is sent.
   const auto client = harness.Connect();
   ASSERT_TRUE(
       client->Request("POST", "/v1/generations", "", R"({"prompt":")" + large.substr(0, 4'190'000) + "\"}").ok());

@@ -1,4 +1,4 @@
-// Several prompts in one request of /v1/completions: a generation for each, and one answer.
+// Several prompts in one request of /v1/completions: a generation for each, and one response.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -32,7 +32,7 @@ std::string Choice(int index, const std::string& text, const std::string& reason
 }
 std::string Chunk(const std::string& choice) { return "data: " + kHead + choice + "],\"usage\":null}\n\n"; }
 
-// Of two choices, the second of which came to its limit.
+// The end of two choices, the second of which reached its limit.
 v1::GenerationEvent DoneOfTwo(uint64_t seq) {
   v1::GenerationEvent event = DoneEvent(seq, "");
   event.mutable_done()->mutable_choices(0)->set_finish_reason(v1::FINISH_REASON_STOP);
@@ -74,7 +74,7 @@ class PromptGroupTest : public ::testing::Test {
     ASSERT_TRUE(taken.has_value());
     *command = *std::move(taken);
   }
-  // What had to wait for the others goes on where it was.
+  // A generation that had to wait for the others continues where it was.
   void TakeAttach(Command* command, char letter, uint64_t after_seq) {
     ASSERT_NO_FATAL_FAILURE(Take(command));
     ASSERT_TRUE(command->request.has_attach());
@@ -88,7 +88,7 @@ class PromptGroupTest : public ::testing::Test {
     ASSERT_TRUE(detach.request.has_detach());
     harness_.service.Detach(detach);
   }
-  // Both admitted, the second first, and `started` of the first handed on.
+  // Both are admitted, the second first, and `started` of the first is passed on.
   void BeginBoth() {
     harness_.service.Attach(b_, FakeId('b'));
     ASSERT_NO_FATAL_FAILURE(TakeDetach());
@@ -129,7 +129,7 @@ TEST_F(PromptGroupTest, StreamsTheChoicesOfAllPromptsAndTheSumOfTheirUsage) {
   EXPECT_TRUE(WaitForCancels({}));
 }
 
-TEST_F(PromptGroupTest, TheRefusalOfOneIsThatOfAll) {
+TEST_F(PromptGroupTest, ARejectionOfOneRejectsAll) {
   ASSERT_NO_FATAL_FAILURE(Ask(true));
   harness_.service.Attach(a_, FakeId('a'));
   harness_.service.SendEvents(a_, {StartedEvent(), DeltaEvent(2, "too early")});
@@ -159,7 +159,7 @@ TEST_F(PromptGroupTest, AFailureOfOneEndsAllWithAnError) {
   EXPECT_TRUE(WaitForCancels({FakeId('a')}));
 }
 
-TEST_F(PromptGroupTest, ABrokenOneBreaksTheTransportAfterTheFirstHasEnded) {
+TEST_F(PromptGroupTest, ABrokenStreamBreaksTheTransportAfterTheFirstHasEnded) {
   ASSERT_NO_FATAL_FAILURE(Ask(true));
   ASSERT_NO_FATAL_FAILURE(BeginBoth());
   harness_.service.SendEvents(a_, {DoneOfTwo(2)});
@@ -180,7 +180,7 @@ TEST_F(PromptGroupTest, ABrokenOneBreaksTheTransportAfterTheFirstHasEnded) {
   EXPECT_TRUE(WaitForCancels({FakeId('b')}));
 }
 
-TEST_F(PromptGroupTest, AClientThatGoesCancelsAll) {
+TEST_F(PromptGroupTest, ADisconnectCancelsAll) {
   for (const bool stream : {true, false}) {
     ASSERT_NO_FATAL_FAILURE(Ask(stream));
     if (stream) {
@@ -208,7 +208,7 @@ TEST_F(PromptGroupTest, ASlowReaderHoldsAllBackAndLosesNothing) {
   ASSERT_NO_FATAL_FAILURE(BeginBoth());
   harness_.service.SendEvents(a_, {DoneOfTwo(2)});
   harness_.service.SendEvents(b_, {StartedEvent()});
-  // The first has ended: what holds the second back is not its subscription.
+  // The first has ended, so it is not its subscription that holds back the second.
   uint64_t sent = 1;
   while (harness_.metrics.slow_pauses.Value() == 0) {
     std::vector<v1::GenerationEvent> events;
@@ -237,7 +237,7 @@ TEST_F(PromptGroupTest, ASlowReaderHoldsAllBackAndLosesNothing) {
   EXPECT_EQ(static_cast<uint64_t>(std::count(text.begin(), text.end(), '#')), (last - 1) * 4096);
 }
 
-TEST_F(PromptGroupTest, AnswersInOnePieceWhicheverEndsFirst) {
+TEST_F(PromptGroupTest, RespondsInOnePieceInAnyOrderOfEnds) {
   ASSERT_NO_FATAL_FAILURE(Ask(false));
   harness_.service.Attach(b_, FakeId('b'));
   harness_.service.SendEvents(b_, {StartedEvent(), DeltaEvent(2, "b1", 1), DoneOfTwo(3)});
@@ -250,7 +250,7 @@ TEST_F(PromptGroupTest, AnswersInOnePieceWhicheverEndsFirst) {
                                 Choice(2, "", "stop") + "," + Choice(3, "b1", "length") + "]," + kUsage);
 }
 
-TEST_F(PromptGroupTest, AFailureOfOneIsTheAnswerAndCancelsTheRest) {
+TEST_F(PromptGroupTest, AFailureOfOneIsTheResponseAndCancelsTheRest) {
   ASSERT_NO_FATAL_FAILURE(Ask(false));
   harness_.service.Attach(b_, FakeId('b'));
   harness_.service.Attach(a_, FakeId('a'));

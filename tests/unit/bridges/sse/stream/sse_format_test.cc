@@ -31,7 +31,7 @@ TEST(SseFormat, WritesRetryIntoTheFirstEvent) {
   EXPECT_EQ(out.substr(0, out.find("data")), "retry: 1000\nid: gen_X:1\nevent: started\n");
 }
 
-TEST(SseFormat, NamesNoEventAsClientsNameTheirOwn) {
+TEST(SseFormat, RejectsEventNamesOfEventSource) {
   std::string out;
   AppendSseEvent("gen_X", testing::FailedEvent(3, "engine_failed"), 0, &out);
   EXPECT_NE(out.find("\nevent: failed\n"), std::string::npos);
@@ -58,7 +58,7 @@ TEST(SseFormat, WritesALineOfDataForEachLine) {
   EXPECT_EQ(Message({.data = "\n\n"}), "data: \ndata: \ndata: \n\n");
 }
 
-TEST(SseFormat, RefusesWhatWouldBreakOutOfItsLine) {
+TEST(SseFormat, RejectsLineEndsInIdAndEvent) {
   const std::vector<std::string> bad = {"a\nb", "a\rb", "\n", std::string("a\0", 2), "data: x\n\n"};
   for (const std::string& text : bad) {
     std::string out = "before";

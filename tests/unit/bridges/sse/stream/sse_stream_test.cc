@@ -30,7 +30,7 @@ std::string Sse(const v1::GenerationEvent& event) {
   return out;
 }
 
-// The retry line has a random number in it.
+// The retry line contains a random number.
 std::string WithoutRetry(const std::string& text) {
   return std::regex_replace(text, std::regex("retry: [0-9]+\n"), "retry: N\n");
 }
@@ -67,7 +67,7 @@ TEST(SseStream, StartsAGenerationAndStreamsItToItsEnd) {
   EXPECT_TRUE(response->complete);
 }
 
-TEST(SseStream, WritesHeaderAndFirstEventAtOnceAndThenEachAsItComes) {
+TEST(SseStream, WritesHeaderAndFirstEventTogether) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kEvents).ok());
@@ -78,7 +78,7 @@ TEST(SseStream, WritesHeaderAndFirstEventAtOnceAndThenEachAsItComes) {
   *batch.add_events()->mutable_event() = DeltaEvent(2, "a");
   harness.service.Send(command->link, batch);
   ASSERT_TRUE(client->ReadHead().ok());
-  // What came in one batch is one chunk.
+  // The events of one batch are one chunk.
   EXPECT_EQ(WithoutRetry(*client->ReadChunk()), "retry: N\n" + Sse(StartedEvent()) + Sse(DeltaEvent(2, "a")));
   harness.service.SendEvents(*command, {DeltaEvent(3, "b")});
   EXPECT_EQ(*client->ReadChunk(), Sse(DeltaEvent(3, "b")));
@@ -109,7 +109,7 @@ TEST(SseStream, KeepsTheConnectionForTheNextRequest) {
   EXPECT_EQ(harness.metrics.connections_accepted.Value(), 1);
 }
 
-TEST(SseStream, AnswersRequestsThatDidNotWaitInTheirOrder) {
+TEST(SseStream, ServesPipelinedRequestsInOrder) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kEvents + "?after=1").ok());
@@ -121,7 +121,7 @@ TEST(SseStream, AnswersRequestsThatDidNotWaitInTheirOrder) {
   EXPECT_EQ(client->ReadResponse()->body, "{\"ws_url\":null}");
 }
 
-TEST(SseStream, TakesTheHeaderBeforeTheQuery) {
+TEST(SseStream, PrefersLastEventIdToTheQuery) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kEvents + "?after=2&on_gap=fail", "Last-Event-ID: " + kGen + ":17\r\n").ok());
@@ -132,7 +132,7 @@ TEST(SseStream, TakesTheHeaderBeforeTheQuery) {
   EXPECT_EQ(command->request.attach().gap_policy(), v1::GAP_POLICY_FAIL);
 }
 
-TEST(SseStream, Answers204WhenNothingIsLeft) {
+TEST(SseStream, Responds204WhenNothingIsLeft) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kEvents, "Last-Event-ID: " + kGen + ":9\r\n").ok());
@@ -156,7 +156,7 @@ TEST(SseStream, ResumesAPostThatNamesItsLastEvent) {
   EXPECT_EQ(command->request.attach().after_seq(), 4u);
 }
 
-TEST(SseStream, RefusalsOfTheServiceAreHttpErrors) {
+TEST(SseStream, RejectionsByTheServiceAreHttpErrors) {
   SseHarness harness;
   const auto client = harness.Connect();
   base::ErrorDetail detail;
@@ -179,14 +179,14 @@ TEST(SseStream, RefusalsOfTheServiceAreHttpErrors) {
   EXPECT_EQ(response->head.headers.at("retry-after"), "1");
 }
 
-TEST(SseStream, AnswersQuicklyThatTheServiceIsAway) {
+TEST(SseStream, RespondsQuicklyIfTheServiceIsUnreachable) {
   SseHarness harness;
   harness.service.Stop();
   ASSERT_TRUE(WaitUntil([&] { return harness.server->threads().links_connected() == 0; }));
   EXPECT_EQ(harness.Ask("POST", "/v1/generations", "", kStreamBody).head.status, 503);
 }
 
-TEST(SseStream, GoesOnThroughTheLossOfALink) {
+TEST(SseStream, SurvivesTheLossOfALink) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kEvents).ok());
@@ -221,7 +221,7 @@ TEST(SseStream, ABrokenStreamNeverLooksFinished) {
   EXPECT_EQ(harness.metrics.streams.Value(), 0);
 }
 
-TEST(SseStream, TellsThatTheGenerationIsLost) {
+TEST(SseStream, ReportsThatTheGenerationIsLost) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kEvents).ok());
@@ -238,7 +238,7 @@ TEST(SseStream, TellsThatTheGenerationIsLost) {
   EXPECT_EQ(harness.metrics.lost_generations.Value(), 1);
 }
 
-TEST(SseStream, HeartbeatsSayHowFarTheGenerationIs) {
+TEST(SseStream, HeartbeatsReportProgress) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.heartbeat_interval = absl::Milliseconds(200);
   SseHarness harness(options);
@@ -274,7 +274,7 @@ TEST(SseStream, SendsHeartbeatsOnlyWhenIdle) {
   EXPECT_NE(text->find("event: started\n"), std::string::npos);
 }
 
-TEST(SseStream, DetachesWhenTheClientGoesWhileNothingHappens) {
+TEST(SseStream, DetachesWhenTheClientOfAnIdleStreamDisconnects) {
   SseHarness harness;
   auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kEvents).ok());
@@ -289,7 +289,7 @@ TEST(SseStream, DetachesWhenTheClientGoesWhileNothingHappens) {
   EXPECT_EQ(harness.metrics.streams.Value(), 0);
 }
 
-TEST(SseStream, ForgetsAClientThatResetsBeforeAnAnswer) {
+TEST(SseStream, EndsWhenTheClientResetsBeforeTheResponse) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Request("GET", kEvents).ok());
@@ -301,7 +301,7 @@ TEST(SseStream, ForgetsAClientThatResetsBeforeAnAnswer) {
   EXPECT_TRUE(WaitUntil([&] { return harness.server->threads().connections() == 0; }));
 }
 
-TEST(SseStream, ClosesAtTheEndForOldHttp) {
+TEST(SseStream, ClosesAtTheEndForHttp10) {
   SseHarness harness;
   const auto client = harness.Connect();
   ASSERT_TRUE(client->Send("GET " + kEvents + " HTTP/1.0\r\n\r\n").ok());
@@ -315,19 +315,19 @@ TEST(SseStream, ClosesAtTheEndForOldHttp) {
   EXPECT_EQ(WithoutRetry(response->body), "retry: N\n" + Sse(StartedEvent()) + Sse(DoneEvent(2, "")));
 }
 
-// Sends events of 8 KiB until the bridge gives the attachment up. Returns the last seq sent.
+// Sends events of 8 KiB until the bridge gives up the attachment. Returns the last seq sent.
 uint64_t SendUntilDetached(SseHarness* harness, const testing::FakeInferenceService::Command& command) {
   uint64_t seq = 1;
   harness->service.SendEvents(command, {StartedEvent()});
   while (harness->service.pending_commands() == 0 && seq < 20'000) {
     harness->service.SendEvents(command, {DeltaEvent(++seq, std::string(8192, 'x'))});
-    // Nothing may pile up in the fake.
+    // The fake must not queue events.
     WaitUntil([&] { return harness->metrics.link_events.Value() >= static_cast<double>(seq); });
   }
   return seq;
 }
 
-TEST(SseStream, GivesTheAttachmentUpForASlowReaderAndGoesOnWhenItHasRead) {
+TEST(SseStream, DetachesFromASlowReaderAndContinuesOnceItHasRead) {
   SseHarness harness;
   const auto client = harness.Connect(4096);
   ASSERT_TRUE(client->Request("GET", kEvents).ok());
@@ -338,7 +338,7 @@ TEST(SseStream, GivesTheAttachmentUpForASlowReaderAndGoesOnWhenItHasRead) {
   ASSERT_TRUE(detach && detach->request.has_detach());
   EXPECT_EQ(harness.metrics.slow_pauses.Value(), 1);
   harness.service.Detach(*detach);
-  // Nothing asks for more before it has been read.
+  // No attachment is made before these have been read.
   EXPECT_EQ(harness.service.pending_commands(), 0u);
 
   ASSERT_TRUE(client->ReadHead().ok());
@@ -353,7 +353,7 @@ TEST(SseStream, GivesTheAttachmentUpForASlowReaderAndGoesOnWhenItHasRead) {
   const auto rest = client->ReadUntil("\"done\"");
   ASSERT_TRUE(rest.ok()) << rest.status();
   text += *rest;
-  // Whole, in order, each once.
+  // Complete, in order, each once.
   const std::regex id("(?:^|\n)id: " + kGen + ":([0-9]+)\n");
   uint64_t seq = 0;
   for (std::sregex_iterator it(text.begin(), text.end(), id), end; it != end; ++it) {
@@ -362,7 +362,7 @@ TEST(SseStream, GivesTheAttachmentUpForASlowReaderAndGoesOnWhenItHasRead) {
   EXPECT_EQ(seq, last + 1);
 }
 
-TEST(SseStream, ClosesAReaderThatTakesNothing) {
+TEST(SseStream, DisconnectsAReaderThatDoesNotRead) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.write_timeout = absl::Milliseconds(50);
   SseHarness harness(options);
@@ -393,7 +393,7 @@ TEST(SseStream, OneSlowReaderDoesNotHoldUpAnother) {
   EXPECT_TRUE(response->complete);
 }
 
-TEST(SseStream, DrainEndsIdleConnectionsAtOnceAndStreamsWithoutAFinalChunk) {
+TEST(SseStream, DrainEndsIdleConnectionsAndStreamsWithoutALastChunk) {
   SseOptions options = SseHarness::QuickOptions();
   options.bridge.drain_timeout = absl::Milliseconds(200);
   SseHarness harness(options);
