@@ -1,12 +1,12 @@
 // The real processes with a network between them that breaks: one scripted service, bridges of both kinds, and fault
 // proxies between readers and bridges and between bridges and service.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { Process, freePorts } from '../e2e/processes.mjs';
+import { Process, freePorts, metricOf } from '../e2e/processes.mjs';
 
 const HOST = '127.0.0.1';
 const BIN = process.env.RUNNEL_BIN ?? fileURLToPath(new URL('../../build/release/bin', import.meta.url));
@@ -30,11 +30,6 @@ export class FaultProxy {
     const { value } = await this.lines.next();
     return JSON.parse(value);
   }
-}
-
-/** Resident memory of a process in KiB. */
-export function residentKb(pid) {
-  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]);
 }
 
 /**
@@ -73,17 +68,13 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
     bin: BIN, inference, all, logs, proxies, grpc, grpcAt: clientFaults ? grpcProxied : grpc,
     sse: all.filter(({ kind }) => kind === 'sse'),
     ws: all.filter(({ kind }) => kind === 'ws'),
-    async metric(process, name) {
-      const text = await (await fetch(`http://${process.admin}/metrics`)).text();
-      return text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
-        .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
-    },
+    metric: metricOf,
     /** Resolves with the counts of the proxies; throws if a process has not run and ended as it should. */
     async stop() {
       const faults = [];
-      const end = (process) => process.stop().catch((fault) => faults.push(fault));
-      await Promise.all(all.map(end));
-      await end(inference);
+      const note = (fault) => faults.push(fault);
+      await Promise.all(all.map((bridge) => bridge.stop().catch(note)));
+      await inference.stop().catch(note);
       const counts = {};
       for (const [name, proxy] of Object.entries(proxies)) counts[name] = await proxy.stop();
       if (faults.length > 0) throw faults[0];

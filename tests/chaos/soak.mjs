@@ -6,7 +6,8 @@
 // if every stream was whole.
 import { parseArgs } from 'node:util';
 import { CheckedLog, Tally } from './checked_log.mjs';
-import { residentKb, startFleet } from './fleet.mjs';
+import { residentKb } from '../e2e/processes.mjs';
+import { startFleet } from './fleet.mjs';
 import { Random } from './random.mjs';
 import { Network, readToEnd } from './reading.mjs';
 import { Script } from './script.mjs';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { freePorts, Process } from '../e2e/processes.mjs';
+import { freePorts, metricOf, Process } from '../e2e/processes.mjs';
 
 // One of 64,000 networks within loopback, so that runs at the same time do not meet.
 const random = () => 1 + Math.floor(Math.random() * 254);
@@ -26,10 +26,8 @@ class Pod {
       join(process.env.RUNNEL_CONFINED, `${this.name}.log`));
   }
 
-  async metric(name) {
-    const text = await (await fetch(`http://${this.process.admin}/metrics`)).text();
-    return text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
-      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
+  metric(name) {
+    return metricOf(this.process, name);
   }
 
   /** As the kubelet ends a pod: preStop, SIGTERM, and SIGKILL after the grace period, which must not be needed. */

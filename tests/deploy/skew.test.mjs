@@ -8,10 +8,10 @@ import { Network, readToEnd } from '../chaos/reading.mjs';
 import { WsConnection } from '../chaos/readers/ws.mjs';
 import { webSocketClass } from '../chaos/readers/web_socket.mjs';
 import { Script } from '../chaos/script.mjs';
-import { freePorts } from '../e2e/processes.mjs';
+import { freePorts, stopAll } from '../e2e/processes.mjs';
 import { Balancer } from './balancer.mjs';
 import { Readers } from './readers.mjs';
-import { RELEASES, missing, startBridge, startService, stopAll } from './skew_processes.mjs';
+import { RELEASES, missing, startBridge, startService } from './skew_processes.mjs';
 
 if (missing) console.log(`SKIPPED: ${missing}`);
 

@@ -44,10 +44,3 @@ export async function startBridge(release, kind, services, flags = []) {
   const bridge = await start(release, `runnel-${kind}`, [`--inference=${services}`, ...origins, ...flags]);
   return Object.assign(bridge, { kind, url: kind === 'sse' ? `http://${bridge.address}` : `ws://${bridge.address}/v1/ws` });
 }
-
-/** Ends processes, one after another; throws if one has not ended as it should. */
-export async function stopAll(processes) {
-  const faults = [];
-  for (const each of processes) await each.stop().catch((fault) => faults.push(fault));
-  if (faults.length > 0) throw faults[0];
-}

@@ -80,6 +80,31 @@ export class Process {
   }
 }
 
+/** The value of a metric of a process, summed over all labels. */
+export async function metricOf(process, name) {
+  const text = await (await fetch(`http://${process.admin}/metrics`)).text();
+  return text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+    .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
+}
+
+/** Resident memory of a process in KiB. */
+export function residentKb(pid) {
+  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]);
+}
+
+/** CPU time that a process has used, in seconds. */
+export function cpuSeconds(pid) {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(' ');
+  return (Number(fields[13]) + Number(fields[14])) / 100;
+}
+
+/** Stops processes one after another; throws the first fault, after it has stopped all of them. */
+export async function stopAll(processes) {
+  const faults = [];
+  for (const each of processes) await each.stop().catch((fault) => faults.push(fault));
+  if (faults.length > 0) throw faults[0];
+}
+
 /**
  * Starts runnel-inference (scripted unless `engine` says otherwise; further ones as `replicas`), runnel-sse (further ones
  * as `sseBridges`) and runnel-ws from RUNNEL_BIN. `bridge` are further arguments of the bridges.
@@ -115,17 +140,7 @@ export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1
     urls: sseAddresses.map((address) => `http://${address}`),
     wsUrl: `ws://${ws}/v1/ws`,
     logs,
-    /** What a process counts under `name`, all labels together. */
-    async metric(process, name) {
-      const text = await (await fetch(`http://${process.admin}/metrics`)).text();
-      return text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
-        .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
-    },
-    /** Ends what runs; throws if any of them has not run and ended as it should, but ends the others first. */
-    async stop() {
-      const faults = [];
-      for (const each of Object.values(processes).reverse()) await each.stop().catch((fault) => faults.push(fault));
-      if (faults.length > 0) throw faults[0];
-    },
+    metric: metricOf,
+    stop: () => stopAll(Object.values(processes).reverse()),
   };
 }

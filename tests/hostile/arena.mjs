@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { residentKb, startFleet } from '../chaos/fleet.mjs';
-import { Process, freePorts } from '../e2e/processes.mjs';
+import { startFleet } from '../chaos/fleet.mjs';
+import { Process, cpuSeconds, freePorts, metricOf, residentKb } from '../e2e/processes.mjs';
 import { Bystanders } from './bystanders.mjs';
 import { SLACK, until, within } from './raw.mjs';
 
@@ -62,11 +62,15 @@ class Arena {
   }
 
   metric(process, name) {
-    return this.fleet.metric(process, name);
+    return metricOf(process, name);
   }
 
   residentKb(process) {
     return residentKb(process.child.pid);
+  }
+
+  cpuSeconds(process) {
+    return cpuSeconds(process.child.pid);
   }
 
   /** The longest that a probe took so far, in ms. */

@@ -47,7 +47,7 @@ await row('100 bodies of 1 MiB without their end',
 await row('100 messages of 1 MiB without their end',
   async () => [{ program: programOf(arena.ws), kib: (await unfinishedMessages(arena)).kib }]);
 await row('streams opened and reset at once', async () => {
-  const { streams, kib } = await rapidReset(arena, { ms });
-  return [{ program: programOf(arena.inference), attack: `${streams} streams`, kib }];
+  const { streams, kib, cpu } = await rapidReset(arena, { ms });
+  return [{ program: programOf(arena.inference), attack: `${streams} streams, ${cpu.toFixed(1)} s of CPU`, kib }];
 });
 await arena.stop();

@@ -4,12 +4,12 @@ import { readGrpc } from '../chaos/readers/grpc.mjs';
 import { Script } from '../chaos/script.mjs';
 import { suite } from './arena.mjs';
 import { rapidReset } from './grpc_attacks.mjs';
-import { END_HEADERS, H2Connection, TYPE, callHeaders, frame } from './h2.mjs';
+import { END_HEADERS, H2Connection, PREFACE, TYPE, callHeaders, frame } from './h2.mjs';
 import { Connection, SLACK, until } from './raw.mjs';
 
 const REFUSED_STREAM = 7;
 const ENHANCE_YOUR_CALM = 11;
-const MAX_CONNECTIONS = 1024;
+const MAX_CONNECTIONS = 1024; // the default of --max_grpc_connections
 const HANDSHAKE_MS = 10_000;
 
 /** A call of a well-behaved client, start to end. */
@@ -83,6 +83,16 @@ suite('the gRPC port', {}, async (attack, arena) => {
     const closed = await Promise.all(all.map((connection) => connection.closed(HANDSHAKE_MS + 5000)));
     for (const connection of all) connection.destroy();
     assert.equal(closed.filter((ms) => ms === undefined).length, 0, 'left open');
+    await call(address);
+  });
+
+  await attack('more connections than the port may have, all speaking HTTP/2', async () => {
+    const all = await Promise.all(Array.from({ length: MAX_CONNECTIONS + 200 }, () => Connection.open(address)));
+    await Promise.all(all.map((connection) => connection.send(PREFACE)));
+    // The bridges' own connections count towards the limit, so at least 200 of these must go.
+    await until(5000, 'the end of the connections above the limit',
+      () => all.filter(({ ended }) => ended).length >= 200);
+    for (const connection of all) connection.destroy();
     await call(address);
   });
 

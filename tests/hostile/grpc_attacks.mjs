@@ -6,11 +6,12 @@ const CANCEL = 8;
 const BATCH = 500;
 
 /**
- * Opens streams and resets them at once (CVE-2023-44487), for `ms` or `most` of them. Resolves with their number and the
- * growth in KiB.
+ * Opens streams and resets them at once (CVE-2023-44487), for `ms` or `most` of them. Resolves with
+ * their number, the service's growth in KiB and its CPU time in seconds.
  */
 export async function rapidReset(arena, { ms = Infinity, most = Infinity }) {
   const before = arena.residentKb(arena.inference);
+  const cpuBefore = arena.cpuSeconds(arena.inference);
   const connection = await H2Connection.open(arena.grpc);
   const headers = callHeaders('/runnel.v1.InferenceService/Generate');
   const code = Buffer.from([0, 0, 0, CANCEL]);
@@ -27,6 +28,7 @@ export async function rapidReset(arena, { ms = Infinity, most = Infinity }) {
     await new Promise(setImmediate);
   }
   const kib = arena.residentKb(arena.inference) - before;
+  const cpu = arena.cpuSeconds(arena.inference) - cpuBefore;
   connection.raw.destroy();
-  return { streams, kib };
+  return { streams, kib, cpu };
 }

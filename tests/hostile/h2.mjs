@@ -26,6 +26,9 @@ export function callHeaders(path) {
   ]);
 }
 
+/** What a client sends first. */
+export const PREFACE = Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(TYPE.settings, 0, 0)]);
+
 /** A connection after its preface and SETTINGS. Frames that come are counted and not kept. */
 export class H2Connection {
   settings = new Map();
@@ -36,7 +39,7 @@ export class H2Connection {
 
   static async open(address) {
     const connection = new H2Connection(await Connection.open(address));
-    await connection.raw.send(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(TYPE.settings, 0, 0)]));
+    await connection.raw.send(PREFACE);
     await connection.raw.wait(() => connection.settings.size > 0, 5000);
     return connection;
   }
