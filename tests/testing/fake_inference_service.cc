@@ -1,7 +1,6 @@
 #include "tests/testing/fake_inference_service.h"
 
 #include <grpcpp/grpcpp.h>
-#include <zlib.h>
 
 #include <chrono>
 #include <deque>
@@ -327,29 +326,29 @@ void FakeInferenceService::Detach(const Command& command) {
 
 namespace {
 
-v1::LinkClaimAnswer* AnswerTo(const FakeInferenceService::Command& command, v1::LinkResponse* response) {
-  v1::LinkClaimAnswer* answer = response->add_replies()->mutable_claim();
-  answer->set_claim(command.request.claim().claim());
-  return answer;
+v1::LinkClaimAnswer* AddClaimReply(const FakeInferenceService::Command& command, v1::LinkResponse* response) {
+  v1::LinkClaimAnswer* claim = response->add_replies()->mutable_claim();
+  claim->set_claim(command.request.claim().claim());
+  return claim;
 }
 
 }  // namespace
 
 void FakeInferenceService::Claimed(const Command& command) {
   v1::LinkResponse response;
-  AnswerTo(command, &response)->mutable_claimed();
+  AddClaimReply(command, &response)->mutable_claimed();
   Send(command.link, std::move(response));
 }
 
 void FakeInferenceService::Exists(const Command& command, const std::string& generation_id) {
   v1::LinkResponse response;
-  AnswerTo(command, &response)->set_generation_id(generation_id);
+  AddClaimReply(command, &response)->set_generation_id(generation_id);
   Send(command.link, std::move(response));
 }
 
 void FakeInferenceService::Held(const Command& command) {
   v1::LinkResponse response;
-  AnswerTo(command, &response)->mutable_held();
+  AddClaimReply(command, &response)->mutable_held();
   Send(command.link, std::move(response));
 }
 
@@ -361,59 +360,6 @@ void FakeInferenceService::SendEvents(const Command& command, std::vector<v1::Ge
     *link_event->mutable_event() = std::move(event);
   }
   Send(command.link, std::move(response));
-}
-
-std::string FakeId(char letter) { return "gen_" + std::string(26, letter); }
-
-v1::GenerationEvent StartedEvent(uint64_t seq, const std::string& model) {
-  v1::GenerationEvent event;
-  event.set_seq(seq);
-  event.mutable_started()->set_model(model);
-  event.mutable_started()->set_prompt_tokens(9);
-  event.mutable_started()->mutable_created_at()->set_seconds(1'795'410'000);
-  return event;
-}
-
-v1::GenerationEvent DeltaEvent(uint64_t seq, const std::string& text, uint32_t choice) {
-  v1::GenerationEvent event;
-  event.set_seq(seq);
-  event.set_elapsed_us(seq * 1000 + 999);
-  event.mutable_delta()->set_choice(choice);
-  event.mutable_delta()->set_text(text);
-  event.mutable_delta()->set_tokens(1);
-  return event;
-}
-
-v1::GenerationEvent MergedEvent(uint64_t first_seq, uint64_t seq, const std::string& text) {
-  v1::GenerationEvent event = DeltaEvent(seq, text);
-  event.set_first_seq(first_seq);
-  event.mutable_delta()->set_tokens(static_cast<uint32_t>(seq - first_seq + 1));
-  return event;
-}
-
-v1::GenerationEvent DoneEvent(uint64_t seq, const std::string& text) {
-  v1::GenerationEvent event;
-  event.set_seq(seq);
-  event.set_elapsed_us(seq * 1000);
-  auto* done = event.mutable_done();
-  done->set_event_count(seq);
-  auto* end = done->add_choices();
-  end->set_finish_reason(v1::FINISH_REASON_STOP);
-  end->set_text_bytes(text.size());
-  const auto crc = crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size());
-  end->set_text_crc32(static_cast<uint32_t>(crc));
-  done->mutable_usage()->set_prompt_tokens(9);
-  done->mutable_usage()->set_completion_tokens(static_cast<uint32_t>(seq - 2));
-  return event;
-}
-
-v1::GenerationEvent FailedEvent(uint64_t seq, const std::string& code) {
-  v1::GenerationEvent event;
-  event.set_seq(seq);
-  event.mutable_failed()->set_code(code);
-  event.mutable_failed()->set_message("it \"broke\"");
-  event.mutable_failed()->set_retryable(true);
-  return event;
 }
 
 }  // namespace runnel::testing

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runnel/v1/inference.pb.h"
+#include "tests/testing/fake_events.h"
 
 namespace runnel::testing {
 
@@ -94,16 +95,5 @@ class FakeInferenceService {
   const Options options_;
   std::unique_ptr<Service> service_;
 };
-
-// A well-formed id whose random part is `letter` 26 times.
-std::string FakeId(char letter);
-
-// Events as a log has them.
-v1::GenerationEvent StartedEvent(uint64_t seq = 1, const std::string& model = "fake");
-v1::GenerationEvent DeltaEvent(uint64_t seq, const std::string& text, uint32_t choice = 0);
-v1::GenerationEvent MergedEvent(uint64_t first_seq, uint64_t seq, const std::string& text);
-// Of one choice whose whole text is `text`.
-v1::GenerationEvent DoneEvent(uint64_t seq, const std::string& text);
-v1::GenerationEvent FailedEvent(uint64_t seq, const std::string& code);
 
 }  // namespace runnel::testing
