@@ -61,7 +61,7 @@ void CoalescingSocket::Flush() {
 void CoalescingSocket::Close() {
   error_code ec;
   socket_.close(ec);
-  goodbye_said_ = true;
+  close_sent_ = true;
   out_.clear();
   sent_ = 0;
   RunWaiters(boost::asio::error::operation_aborted);

@@ -68,10 +68,10 @@ class CoalescingSocket {
   void Close();
 
   // Appends a message of the server as one frame, past Beast: its way of a message is safe too, but touches memory all
-  // over a connection that was last used a token ago. Not after goodbye_said().
+  // over a connection that was last used a token ago. Not after close_sent().
   void AppendMessage(bool text, std::string_view payload);
   // A close frame was written, after which no message may follow, or the socket is closed.
-  bool goodbye_said() const { return goodbye_said_; }
+  bool close_sent() const { return close_sent_; }
 
   // SyncStream, for Beast: writing appends, and there is nothing to read without waiting.
   template <class ConstBufferSequence>
@@ -121,17 +121,17 @@ class CoalescingSocket {
 
   // How Beast ends a connection, found by it through the argument's namespace. The rest is sent first.
   template <class Handler>
-  friend void async_teardown(boost::beast::role_type, CoalescingSocket& stream, Handler&& handler) {
-    stream.when_discarded_ = [&stream, h = std::forward<Handler>(handler)](error_code ec) mutable {
-      boost::asio::post(stream.get_executor(), boost::beast::bind_front_handler(std::move(h), ec));
+  friend void async_teardown(boost::beast::role_type, CoalescingSocket& socket, Handler&& handler) {
+    socket.when_discarded_ = [&socket, h = std::forward<Handler>(handler)](error_code ec) mutable {
+      boost::asio::post(socket.get_executor(), boost::beast::bind_front_handler(std::move(h), ec));
     };
-    if (stream.pending() == 0) return stream.ShutDown();
-    stream.when_drained_ = [&stream](error_code ec) {
-      ec ? std::exchange(stream.when_discarded_, nullptr)(ec) : stream.ShutDown();
+    if (socket.pending() == 0) return socket.ShutDown();
+    socket.when_drained_ = [&socket](error_code ec) {
+      ec ? std::exchange(socket.when_discarded_, nullptr)(ec) : socket.ShutDown();
     };
-    stream.Flush();
+    socket.Flush();
   }
-  friend void teardown(boost::beast::role_type, CoalescingSocket& stream, error_code&) { stream.Close(); }
+  friend void teardown(boost::beast::role_type, CoalescingSocket& socket, error_code&) { socket.Close(); }
 
  private:
   using Waiter = absl::AnyInvocable<void(error_code)>;
@@ -141,19 +141,19 @@ class CoalescingSocket {
   class ReportedRead : public boost::beast::async_base<Handler, executor_type> {
    public:
     template <class DeducedHandler>
-    ReportedRead(CoalescingSocket* stream, const MutableBufferSequence& buffers, DeducedHandler&& handler)
+    ReportedRead(CoalescingSocket* socket, const MutableBufferSequence& buffers, DeducedHandler&& handler)
         : boost::beast::async_base<Handler, executor_type>(std::forward<DeducedHandler>(handler),
-                                                           stream->get_executor()),
-          stream_(stream),
+                                                           socket->get_executor()),
+          read_from_(socket),
           buffers_(buffers) {}
 
     void operator()(error_code ec, size_t bytes) {
-      stream_->Report(buffers_, bytes);
+      read_from_->Report(buffers_, bytes);
       this->complete_now(ec, bytes);
     }
 
    private:
-    CoalescingSocket* stream_;
+    CoalescingSocket* read_from_;
     MutableBufferSequence buffers_;
   };
 
@@ -180,7 +180,7 @@ class CoalescingSocket {
       out_.append(static_cast<const char*>(part.data()), part.size());
     }
     // Beast also closes by itself, and what it writes begins with a frame, or with an H.
-    if (out_.size() > before && out_[before] == kCloseFrame) goodbye_said_ = true;
+    if (out_.size() > before && out_[before] == kCloseFrame) close_sent_ = true;
     return out_.size() - before;
   }
 
@@ -204,7 +204,7 @@ class CoalescingSocket {
   std::string out_;
   size_t sent_ = 0;  // Of out_.
   bool waiting_ = false;
-  bool goodbye_said_ = false;
+  bool close_sent_ = false;
   size_t max_pending_ = kMaxPending;
   std::weak_ptr<void> owner_;
   std::function<void()> on_progress_;

@@ -17,6 +17,7 @@
 #include "bridges/wire/stream_request.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "services/base/grpc_status.h"
+#include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
@@ -28,7 +29,6 @@ using nlohmann::ordered_json;
 
 constexpr std::string_view kBadFrame = "BAD_FRAME";
 constexpr size_t kMaxTokenBytes = 4096;
-constexpr size_t kMaxTraceBytes = 512;
 
 absl::Status BadFrame(std::string_view message) {
   return base::MakeError(absl::StatusCode::kInvalidArgument, kBadFrame, message);
@@ -55,8 +55,8 @@ absl::Status ReadGen(const json& object, std::string* id) {
 }
 
 absl::Status ReadGenerate(const json& object, v1::WebSocketGenerate* generate) {
-  RETURN_IF_ERROR(ReadString(object, "traceparent", kMaxTraceBytes, generate->mutable_traceparent()));
-  RETURN_IF_ERROR(ReadString(object, "tracestate", kMaxTraceBytes, generate->mutable_tracestate()));
+  RETURN_IF_ERROR(ReadString(object, "traceparent", base::kMaxTraceBytes, generate->mutable_traceparent()));
+  RETURN_IF_ERROR(ReadString(object, "tracestate", base::kMaxTraceBytes, generate->mutable_tracestate()));
   const auto body = object.find("body");
   if (body == object.end() || !body->is_object()) return BadFrame("generate needs a body, an object");
   std::string key;
@@ -183,7 +183,8 @@ absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* mess
     case Case::kGenerate: {
       auto* generate = message->mutable_generate();
       RETURN_IF_ERROR(ReadReq(generate->mutable_req(), req));
-      if (generate->traceparent().size() > kMaxTraceBytes || generate->tracestate().size() > kMaxTraceBytes) {
+      if (generate->traceparent().size() > base::kMaxTraceBytes ||
+          generate->tracestate().size() > base::kMaxTraceBytes) {
         return BadFrame("traceparent or tracestate is too long");
       }
       // The service checks every range; what is checked here is what the JSON form would not have let through.

@@ -273,7 +273,7 @@ void WsSession::OnProgress() {
 void WsSession::CloseWith(uint16_t code, std::string_view reason) {
   if (!open()) return;
   closing_ = true;
-  ShortenTo(Now() + context_.options.close_timeout);
+  CutNoLaterThan(Now() + context_.options.close_timeout);
   streams_.clear();
   CountClose(code);
   ws_->async_close(
@@ -289,9 +289,9 @@ void WsSession::CountClose(uint16_t code) {
       .Increment();
 }
 
-bool WsSession::open() const { return accepted_ && !closing_ && !out_.goodbye_said(); }
+bool WsSession::open() const { return accepted_ && !closing_ && !out_.close_sent(); }
 
-void WsSession::ShortenTo(absl::Duration deadline) { cut_at_ = std::min(cut_at_, deadline); }
+void WsSession::CutNoLaterThan(absl::Duration deadline) { cut_at_ = std::min(cut_at_, deadline); }
 
 void WsSession::Ping() {
   error_code ec;
@@ -301,7 +301,7 @@ void WsSession::Ping() {
 
 size_t WsSession::PendingBytes() const { return ws_ == nullptr ? 0 : out_.pending(); }
 
-void WsSession::LetGo() {
+void WsSession::ReleaseBeast() {
   streams_.clear();
   ws_.reset();
 }

@@ -115,11 +115,11 @@ class WsSession final : public bridge::Connection, public std::enable_shared_fro
   // Says goodbye with `code`; what is pending is sent before, all within the close timeout. Idempotent.
   void CloseWith(uint16_t code, std::string_view reason);
   void CountClose(uint16_t code);
-  void ShortenTo(absl::Duration deadline);
+  void CutNoLaterThan(absl::Duration deadline);
   // Ends a connection whose time is over. To be called at each tick from then on.
   void Cut();
   // Destroys Beast's stream, and with it handlers that wait for each other and would keep the session for ever.
-  void LetGo();
+  void ReleaseBeast();
   bool open() const;
 
   // What each event touches: see CoalescingSocket.
@@ -131,7 +131,7 @@ class WsSession final : public bridge::Connection, public std::enable_shared_fro
   bool accepted_ = false;
   bool closing_ = false;
   bool flush_posted_ = false;
-  bool told_to_go_ = false;
+  bool goaway_sent_ = false;
   bool faulted_ = false;
   uint8_t cut_ticks_ = 0;        // since the first Cut
   uint32_t written_events_ = 0;  // not yet counted in the metrics, as the two below

@@ -93,7 +93,7 @@ void WsSession::OnResume(const v1::WebSocketResume& resume) {
 void WsSession::OnDetach(const std::string& id) {
   WsStream* const stream = FindStream(id);
   if (stream == nullptr) return;
-  stream->Refuse("DETACHED", "the stream was detached before it began");
+  stream->FailRequest("DETACHED", "the stream was detached before it began");
   RemoveStream(stream);
 }
 
@@ -118,7 +118,7 @@ void WsSession::OnCancel(const std::string& id) {
 }
 
 bool WsSession::MayOpenStream(const std::string& req, const WsStream* replaced) {
-  if (told_to_go_) {
+  if (goaway_sent_) {
     WriteError(req, "",
                base::MakeError(absl::StatusCode::kUnavailable, "DRAINING", "this bridge goes away: connect again",
                                absl::Milliseconds(500)));

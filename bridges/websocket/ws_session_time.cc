@@ -27,7 +27,7 @@ void WsSession::OnTick(absl::Duration) {
 void WsSession::OnTime(absl::Duration now) {
   if (now >= cut_at_) return Cut();
   // Also when it is Beast that closes, which waits for the peer without an end.
-  if (!open()) return ShortenTo(now + context_.options.close_timeout);
+  if (!open()) return CutNoLaterThan(now + context_.options.close_timeout);
   const bool stuck = out_.pending() > 0;
   if (stuck && now - last_progress_ >= context_.bridge.write_timeout) {
     context_.metrics->slow_disconnects.Increment();
@@ -52,7 +52,7 @@ void WsSession::OnTime(absl::Duration now) {
 void WsSession::Cut() {
   out_.Close();
   // If Beast's read fails within a payload while its close waits for the read, each of the two waits for the other.
-  if (++cut_ticks_ >= kMaxCutTicks) LetGo();
+  if (++cut_ticks_ >= kMaxCutTicks) ReleaseBeast();
 }
 
 void WsSession::OnCut() {
@@ -77,14 +77,14 @@ void WsSession::OnDrain() {
 }
 
 void WsSession::MaybeGoAway(absl::Duration now) {
-  if (now >= go_away_at_ && !std::exchange(told_to_go_, true)) {
+  if (now >= go_away_at_ && !std::exchange(goaway_sent_, true)) {
     v1::WebSocketServerMessage message;
     message.mutable_goaway()->set_reason("drain");
     message.mutable_goaway()->set_deadline_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(close_at_ - now)));
     WriteMessage(message);
     Flush();
   }
-  if (now >= close_at_ || (told_to_go_ && streams_.empty())) CloseWith(kCloseGoingAway, "drain");
+  if (now >= close_at_ || (goaway_sent_ && streams_.empty())) CloseWith(kCloseGoingAway, "drain");
 }
 
 }  // namespace runnel::websocket

@@ -10,7 +10,7 @@
 namespace runnel::websocket {
 
 WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
-    : session_(session), last_said_(session->thread()->connections.now()), resumed_(false), req_(generate.req()) {
+    : session_(session), last_written_(session->thread()->connections.now()), resumed_(false), req_(generate.req()) {
   subscription_.emplace(&session->thread()->router, this);
   generate.mutable_request()->set_principal(session->principal());
   subscription_->Generate(std::move(*generate.mutable_request()), 0, std::move(*generate.mutable_traceparent()),
@@ -19,7 +19,7 @@ WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
 }
 
 WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
-    : session_(session), last_said_(session->thread()->connections.now()), resumed_(true), req_(resume.req()) {
+    : session_(session), last_written_(session->thread()->connections.now()), resumed_(true), req_(resume.req()) {
   subscription_.emplace(&session->thread()->router, this);
   subscription_->Attach(resume.generation_id(), resume.after_seq(), session->principal(), resume.gap_policy());
   session_->context().metrics->streams.Increment();
@@ -28,11 +28,11 @@ WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
 WsStream::~WsStream() { session_->context().metrics->streams.Decrement(); }
 
 void WsStream::Retire() {
-  Refuse("SUPERSEDED", "a later request on this connection reads the same generation");
+  FailRequest("SUPERSEDED", "a later request on this connection reads the same generation");
   retired_ = true;
 }
 
-void WsStream::Refuse(std::string_view reason, std::string_view message) {
+void WsStream::FailRequest(std::string_view reason, std::string_view message) {
   if (req_.empty()) return;
   session_->WriteError(std::exchange(req_, std::string()), "",
                        base::MakeError(absl::StatusCode::kFailedPrecondition, reason, message));
@@ -63,7 +63,7 @@ void WsStream::OnFlush(bridge::Subscription*) {
 void WsStream::OnProgress(bridge::Subscription*, const v1::Progress& progress) {
   session_->Guard([&] {
     if (retired_) return;
-    const absl::Duration idle = session_->thread()->connections.now() - last_said_;
+    const absl::Duration idle = session_->thread()->connections.now() - last_written_;
     if (heartbeat_.OnProgress(idle, session_->context().bridge.heartbeat_interval)) WriteHeartbeat(&progress);
   });
 }
@@ -91,14 +91,14 @@ void WsStream::WriteAttached(const bridge::GenerationInfo& opened) {
 void WsStream::WriteEvent(v1::GenerationEvent& event) {
   if (retired_) return;
   if (resumed_) CountResumed(event);
-  last_said_ = session_->thread()->connections.now();
+  last_written_ = session_->thread()->connections.now();
   session_->WriteEvent(this, req_, &event);
   if (!req_.empty()) std::string().swap(req_);
 }
 
 void WsStream::OnTick(absl::Duration now) {
   if (!opened_ || retired_) return;
-  switch (heartbeat_.OnTick(now - last_said_, session_->context().bridge.heartbeat_interval)) {
+  switch (heartbeat_.OnTick(now - last_written_, session_->context().bridge.heartbeat_interval)) {
     case bridge::Heartbeat::Due::kNothing:
       return;
     case bridge::Heartbeat::Due::kRequestProgress:
@@ -109,7 +109,7 @@ void WsStream::OnTick(absl::Duration now) {
 }
 
 void WsStream::WriteHeartbeat(const v1::Progress* progress) {
-  last_said_ = session_->thread()->connections.now();
+  last_written_ = session_->thread()->connections.now();
   session_->context().metrics->heartbeats.Increment();
   v1::WebSocketServerMessage message;
   message.mutable_heartbeat()->set_generation_id(generation_id());

@@ -36,7 +36,7 @@ class WsStream final : public bridge::Subscription::Handler {
   void Retire();
   // Ends the wait for its first reply, if that has not been written, with an error. To be called before the stream is
   // removed early: each req is answered once.
-  void Refuse(std::string_view reason, std::string_view message);
+  void FailRequest(std::string_view reason, std::string_view message);
 
   void OnOpened(bridge::Subscription* subscription, const bridge::GenerationInfo& opened) override;
   void OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) override;
@@ -56,7 +56,7 @@ class WsStream final : public bridge::Subscription::Handler {
 
   // What each event touches: see CoalescingSocket.
   WsSession* const session_;
-  absl::Duration last_said_;  // when something was last written of it, on the clock of the ticks
+  absl::Duration last_written_;  // when something was last written of it, on the clock of the ticks
   const bool resumed_;
   bool opened_ = false;
   bool repeating_ = false;  // the terminal event, for a reader that has it already

@@ -160,11 +160,11 @@ class Handshake final : public bridge::Connection, public std::enable_shared_fro
     if (ec) return context_.metrics->client_disconnects_request.Increment();
     const std::string_view bytes(scratch.data(), n);
     const size_t used = parser_.Feed(bytes);
-    if (parser_.state() == State::kFailed) return Refuse(ErrorOf(parser_.error()));
+    if (parser_.state() == State::kFailed) return RespondError(ErrorOf(parser_.error()));
     if (parser_.state() != State::kHead) return OnHead(bytes.substr(used));
     if (reservation_.Resize(parser_.buffered())) return Wait();
     context_.metrics->unfinished_rejected.Increment();
-    Refuse(bridge::HttpErrorOf(absl::UnavailableError("too many unfinished requests are open: try again")));
+    RespondError(bridge::HttpErrorOf(absl::UnavailableError("too many unfinished requests are open: try again")));
   }
 
   // `rest` are frames that came with the request.
@@ -173,16 +173,16 @@ class Handshake final : public bridge::Connection, public std::enable_shared_fro
     bridge::HttpError error;
     const UpgradeRequest request = ToUpgradeRequest(parser_.head());
     const bool reached = context_.policy->CheckHost(Header(request, http::field::host)).ok();
-    if (reached && IsHealthCheck(request)) return Answer(bridge::HealthResponse(*thread_));
-    if (!CheckUpgrade(request, context_, &parameters, &error)) return Refuse(error);
+    if (reached && IsHealthCheck(request)) return Respond(bridge::HealthResponse(*thread_));
+    if (!CheckUpgrade(request, context_, &parameters, &error)) return RespondError(error);
     reservation_.Release();
     const auto session = std::make_shared<WsSession>(std::move(socket_), &context_, thread_, parameters);
     session->Start(request, std::string(rest));
   }
 
-  void Refuse(const bridge::HttpError& error) { Answer(bridge::ErrorResponse(error)); }
+  void RespondError(const bridge::HttpError& error) { Respond(bridge::ErrorResponse(error)); }
 
-  void Answer(bridge::HttpResponse response) {
+  void Respond(bridge::HttpResponse response) {
     context_.metrics->CountRequest(response.status);
     response.keep_alive = false;
     response.head = parser_.head().method == "HEAD";

@@ -29,5 +29,7 @@ inline constexpr int kMaxSchemaDepth = 64;
 // Limits that only the bridges enforce.
 inline constexpr size_t kMaxMessages = 4096;
 inline constexpr size_t kMaxModelBytes = 256;
+// Each of traceparent and tracestate.
+inline constexpr size_t kMaxTraceBytes = 512;
 
 }  // namespace runnel::base

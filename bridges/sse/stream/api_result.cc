@@ -5,18 +5,17 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/sse/stream/sse_format.h"
 #include "bridges/wire/media_type.h"
+#include "services/base/request_limits.h"
 #include "services/base/strings.h"
 
 namespace runnel::sse {
 namespace {
 
-constexpr size_t kMaxTraceBytes = 512;
-
 // From the header, or else from the query: an EventSource cannot set headers.
 std::string TraceContext(const ApiCall& call, const std::string& name) {
   std::string_view value = call.request->Header(name);
   if (value.empty()) value = bridge::QueryValue(call.route->query, name);
-  return value.size() > kMaxTraceBytes ? std::string() : std::string(value);
+  return value.size() > base::kMaxTraceBytes ? std::string() : std::string(value);
 }
 
 }  // namespace

@@ -139,7 +139,7 @@ std::string BridgeFixture::Text(uint64_t seed, int tokens) {
   return text;
 }
 
-std::string BridgeFixture::ReadAnswer(WsClient* client, std::string* gen, uint64_t after, Json first) {
+std::string BridgeFixture::ReadGeneration(WsClient* client, std::string* gen, uint64_t after, Json first) {
   std::string text;
   for (uint64_t last = after;;) {
     const Json event = first.is_null() ? Read(client) : std::exchange(first, Json());

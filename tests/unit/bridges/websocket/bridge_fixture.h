@@ -45,7 +45,8 @@ class BridgeFixture : public ::testing::Test {
   static std::string Text(uint64_t seed, int tokens);
   // Reads one generation from after `after` to its end, checks order, wholeness and digest, and gives its text. Other
   // generations' events fail the test. `first` is an event read before.
-  static std::string ReadAnswer(testing::WsClient* client, std::string* gen, uint64_t after = 0, Json first = nullptr);
+  static std::string ReadGeneration(testing::WsClient* client, std::string* gen, uint64_t after = 0,
+                                    Json first = nullptr);
 
   // The state of a generation as the service has it, by its JSON status name; empty if it knows none.
   std::string StatusOf(const std::string& gen);

@@ -26,13 +26,13 @@ class CoalescingSocketTest : public ::testing::Test {
     CoalescingSocket::Socket near(context_);
     acceptor.accept(near);
     near.set_option(net::socket_base::send_buffer_size(8 * 1024));
-    stream_ = std::make_shared<CoalescingSocket>(std::move(near));
-    stream_->SetOwner(stream_, [this] { progress_++; });
+    socket_ = std::make_shared<CoalescingSocket>(std::move(near));
+    socket_->SetOwner(socket_, [this] { progress_++; });
   }
 
   void Write(std::string_view text) {
     boost::system::error_code ec;
-    stream_->write_some(net::buffer(text), ec);
+    socket_->write_some(net::buffer(text), ec);
     EXPECT_FALSE(ec);
   }
 
@@ -60,7 +60,7 @@ class CoalescingSocketTest : public ::testing::Test {
 
   net::io_context context_{1};
   tcp::socket far_{context_};
-  std::shared_ptr<CoalescingSocket> stream_;
+  std::shared_ptr<CoalescingSocket> socket_;
   int progress_ = 0;
 };
 
@@ -69,9 +69,9 @@ TEST_F(CoalescingSocketTest, SendsNothingBeforeFlushAndAllOfItThen) {
   Write("two ");
   Write("three");
   EXPECT_EQ(far_.available(), 0u);
-  EXPECT_EQ(stream_->pending(), 13u);
-  stream_->Flush();
-  EXPECT_EQ(stream_->pending(), 0u);
+  EXPECT_EQ(socket_->pending(), 13u);
+  socket_->Flush();
+  EXPECT_EQ(socket_->pending(), 0u);
   EXPECT_EQ(ReadFar(13), "one two three");
 }
 
@@ -89,30 +89,30 @@ TEST_F(CoalescingSocketTest, AppendsAMessageAsOneFrame) {
   };
   for (const auto& row : rows) {
     const std::string payload(row.bytes, 'x');
-    stream_->AppendMessage(/*text=*/true, payload);
-    EXPECT_EQ(stream_->pending(), row.head.size() + row.bytes);
-    stream_->Flush();
+    socket_->AppendMessage(/*text=*/true, payload);
+    EXPECT_EQ(socket_->pending(), row.head.size() + row.bytes);
+    socket_->Flush();
     EXPECT_EQ(ReadFar(row.head.size() + row.bytes), row.head + payload) << row.bytes;
   }
-  stream_->AppendMessage(/*text=*/false, "ab");
-  stream_->Flush();
+  socket_->AppendMessage(/*text=*/false, "ab");
+  socket_->Flush();
   EXPECT_EQ(ReadFar(4),
             "\x82\x02"
             "ab");
 }
 
-TEST_F(CoalescingSocketTest, KnowsWhenGoodbyeWasSaid) {
+TEST_F(CoalescingSocketTest, KnowsWhenACloseFrameWasWritten) {
   Write("HTTP/1.1 101 Switching Protocols\r\n\r\n");
-  stream_->AppendMessage(/*text=*/true, std::string(3, '\x88'));
+  socket_->AppendMessage(/*text=*/true, std::string(3, '\x88'));
   Write(std::string_view("\x8a\x00", 2));  // a pong
-  EXPECT_FALSE(stream_->goodbye_said());
+  EXPECT_FALSE(socket_->close_sent());
   Write(std::string_view("\x88\x02\x03\xe8", 4));
-  EXPECT_TRUE(stream_->goodbye_said());
+  EXPECT_TRUE(socket_->close_sent());
 }
 
-TEST_F(CoalescingSocketTest, AClosedSocketHasSaidGoodbye) {
-  stream_->Close();
-  EXPECT_TRUE(stream_->goodbye_said());
+TEST_F(CoalescingSocketTest, AClosedSocketCountsAsClosedByAFrame) {
+  socket_->Close();
+  EXPECT_TRUE(socket_->close_sent());
 }
 
 TEST_F(CoalescingSocketTest, KeepsTheOrderAcrossASlowReader) {
@@ -121,19 +121,19 @@ TEST_F(CoalescingSocketTest, KeepsTheOrderAcrossASlowReader) {
     const std::string part = "part " + std::to_string(i) + "\n";
     want += part;
     Write(part);
-    if (i % 100 == 0) stream_->Flush();
+    if (i % 100 == 0) socket_->Flush();
   }
-  stream_->Flush();
-  EXPECT_GT(stream_->pending(), 0u);
+  socket_->Flush();
+  EXPECT_GT(socket_->pending(), 0u);
   EXPECT_EQ(ReadFar(want.size()), want);
-  RunUntil([&] { return stream_->pending() == 0; });
+  RunUntil([&] { return socket_->pending() == 0; });
   EXPECT_GT(progress_, 0);
 }
 
 TEST_F(CoalescingSocketTest, AnAsynchronousWriteWaitsForRoomAboveTheLimit) {
   const std::string much(CoalescingSocket::kMaxPending + 256 * 1024, 'x');
   std::optional<size_t> written;
-  net::async_write(*stream_, net::buffer(much), net::transfer_at_least(much.size()),
+  net::async_write(*socket_, net::buffer(much), net::transfer_at_least(much.size()),
                    [&](boost::system::error_code ec, size_t bytes) {
                      EXPECT_FALSE(ec);
                      written = bytes;
@@ -141,19 +141,19 @@ TEST_F(CoalescingSocketTest, AnAsynchronousWriteWaitsForRoomAboveTheLimit) {
   context_.restart();
   context_.poll();
   EXPECT_FALSE(written.has_value());
-  EXPECT_LE(stream_->pending(), CoalescingSocket::kMaxPending + 64 * 1024);
+  EXPECT_LE(socket_->pending(), CoalescingSocket::kMaxPending + 64 * 1024);
   EXPECT_EQ(ReadFar(much.size()), much);
   RunUntil([&] { return written.has_value(); });
   EXPECT_EQ(*written, much.size());
 }
 
 TEST_F(CoalescingSocketTest, ReadsTheBytesOfTheRequestFirst) {
-  stream_->SetReadAhead("abc");
+  socket_->SetReadAhead("abc");
   net::write(far_, net::buffer("def", 3));
   std::string text;
   char chunk[2];
   std::function<void()> read = [&] {
-    stream_->async_read_some(net::buffer(chunk), [&](boost::system::error_code ec, size_t bytes) {
+    socket_->async_read_some(net::buffer(chunk), [&](boost::system::error_code ec, size_t bytes) {
       ASSERT_FALSE(ec);
       text.append(chunk, bytes);
       if (text.size() < 6) read();
@@ -167,25 +167,25 @@ TEST_F(CoalescingSocketTest, ReadsTheBytesOfTheRequestFirst) {
 TEST_F(CoalescingSocketTest, CloseEndsAWaitingWrite) {
   const std::string much(4 * CoalescingSocket::kMaxPending, 'x');
   boost::system::error_code result;
-  net::async_write(*stream_, net::buffer(much), [&](boost::system::error_code ec, size_t) { result = ec; });
+  net::async_write(*socket_, net::buffer(much), [&](boost::system::error_code ec, size_t) { result = ec; });
   context_.restart();
   context_.poll();
   EXPECT_FALSE(result);
-  stream_->Close();
+  socket_->Close();
   RunUntil([&] { return result == net::error::operation_aborted || result == net::error::broken_pipe; });
-  EXPECT_EQ(stream_->pending(), 0u);
+  EXPECT_EQ(socket_->pending(), 0u);
 }
 
 TEST_F(CoalescingSocketTest, AFailedSendEndsThePendingRead) {
   char chunk[16];
   boost::system::error_code result;
-  stream_->async_read_some(net::buffer(chunk), [&](boost::system::error_code ec, size_t) { result = ec; });
+  socket_->async_read_some(net::buffer(chunk), [&](boost::system::error_code ec, size_t) { result = ec; });
   far_.set_option(net::socket_base::linger(true, 0));
   far_.close();
   RunUntil([&] {
     boost::system::error_code ignored;
-    stream_->write_some(net::buffer("x", 1), ignored);
-    stream_->Flush();
+    socket_->write_some(net::buffer("x", 1), ignored);
+    socket_->Flush();
     return bool(result);
   });
 }

@@ -175,14 +175,14 @@ TEST_F(WsLimitsTest, AuthMustComeFirstAndInTime) {
   Send(client.get(), {{"type", "auth"}, {"token", "secret"}});
   Send(client.get(), Generate("c1", 1, 3));
   std::string gen;
-  EXPECT_EQ(ReadAnswer(client.get(), &gen), Text(1, 3));
+  EXPECT_EQ(ReadGeneration(client.get(), &gen), Text(1, 3));
 
   WsClient::Options options = ClientOptions();
   options.headers["Authorization"] = "Bearer secret";
   client = Connect(options);
   Send(client.get(), Generate("c1", 1, 3));
   gen.clear();
-  EXPECT_EQ(ReadAnswer(client.get(), &gen), Text(1, 3));
+  EXPECT_EQ(ReadGeneration(client.get(), &gen), Text(1, 3));
 }
 
 TEST_F(WsLimitsTest, AnIdleConnectionEndsButNotOneWithAStream) {
@@ -207,7 +207,7 @@ TEST_F(WsLimitsTest, PingsAPeerAndDropsOneThatDoesNotAnswer) {
   const auto lively = Connect();
   Send(lively.get(), Generate("c1", 1, 40, 100));
   std::string gen;
-  EXPECT_EQ(ReadAnswer(lively.get(), &gen), Text(1, 40));
+  EXPECT_EQ(ReadGeneration(lively.get(), &gen), Text(1, 40));
   EXPECT_GE(lively->pings_received(), 2);
   EXPECT_TRUE(WaitUntil([&] { return Metric("runnel_heartbeats_sent_total") >= 4; }));
   EXPECT_EQ(silent->ReadUntilClosed(), 0);
@@ -227,13 +227,13 @@ TEST_F(WsLimitsTest, ASlowReaderIsPausedLosesNothingAndHoldsNobodyUp) {
   const auto quick = Connect();
   Send(quick.get(), Generate("c1", 3, 2000));
   std::string gen;
-  EXPECT_EQ(ReadAnswer(quick.get(), &gen), Text(3, 2000));
+  EXPECT_EQ(ReadGeneration(quick.get(), &gen), Text(3, 2000));
 
-  std::map<std::string, std::pair<uint64_t, std::string>> answers;
+  std::map<std::string, std::pair<uint64_t, std::string>> generations;
   for (int ended = 0; ended < 2;) {
     const Json event = Read(slow.get());
     ASSERT_TRUE(event.is_object());
-    auto& [last, text] = answers[event["gen"]];
+    auto& [last, text] = generations[event["gen"]];
     const uint64_t seq = event["seq"];
     ASSERT_EQ(event.value("first_seq", seq), last + 1);
     last = seq;
@@ -241,7 +241,7 @@ TEST_F(WsLimitsTest, ASlowReaderIsPausedLosesNothingAndHoldsNobodyUp) {
     if (event["type"] == "done") ended++;
   }
   std::set<std::string> texts;
-  for (const auto& [id, answer] : answers) texts.insert(answer.second);
+  for (const auto& [id, generation] : generations) texts.insert(generation.second);
   EXPECT_EQ(texts, (std::set<std::string>{Text(1, kTokens), Text(2, kTokens)}));
 }
 
@@ -283,7 +283,7 @@ TEST_F(WsLimitsTest, ASocketThatTakesNothingIsClosedWith4499AndItsCursorResumes)
   EXPECT_EQ(slow->close_code(), 4499);
   const auto again = Connect();
   Send(again.get(), Resume("r", gen, last));
-  EXPECT_EQ(text + ReadAnswer(again.get(), &gen, last), Text(1, kTokens));
+  EXPECT_EQ(text + ReadGeneration(again.get(), &gen, last), Text(1, kTokens));
 }
 
 TEST_F(WsLimitsTest, AClientThatAsksWithoutReadingIsNotReadWithoutBound) {
@@ -302,7 +302,7 @@ TEST_F(WsLimitsTest, AClientThatAsksWithoutReadingIsNotReadWithoutBound) {
   EXPECT_TRUE(WaitUntil([&] { return Metric("runnel_slow_consumer_disconnects_total") == 1; }));
 }
 
-TEST_F(WsLimitsTest, ADrainTellsClientsLetsAnswersEndAndClosesWith1001) {
+TEST_F(WsLimitsTest, ADrainNotifiesClientsLetsGenerationsEndAndClosesWith1001) {
   bridge_options.drain_timeout = absl::Seconds(5);
   Start();
   const auto idle = Connect();

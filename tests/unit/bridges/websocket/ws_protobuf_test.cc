@@ -14,7 +14,7 @@ namespace {
 using testing::ReaderRule;
 using testing::WsClient;
 
-class WsProtoTest : public BridgeFixture {
+class WsProtobufTest : public BridgeFixture {
  protected:
   static v1::WebSocketServerMessage ReadProto(WsClient* client) {
     v1::WebSocketServerMessage proto;
@@ -30,7 +30,7 @@ class WsProtoTest : public BridgeFixture {
   }
 };
 
-TEST_F(WsProtoTest, CarriesTheSameEventsAsJson) {
+TEST_F(WsProtobufTest, CarriesTheSameEventsAsJson) {
   Start();
   WsClient::Options options = ClientOptions();
   options.protocols = "runnel.v1.proto";
@@ -86,7 +86,7 @@ TEST_F(WsProtoTest, CarriesTheSameEventsAsJson) {
   }
 }
 
-TEST_F(WsProtoTest, AnswersPingAndErrors) {
+TEST_F(WsProtobufTest, RepliesToPingAndErrors) {
   Start();
   const auto client = Connect("runnel.v1.proto");
   v1::WebSocketClientMessage ping;

@@ -20,18 +20,18 @@ namespace {
 using testing::FakeInferenceService;
 using testing::WaitUntil;
 using testing::WsClient;
-using Answers = std::multimap<std::string, std::string>;  // of a req: a type of message, or the code of an error
+using Replies = std::multimap<std::string, std::string>;  // of a req: a type of message, or the code of an error
 
 const std::string kGen = testing::FakeId('a');
 const std::string kOther = testing::FakeId('b');
 
-class WsAnswersTest : public BridgeFixture {
+class WsRepliesTest : public BridgeFixture {
  public:
   struct Row {
     const char* what;
     std::vector<Json> messages;                 // in one send
-    std::function<void(WsAnswersTest*)> serve;  // what the service does about them
-    Answers answers;
+    std::function<void(WsRepliesTest*)> serve;  // what the service does about them
+    Replies replies;
   };
 
   static Json Keyed(const std::string& req) {
@@ -77,34 +77,34 @@ class WsAnswersTest : public BridgeFixture {
     EXPECT_TRUE(client->SendRaw(frames).ok());
   }
 
-  // Reads until `count` answers have come and a ping behind them is answered.
-  static Answers ReadAnswers(WsClient* client, size_t count) {
-    Answers answers;
+  // Reads until `count` replies have come and a ping behind them is answered.
+  static Replies ReadReplies(WsClient* client, size_t count) {
+    Replies replies;
     bool pinged = false;
     for (;;) {
-      if (answers.size() >= count && !std::exchange(pinged, true)) Send(client, {{"type", "ping"}, {"t", 1}});
+      if (replies.size() >= count && !std::exchange(pinged, true)) Send(client, {{"type", "ping"}, {"t", 1}});
       const Json message = Read(client);
-      if (!message.is_object() || message["type"] == "pong") return answers;
+      if (!message.is_object() || message["type"] == "pong") return replies;
       if (!message.contains("req")) continue;
-      answers.emplace(message["req"], message["type"] == "error" ? message["error"]["code"] : message["type"]);
+      replies.emplace(message["req"], message["type"] == "error" ? message["error"]["code"] : message["type"]);
     }
   }
 
   FakeInferenceService service;
 };
 
-TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
+TEST_F(WsRepliesTest, EveryReqGetsOneReply) {
   StartBridge(service.target());
   // The bridge need not send what it takes back at once, so a command is known by its cursor.
   const auto attach_after = [](uint64_t seq) {
-    return [seq](WsAnswersTest* test) { test->service.Attach(test->NextAfter(seq), kGen); };
+    return [seq](WsRepliesTest* test) { test->service.Attach(test->NextAfter(seq), kGen); };
   };
-  const auto start = [](WsAnswersTest* test) {
+  const auto start = [](WsRepliesTest* test) {
     const auto command = test->Next();
     test->service.Attach(command, kGen);
     test->service.SendEvents(command, {testing::StartedEvent()});
   };
-  const auto nothing = [](WsAnswersTest*) {};
+  const auto nothing = [](WsRepliesTest*) {};
   const std::vector<Row> rows = {
       {"generate", {Generate("a", 1, 1)}, start, {{"a", "started"}}},
       {"resume", {Resume("a", kGen, 7)}, attach_after(7), {{"a", "attached"}}},
@@ -127,18 +127,18 @@ TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
        {{"a", "detached"}, {"b", "attached"}}},
       {"resume, refused",
        {Resume("a", kGen, 0)},
-       [](WsAnswersTest* test) { test->Reject(test->Next(), "GENERATION_NOT_FOUND"); },
+       [](WsRepliesTest* test) { test->Reject(test->Next(), "GENERATION_NOT_FOUND"); },
        {{"a", "generation_not_found"}}},
       {"resume, two of two",
        {Resume("a", kGen, 0), Resume("b", kOther, 0)},
-       [](WsAnswersTest* test) {
+       [](WsRepliesTest* test) {
          test->service.Attach(test->Next(), kGen);
          test->service.Attach(test->Next(), kOther);
        },
        {{"a", "attached"}, {"b", "attached"}}},
       {"generate, one key, both before an event",
        {Keyed("a"), Keyed("b")},
-       [](WsAnswersTest* test) {
+       [](WsRepliesTest* test) {
          test->service.Attach(test->Next(), kGen);
          const auto second = test->Next();
          test->service.Attach(second, kGen, v1::GENERATION_STATUS_QUEUED, 0, true);
@@ -147,7 +147,7 @@ TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
        {{"a", "superseded"}, {"b", "started"}}},
       {"generate that turns out to be what is resumed",
        {Resume("a", kGen, 0), Keyed("b")},
-       [](WsAnswersTest* test) {
+       [](WsRepliesTest* test) {
          const auto first = test->Next();
          const auto second = first.request.has_generate() ? first : test->Next();
          test->service.Attach(second, kGen, v1::GENERATION_STATUS_RUNNING, 1, true);
@@ -156,7 +156,7 @@ TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
        {{"a", "superseded"}, {"b", "started"}}},
       {"generate, refused",
        {Generate("a", 1, 1)},
-       [](WsAnswersTest* test) { test->Reject(test->Next(), "MODEL_NOT_FOUND"); },
+       [](WsRepliesTest* test) { test->Reject(test->Next(), "MODEL_NOT_FOUND"); },
        {{"a", "model_not_found"}}},
       {"generate, a bad body",
        {{{"type", "generate"}, {"req", "a"}, {"body", {{"prompt", 1}}}}},
@@ -179,14 +179,14 @@ TEST_F(WsAnswersTest, EveryReqIsAnsweredOnce) {
     const auto client = Connect();
     SendAtOnce(client.get(), row.messages);
     row.serve(this);
-    EXPECT_EQ(ReadAnswers(client.get(), row.answers.size()), row.answers) << row.what;
+    EXPECT_EQ(ReadReplies(client.get(), row.replies.size()), row.replies) << row.what;
     client->Abort();
     EXPECT_TRUE(WaitUntil([&] { return Metric("runnel_streams_active") == 0; })) << row.what;
     while (service.pending_commands() > 0) service.NextCommand();
   }
 }
 
-TEST_F(WsAnswersTest, ASupersededRequestIsAConflict) {
+TEST_F(WsRepliesTest, ASupersededRequestIsAConflict) {
   StartBridge(service.target());
   const auto client = Connect();
   SendAtOnce(client.get(), {Resume("a", kGen, 0), Resume("b", kGen, 3)});
@@ -195,7 +195,7 @@ TEST_F(WsAnswersTest, ASupersededRequestIsAConflict) {
             R"("a later request on this connection reads the same generation","status":409}})");
 }
 
-TEST_F(WsAnswersTest, AStreamThatIsAnsweredEndsInSilenceWhenItIsReplaced) {
+TEST_F(WsRepliesTest, AStreamThatHasHadItsReplyEndsInSilenceWhenItIsReplaced) {
   StartBridge(service.target());
   const auto client = Connect();
   Send(client.get(), Resume("a", kGen, 0));
@@ -203,19 +203,19 @@ TEST_F(WsAnswersTest, AStreamThatIsAnsweredEndsInSilenceWhenItIsReplaced) {
   EXPECT_EQ(Read(client.get())["req"], "a");
   Send(client.get(), Resume("b", kGen, 0));
   service.Attach(Next(), kGen);
-  EXPECT_EQ(ReadAnswers(client.get(), 1), (Answers{{"b", "attached"}}));
+  EXPECT_EQ(ReadReplies(client.get(), 1), (Replies{{"b", "attached"}}));
 }
 
-TEST_F(WsAnswersTest, AReplacementNeedsNoFurtherPlace) {
+TEST_F(WsRepliesTest, AReplacementNeedsNoFurtherPlace) {
   ws_options.max_streams_per_connection = 1;
   StartBridge(service.target());
   const auto client = Connect();
   SendAtOnce(client.get(), {Resume("a", kGen, 0), Resume("b", kOther, 0), Resume("c", kGen, 4)});
   service.Attach(NextAfter(4), kGen);
-  EXPECT_EQ(ReadAnswers(client.get(), 3), (Answers{{"a", "superseded"}, {"b", "too_many_streams"}, {"c", "attached"}}));
+  EXPECT_EQ(ReadReplies(client.get(), 3), (Replies{{"a", "superseded"}, {"b", "too_many_streams"}, {"c", "attached"}}));
 }
 
-TEST_F(WsAnswersTest, AResumeRefusedInADrainLeavesTheStreamThatItWouldHaveReplaced) {
+TEST_F(WsRepliesTest, AResumeRefusedInADrainLeavesTheStreamThatItWouldHaveReplaced) {
   bridge_options.drain_timeout = absl::Seconds(5);
   StartBridge(service.target());
   const auto client = Connect();

@@ -23,7 +23,7 @@ TEST_F(WsRequestSizeTest, ARequestThatTheServiceDoesNotTakeFailsAlone) {
   EXPECT_EQ(error["error"]["status"].get<int>(), 413);
   Send(client.get(), Generate("small", 2, 10));
   std::string gen;
-  EXPECT_EQ(ReadAnswer(client.get(), &gen), Text(2, 10));
+  EXPECT_EQ(ReadGeneration(client.get(), &gen), Text(2, 10));
   EXPECT_EQ(Metric("runnel_link_losses_total"), 0);
 }
 

@@ -18,7 +18,7 @@ class WsSessionTest : public BridgeFixture {
   WsSessionTest() { Start(); }
 };
 
-TEST_F(WsSessionTest, GreetsAndStreamsAWholeAnswer) {
+TEST_F(WsSessionTest, GreetsAndStreamsAWholeGeneration) {
   auto client = WsClient::Connect([&] {
     auto options = ClientOptions();
     options.protocols = "runnel.v1";
@@ -28,7 +28,7 @@ TEST_F(WsSessionTest, GreetsAndStreamsAWholeAnswer) {
   EXPECT_EQ((*client)->Read()->bytes, R"({"type":"hello","v":1,"max_streams":32,"heartbeat_s":20,"resume_ttl_s":600})");
   Send(client->get(), Generate("c1", 7, 300));
   std::string gen;
-  EXPECT_EQ(ReadAnswer(client->get(), &gen), Text(7, 300));
+  EXPECT_EQ(ReadGeneration(client->get(), &gen), Text(7, 300));
   EXPECT_TRUE((*client)->Close(1000).ok());
   EXPECT_TRUE(WaitUntil([&] { return Metric("runnel_streams_active") == 0; }));
 }
@@ -76,10 +76,10 @@ TEST_F(WsSessionTest, ResumesAtEverySeq) {
   const auto client = Connect();
   Send(client.get(), Generate("c1", 5, 20));
   std::string gen;
-  ReadAnswer(client.get(), &gen);
+  ReadGeneration(client.get(), &gen);
   for (uint64_t after = 0; after < 22; after++) {
     Send(client.get(), Resume("r", gen, after));
-    const std::string tail = ReadAnswer(client.get(), &gen, after);
+    const std::string tail = ReadGeneration(client.get(), &gen, after);
     EXPECT_EQ(tail, Text(5, 20).substr(Text(5, after < 1 ? 0 : static_cast<int>(after) - 1).size())) << after;
   }
 }
@@ -177,7 +177,7 @@ TEST_F(WsSessionTest, ClosingTheConnectionCancelsNothing) {
   EXPECT_EQ(StatusOf(gen), "GENERATION_STATUS_RUNNING");
   client = Connect();
   Send(client.get(), Resume("r", gen, 0));
-  EXPECT_EQ(ReadAnswer(client.get(), &gen), Text(9, 400));
+  EXPECT_EQ(ReadGeneration(client.get(), &gen), Text(9, 400));
 }
 
 TEST_F(WsSessionTest, ResumeOfAnOpenStreamMovesIt) {
@@ -186,7 +186,7 @@ TEST_F(WsSessionTest, ResumeOfAnOpenStreamMovesIt) {
   std::string gen = Read(client.get())["gen"];
   Send(client.get(), Resume("r", gen, 0));
   ReadUntil(client.get(), "attached");
-  EXPECT_EQ(ReadAnswer(client.get(), &gen), Text(3, 300));
+  EXPECT_EQ(ReadGeneration(client.get(), &gen), Text(3, 300));
   EXPECT_TRUE(WaitUntil([&] { return Metric("runnel_streams_active") == 0; }));
 }
 
@@ -205,7 +205,7 @@ TEST_F(WsSessionTest, AnIdempotencyKeyStartsOneGeneration) {
   EXPECT_EQ(again["req"], "c2");
   EXPECT_EQ(again["gen"], gen);
   std::string same = gen;
-  EXPECT_EQ(ReadAnswer(client.get(), &same, 0, again), Text(3, 100));
+  EXPECT_EQ(ReadGeneration(client.get(), &same, 0, again), Text(3, 100));
 
   generate["body"]["seed"] = 4;
   Send(client.get(), generate);
@@ -240,7 +240,7 @@ TEST_F(WsSessionTest, TheSameCursorWorksOnAnotherConnection) {
   first->Abort();
   const auto second = Connect("");
   Send(second.get(), Resume("r", gen, last));
-  EXPECT_EQ(text + ReadAnswer(second.get(), &gen, last), Text(8, 500));
+  EXPECT_EQ(text + ReadGeneration(second.get(), &gen, last), Text(8, 500));
 }
 
 }  // namespace

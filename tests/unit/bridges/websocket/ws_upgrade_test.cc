@@ -150,10 +150,10 @@ class WsUpgradeTest : public BridgeFixture {
     net::ip::tcp::socket socket(context);
     socket.connect({net::ip::address_v4::loopback(), static_cast<uint16_t>(ClientOptions().port)});
     net::write(socket, net::buffer(bytes));
-    std::string answer;
-    net::async_read(socket, net::dynamic_buffer(answer), [&](boost::system::error_code, size_t) {});
+    std::string response;
+    net::async_read(socket, net::dynamic_buffer(response), [&](boost::system::error_code, size_t) {});
     context.run_for(std::chrono::seconds(10));
-    return answer;
+    return response;
   }
 };
 
@@ -176,7 +176,7 @@ TEST_F(WsUpgradeTest, EchoesTheSubprotocolAndNoneThatWasNotOffered) {
   EXPECT_EQ(upgrade.headers.count("sec-websocket-protocol"), 0u);
 }
 
-TEST_F(WsUpgradeTest, AnswersOtherRequestsWithTheErrorBodyAndCloses) {
+TEST_F(WsUpgradeTest, RespondsToOtherRequestsWithTheErrorBodyAndCloses) {
   Start();
   EXPECT_EQ(
       Talk("GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
@@ -189,7 +189,7 @@ TEST_F(WsUpgradeTest, AnswersOtherRequestsWithTheErrorBodyAndCloses) {
             "HTTP/1.1 431");
 }
 
-TEST_F(WsUpgradeTest, AnswersHealthChecksWithoutAKey) {
+TEST_F(WsUpgradeTest, RespondsToHealthChecksWithoutAKey) {
   bridge_options.api_keys = {{"right", "ann"}};
   Start();
   EXPECT_EQ(Talk("GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
@@ -201,7 +201,7 @@ TEST_F(WsUpgradeTest, AnswersHealthChecksWithoutAKey) {
   EXPECT_EQ(Talk("POST /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").substr(0, 12), "HTTP/1.1 404");
 }
 
-TEST_F(WsUpgradeTest, AnswersHostileRequestsOnceAndClosesTheirConnectionOnly) {
+TEST_F(WsUpgradeTest, RespondsToHostileRequestsOnceAndClosesTheirConnectionOnly) {
   Start();
   const auto other = Connect();
   const std::string get = "GET /v1/ws HTTP/1.1\r\n";
@@ -220,18 +220,18 @@ TEST_F(WsUpgradeTest, AnswersHostileRequestsOnceAndClosesTheirConnectionOnly) {
       {"CONNECT a:80 HTTP/1.1\r\n" + host + "\r\n", "501"},
   };
   for (const auto& [bytes, status] : rows) {
-    const std::string answer = Talk(bytes);
-    EXPECT_EQ(answer.substr(0, 12), "HTTP/1.1 " + status) << bytes.substr(0, 100);
-    EXPECT_EQ(answer.find("HTTP/1.1", 1), std::string::npos) << answer;
+    const std::string response = Talk(bytes);
+    EXPECT_EQ(response.substr(0, 12), "HTTP/1.1 " + status) << bytes.substr(0, 100);
+    EXPECT_EQ(response.find("HTTP/1.1", 1), std::string::npos) << response;
   }
   // The one that was there before is.
   EXPECT_EQ(Talk("\r\n" + get + host + "\r\n").substr(0, 12), "HTTP/1.1 426");
   ASSERT_TRUE(other->SendText(R"({"type":"ping","t":1})").ok());
-  std::string answer;
-  while (answer.find("pong") == std::string::npos) {
+  std::string response;
+  while (response.find("pong") == std::string::npos) {
     const auto message = other->Read();
     ASSERT_TRUE(message.ok()) << message.status();
-    answer = message->bytes;
+    response = message->bytes;
   }
 }
 
@@ -267,13 +267,13 @@ TEST_F(WsUpgradeTest, FramesThatComeWithTheRequestAreRead) {
   std::string frame("\x81\x95\x00\x00\x00\x00", 6);
   frame += R"({"type":"ping","t":7})";
   frame += std::string("\x88\x80\x00\x00\x00\x00", 6);
-  const std::string answer = Talk(
+  const std::string response = Talk(
       "GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
       "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" +
       frame);
-  EXPECT_EQ(answer.substr(0, 12), "HTTP/1.1 101");
-  EXPECT_NE(answer.find("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), std::string::npos);
-  EXPECT_NE(answer.find(R"({"type":"pong","t":7})"), std::string::npos);
+  EXPECT_EQ(response.substr(0, 12), "HTTP/1.1 101");
+  EXPECT_NE(response.find("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), std::string::npos);
+  EXPECT_NE(response.find(R"({"type":"pong","t":7})"), std::string::npos);
 }
 
 }  // namespace
