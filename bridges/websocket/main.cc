@@ -42,8 +42,8 @@ int main(int argc, char** argv) {
   runnel::base::ShutdownSignal shutdown;
   runnel::bridge::SetListenDefaults("127.0.0.1:8081", "127.0.0.1:9092");
   runnel::base::ParseFlags(argc, argv,
-                           "Carries generations to browsers over WebSocket: GET /v1/ws. The messages are those of "
-                           "proto/runnel/v1/websocket.proto.");
+                           "WebSocket bridge: streams generations to browsers at GET /v1/ws. The messages are "
+                           "specified in proto/runnel/v1/websocket.proto.");
   const absl::Status status = runnel::websocket::Run(&shutdown);
   if (status.ok()) return EXIT_SUCCESS;
   runnel::base::PrintFatal("runnel-ws", status);

@@ -3,15 +3,14 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 
-ABSL_FLAG(uint32_t, max_streams_per_connection, 32, "Open streams on one connection, 1 to 1000.");
+ABSL_FLAG(uint32_t, max_streams_per_connection, 32, "open streams on one connection [1 to 1000]");
 ABSL_FLAG(uint32_t, max_message_bytes, 1 << 20,
-          "longest message of a client, 1024 to 67108864 bytes; a request above the inference service's "
-          "--max_request_bytes is answered 413 all the same");
-ABSL_FLAG(
-    absl::Duration, ping_interval, absl::Seconds(20),
-    "Time between pings of the server, at least 1 s. A client that answers two in a row with nothing is dropped.");
+          "size limit of a client message [bytes, 1024 to 67108864]; a larger request than the inference service's "
+          "--max_request_bytes is rejected with status 413 in any case");
+ABSL_FLAG(absl::Duration, ping_interval, absl::Seconds(20),
+          "time between pings [at least 1s]; a client that is silent for two pings in a row is disconnected");
 ABSL_FLAG(absl::Duration, message_timeout, absl::Seconds(10),
-          "longest time from the first byte of a message to its last [at least 1s]");
+          "time limit from the first byte of a client message to its last [1s to 1h]");
 
 namespace runnel::websocket {
 
@@ -32,7 +31,7 @@ absl::StatusOr<WsOptions> WsOptionsFromFlags(const bridge::BridgeOptions& bridge
   if (budget_of_one > bridge.max_unfinished_bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("--max_unfinished_bytes is ", bridge.max_unfinished_bytes,
-                     ": one message of --max_message_bytes does not fit; expected at least ", budget_of_one));
+                     ", less than one message of --max_message_bytes needs: expected at least ", budget_of_one));
   }
   if (options.ping_interval < absl::Seconds(1))
     return absl::InvalidArgumentError("--ping_interval must be at least 1s");

@@ -40,13 +40,14 @@ absl::Status ReadString(const json& object, const char* key, size_t max_bytes, s
   if (it == object.end() || it->is_null()) return absl::OkStatus();
   if (!it->is_string()) return BadFrame(absl::StrCat(key, " must be a string"));
   const auto& text = it->get_ref<const std::string&>();
-  if (text.size() > max_bytes) return BadFrame(absl::StrCat(key, " is longer than ", max_bytes, " bytes"));
+  if (text.size() > max_bytes) return BadFrame(absl::StrCat(key, " must be at most ", max_bytes, " bytes"));
   *value = text;
   return absl::OkStatus();
 }
 
 absl::Status CheckGenerationId(std::string_view id) {
-  return bridge::IsGenerationId(id) ? absl::OkStatus() : BadFrame("gen must be the id of a generation");
+  return bridge::IsGenerationId(id) ? absl::OkStatus()
+                                    : BadFrame("gen must be a generation id: gen_ and 26 characters of a-z2-7");
 }
 
 absl::Status ReadGen(const json& object, std::string* id) {
@@ -58,7 +59,7 @@ absl::Status ReadGenerate(const json& object, v1::WebSocketGenerate* generate) {
   RETURN_IF_ERROR(ReadString(object, "traceparent", base::kMaxTraceBytes, generate->mutable_traceparent()));
   RETURN_IF_ERROR(ReadString(object, "tracestate", base::kMaxTraceBytes, generate->mutable_tracestate()));
   const auto body = object.find("body");
-  if (body == object.end() || !body->is_object()) return BadFrame("generate needs a body, an object");
+  if (body == object.end() || !body->is_object()) return BadFrame("generate needs a body that is a JSON object");
   std::string key;
   RETURN_IF_ERROR(ReadString(object, "idempotency_key", 1024, &key));
   ASSIGN_OR_RETURN(v1::GenerateRequest request, bridge::ParseGenerateRequest(*body));
@@ -118,19 +119,20 @@ absl::Status CheckKeys(const json& object, std::string_view type) {
   const auto& rows = AllMessageKeys();
   const auto row =
       std::find_if(rows.begin(), rows.end(), [type](const MessageKeys& candidate) { return candidate.type == type; });
-  if (row == rows.end()) return BadFrame("unknown type; expected auth, generate, resume, cancel, detach or ping");
+  if (row == rows.end())
+    return BadFrame("unknown message type; expected auth, generate, resume, cancel, detach or ping");
   for (const auto& [key, unused] : object.items()) {
     if (key == "type" || std::find(row->keys.begin(), row->keys.end(), key) != row->keys.end()) continue;
-    return base::InvalidField(key.substr(0, kMaxReqBytes), absl::StrCat("is not a key of ", base::ToAbsl(type)));
+    return base::InvalidField(key.substr(0, kMaxReqBytes), absl::StrCat("unknown key of ", base::ToAbsl(type)));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<json> ParseObject(std::string_view bytes) {
   // The parser takes a NUL for the end of its input, whatever follows.
-  if (bytes.find('\0') != std::string_view::npos) return BadFrame("a message must not contain a NUL");
+  if (bytes.find('\0') != std::string_view::npos) return BadFrame("a message must not contain a NUL byte");
   absl::StatusOr<json> object = bridge::ParseJsonObject(bytes);
-  if (!object.ok()) return BadFrame("a message must be one JSON object, without a key twice and not too deep");
+  if (!object.ok()) return BadFrame("a message must be one JSON object without duplicate keys or too many levels");
   return object;
 }
 
@@ -158,7 +160,7 @@ absl::Status ParseJson(std::string_view bytes, v1::WebSocketClientMessage* messa
 absl::Status ParseJsonAuth(std::string_view bytes, v1::WebSocketAuth* auth) {
   ASSIGN_OR_RETURN(const json object, ParseObject(bytes));
   const auto type = object.find("type");
-  if (type == object.end() || *type != "auth") return BadFrame("auth must come first");
+  if (type == object.end() || *type != "auth") return BadFrame("expected auth as the first message");
   RETURN_IF_ERROR(CheckKeys(object, "auth"));
   return ReadString(object, "token", kMaxTokenBytes, auth->mutable_token());
 }
@@ -167,7 +169,7 @@ absl::Status ParseJsonAuth(std::string_view bytes, v1::WebSocketAuth* auth) {
 absl::Status ReadReq(std::string* in_message, std::string* req) {
   if (in_message->size() > kMaxReqBytes) {
     in_message->clear();
-    return BadFrame(absl::StrCat("req is longer than ", kMaxReqBytes, " bytes"));
+    return BadFrame(absl::StrCat("req must be at most ", kMaxReqBytes, " bytes"));
   }
   *req = *in_message;
   return absl::OkStatus();
@@ -177,7 +179,7 @@ absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* mess
   using Case = v1::WebSocketClientMessage;
   if (!message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     message->Clear();
-    return BadFrame("a message must be one WebSocketClientMessage");
+    return BadFrame("a message must be one serialized WebSocketClientMessage");
   }
   switch (message->message_case()) {
     case Case::kGenerate: {
@@ -185,7 +187,8 @@ absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* mess
       RETURN_IF_ERROR(ReadReq(generate->mutable_req(), req));
       if (generate->traceparent().size() > base::kMaxTraceBytes ||
           generate->tracestate().size() > base::kMaxTraceBytes) {
-        return BadFrame("traceparent or tracestate is too long");
+        return BadFrame(
+            absl::StrCat("traceparent and tracestate must each be at most ", base::kMaxTraceBytes, " bytes"));
       }
       // The service checks every range; what is checked here is what the JSON form would not have let through.
       if (generate->request().request_id().empty()) return absl::OkStatus();
@@ -213,7 +216,7 @@ absl::Status ParseProtoAuth(std::string_view bytes, v1::WebSocketAuth* auth) {
   v1::WebSocketClientMessage message;
   if (bytes.empty() || bytes.front() != kAuthTag ||
       !message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) || !message.has_auth()) {
-    return BadFrame("auth must come first");
+    return BadFrame("expected auth as the first message");
   }
   *auth = std::move(*message.mutable_auth());
   return absl::OkStatus();
@@ -331,7 +334,7 @@ absl::Status NegotiateProtocol(std::string_view offered, Negotiated* negotiated)
     }
   }
   return base::MakeError(absl::StatusCode::kInvalidArgument, "UNKNOWN_SUBPROTOCOL",
-                         "offer runnel.v1 or runnel.v1.proto, or no subprotocol");
+                         "unknown subprotocol; offer runnel.v1 or runnel.v1.proto, or none");
 }
 
 absl::Status ParseClientMessage(Format format, std::string_view bytes, v1::WebSocketClientMessage* message,

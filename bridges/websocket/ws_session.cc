@@ -99,7 +99,7 @@ void WsSession::OnBytes(std::string_view bytes) {
   if (frames_.Feed(bytes)) unfinished_since_ = Now();
   if (!authenticated_ && frames_.bytes_of_first_message() > context_.options.max_bytes_before_auth) {
     CloseWith(kCloseUnauthenticated,
-              absl::StrCat("auth must come within ", context_.options.max_bytes_before_auth, " bytes"));
+              absl::StrCat("expected auth within the first ", context_.options.max_bytes_before_auth, " bytes"));
   }
 }
 
@@ -110,7 +110,7 @@ void WsSession::StartRead() {
     context_.metrics->unfinished_rejected.Increment();
     message_bytes_ = 0;
     ReleaseMessage();
-    return CloseWith(kCloseBusy, "too many unfinished messages: try again later");
+    return CloseWith(kCloseBusy, "too many unfinished messages; try again later");
   }
   message_.resize(message_bytes_ + bytes);
   ws_->async_read_some(
@@ -138,10 +138,11 @@ void WsSession::OnRead(error_code ec, size_t bytes) {
   unanswered_pings_ = 0;
   message_bytes_ += bytes;
   if (open() && ws_->got_text() != (format() == Format::kJson)) {
-    CloseWith(kCloseUnsupported, "the subprotocol has another kind of frame");
+    CloseWith(kCloseUnsupported,
+              format() == Format::kJson ? "runnel.v1 uses text frames" : "runnel.v1.proto uses binary frames");
   }
   if (open() && ws_->is_message_done() && ws_->got_text() && EndsWithinCharacter({message_.data(), message_bytes_})) {
-    CloseWith(kCloseNotText, "the text ends within a character");
+    CloseWith(kCloseNotText, "the text ends in the middle of a character");
   }
   if (open() && ws_->is_message_done()) OnClientMessage({message_.data(), message_bytes_});
   if (!open() || ws_->is_message_done()) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "bridges/server/inference_client.h"
 #include "bridges/websocket/close_codes.h"
 #include "bridges/websocket/ws_error.h"
@@ -25,7 +26,7 @@ void WsSession::OnClientMessage(std::string_view bytes) {
   if (!authenticated_) {
     v1::WebSocketAuth auth;
     if (ParseAuth(format(), bytes, &auth).ok()) return OnAuth(auth);
-    return CloseWith(kCloseUnauthenticated, "auth must come first");
+    return CloseWith(kCloseUnauthenticated, "expected auth as the first message");
   }
   v1::WebSocketClientMessage message;
   std::string req;
@@ -58,7 +59,7 @@ void WsSession::OnBadMessage(const std::string& req, const absl::Status& status)
   if (!IsBadFrame(status)) {
     bad_messages_ = 0;
   } else if (++bad_messages_ >= kMaxStrikes) {
-    CloseWith(kClosePolicy, "too many bad messages");
+    CloseWith(kClosePolicy, "too many invalid messages");
   }
 }
 
@@ -66,7 +67,7 @@ void WsSession::OnAuth(const v1::WebSocketAuth& auth) {
   // A client may say it to a bridge that does not ask, or say it again.
   if (context_.policy->needs_key()) {
     absl::StatusOr<std::string> principal = context_.policy->AuthorizeKey(auth.token());
-    if (!principal.ok()) return CloseWith(kCloseUnauthenticated, "the key is not valid");
+    if (!principal.ok()) return CloseWith(kCloseUnauthenticated, "invalid API key");
     principal_ = *std::move(principal);
   }
   authenticated_ = true;
@@ -93,15 +94,15 @@ void WsSession::OnResume(const v1::WebSocketResume& resume) {
 void WsSession::OnDetach(const std::string& id) {
   WsStream* const stream = FindStream(id);
   if (stream == nullptr) return;
-  stream->FailRequest("DETACHED", "the stream was detached before it began");
+  stream->FailRequest("DETACHED", "the stream was detached before its first reply");
   RemoveStream(stream);
 }
 
 void WsSession::OnCancel(const std::string& id) {
   if (cancels_ >= context_.options.max_streams_per_connection) {
     return WriteError("", id,
-                      base::MakeError(absl::StatusCode::kResourceExhausted, "RATE_LIMITED", "too many cancels at once",
-                                      absl::Seconds(1)));
+                      base::MakeError(absl::StatusCode::kResourceExhausted, "RATE_LIMITED",
+                                      "too many cancels in progress; try again later", absl::Seconds(1)));
   }
   cancels_++;
   thread_->client->CancelGeneration(
@@ -120,7 +121,7 @@ void WsSession::OnCancel(const std::string& id) {
 bool WsSession::MayOpenStream(const std::string& req, const WsStream* replaced) {
   if (goaway_sent_) {
     WriteError(req, "",
-               base::MakeError(absl::StatusCode::kUnavailable, "DRAINING", "this bridge goes away: connect again",
+               base::MakeError(absl::StatusCode::kUnavailable, "DRAINING", "this bridge is shutting down; reconnect",
                                absl::Milliseconds(500)));
     return false;
   }
@@ -129,10 +130,11 @@ bool WsSession::MayOpenStream(const std::string& req, const WsStream* replaced) 
     refused_streams_ = 0;
     return true;
   }
-  WriteError(
-      req, "",
-      base::MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS", "too many streams on this connection"));
-  if (++refused_streams_ >= kMaxStrikes) CloseWith(kCloseTooManyStreams, "too many streams");
+  WriteError(req, "",
+             base::MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS",
+                             absl::StrCat("this connection already has ", context_.options.max_streams_per_connection,
+                                          " streams; detach one, or use another connection")));
+  if (++refused_streams_ >= kMaxStrikes) CloseWith(kCloseTooManyStreams, "too many attempts to open a stream");
   return false;
 }
 

@@ -31,19 +31,19 @@ void WsSession::OnTime(absl::Duration now) {
   const bool stuck = out_.pending() > 0;
   if (stuck && now - last_progress_ >= context_.bridge.write_timeout) {
     context_.metrics->slow_disconnects.Increment();
-    return CloseWith(kCloseSlow, "the client does not read: resume after the last event");
+    return CloseWith(kCloseSlow, "the client reads too slowly; reconnect and resume");
   }
   if (!authenticated_ && now - opened_ >= context_.options.auth_timeout) {
-    return CloseWith(kCloseTooLate, "no auth came");
+    return CloseWith(kCloseTooLate, "no auth message in time");
   }
   if (frames_.unfinished() && now - unfinished_since_ >= context_.options.message_timeout) {
-    return CloseWith(kCloseTooLate, "a message took too long");
+    return CloseWith(kCloseTooLate, "a message was not completed in time");
   }
   MaybeGoAway(now);
   if (!open()) return;
   if (!streams_.empty()) last_message_ = now;
   if (now - last_message_ >= context_.bridge.idle_timeout)
-    return CloseWith(kCloseTooLate, "nothing came, nothing is open");
+    return CloseWith(kCloseTooLate, "idle connection without streams");
   if (stuck) return;
   for (const auto& stream : streams_) stream->OnTick(thread_->connections.now());
   MaybePing(now);

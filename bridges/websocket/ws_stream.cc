@@ -28,7 +28,7 @@ WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
 WsStream::~WsStream() { session_->context().metrics->streams.Decrement(); }
 
 void WsStream::Retire() {
-  FailRequest("SUPERSEDED", "a later request on this connection reads the same generation");
+  FailRequest("SUPERSEDED", "replaced by a later request for the same generation on this connection");
   retired_ = true;
 }
 

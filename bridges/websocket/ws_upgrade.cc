@@ -74,15 +74,16 @@ bool CheckForm(const UpgradeRequest& request, bridge::HttpError* error) {
     error->headers = "allow: GET\r\n";
   } else if (!HasToken(request, http::field::upgrade, "websocket") ||
              !HasToken(request, http::field::connection, "upgrade")) {
-    *error = UpgradeRequired("this is a WebSocket", "upgrade: websocket\r\n");
+    *error = UpgradeRequired("this path needs a WebSocket upgrade", "upgrade: websocket\r\n");
   } else if (Header(request, http::field::sec_websocket_version) != "13") {
-    *error = UpgradeRequired("the version must be 13", "sec-websocket-version: 13\r\n");
+    *error = UpgradeRequired("Sec-WebSocket-Version must be 13", "sec-websocket-version: 13\r\n");
   } else if (request.version() != 11 || Header(request, http::field::host).empty() ||
              request.count(http::field::sec_websocket_key) != 1 ||
              !IsKey(Header(request, http::field::sec_websocket_key))) {
-    *error = bridge::InvalidRequest(400, "an upgrade needs HTTP/1.1, Host and Sec-WebSocket-Key", "bad_upgrade");
+    *error =
+        bridge::InvalidRequest(400, "an upgrade needs HTTP/1.1, Host and one valid Sec-WebSocket-Key", "bad_upgrade");
   } else if (request.count(http::field::content_length) + request.count(http::field::transfer_encoding) > 0) {
-    *error = bridge::InvalidRequest(400, "an upgrade has no body", "bad_upgrade");
+    *error = bridge::InvalidRequest(400, "an upgrade must not have a body", "bad_upgrade");
   } else {
     return true;
   }
@@ -97,7 +98,8 @@ absl::Status CheckAccess(const UpgradeRequest& request, const WsContext& context
   // A browser names its origin. What sends a cookie without one is a browser's request gone through something else.
   const bool cookie_alone = origin.empty() && request.count(http::field::cookie) > 0;
   if (cookie_alone || request.count(http::field::origin) > 1) {
-    return base::MakeError(absl::StatusCode::kPermissionDenied, "ORIGIN_NOT_ALLOWED", "a cookie needs one origin");
+    return base::MakeError(absl::StatusCode::kPermissionDenied, "ORIGIN_NOT_ALLOWED",
+                           "expected one Origin header, or none without a cookie");
   }
   parameters->authenticated = !context.policy->needs_key() || request.count(http::field::authorization) > 0;
   if (!parameters->authenticated) return absl::OkStatus();
@@ -164,7 +166,7 @@ class Handshake final : public bridge::Connection, public std::enable_shared_fro
     if (parser_.state() != State::kHead) return OnHead(bytes.substr(used));
     if (reservation_.Resize(parser_.buffered())) return Wait();
     context_.metrics->unfinished_rejected.Increment();
-    RespondError(bridge::HttpErrorOf(absl::UnavailableError("too many unfinished requests are open: try again")));
+    RespondError(bridge::HttpErrorOf(absl::UnavailableError("too many unfinished requests; try again")));
   }
 
   // `rest` are frames that came with the request.
@@ -237,7 +239,7 @@ bool CheckUpgrade(const UpgradeRequest& request, const WsContext& context, WsSes
     return false;
   }
   if (PathOf(request) != "/v1/ws") {
-    *error = bridge::InvalidRequest(404, "there is only /v1/ws here", "not_found");
+    *error = bridge::InvalidRequest(404, "unknown path; expected /v1/ws", "not_found");
     return false;
   }
   if (!CheckForm(request, error)) return false;

@@ -192,7 +192,7 @@ TEST_F(WsRepliesTest, ASupersededRequestIsAConflict) {
   SendAtOnce(client.get(), {Resume("a", kGen, 0), Resume("b", kGen, 3)});
   EXPECT_EQ(Read(client.get()).dump(),
             R"({"type":"error","req":"a","error":{"code":"superseded","message":)"
-            R"("a later request on this connection reads the same generation","status":409}})");
+            R"("replaced by a later request for the same generation on this connection","status":409}})");
 }
 
 TEST_F(WsRepliesTest, AStreamThatHasHadItsReplyEndsInSilenceWhenItIsReplaced) {

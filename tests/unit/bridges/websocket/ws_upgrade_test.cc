@@ -180,8 +180,8 @@ TEST_F(WsUpgradeTest, RespondsToOtherRequestsWithTheErrorBodyAndCloses) {
   Start();
   EXPECT_EQ(
       Talk("GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
-      "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 112\r\nconnection: close\r\n\r\n"
-      R"({"error":{"message":"there is only /v1/ws here","type":"invalid_request_error","param":null,)"
+      "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 116\r\nconnection: close\r\n\r\n"
+      R"({"error":{"message":"unknown path; expected /v1/ws","type":"invalid_request_error","param":null,)"
       R"("code":"not_found"}})");
   EXPECT_EQ(Talk("HEAD / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").find("{"), std::string::npos);
   EXPECT_EQ(Talk("nonsense\r\n\r\n").substr(0, 12), "HTTP/1.1 400");
