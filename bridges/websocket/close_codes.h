@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-// The close codes that the bridge sends by itself; websocket.proto says when. Beast adds 1002, 1007 and 1009.
+// The close codes that the bridge sends; websocket.proto specifies when. Beast itself sends 1002, 1007 and 1009.
 namespace runnel::websocket {
 
 inline constexpr uint16_t kCloseGoingAway = 1001;

@@ -10,8 +10,8 @@
 namespace runnel::websocket {
 namespace {
 
-// What the kernel may hold of a connection beyond what is on its way. Its own limit is some megabytes, of memory, and
-// of time until a slow reader is known for one.
+// Limits the unsent bytes that the kernel buffers for a connection. By default these are some megabytes, which cost
+// memory and delay the moment when a slow reader is noticed.
 using NotSentLimit = boost::asio::detail::socket_option::integer<IPPROTO_TCP, TCP_NOTSENT_LOWAT>;
 constexpr int kMaxNotSentBytes = 128 * 1024;
 constexpr int kMaxDiscardReads = 16;
@@ -19,7 +19,7 @@ constexpr int kMaxDiscardReads = 16;
 }  // namespace
 
 CoalescingSocket::CoalescingSocket(Socket socket) : socket_(std::move(socket)) {
-  error_code ec;  // Fails only if the socket is not open, and then so does every operation.
+  error_code ec;  // Ignored: this fails only if the socket is not open, and then every operation fails.
   socket_.non_blocking(true, ec);
   socket_.set_option(NotSentLimit(kMaxNotSentBytes), ec);
 }
@@ -30,8 +30,8 @@ void CoalescingSocket::SetOwner(std::weak_ptr<void> owner, std::function<void()>
 }
 
 void CoalescingSocket::AppendMessage(bool text, std::string_view payload) {
-  // RFC 6455, section 5.2: one final frame of a server, which masks nothing; a length of 126 or 127 announces a longer
-  // one.
+  // RFC 6455, section 5.2: one final frame, unmasked because a server sends it. A length of 126 or 127 means that the
+  // length follows in 2 or 8 bytes.
   std::array<char, 10> head;
   const size_t length_bytes = payload.size() < 126 ? 0 : payload.size() <= 0xffff ? 2 : 8;
   head[0] = static_cast<char>(0x80 | (text ? 0x1 : 0x2));
@@ -40,7 +40,7 @@ void CoalescingSocket::AppendMessage(bool text, std::string_view payload) {
     head[2 + i] = static_cast<char>(payload.size() >> (8 * (length_bytes - 1 - i)));
   }
   bridge::BorrowBuffer(&out_);
-  out_.reserve(out_.size() + 2 + length_bytes + payload.size());  // So that it fails before it writes half a frame.
+  out_.reserve(out_.size() + 2 + length_bytes + payload.size());  // Fails here, before half a frame is written.
   out_.append(head.data(), 2 + length_bytes).append(payload);
 }
 
@@ -67,19 +67,19 @@ void CoalescingSocket::Close() {
   RunWaiters(boost::asio::error::operation_aborted);
 }
 
-// Says that nothing more comes, and reads to the peer's end: a socket that is closed with bytes unread resets the
-// connection, and the peer would lose the close frame that it has not read yet. Beast's own teardown reads 2 KiB.
+// Sends FIN and reads until the peer closes: closing a socket with unread bytes resets the connection, and the peer
+// would lose a close frame that it has not read yet. Beast's teardown would read 2 KiB only.
 void CoalescingSocket::ShutDown() {
   error_code ec;
   socket_.shutdown(Socket::shutdown_send, ec);
   Discard();
 }
 
-// Who owns the connection bounds how long it may take.
+// The owner of the connection limits how long this may take.
 void CoalescingSocket::Discard() {
   error_code ec;
   std::array<char, 4096> bytes;
-  // A turn's worth: a peer may send as fast as this reads.
+  // Bounded per turn of the event loop, because a peer may send as fast as this reads.
   for (int reads = 0; !ec && reads < kMaxDiscardReads; ++reads) socket_.read_some(boost::asio::buffer(bytes), ec);
   if (!ec || ec == boost::asio::error::would_block) {
     return socket_.async_wait(Socket::wait_read, [this, owner = owner_.lock()](error_code wait) {

@@ -24,14 +24,14 @@ namespace runnel::websocket {
 
 // The layer between Beast's websocket::stream and the socket that turns many frames into one send.
 //
-// Beast writes one message a call, each with a send of its own and the cost of an operation. Here every write is a copy
-// into memory that cannot block, so that the synchronous ws.write() and ws.ping() are safe at any time on the
-// connection's thread: each appends one whole frame. Flush(), once a turn, sends everything that came since. What
-// Beast's reader writes by itself (pongs, close frames, the answer to the upgrade) is flushed at once.
+// Beast sends each message with a system call and the cost of an asynchronous operation. Here every write is a copy
+// into memory that cannot block, so the synchronous ws.write() and ws.ping() are safe at any time on the connection's
+// thread: each appends one whole frame. Flush(), once per turn of the event loop, sends everything appended since.
+// What Beast's reader writes (pongs, close frames, the response to the upgrade) is flushed immediately.
 //
-// Bounded by who writes: the session adds events only while pending() is low, and Beast's own writes, and with them its
-// reading, wait while it is above max_pending. A send that fails closes the socket, which ends the pending read.
-// Confined to the io_context's thread.
+// The writers keep the buffer bounded: the session adds events only while pending() is low, and Beast's writes, and
+// with them its reads, wait while pending() is above max_pending. A failed send closes the socket, which ends the
+// pending read. Confined to the io_context's thread.
 class CoalescingSocket {
  public:
   using executor_type = boost::asio::io_context::executor_type;
@@ -40,7 +40,7 @@ class CoalescingSocket {
   using lowest_layer_type = Socket::lowest_layer_type;
   using error_code = boost::system::error_code;
 
-  static constexpr size_t kMaxPending = 256 * 1024;  // unless it is set
+  static constexpr size_t kMaxPending = 256 * 1024;  // the default of SetMaxPending
 
   explicit CoalescingSocket(Socket socket);
   void SetMaxPending(size_t bytes) { max_pending_ = bytes; }
@@ -50,30 +50,30 @@ class CoalescingSocket {
   const next_layer_type& next_layer() const { return socket_; }
   lowest_layer_type& lowest_layer() { return socket_.lowest_layer(); }
 
-  // `owner` is kept alive while the socket is waited for. `on_progress` runs whenever the socket took bytes after a
-  // wait; it may write and flush.
+  // `owner` is kept alive while a wait for the socket is pending. `on_progress` runs each time the socket has taken
+  // bytes after a wait; it may write and flush.
   void SetOwner(std::weak_ptr<void> owner, std::function<void()> on_progress);
-  // `on_bytes` is called with the bytes of each read, before Beast sees them. It may write and flush.
+  // Calls `on_bytes` with the bytes of each read before Beast sees them. It may write and flush.
   void SetOnBytes(std::function<void(std::string_view)> on_bytes) { on_bytes_ = std::move(on_bytes); }
-  // Bytes that came with the HTTP request and belong to the frames.
+  // Sets bytes that arrived with the HTTP request and belong to the frames.
   void SetReadAhead(std::string bytes) { read_ahead_ = std::move(bytes); }
 
-  // Bytes written and not yet taken by the socket.
+  // Bytes appended that the socket has not taken yet.
   size_t pending() const { return out_.size() - sent_; }
-  // Whether the socket was full when last tried.
+  // Whether the socket was full at the last attempt.
   bool waiting() const { return waiting_; }
-  // Sends what is pending, as far as the socket takes it at once; the rest as soon as it does.
+  // Sends what the socket takes now, and the rest as soon as the socket has room.
   void Flush();
   // Ends all operations; unsent bytes are lost. Idempotent.
   void Close();
 
-  // Appends a message of the server as one frame, past Beast: its way of a message is safe too, but touches memory all
-  // over a connection that was last used a token ago. Not after close_sent().
+  // Appends a message as one frame, bypassing Beast. Beast's write is safe too, but touches many cache lines of a
+  // connection that was last used one token ago. Do not call after close_sent().
   void AppendMessage(bool text, std::string_view payload);
-  // A close frame was written, after which no message may follow, or the socket is closed.
+  // True once a close frame has been written, after which no message may follow, or the socket is closed.
   bool close_sent() const { return close_sent_; }
 
-  // SyncStream, for Beast: writing appends, and there is nothing to read without waiting.
+  // Beast's SyncStream: a write appends; a read is not supported, because it would have to wait.
   template <class ConstBufferSequence>
   size_t write_some(const ConstBufferSequence& buffers, error_code& ec) {
     ec = socket_.is_open() ? error_code() : error_code(boost::asio::error::broken_pipe);
@@ -93,7 +93,7 @@ class CoalescingSocket {
     return 0;
   }
 
-  // AsyncStream, for Beast, which calls it with handlers only, never with completion tokens.
+  // Beast's AsyncStream. Beast passes handlers only, never completion tokens.
   template <class MutableBufferSequence, class Handler>
   void async_read_some(const MutableBufferSequence& buffers, Handler&& handler) {
     ReportedRead<MutableBufferSequence, std::decay_t<Handler>> reported(this, buffers, std::forward<Handler>(handler));
@@ -102,7 +102,7 @@ class CoalescingSocket {
     read_ahead_.erase(0, bytes);
     Post(std::move(reported), error_code(), bytes);
   }
-  // Takes all of `buffers` at once, so that frames stay whole, and completes when there is room again.
+  // Appends all of `buffers` in one step, so that frames stay whole, and completes when there is room again.
   template <class ConstBufferSequence, class Handler>
   void async_write_some(const ConstBufferSequence& buffers, Handler&& handler) {
     error_code ec;
@@ -113,13 +113,13 @@ class CoalescingSocket {
       Post(std::move(h), result, bytes);
     });
   }
-  // Calls `waiter` once there is room: in this call, after a send, or with an error when the socket is closed.
+  // Calls `waiter` when there is room, in this call or after a send, or with an error when the socket is closed.
   void WaitForRoom(absl::AnyInvocable<void(error_code)> waiter) {
     if (pending() <= max_pending_) return waiter(error_code());
     when_room_.push_back(std::move(waiter));
   }
 
-  // How Beast ends a connection, found by it through the argument's namespace. The rest is sent first.
+  // Beast ends a connection with this function, which it finds by argument-dependent lookup. Sends pending bytes first.
   template <class Handler>
   friend void async_teardown(boost::beast::role_type, CoalescingSocket& socket, Handler&& handler) {
     socket.when_discarded_ = [&socket, h = std::forward<Handler>(handler)](error_code ec) mutable {
@@ -136,7 +136,7 @@ class CoalescingSocket {
  private:
   using Waiter = absl::AnyInvocable<void(error_code)>;
 
-  // Beast's handler of a read, called after on_bytes_.
+  // Wraps Beast's handler of a read so that on_bytes_ runs before it.
   template <class MutableBufferSequence, class Handler>
   class ReportedRead : public boost::beast::async_base<Handler, executor_type> {
    public:
@@ -173,13 +173,13 @@ class CoalescingSocket {
   size_t Append(const ConstBufferSequence& buffers) {
     bridge::BorrowBuffer(&out_);
     const size_t before = out_.size();
-    out_.reserve(before + boost::asio::buffer_size(buffers));  // So that it fails before it writes half a frame.
+    out_.reserve(before + boost::asio::buffer_size(buffers));  // Fails here, before half a frame is written.
     const auto end = boost::asio::buffer_sequence_end(buffers);
     for (auto it = boost::asio::buffer_sequence_begin(buffers); it != end; ++it) {
       const boost::asio::const_buffer part = *it;
       out_.append(static_cast<const char*>(part.data()), part.size());
     }
-    // Beast also closes by itself, and what it writes begins with a frame, or with an H.
+    // Beast also sends close frames. Everything it writes begins with a frame header, or with the H of HTTP.
     if (out_.size() > before && out_[before] == kCloseFrame) close_sent_ = true;
     return out_.size() - before;
   }
@@ -196,13 +196,13 @@ class CoalescingSocket {
   void ShutDown();
   void Discard();
 
-  static constexpr char kCloseFrame = '\x88';  // The first byte of one: final, opcode 8.
+  static constexpr char kCloseFrame = '\x88';  // The first byte of a close frame: final, opcode 8.
 
-  // What a message touches comes first and together, here as in WsSession and WsStream: between two tokens of a stream
-  // all others go by, and each line of memory has to be fetched anew.
+  // Hot fields first, adjacent, here as in WsSession and WsStream: between two tokens of a stream all other streams
+  // are served, so each token has to fetch its cache lines again.
   Socket socket_;
   std::string out_;
-  size_t sent_ = 0;  // Of out_.
+  size_t sent_ = 0;  // bytes of out_ that the socket has taken
   bool waiting_ = false;
   bool close_sent_ = false;
   size_t max_pending_ = kMaxPending;
@@ -211,7 +211,7 @@ class CoalescingSocket {
   std::function<void(std::string_view)> on_bytes_;
   std::string read_ahead_;
   std::vector<Waiter> when_room_;
-  Waiter when_drained_;  // Beast has one teardown.
+  Waiter when_drained_;  // one is enough: Beast tears a connection down once
   Waiter when_discarded_;
 };
 

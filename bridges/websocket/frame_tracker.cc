@@ -13,7 +13,7 @@ constexpr uint8_t kLength = 0x7f;
 
 size_t LengthBytes(uint8_t second) { return (second & kLength) == 126 ? 2 : (second & kLength) == 127 ? 8 : 0; }
 
-// Of a header whose first two bytes are known.
+// Length of the whole header, whose second byte is `second`.
 size_t HeaderBytes(uint8_t second) { return 2 + LengthBytes(second) + ((second & kMasked) != 0 ? 4 : 0); }
 
 }  // namespace

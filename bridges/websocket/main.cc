@@ -21,7 +21,7 @@ absl::Status Run(base::ShutdownSignal* shutdown) {
   WsContext context;
   ASSIGN_OR_RETURN(context.bridge, bridge::BridgeOptionsFromFlags());
   ASSIGN_OR_RETURN(context.options, WsOptionsFromFlags(context.bridge));
-  // Bytes of strangers that are no message are answered, not logged.
+  // A client that sends an invalid Protobuf message gets an error; it must not fill the log.
   google::protobuf::SetLogHandler(nullptr);
   const bridge::HttpPolicy policy(context.bridge);
   context.policy = &policy;

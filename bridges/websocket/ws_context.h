@@ -7,7 +7,7 @@
 
 namespace runnel::websocket {
 
-// What all connections share. Constant; must outlive the threads of the bridge.
+// Shared by all connections. Constant; must outlive the threads of the bridge.
 struct WsContext {
   bridge::BridgeOptions bridge;
   WsOptions options;

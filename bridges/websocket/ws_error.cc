@@ -13,7 +13,7 @@ namespace runnel::websocket {
 v1::WebSocketError ErrorOf(const absl::Status& status) {
   const base::ErrorDetail detail = base::DetailOf(status);
   bridge::HttpError http = bridge::HttpErrorOf(status);
-  // Refusals that HTTP does not have.
+  // Errors that the HTTP API does not have.
   if (detail.reason == "TOO_MANY_STREAMS") http.status = 429, http.code.clear();
   if (detail.reason == "SUPERSEDED" || detail.reason == "DETACHED") http.status = 409;
   if (http.code.empty()) http.code = detail.reason.empty() ? "internal" : absl::AsciiStrToLower(detail.reason);

@@ -34,7 +34,7 @@ absl::Status BadFrame(std::string_view message) {
   return base::MakeError(absl::StatusCode::kInvalidArgument, kBadFrame, message);
 }
 
-// Reads the optional string at `key`; null is absent.
+// Reads the optional string at `key`; null means absent.
 absl::Status ReadString(const json& object, const char* key, size_t max_bytes, std::string* value) {
   const auto it = object.find(key);
   if (it == object.end() || it->is_null()) return absl::OkStatus();
@@ -73,8 +73,8 @@ absl::Status ReadGenerate(const json& object, v1::WebSocketGenerate* generate) {
 
 absl::Status ReadResume(const json& object, v1::WebSocketResume* resume) {
   RETURN_IF_ERROR(ReadGen(object, resume->mutable_generation_id()));
-  // Never zero for what cannot be read: that would repeat the whole answer unseen. Nor for null, which is what
-  // JavaScript makes of NaN.
+  // An invalid value must not become zero, because that would repeat the whole text without an error. The same holds
+  // for null, which is how JavaScript writes NaN.
   if (const auto after = object.find("after"); after != object.end()) {
     if (!after->is_number_unsigned()) return BadFrame("after must be a whole number of at least 0");
     resume->set_after_seq(after->get<uint64_t>());
@@ -97,7 +97,7 @@ absl::Status ReadPing(const json& object, v1::WebSocketPing* ping) {
   return absl::OkStatus();
 }
 
-// The keys of each type of message.
+// The keys allowed in each type of message.
 struct MessageKeys {
   std::string_view type;
   std::vector<std::string_view> keys;
@@ -114,7 +114,7 @@ const std::vector<MessageKeys>& AllMessageKeys() {
   return *rows;
 }
 
-// Refuses an unknown type and unknown keys: a misspelt `after` would repeat the whole answer unseen.
+// Rejects an unknown type and unknown keys: a misspelt `after` would otherwise repeat the whole text without an error.
 absl::Status CheckKeys(const json& object, std::string_view type) {
   const auto& rows = AllMessageKeys();
   const auto row =
@@ -129,7 +129,7 @@ absl::Status CheckKeys(const json& object, std::string_view type) {
 }
 
 absl::StatusOr<json> ParseObject(std::string_view bytes) {
-  // The parser takes a NUL for the end of its input, whatever follows.
+  // The parser would stop at a NUL and ignore the rest.
   if (bytes.find('\0') != std::string_view::npos) return BadFrame("a message must not contain a NUL byte");
   absl::StatusOr<json> object = bridge::ParseJsonObject(bytes);
   if (!object.ok()) return BadFrame("a message must be one JSON object without duplicate keys or too many levels");
@@ -138,7 +138,7 @@ absl::StatusOr<json> ParseObject(std::string_view bytes) {
 
 absl::Status ParseJson(std::string_view bytes, v1::WebSocketClientMessage* message, std::string* req) {
   ASSIGN_OR_RETURN(const json object, ParseObject(bytes));
-  // First, so that whatever else is wrong is answered under its name.
+  // First, so that the reply to any other error can name it.
   RETURN_IF_ERROR(ReadString(object, "req", kMaxReqBytes, req));
   std::string type;
   RETURN_IF_ERROR(ReadString(object, "type", 16, &type));
@@ -165,7 +165,7 @@ absl::Status ParseJsonAuth(std::string_view bytes, v1::WebSocketAuth* auth) {
   return ReadString(object, "token", kMaxTokenBytes, auth->mutable_token());
 }
 
-// Takes the req out of `message`, or clears it if it is too long to be echoed.
+// Copies the req of a message, or clears it there if it is too long to be echoed.
 absl::Status ReadReq(std::string* in_message, std::string* req) {
   if (in_message->size() > kMaxReqBytes) {
     in_message->clear();
@@ -190,7 +190,7 @@ absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* mess
         return BadFrame(
             absl::StrCat("traceparent and tracestate must each be at most ", base::kMaxTraceBytes, " bytes"));
       }
-      // The service checks every range; what is checked here is what the JSON form would not have let through.
+      // The service checks every range. Here only what the JSON form would reject as well.
       if (generate->request().request_id().empty()) return absl::OkStatus();
       return bridge::CheckIdempotencyKey(generate->request().request_id());
     }
@@ -211,7 +211,7 @@ absl::Status ParseProto(std::string_view bytes, v1::WebSocketClientMessage* mess
 }
 
 absl::Status ParseProtoAuth(std::string_view bytes, v1::WebSocketAuth* auth) {
-  // The first byte says which message it is, before anything is built from the rest.
+  // The first byte identifies the message, so another message is rejected before it is parsed.
   constexpr char kAuthTag = v1::WebSocketClientMessage::kAuthFieldNumber << 3 | 2;
   v1::WebSocketClientMessage message;
   if (bytes.empty() || bytes.front() != kAuthTag ||
@@ -222,7 +222,7 @@ absl::Status ParseProtoAuth(std::string_view bytes, v1::WebSocketAuth* auth) {
   return absl::OkStatus();
 }
 
-// As the client wrote it: a whole number without a point.
+// The number as the client wrote it: a whole number has no decimal point.
 ordered_json Number(double t) {
   constexpr double kExact = 9007199254740992;  // 2^53
   if (t == std::trunc(t) && std::abs(t) <= kExact) return static_cast<int64_t>(t);
@@ -291,12 +291,12 @@ ordered_json MessageJson(const v1::WebSocketServerMessage& message) {
 }
 
 std::string Dump(const ordered_json& value) {
-  // What a client sent in a proto string is UTF-8, but a message of an error may hold anything.
+  // Protobuf strings of clients are valid UTF-8, but an error message may contain any bytes.
   return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
 void AppendEventProto(std::string_view req, const v1::GenerationEvent& event, std::string* out) {
-  // WebSocketServerMessage{event, req} without copying the event into one.
+  // Writes WebSocketServerMessage{event, req} without copying the event into a message.
   using google::protobuf::io::CodedOutputStream;
   constexpr uint8_t kLengthDelimited = 2;
   constexpr uint8_t kEventTag = v1::WebSocketServerMessage::kEventFieldNumber << 3 | kLengthDelimited;
@@ -352,7 +352,7 @@ absl::Status ParseAuth(Format format, std::string_view bytes, v1::WebSocketAuth*
 bool EndsWithinCharacter(std::string_view text) {
   for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
     const auto byte = static_cast<uint8_t>(text[text.size() - back]);
-    if ((byte & 0xc0) == 0x80) continue;  // A further byte of a character.
+    if ((byte & 0xc0) == 0x80) continue;  // a continuation byte
     return byte >= 0xc0 && back < (byte >= 0xf0 ? 4u : byte >= 0xe0 ? 3u : 2u);
   }
   return false;

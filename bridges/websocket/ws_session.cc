@@ -21,16 +21,16 @@ namespace net = boost::asio;
 namespace beast = boost::beast;
 namespace ws = boost::beast::websocket;
 
-// Most messages of clients are short, and a buffer that waits for one is most of what a connection costs.
+// Most client messages are short, and the buffer that waits for one is most of the memory of a connection.
 constexpr size_t kFirstReadBytes = 512;
 constexpr size_t kMaxReadBytes = 16 * 1024;
-// What may wait for the socket beyond max_pending_bytes, so that a client that does not keep up with its streams can
-// still cancel them; then it is not read any more.
+// Room for replies above max_pending_bytes, so that a client that does not keep up with its streams can still cancel
+// them. When it is used up, the client is not read any more.
 constexpr size_t kReplyBytes = 16 * 1024;
-// What a thread keeps for its next payload.
+// Capacity that a thread keeps for its next payload.
 constexpr size_t kMaxScratchBytes = 64 << 10;
 
-// Where a frame's payload is made before it is copied behind its header.
+// A frame's payload is written here before it is copied behind its header.
 thread_local std::string scratch;
 
 absl::Duration Now() { return base::Clock::System().Monotonic(); }
@@ -104,7 +104,8 @@ void WsSession::OnBytes(std::string_view bytes) {
 }
 
 void WsSession::StartRead() {
-  // As much again as has come: who begins many messages and sends little of each gets little of the budget.
+  // Reads at most as much again as has arrived: a client that begins many messages and sends little of each gets little
+  // of the budget.
   const size_t bytes = std::clamp(message_bytes_, kFirstReadBytes, kMaxReadBytes);
   if (!ReserveMessage(message_bytes_ + bytes)) {
     context_.metrics->unfinished_rejected.Increment();
@@ -122,7 +123,7 @@ bool WsSession::ReserveMessage(size_t bytes) {
   if (message_.capacity() >= bytes) return true;
   const size_t most = context_.options.max_message_bytes + kMaxReadBytes;
   const size_t capacity = std::max(bytes, std::min(2 * message_.capacity(), most));
-  // The room of a short message is part of what a connection costs, the rest comes from the budget.
+  // The room for a short message counts as part of the connection; only larger buffers come from the budget.
   if (capacity > kFirstReadBytes && !unfinished_.Resize(capacity)) return false;
   message_.reserve(capacity);
   return true;
@@ -150,11 +151,11 @@ void WsSession::OnRead(error_code ec, size_t bytes) {
     ReleaseMessage();
   }
   Flush();
-  // A client that asks and does not read is not heard either.
+  // A client that sends requests but does not read the replies is not read either.
   out_.WaitForRoom([self = shared_from_this()](error_code) { self->Guard([&] { self->StartRead(); }); });
 }
 
-// The connection is over. Beast has answered what broke the protocol, with 1002, 1007 or 1009.
+// The connection is over. If the client broke the protocol, Beast has already sent 1002, 1007 or 1009.
 void WsSession::OnReadEnd(error_code ec) {
   if (!closing_ && !streams_.empty() && ec) context_.metrics->client_disconnects_stream.Increment();
   closing_ = true;
@@ -162,24 +163,24 @@ void WsSession::OnReadEnd(error_code ec) {
   out_.Close();
 }
 
-// An exception has been reported.
+// Called after an exception, which has been reported.
 void WsSession::OnFault() noexcept {
   try {
     if (std::exchange(faulted_, true)) return out_.Close();
-    // Not here: the caller may be a stream of the session.
+    // Posted, because the caller may be a stream of the session, which must not be destroyed here.
     net::post(ws_->get_executor(), [self = shared_from_this()] {
       self->Guard([&] { self->open() ? self->CloseWith(kCloseFault, "internal error") : self->OnReadEnd({}); });
     });
   } catch (...) {
     error_code ignored;
-    out_.next_layer().close(ignored);  // What waits for the socket ends, and the session with it.
+    out_.next_layer().close(ignored);  // Ends all waits for the socket, and with them the session.
   }
 }
 
 // ------------------------------------------------------------------------------------------------------------ streams
 
 void WsSession::OnIdKnown(WsStream* stream) {
-  // `generate` with an idempotency key may name a generation that is read here already.
+  // A `generate` with an idempotency key may name a generation that already has a stream here.
   for (const auto& other : streams_) {
     if (other.get() != stream && other->generation_id() == stream->generation_id()) other->Retire();
   }
@@ -190,7 +191,7 @@ void WsSession::RemoveStream(WsStream* stream) {
 }
 
 void WsSession::ContinueStreams() {
-  // Another one begins each time, lest the same be the first to fill the socket for ever.
+  // Starts with another stream each time, so that the same one does not always fill the socket first.
   const size_t count = streams_.size();
   for (size_t i = 0; i < count; i++) {
     WsStream& stream = *streams_[(first_to_continue_ + i) % count];
@@ -239,7 +240,7 @@ void WsSession::WriteError(const std::string& req, const std::string& id, const 
 }
 
 void WsSession::WriteFrame(std::string_view bytes) {
-  if (!open() || faulted_) return;  // Nothing behind what an exception has lost.
+  if (!open() || faulted_) return;  // After an exception, a message may be missing: send nothing behind it.
   out_.AppendMessage(format() == Format::kJson, bytes);
   written_bytes_ += bytes.size();
   if (scratch.capacity() > kMaxScratchBytes) std::string().swap(scratch);
@@ -247,7 +248,7 @@ void WsSession::WriteFrame(std::string_view bytes) {
 
 void WsSession::FlushSoon() {
   if (streams_.size() <= 1) return Flush();
-  // The other streams may have something in the same batch of the Link.
+  // Other streams may have events in the same batch of the Link.
   if (std::exchange(flush_posted_, true)) return;
   net::post(ws_->get_executor(), [self = shared_from_this()] {
     self->flush_posted_ = false;
@@ -265,7 +266,7 @@ void WsSession::Flush() {
   if (!stuck && out_.pending() > 0) last_progress_ = Now();
 }
 
-// The socket has taken something of what it did not take at once.
+// Called when the socket has taken bytes after a wait.
 void WsSession::OnProgress() {
   last_progress_ = Now();
   if (out_.pending() == 0) ContinueStreams();

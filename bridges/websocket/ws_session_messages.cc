@@ -1,4 +1,4 @@
-// What a session does about each message of its client.
+// WsSession: handling of each client message.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -16,7 +16,7 @@
 namespace runnel::websocket {
 namespace {
 
-// How often in a row a client may be wrong before it is sent away.
+// Errors in a row after which a client is disconnected.
 constexpr int kMaxStrikes = 3;
 
 }  // namespace
@@ -50,7 +50,7 @@ void WsSession::OnClientMessage(std::string_view bytes) {
       return WriteMessage(reply);
     }
     case v1::WebSocketClientMessage::MESSAGE_NOT_SET:
-      return;  // The parser lets none through.
+      return;  // ParseClientMessage rejects it.
   }
 }
 
@@ -64,7 +64,7 @@ void WsSession::OnBadMessage(const std::string& req, const absl::Status& status)
 }
 
 void WsSession::OnAuth(const v1::WebSocketAuth& auth) {
-  // A client may say it to a bridge that does not ask, or say it again.
+  // A client may send `auth` to a bridge that needs no key, and may send it again.
   if (context_.policy->needs_key()) {
     absl::StatusOr<std::string> principal = context_.policy->AuthorizeKey(auth.token());
     if (!principal.ok()) return CloseWith(kCloseUnauthenticated, "invalid API key");
@@ -80,8 +80,8 @@ void WsSession::OnGenerate(v1::WebSocketGenerate generate) {
 }
 
 void WsSession::OnResume(const v1::WebSocketResume& resume) {
-  // A second stream of the same generation replaces the first: the client has found a gap, and reads on from where it
-  // says.
+  // A second stream of the same generation replaces the first: the client has found a gap and names the seq to
+  // continue after.
   WsStream* const old = FindStream(resume.generation_id());
   if (!MayOpenStream(resume.req(), old)) return;
   if (old != nullptr) {

@@ -1,4 +1,4 @@
-// What a session does as time goes by: deadlines, pings, heartbeats, and the drain.
+// WsSession: deadlines, pings, heartbeats and the drain.
 #include <cstdint>
 #include <utility>
 
@@ -12,9 +12,9 @@
 namespace runnel::websocket {
 namespace {
 
-// Pings in a row without a sign of life after which a peer is taken for dead.
+// Pings in a row after which a client that sends nothing is disconnected.
 constexpr int kMaxUnansweredPings = 2;
-// Ticks after which all operations of a closed socket have called their handlers.
+// Ticks after which all operations of a closed socket have run their handlers.
 constexpr int kMaxCutTicks = 3;
 
 }  // namespace
@@ -26,7 +26,7 @@ void WsSession::OnTick(absl::Duration) {
 
 void WsSession::OnTime(absl::Duration now) {
   if (now >= cut_at_) return Cut();
-  // Also when it is Beast that closes, which waits for the peer without an end.
+  // Also if Beast sent the close frame, because it waits for the peer without a time limit.
   if (!open()) return CutNoLaterThan(now + context_.options.close_timeout);
   const bool stuck = out_.pending() > 0;
   if (stuck && now - last_progress_ >= context_.bridge.write_timeout) {
@@ -51,7 +51,7 @@ void WsSession::OnTime(absl::Duration now) {
 
 void WsSession::Cut() {
   out_.Close();
-  // If Beast's read fails within a payload while its close waits for the read, each of the two waits for the other.
+  // If Beast's read fails inside a payload while its close waits for that read, the two wait for each other.
   if (++cut_ticks_ >= kMaxCutTicks) ReleaseBeast();
 }
 

@@ -15,7 +15,8 @@ WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
   generate.mutable_request()->set_principal(session->principal());
   subscription_->Generate(std::move(*generate.mutable_request()), 0, std::move(*generate.mutable_traceparent()),
                           std::move(*generate.mutable_tracestate()));
-  session_->context().metrics->streams.Increment();  // Last: without an object nothing decrements it.
+  session_->context().metrics->streams.Increment();  // Last, because the destructor, which decrements it, does not run
+                                                     // if the constructor throws.
 }
 
 WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
@@ -38,7 +39,7 @@ void WsStream::FailRequest(std::string_view reason, std::string_view message) {
                        base::MakeError(absl::StatusCode::kFailedPrecondition, reason, message));
 }
 
-// The calls of the subscription. Its Link serves other connections too, so no exception may reach it.
+// Called by the subscription. Its Link serves other connections too, so no exception may reach it.
 
 void WsStream::OnOpened(bridge::Subscription*, const bridge::GenerationInfo& opened) {
   session_->Guard([&] {
@@ -118,7 +119,8 @@ void WsStream::WriteHeartbeat(const v1::Progress* progress) {
   session_->FlushSoon();
 }
 
-// Whether the reader has all of a log that ended well and asks how it ended: the event before its cursor says so.
+// Whether the client resumed at the end of an ended log, so that there was no event. It is sent the terminal event
+// again.
 bool WsStream::MustRepeat(const absl::Status& status) const {
   return status.ok() && !subscription_->terminal_seen() && !retired_ && !repeating_ && subscription_->last_seq() > 0;
 }

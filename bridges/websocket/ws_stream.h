@@ -13,29 +13,29 @@ namespace runnel::websocket {
 
 class WsSession;
 
-// One generation on one connection: turns what its subscription says into messages of the session, which owns it and
-// must outlive it. Confined to the session's thread.
+// One generation on one connection: writes the events of its subscription as messages of the session, which owns it.
+// Confined to the session's thread.
 class WsStream final : public bridge::Subscription::Handler {
  public:
-  // Begin at once, though nothing is said before they return.
+  // Both start the subscription; no handler runs before they return.
   WsStream(WsSession* session, v1::WebSocketGenerate generate);
   WsStream(WsSession* session, const v1::WebSocketResume& resume);
   ~WsStream() override;
 
-  // Empty until the service has named it.
+  // Empty until the service has reported it.
   const std::string& generation_id() const { return subscription_->generation_id(); }
 
   void Pause() { subscription_->Pause(); }
   void Continue() { subscription_->Continue(); }
   bool paused() const { return subscription_->paused(); }
 
-  // Sees to its heartbeats. Not while the socket takes nothing.
+  // Sends a heartbeat when one is due. Do not call while the socket is blocked.
   void OnTick(absl::Duration now);
 
-  // Writes nothing more and is removed at the end of the batch: another stream reads the same generation.
+  // Stops writing, because another stream reads the same generation. The stream is removed at the end of the batch.
   void Retire();
-  // Ends the wait for its first reply, if that has not been written, with an error. To be called before the stream is
-  // removed early: each req is answered once.
+  // Sends an error as the reply to the request if it has had no reply. Call before removing the stream early: each req
+  // gets exactly one reply.
   void FailRequest(std::string_view reason, std::string_view message);
 
   void OnOpened(bridge::Subscription* subscription, const bridge::GenerationInfo& opened) override;
@@ -54,18 +54,18 @@ class WsStream final : public bridge::Subscription::Handler {
   void CountResumed(const v1::GenerationEvent& event);
   void CountRefused(const absl::Status& status);
 
-  // What each event touches: see CoalescingSocket.
+  // Hot fields first: see CoalescingSocket.
   WsSession* const session_;
-  absl::Duration last_written_;  // when something was last written of it, on the clock of the ticks
+  absl::Duration last_written_;  // time of the last message of this stream, on the clock of the ticks
   const bool resumed_;
   bool opened_ = false;
-  bool repeating_ = false;  // the terminal event, for a reader that has it already
+  bool repeating_ = false;  // sends the terminal event again to a reader that already has it
   bool retired_ = false;
-  std::string req_;  // of the request, until it is answered
+  std::string req_;  // the request's req, until its reply has been written
   std::optional<bridge::Subscription> subscription_;
   uint64_t replay_until_ = 0;
   bridge::Heartbeat heartbeat_;
-  bool counted_ = false;  // in the metrics of resumes
+  bool counted_ = false;  // in the resume metrics
 };
 
 }  // namespace runnel::websocket

@@ -25,14 +25,14 @@ namespace net = boost::asio;
 namespace beast = boost::beast;
 namespace http = boost::beast::http;
 
-// For a connection that has not asked for anything when the process is about to stop.
+// Time that a connection without a complete request has left once the process begins to stop.
 constexpr absl::Duration kDrainWait = absl::Seconds(1);
 
 std::string_view View(beast::string_view text) { return {text.data(), text.size()}; }
 
 std::string_view Header(const UpgradeRequest& request, http::field name) { return View(request[name]); }
 
-// All values of a header that is a list, joined.
+// All values of a list header, joined by commas.
 std::string HeaderList(const UpgradeRequest& request, http::field name) {
   std::string list;
   for (auto [it, end] = request.equal_range(name); it != end; ++it) {
@@ -67,7 +67,7 @@ bool IsHealthCheck(const UpgradeRequest& request) {
   return PathOf(request) == "/health" && (request.method() == http::verb::get || request.method() == http::verb::head);
 }
 
-// The form of an upgrade (RFC 6455, 4.2.1). False with `error` set.
+// Checks the form of an upgrade (RFC 6455, section 4.2.1). If it is wrong, sets `error` and returns false.
 bool CheckForm(const UpgradeRequest& request, bridge::HttpError* error) {
   if (request.method() != http::verb::get) {
     *error = bridge::InvalidRequest(405, "use GET", "method_not_allowed");
@@ -90,12 +90,12 @@ bool CheckForm(const UpgradeRequest& request, bridge::HttpError* error) {
   return false;
 }
 
-// Who may: a page of an allowed origin, with a key where one is needed. No key at all is fine: it may come in `auth`.
+// Checks the origin, and the key if there is one. A missing key is not an error: it may follow in `auth`.
 absl::Status CheckAccess(const UpgradeRequest& request, const WsContext& context, WsSession::Parameters* parameters) {
   const std::string_view origin = Header(request, http::field::origin);
   const absl::Status allowed = context.policy->CheckOrigin(origin, Header(request, http::field::host));
   if (!allowed.ok()) return allowed;
-  // A browser names its origin. What sends a cookie without one is a browser's request gone through something else.
+  // Browsers send an origin. A cookie without one means that something between the browser and here removed it.
   const bool cookie_alone = origin.empty() && request.count(http::field::cookie) > 0;
   if (cookie_alone || request.count(http::field::origin) > 1) {
     return base::MakeError(absl::StatusCode::kPermissionDenied, "ORIGIN_NOT_ALLOWED",
@@ -111,7 +111,7 @@ base::HttpLimits LimitsOf(const bridge::BridgeOptions& options) {
   base::HttpLimits limits;
   limits.max_header_bytes = options.max_header_bytes;
   limits.max_target_bytes = options.max_header_bytes;
-  // An upgrade has none, and whatever has one is answered by its head.
+  // An upgrade has no body. A request with one gets its response after the head.
   limits.max_body_bytes = options.max_body_bytes;
   return limits;
 }
@@ -120,10 +120,10 @@ bridge::HttpError ErrorOf(const base::HttpParseError& error) {
   return bridge::InvalidRequest(error.status, error.message, error.status == 431 ? "headers_too_large" : "bad_request");
 }
 
-// Where a handshake reads to. One a thread: nothing is kept in it beyond a turn.
+// The read buffer of handshakes. One per thread is enough: nothing stays in it after a handler returns.
 thread_local std::array<char, 4 << 10> scratch;
 
-// The time from accept to upgrade.
+// A connection from its accept to the upgrade or the error response.
 class Handshake final : public bridge::Connection, public std::enable_shared_from_this<Handshake> {
  public:
   Handshake(const WsContext* context, bridge::IoThread* thread, bridge::Socket socket)
@@ -147,7 +147,7 @@ class Handshake final : public bridge::Connection, public std::enable_shared_fro
   void OnTick(absl::Duration) override {
     if (base::Clock::System().Monotonic() >= deadline_) Close();
   }
-  // A request that is on its way is still served; the session is told to go.
+  // A request that is on its way is still served; its session then sends goaway.
   void OnDrain() override { deadline_ = std::min(deadline_, base::Clock::System().Monotonic() + kDrainWait); }
   void OnCut() override { Close(); }
 
@@ -169,7 +169,7 @@ class Handshake final : public bridge::Connection, public std::enable_shared_fro
     RespondError(bridge::HttpErrorOf(absl::UnavailableError("too many unfinished requests; try again")));
   }
 
-  // `rest` are frames that came with the request.
+  // `rest` are the bytes of frames that arrived with the request.
   void OnHead(std::string_view rest) {
     WsSession::Parameters parameters;
     bridge::HttpError error;
@@ -191,14 +191,14 @@ class Handshake final : public bridge::Connection, public std::enable_shared_fro
     reservation_.Release();
     response_ = bridge::Serialize(response);
     net::async_write(socket_, net::buffer(response_), [self = shared_from_this()](error_code ec, size_t) {
-      // Closing with bytes unread would reset the connection, and the answer with it.
+      // Closing with unread bytes would reset the connection, and the client might lose the response.
       error_code ignored;
       self->socket_.shutdown(bridge::Socket::shutdown_send, ignored);
       if (!ec) self->Discard();
     });
   }
 
-  // Reads until the client closes, or the deadline.
+  // Reads until the client closes or the deadline passes.
   void Discard() {
     socket_.async_wait(bridge::Socket::wait_read, [self = shared_from_this()](error_code ec) {
       if (!ec) self->socket_.read_some(net::buffer(scratch), ec);

@@ -12,16 +12,16 @@
 
 namespace runnel::websocket {
 
-// The request as Beast answers it.
+// Converts a request to the type that Beast's handshake takes.
 UpgradeRequest ToUpgradeRequest(const base::HttpHead& head);
 
-// Whether a request may become a WebSocket, and what that is to be. Otherwise `error` is the answer to it: 404 for
-// another path, 405, 426, 400 (broken upgrade, or no subprotocol of ours), 403 (origin or host), 401. Pure.
+// Whether a request may become a WebSocket; sets `parameters` for its session. Otherwise sets `error`: 404 (another
+// path), 405, 426, 400 (invalid upgrade, or no supported subprotocol), 403 (origin or host), 401. Pure.
 bool CheckUpgrade(const UpgradeRequest& request, const WsContext& context, WsSession::Parameters* parameters,
                   bridge::HttpError* error);
 
-// Takes a new connection on its io thread: reads one request within header_timeout and hands over to a WsSession, or
-// answers with an error and closes. `context` must outlive the thread.
+// Serves a new connection on its io thread: reads one request within header_timeout and passes the connection to a
+// WsSession, or sends a response and closes. `context` must outlive the thread.
 void AcceptConnection(const WsContext* context, bridge::IoThread* thread, bridge::Socket socket);
 
 }  // namespace runnel::websocket
