@@ -1,17 +1,17 @@
-// Streams that survive: real processes, a network that breaks, bridges that are killed, and readers that accept nothing
-// but every event once and in order, each byte as the script has it.
+// Streams that survive: real processes, a faulty network, bridges that are killed, and readers that require every event
+// once and in order, with exactly the bytes of the script.
 //
 //   node tests/chaos/chaos.mjs [--seed=N] [--streams=N] [--live=N] [--faulted=N]
 //     [--reader=strict|library|both] [--kill_every=MS] [--share=S] [--no_link_faults] [--deadline=MS]
 //
-//   --seed     every choice comes from it; a failure prints it (default: the time)
-//   --streams  how many are read (400)        --live  how many at once (200)
-//   --faulted  go on until so many streams have been cut at least once and were whole all the same
+//   --seed     seed of all random choices; printed after a failure (default: the time)
+//   --streams  number of streams (400)        --live  number of streams at the same time (200)
+//   --faulted  continue until this many streams have been cut at least once and verified complete
 //   --reader   strict: the readers in this folder; library: runnel.js; both (default): a quarter with runnel.js
-//   --share    of the connections that meet a fault (0.6)
+//   --share    share of the connections that get a fault (0.6)
 //
-// The binaries are those of RUNNEL_BIN, or of build/release/bin. Ends with 0 if nothing was lost, doubled, reordered or
-// called whole without being so.
+// Uses the binaries in RUNNEL_BIN, or in build/release/bin. Exits with 0 if nothing was lost, duplicated, reordered or
+// wrongly reported as complete.
 import { parseArgs } from 'node:util';
 import { CheckedLog, Tally } from './checked_log.mjs';
 import { killAtRandom, startFleet } from './fleet.mjs';
@@ -57,7 +57,7 @@ function scriptOf(random, index) {
   });
 }
 
-// Half of the silent faults are left out, as each costs its reader the whole idle time.
+// Half of the silent faults are left out, because each costs its reader the whole idle time.
 const CLIENT_FAULTS = [
   'cut', 'cut', 'reset', 'reset', 'truncate', 'half_open', 'stall', 'delay', 'throttle', 'buffer', 'duplicate',
 ];
@@ -74,7 +74,7 @@ function start() {
   const common = [`--seed=${seed}`];
   return startFleet({
     clientFaults: [...common, `--faults=${CLIENT_FAULTS}`, `--share=${values.share}`, '--linger=8s'],
-    // There are few of these connections, and each carries the streams of a whole thread.
+    // There are few of these connections, and each carries all streams of a thread.
     linkFaults: values.no_link_faults ? undefined
       : [...common, `--faults=${LINK_FAULTS}`, '--share=0.9', '--max_down_bytes=100000', '--max_up_bytes=4000',
         '--up_share=0.3', '--linger=3s'],
@@ -82,7 +82,7 @@ function start() {
   });
 }
 
-/** Reads streams, `--live` at a time, until there have been enough or one went wrong. */
+/** Reads streams, `--live` at a time, until there have been enough or one has failed. */
 async function readAll(fleet, tally, onResume) {
   const network = new Network(fleet, IDLE_MS);
   let next = 0;

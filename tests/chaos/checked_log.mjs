@@ -1,6 +1,6 @@
-// A log as one reader has read it, held against its script at every event.
+// A log as one reader has read it, compared with its script at every event.
 
-// Of its own, bit by bit: it must share nothing with what it checks.
+// Computed here bit by bit, because it must share no code with what it checks.
 export function crcOf(bytes) {
   let crc = 0xffffffff;
   for (const byte of bytes) {
@@ -10,14 +10,14 @@ export function crcOf(bytes) {
   return (~crc >>> 0).toString(16).padStart(8, '0');
 }
 
-/** Counts over all streams; every one but the first line must stay 0. */
+/** Counts over all streams; all except those in the first line must stay 0. */
 export class Tally {
   constructor() {
     Object.assign(this, { streams: 0, events: 0, breaks: 0, hops: 0, faulted: 0, cancelled: 0, failed: 0 });
     Object.assign(this, { lost: 0, duplicated: 0, reordered: 0, wrongText: 0, falseVerified: 0, unverified: 0,
       badTerminal: 0, gaps: 0, refused: 0, stuck: 0 });
     this.firstFaults = [];
-    /** How connections ended before their time. */
+    /** Counts of the ways in which connections were cut. */
     this.cuts = new Map();
   }
 
@@ -48,7 +48,7 @@ export class CheckedLog {
     return this.terminal !== undefined;
   }
 
-  /** A connection's events, each of which the server promises to be news. */
+  /** Takes the events of a connection, which must not contain an event twice. */
   connection(name) {
     return { name, last: 0 };
   }

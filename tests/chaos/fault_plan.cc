@@ -12,7 +12,7 @@ constexpr std::array<std::string_view, kFaultKinds> kNames = {"none",  "cut",   
                                                               "stall", "delay", "throttle", "buffer",   "duplicate"};
 
 // splitmix64, http://prng.di.unimi.it/splitmix64.c (public domain). The distributions of <random> differ between
-// libraries; a seed is to mean the same everywhere.
+// libraries, but a seed must give the same faults everywhere.
 class Random {
  public:
   explicit Random(uint64_t state) : state_(state) {}
@@ -23,9 +23,9 @@ class Random {
     x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
     return x ^ (x >> 31);
   }
-  // 0 to 1.
+  // From 0 to 1.
   double Share() { return static_cast<double>(Next() >> 11) * 0x1.0p-53; }
-  // Small numbers as often as large ones of twice as many digits: faults near a beginning find the most.
+  // Each order of magnitude is equally likely, because faults near the start find the most errors.
   uint64_t UpTo(uint64_t most) {
     const double share = Share();
     return static_cast<uint64_t>(share * share * static_cast<double>(most));
@@ -44,7 +44,7 @@ absl::StatusOr<std::vector<FaultKind>> ParseFaultKinds(const std::vector<std::st
   for (const std::string& name : names) {
     int kind = 0;
     while (kind < kFaultKinds && kNames[static_cast<size_t>(kind)] != name) ++kind;
-    if (kind == kFaultKinds) return absl::InvalidArgumentError(absl::StrCat("there is no fault '", name, "'"));
+    if (kind == kFaultKinds) return absl::InvalidArgumentError(absl::StrCat("unknown fault '", name, "'"));
     kinds.push_back(static_cast<FaultKind>(kind));
   }
   return kinds;

@@ -34,7 +34,7 @@ void Reset(tcp::socket& socket) {
   socket.close(ignored);
 }
 
-// One connection and its twin behind the proxy. Lives as long as one of its pumps.
+// A client's connection and the connection to the target. Owned by its pumps.
 struct Pair : std::enable_shared_from_this<Pair> {
   Pair(tcp::socket from_client, Fault planned, std::chrono::milliseconds kept, std::shared_ptr<FaultProxy::Counts> sums)
       : client(std::move(from_client)),
@@ -45,12 +45,12 @@ struct Pair : std::enable_shared_from_this<Pair> {
         linger(kept),
         counts(std::move(sums)) {}
 
-  // Once, when the fault has done something.
+  // Counts the fault, once, when it takes effect.
   void Struck() {
     if (!std::exchange(counted, true)) ++counts->struck[static_cast<size_t>(fault.kind)];
   }
 
-  // Both sides are let go of after the linger time, whatever they still say.
+  // Closes both sides after the linger time, even if they still send.
   void CloseLater() {
     timer.expires_after(linger);
     timer.async_wait([self = shared_from_this()](error_code) {
@@ -62,13 +62,13 @@ struct Pair : std::enable_shared_from_this<Pair> {
 
   tcp::socket client;
   tcp::socket server;
-  tcp::socket second;  // kDuplicate's
+  tcp::socket second;  // for kDuplicate
   net::steady_timer timer;
   const Fault fault;
   const std::chrono::milliseconds linger;
   const std::shared_ptr<FaultProxy::Counts> counts;
   bool counted = false;
-  bool swallow = false;  // what is read goes nowhere
+  bool swallow = false;  // bytes are read and discarded
   bool stalled = false;  // nothing is read
 };
 
@@ -77,7 +77,7 @@ bool StrikesAtAPlace(FaultKind kind) {
          kind == FaultKind::kHalfOpen || kind == FaultKind::kStall;
 }
 
-// The place has been reached. False if the direction is over.
+// Applies the fault at its position. False if the direction is over.
 bool Strike(Pair* pair, tcp::socket& to) {
   pair->Struck();
   switch (pair->fault.kind) {
@@ -86,7 +86,7 @@ bool Strike(Pair* pair, tcp::socket& to) {
       Reset(pair->server);
       return false;
     case FaultKind::kCut:
-      // Not closed: a close with bytes unread would be a reset.
+      // Not closed, because closing with unread bytes would send a reset.
       Shutdown(pair->client);
       Shutdown(pair->server);
       break;
@@ -110,7 +110,7 @@ Awaitable<void> Sleep(std::chrono::milliseconds time) {
   co_await timer.async_wait(kResult);
 }
 
-// Reads what is to be passed on at once: what there is, or for kBuffer as much as is held back.
+// Reads the bytes to pass on next: those available, or for kBuffer as many as are held back.
 Awaitable<std::pair<error_code, size_t>> ReadSome(std::shared_ptr<Pair> pair, tcp::socket* from,
                                                   net::mutable_buffer buffer) {
   auto [ec, bytes] = co_await from->async_read_some(buffer, kResult);
@@ -124,11 +124,11 @@ Awaitable<std::pair<error_code, size_t>> ReadSome(std::shared_ptr<Pair> pair, tc
   const size_t missing = std::min<size_t>(pair->fault.hold_bytes, buffer.size()) - bytes;
   auto [end, more] = co_await net::async_read(*from, buffer + bytes, net::transfer_at_least(missing), kResult);
   timer.cancel();
-  // An end is met again by the next read; time out is none.
+  // The next read reports an end again; a timeout is not an error.
   co_return std::pair(error_code(), bytes + more);
 }
 
-// Passes on `bytes` as the fault wants it. False if the other side takes nothing more.
+// Passes on `bytes` with the fault applied. False if the other side accepts no more.
 Awaitable<bool> PassOn(std::shared_ptr<Pair> pair, tcp::socket* to, const char* data, size_t bytes) {
   if (pair->fault.kind == FaultKind::kDelay) {
     pair->Struck();
@@ -146,7 +146,7 @@ Awaitable<bool> PassOn(std::shared_ptr<Pair> pair, tcp::socket* to, const char* 
   co_return !ec;
 }
 
-// One direction, to its end.
+// Pumps one direction to its end.
 Awaitable<void> Pump(std::shared_ptr<Pair> pair, bool upstream) {
   tcp::socket* from = upstream ? &pair->client : &pair->server;
   tcp::socket* to = upstream ? &pair->server : &pair->client;
@@ -163,12 +163,12 @@ Awaitable<void> Pump(std::shared_ptr<Pair> pair, bool upstream) {
     if (placed && passed == pair->fault.after_bytes && !pair->swallow && !Strike(pair.get(), *to)) co_return;
   }
   if (pair->stalled || pair->swallow) co_return;
-  // The end of this direction; the other goes on.
+  // The end of this direction; the other continues.
   Shutdown(*to);
   if (upstream && pair->second.is_open()) Shutdown(pair->second);
 }
 
-// Reads what the second connection of kDuplicate is answered, and forgets it.
+// Reads and discards the response on the second connection of kDuplicate.
 Awaitable<void> Drain(std::shared_ptr<Pair> pair) {
   std::vector<char> buffer(kBufferBytes);
   for (;;) {
@@ -179,7 +179,7 @@ Awaitable<void> Drain(std::shared_ptr<Pair> pair) {
 
 Awaitable<void> Connect(std::shared_ptr<Pair> pair, tcp::endpoint target) {
   auto [ec] = co_await pair->server.async_connect(target, kResult);
-  // As if the proxy were not there.
+  // A client whose target refuses the connection is reset, as it would be without the proxy.
   if (ec) co_return Reset(pair->client);
   const auto executor = co_await net::this_coro::executor;
   error_code ignored;
@@ -200,7 +200,7 @@ Awaitable<void> Accept(std::shared_ptr<tcp::acceptor> acceptor, tcp::endpoint ta
   for (uint64_t connection = 0;; ++connection) {
     auto [ec, socket] = co_await acceptor->async_accept(kResult);
     if (!acceptor->is_open()) co_return;
-    // Out of descriptors, say; some will be free soon.
+    // For example no free descriptors; some will be free soon.
     if (ec) {
       co_await Sleep(std::chrono::milliseconds(10));
       continue;

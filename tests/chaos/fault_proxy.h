@@ -13,27 +13,28 @@
 
 namespace runnel::chaos {
 
-// A TCP proxy that does to each connection what FaultOf says. Any number of routes, each from an address it listens on
-// to a target. Runs on one io_context and one thread, which must outlive it.
+// A TCP proxy that applies FaultOf to each connection. It has any number of routes, each from a listening address to a
+// target. Runs on one io_context, which must outlive it, and one thread.
 class FaultProxy {
  public:
   struct Route {
     boost::asio::ip::tcp::endpoint listen;
     boost::asio::ip::tcp::endpoint target;
   };
-  // Connections that have met each fault, by FaultKind: those that ended before the place where it strikes count not.
+  // Number of connections that had each fault, by FaultKind. A connection that ended before the fault's position does
+  // not count.
   struct Counts {
     uint64_t connections = 0;
     std::array<uint64_t, kFaultKinds> struck{};
   };
 
-  // `linger`: how long a side that is not told of a fault is kept.
+  // `linger`: how long the connection of a side that does not learn of a fault is kept.
   FaultProxy(boost::asio::io_context* io, FaultOptions options, std::chrono::milliseconds linger);
   ~FaultProxy();
   FaultProxy(const FaultProxy&) = delete;
   FaultProxy& operator=(const FaultProxy&) = delete;
 
-  // Begins to listen. Returns the address, whose port is the one taken if it was given as 0; throws if it cannot.
+  // Starts to listen. Returns the address, with the actual port if the given one was 0. Throws on an error.
   boost::asio::ip::tcp::endpoint Add(const Route& route);
 
   const Counts& counts() const { return *counts_; }

@@ -1,4 +1,4 @@
-// The fault proxy does what it says: a proof is worth no more than the faults it was made with.
+// The fault proxy makes the faults that it claims to make: the other tests prove nothing otherwise.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
@@ -8,7 +8,7 @@ import { FaultProxy } from './fleet.mjs';
 
 const SENT = Buffer.alloc(5000, 'abcdefghij');
 
-/** A server that says SENT to each connection and then `ends` or not, behind a proxy. */
+/** A server behind a proxy that sends SENT on each connection and then ends it, or not, as `ends` says. */
 async function through(t, flags, { ends = true } = {}) {
   const seen = [];
   const server = net.createServer((socket) => {
@@ -34,7 +34,7 @@ async function through(t, flags, { ends = true } = {}) {
   return { port, seen, stop };
 }
 
-/** What a client gets: the bytes, in how many pieces, and how it ended; `silent` if for `silenceMs` nothing came. */
+/** What a client receives: the bytes, the number of pieces, and the end; `silent` if nothing came for `silenceMs`. */
 function read(port, { silenceMs = 10_000, says = 'hello' } = {}) {
   return new Promise((resolve) => {
     const parts = [];
@@ -59,7 +59,7 @@ async function many(port, count, options) {
 
 const lengths = (all) => all.map(({ bytes }) => bytes.length);
 
-test('without a fault everything passes, and its end', async (t) => {
+test('without a fault all bytes and the end of the connection pass', async (t) => {
   const { port, stop } = await through(t, []);
   const { bytes, end } = await read(port);
   assert.deepEqual(bytes, SENT);
@@ -67,7 +67,7 @@ test('without a fault everything passes, and its end', async (t) => {
   assert.deepEqual(new Set(Object.values(await stop())), new Set([1, 0]));
 });
 
-// libuv shows a reset as an end if all that came before it was read.
+// libuv reports a reset as an end if all bytes before it were read.
 for (const [fault, ends] of [['cut', ['end']], ['truncate', ['end']], ['reset', ['ECONNRESET', 'end']]]) {
   test(`${fault}: a beginning, then the end; the same seed strikes at the same places`, async (t) => {
     const flags = [`--faults=${fault}`, '--max_down_bytes=4999', '--linger=200ms'];
@@ -79,7 +79,7 @@ for (const [fault, ends] of [['cut', ['end']], ['truncate', ['end']], ['reset', 
       assert.ok(ends.includes(each.end), `${each.end} after ${each.bytes.length} bytes`);
       assert.ok(each.bytes.length < SENT.length && SENT.subarray(0, each.bytes.length).equals(each.bytes));
     }
-    // A reset may overtake what was sent before it.
+    // A reset may overtake the bytes sent before it.
     if (fault !== 'reset') {
       assert.deepEqual(lengths(a), lengths(b));
       assert.notDeepEqual(lengths(a), lengths(c));
@@ -89,7 +89,7 @@ for (const [fault, ends] of [['cut', ['end']], ['truncate', ['end']], ['reset', 
 }
 
 for (const fault of ['half_open', 'stall']) {
-  test(`${fault}: a beginning, then silence, and the server is not told that the client has gone`, async (t) => {
+  test(`${fault}: a beginning, then silence, and the server does not learn that the client disconnected`, async (t) => {
     const flags = [`--faults=${fault}`, '--max_down_bytes=4999', '--linger=60s'];
     const { port, seen } = await through(t, flags, { ends: false });
     const { bytes, end } = await read(port, { silenceMs: 300 });
@@ -111,7 +111,7 @@ test('delay, throttle and buffer change nothing but the time', async (t) => {
   }
 });
 
-test('duplicate: the server hears the client twice, the client the server once', async (t) => {
+test('duplicate: the server receives the client\'s bytes twice, the client the server\'s bytes once', async (t) => {
   const { port, seen } = await through(t, ['--faults=duplicate'], { ends: true });
   const { bytes } = await read(port, { says: 'once' });
   assert.deepEqual(bytes, SENT);

@@ -1,9 +1,9 @@
-// Stands between two processes and breaks what they say to each other, as a seed wants it.
+// A TCP proxy that breaks connections between processes in ways that a seed determines.
 //
 //   runnel-fault-proxy --seed=7 --faults=cut,reset --routes=127.0.0.1:7000=127.0.0.1:8080,...
 //
-// Prints `ready` once it listens, and at SIGTERM one line of JSON: how many connections there were, and how many met
-// each fault.
+// Prints `ready` once it listens, and at SIGTERM one line of JSON: the number of connections, and how many had each
+// fault.
 
 #include <boost/asio/signal_set.hpp>
 #include <csignal>
@@ -18,16 +18,16 @@
 #include "absl/time/time.h"
 #include "tests/chaos/fault_proxy.h"
 
-ABSL_FLAG(uint64_t, seed, 1, "every choice comes from it");
+ABSL_FLAG(uint64_t, seed, 1, "seed of all random choices");
 ABSL_FLAG(std::vector<std::string>, routes, {}, "listen=target pairs of address:port, comma-separated");
 ABSL_FLAG(std::vector<std::string>, faults, {},
-          "of cut, reset, truncate, half_open, stall, delay, throttle, buffer and duplicate; empty: none");
-ABSL_FLAG(double, share, 0.5, "of the connections that get a fault, 0 to 1");
-ABSL_FLAG(uint64_t, max_down_bytes, 20'000, "latest place of a fault in what the server says, in bytes");
-ABSL_FLAG(uint64_t, max_up_bytes, 600, "latest place of a fault in what the client says, in bytes");
-ABSL_FLAG(double, up_share, 0.15, "of the faults that strike in what the client says, 0 to 1");
-ABSL_FLAG(absl::Duration, max_delay, absl::Milliseconds(200), "longest of delay and buffer");
-ABSL_FLAG(absl::Duration, linger, absl::Seconds(8), "how long a side that is not told of a fault is kept");
+          "faults to use: cut, reset, truncate, half_open, stall, delay, throttle, buffer, duplicate; empty: none");
+ABSL_FLAG(double, share, 0.5, "share of the connections that get a fault [0 to 1]");
+ABSL_FLAG(uint64_t, max_down_bytes, 20'000, "latest position of a fault in the server's bytes [bytes]");
+ABSL_FLAG(uint64_t, max_up_bytes, 600, "latest position of a fault in the client's bytes [bytes]");
+ABSL_FLAG(double, up_share, 0.15, "share of the faults that happen in the client's bytes [0 to 1]");
+ABSL_FLAG(absl::Duration, max_delay, absl::Milliseconds(200), "longest time of delay and buffer");
+ABSL_FLAG(absl::Duration, linger, absl::Seconds(8), "how long a side that does not learn of a fault is kept");
 
 namespace runnel::chaos {
 namespace {
@@ -38,7 +38,7 @@ tcp::endpoint ParseEndpoint(absl::string_view text) {
   const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits(':', 1));
   unsigned port = 0;
   if (!absl::SimpleAtoi(parts.second, &port) || port > 65535) {
-    throw std::invalid_argument("'" + std::string(text) + "' is no address:port");
+    throw std::invalid_argument("'" + std::string(text) + "' is not address:port");
   }
   return {boost::asio::ip::make_address(parts.first), static_cast<uint16_t>(port)};
 }

@@ -1,6 +1,6 @@
-// How reading can end otherwise than by the terminal event.
+// The ways in which reading can end other than by the terminal event.
 
-/** The connection is over, which says nothing about the generation: come back after the cursor. */
+/** The connection is over, which says nothing about the generation: reconnect after the cursor. */
 export class Break extends Error {
   constructor(kind, { silent = false, cause } = {}) {
     super(`the connection broke: ${kind}`, { cause });
@@ -8,7 +8,7 @@ export class Break extends Error {
   }
 }
 
-/** The server said no. `retryable` as its status says. */
+/** The server rejected the request. `retryable` follows from the status. */
 export class Refused extends Error {
   constructor(transport, status, code, message) {
     super(`${transport} refused: ${status} ${code} ${message ?? ''}`);
@@ -16,10 +16,10 @@ export class Refused extends Error {
   }
 }
 
-/** A promise of the server is broken. */
+/** The server has broken the protocol. */
 export class Wrong extends Error {}
 
-/** An object of the server's error form, or Wrong. */
+/** Makes a Refused from the server's error object; Wrong if it is not one. */
 export function refusal(transport, status, text) {
   let error;
   try {
@@ -27,6 +27,6 @@ export function refusal(transport, status, text) {
   } catch {
     error = undefined;
   }
-  if (typeof error?.message !== 'string') return new Wrong(`${transport} answered ${status}, no error object: ${text}`);
+  if (typeof error?.message !== 'string') return new Wrong(`${transport}: status ${status} without an error object: ${text}`);
   return new Refused(transport, status, error.code ?? '', error.message);
 }

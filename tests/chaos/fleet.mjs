@@ -1,5 +1,5 @@
-// The real processes with a network between them that breaks: one scripted service, bridges of both kinds, and fault
-// proxies between readers and bridges and between bridges and service.
+// The real processes with a faulty network between them: one scripted service, bridges of both kinds, and fault proxies
+// between readers and bridges and between bridges and service.
 import { spawn } from 'node:child_process';
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -24,7 +24,7 @@ export class FaultProxy {
     if (value !== 'ready') throw new Error(`the fault proxy did not get ready: ${value}`);
   }
 
-  /** Resolves with its counts. */
+  /** Resolves with the proxy's counts. */
   async stop() {
     this.child.kill('SIGTERM');
     const { value } = await this.lines.next();
@@ -33,8 +33,8 @@ export class FaultProxy {
 }
 
 /**
- * Starts everything. `bridges` of each kind; `clientFaults` and `linkFaults` are flags of the two proxies, left out: no
- * proxy there. `flags`: more for {inference, sse, ws}.
+ * Starts everything. `bridges`: number of bridges of each kind; `clientFaults` and `linkFaults`: flags of the two
+ * proxies, which are left out without them. `flags`: additional flags for {inference, sse, ws}.
  */
 export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags = {} } = {}) {
   const logs = mkdtempSync(join(tmpdir(), 'runnel-chaos-'));
@@ -60,7 +60,7 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
       [...all.map(({ at, address }) => [at, address]), [grpcProxied, grpc]], clientFaults) }),
     ...(linkFaults && { links: new FaultProxy(linked.map((address) => [address, grpc]), linkFaults) }),
   };
-  // Also after a failure that nobody caught.
+  // Also after an uncaught failure.
   process.on('exit', () => {
     for (const each of [...all, inference, ...Object.values(proxies)]) each.child?.kill('SIGKILL');
   });
@@ -69,7 +69,7 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
     sse: all.filter(({ kind }) => kind === 'sse'),
     ws: all.filter(({ kind }) => kind === 'ws'),
     metric: metricOf,
-    /** Resolves with the counts of the proxies; throws if a process has not run and ended as it should. */
+    /** Resolves with the counts of the proxies; throws if a process was not running or did not end normally. */
     async stop() {
       const faults = [];
       const note = (fault) => faults.push(fault);
@@ -86,7 +86,7 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
     for (const proxy of Object.values(proxies)) await proxy.start();
     await Promise.all(all.map((bridge) => bridge.start()));
   } catch (fault) {
-    // What runs would keep this process from its end.
+    // Running children would keep this process from exiting.
     for (const each of [...all, inference, ...Object.values(proxies)]) each.child?.kill('SIGKILL');
     throw fault;
   }
@@ -94,8 +94,8 @@ export async function startFleet({ bridges = 2, clientFaults, linkFaults, flags 
 }
 
 /**
- * Kills bridges at random moments, by -9 or SIGTERM, and starts them again, until `stopped()`. Returns the counts;
- * `badExits`: those that ended by themselves, or not with 0 after SIGTERM.
+ * Kills bridges at random moments, by SIGKILL or SIGTERM, and restarts them, until `stopped()`. Returns the counts;
+ * `badExits`: bridges that ended by themselves, or not with status 0 after SIGTERM.
  */
 export async function killAtRandom(fleet, random, { everyMs, stopped }) {
   const counts = { kill9: 0, sigterm: 0, badExits: 0 };

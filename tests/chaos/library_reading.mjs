@@ -1,4 +1,4 @@
-// The same as reading.mjs with runnel.js as the reader under test: it comes back by itself, and is sent to other
+// The same as reading.mjs with runnel.js as the reader under test: it reconnects by itself, and is moved to other
 // transports and processes.
 import { attach, stream } from '../../bridges/web/runnel.js';
 import { webSocketClass } from './readers/web_socket.mjs';
@@ -15,18 +15,18 @@ function optionsFor(network, random) {
   };
 }
 
-/** Breaks the connection in one of the ways that a program can. Returns the reading that goes on. */
+/** Breaks the connection in one of the ways that a program can. Returns the reading that continues. */
 function disturb(reading, log, network, random) {
   const how = random.pick(['drop', 'switch', 'move']);
   if (how === 'drop') reading.drop();
   if (how === 'switch') reading.switchTransport(random.pick(TRANSPORTS));
   if (how !== 'move' || log.id === undefined) return reading;
-  // Not reading.cursor, which may be ahead of what was iterated.
+  // Not reading.cursor, which may be ahead of the iteration.
   reading.close();
   return attach(log.id, { ...optionsFor(network, random), after: log.last, texts: [...log.texts] });
 }
 
-/** Where a reading has come from a cut, as the strict readers measure it. */
+/** Measures the time from a cut to the next event, like the strict readers. */
 function watch(onResume) {
   let cutAt;
   return {
@@ -54,12 +54,12 @@ export async function readWithLibrary(network, log, random, { deadlineMs, onResu
   }, deadlineMs);
   try {
     while (!log.ended && tally.faults === 0) {
-      // A failure is judged by its event; the rejection says the same.
+      // A failure is judged by its event; the rejection repeats it.
       reading.result.catch(() => {});
       const disturbAfter = random.chance(0.6) ? random.whole(1, 60) : Infinity;
       let taken = 0;
       for await (const event of reading) {
-        // An iterator begins with the first event that its reading has read, and a reading may be iterated anew.
+        // An iterator begins with the first event of its reading, and a reading may be iterated again.
         if (event.seq <= (reading.taken ?? 0)) continue;
         reading.taken = event.seq;
         heard(reading.lastError?.code === 'idle_timeout');
@@ -72,7 +72,7 @@ export async function readWithLibrary(network, log, random, { deadlineMs, onResu
       }
       if (log.ended || tally.faults > 0) break;
       tally.hops++;
-      // What it was made to do counts as no cut.
+      // A reconnect that this test forced does not count as a cut.
       reconnects--;
       const before = reading;
       reading = disturb(reading, log, network, random);

@@ -1,5 +1,5 @@
-// Links that go dark: the connection between bridge and service stays open and carries nothing more. The bridge finds it
-// by its keepalive, makes another, and its readers go on where they were, on the connections they have.
+// Links that go dark: the connection between bridge and service stays open but carries nothing more. The bridge notices
+// by its keepalive and opens another Link; its readers continue where they were, on their existing connections.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { CheckedLog, Tally } from './checked_log.mjs';
@@ -10,9 +10,9 @@ import { readWs } from './readers/ws.mjs';
 import { Script } from './script.mjs';
 
 const READERS = 20;
-// More than the bridge takes to find a dark Link, and to be back, several times over.
+// Several times the time that the bridge needs to notice a dark Link and open another.
 const idleMs = 60_000;
-// --link_keepalive and half of it, until a Link counts as lost.
+// A Link counts as lost after --link_keepalive and half of it.
 const KEEPALIVE = '--link_keepalive=1s';
 const LINK_FAULTS = [
   '--seed=7', '--faults=half_open', '--share=1', '--up_share=0', '--max_down_bytes=60000', '--linger=120s',

@@ -1,5 +1,5 @@
 // Resume from anywhere to anywhere: every transport to every other, at every event, through different processes; and
-// the documented answer to every cursor that is not one.
+// the documented response to every invalid cursor.
 import assert from 'node:assert/strict';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -24,7 +24,7 @@ let next = 0;
 before(async () => (fleet = await startFleet()));
 after(() => fleet.stop());
 
-/** The events after a cursor; the process is another one each time. */
+/** Reads the events after a cursor, through another process each time. */
 function read(transport, what) {
   const at = next++ % 2;
   const options = { ...what, idleMs };
@@ -39,7 +39,7 @@ function scriptOf(more) {
   return new Script({ seed: 1000 + next, tokens: 12, pace: 100_000, firstTokenMs: 0, key: `matrix-${next++}`, ...more });
 }
 
-/** A log as if all up to `seq` had been read. */
+/** A log in which all events up to `seq` count as read. */
 function logAfter(script, id, seq) {
   const log = new CheckedLog(script, new Tally());
   return Object.assign(log, { id, last: seq, texts: script.texts(seq) });
@@ -98,7 +98,7 @@ async function hop(from, to, seq) {
   const on = first.connection(from);
   for await (const event of read(from, { script, after: 0 })) {
     first.apply(event, on);
-    // May be beyond `seq`, if that is in the middle of a merged event.
+    // May be after `seq` if `seq` is in the middle of a merged event.
     if (event.seq >= seq) break;
   }
   assert.deepEqual(first.tally.firstFaults, [], from);
@@ -109,9 +109,9 @@ async function hop(from, to, seq) {
 }
 
 test('live: a hop after each event, every transport to every other', async () => {
-  // An Eulerian circuit of the complete graph with loops: all 49 pairs, one after the other.
+  // An Eulerian circuit of the complete graph with loops: all 49 pairs, one after another.
   const way = TRANSPORTS.flatMap((_, step) => TRANSPORTS.map((_, i) => TRANSPORTS[(i * step) % TRANSPORTS.length]));
-  // Longer than any machine needs; it is cancelled when all have had their turn.
+  // Longer than any machine needs; it is cancelled after the last pair.
   const script = scriptOf({ tokens: 100_000, pace: 60, firstTokenMs: 5, cancelAt: way.length });
   const log = new CheckedLog(script, new Tally());
   for (const transport of way) {
@@ -127,12 +127,12 @@ test('live: a hop after each event, every transport to every other', async () =>
   checkWhole(log, 'after 49 hops');
 });
 
-test('many readers of one generation at once, each from a place of its own', async () => {
+test('many readers of one generation at the same time, each from another cursor', async () => {
   const script = scriptOf({ tokens: 100, pace: 200, firstTokenMs: 5 });
   const id = await start(fleet.sse[0].url, script, { idleMs });
   const logs = [];
   for (let seq = 0; seq <= 20; seq += 5) {
-    // Those that begin later must wait until their cursor is no longer beyond the end.
+    // Readers with later cursors must wait until the log has reached their cursor.
     for (const transport of TRANSPORTS) logs.push({ transport, log: logAfter(script, id, seq) });
   }
   for await (const event of read('grpc', { script, id, after: 0 })) {
@@ -158,7 +158,7 @@ async function refusalOf(reading) {
   }
 }
 
-test('a cursor beyond the end: gap with all the text, then the end', async () => {
+test('a cursor after the end: gap with the complete text, then the end', async () => {
   const { script, id, last, terminal } = await finished();
   for (const transport of TRANSPORTS) {
     for (const beyond of [last + 1, last + 1000, 2 ** 50]) {
@@ -172,7 +172,7 @@ test('a cursor beyond the end: gap with all the text, then the end', async () =>
   }
 });
 
-test('a cursor beyond the end of a live one: gap, then what follows', async () => {
+test('a cursor after the end of a running generation: gap, then the following events', async () => {
   for (const transport of TRANSPORTS) {
     const script = scriptOf({ tokens: 60, pace: 100, firstTokenMs: 100 });
     const id = await start(fleet.sse[0].url, script, { idleMs });
@@ -203,7 +203,7 @@ test('on_gap=fail: 410 instead', async () => {
   }
 });
 
-test('an id that never was: 404 everywhere, at once; with a cursor it must have been, and is lost', async () => {
+test('an unknown id: 404 everywhere, immediately; with a cursor it must have existed, and is lost', async () => {
   for (const transport of TRANSPORTS) {
     for (const seq of [0, 17]) {
       const answer = await refusalOf(read(transport, { script: scriptOf(), id: UNKNOWN, after: seq }));
@@ -214,7 +214,7 @@ test('an id that never was: 404 everywhere, at once; with a cursor it must have 
   }
 });
 
-test('an id that was purged: 410 everywhere, and deleting it again is fine', async () => {
+test('a purged id: 410 everywhere, and deleting it again succeeds', async () => {
   const { script, id, last } = await finished();
   for (let i = 0; i < 2; i++) {
     const response = await request(`${fleet.sse[i].url}/v1/generations/${id}`, { method: 'DELETE', idleMs });
@@ -223,7 +223,7 @@ test('an id that was purged: 410 everywhere, and deleting it again is fine', asy
   for (const transport of TRANSPORTS) {
     for (const seq of [0, 5, last, last + 1]) {
       const answer = await refusalOf(read(transport, { script, id, after: seq }));
-      // gRPC has one code for both; the reason tells them apart.
+      // gRPC has one code for both; the reason distinguishes them.
       const expected = transport === 'grpc' ? '404 generation_expired' : '410 generation_expired';
       assert.equal(answer, expected, `${transport} after ${seq}`);
     }
@@ -233,8 +233,8 @@ test('an id that was purged: 410 everywhere, and deleting it again is fine', asy
   snapshot.resume();
 });
 
-test('deleting one that runs ends its readers, and it is gone', async () => {
-  // A poll that comes after it finds nothing any more.
+test('deleting a running generation ends its readers and removes it', async () => {
+  // A poll after the deletion does not find it any more.
   for (const transport of TRANSPORTS.filter((each) => each !== 'poll')) {
     const script = scriptOf({ tokens: 1000, pace: 50, cancelAt: 3 });
     const log = new CheckedLog(script, new Tally());
@@ -252,7 +252,7 @@ test('deleting one that runs ends its readers, and it is gone', async () => {
   }
 });
 
-test('a cursor that cannot be read: 400, never a start from zero', async () => {
+test('an invalid cursor: 400, never a start from zero', async () => {
   const { id, last } = await finished();
   const other = `gen_${'b'.repeat(26)}`;
   const bad = [
@@ -263,7 +263,7 @@ test('a cursor that cannot be read: 400, never a start from zero', async () => {
       const response = await request(`${fleet.sse[0].url}/v1/generations/${id}${path}`, { idleMs });
       assert.equal(response.statusCode, 400, `${path}: ${await bodyText(response)}`);
     }
-    // An empty header says nothing.
+    // An empty header counts as absent.
     if (cursor === '' || cursor === '%20') continue;
     const headers = { 'last-event-id': cursor };
     const response = await request(`${fleet.sse[0].url}/v1/generations/${id}/events`, { idleMs, headers });
@@ -277,7 +277,7 @@ test('a cursor that cannot be read: 400, never a start from zero', async () => {
   }
 });
 
-test('at the very end: 204, or the terminal event once more', async () => {
+test('at the end: 204, or the terminal event once more', async () => {
   const { script, id, last, terminal } = await finished();
   for (const transport of TRANSPORTS) {
     const events = await collect(read(transport, { script, id, after: last }));
@@ -290,7 +290,7 @@ test('at the very end: 204, or the terminal event once more', async () => {
   assert.equal(response.statusCode, 204, 'the header wins over the URL');
 });
 
-test('the same key and request attach, on every transport; another request is refused', async () => {
+test('the same key and request attach, on every transport; another request is rejected', async () => {
   for (const first of TRANSPORTS) {
     const script = scriptOf();
     const log = new CheckedLog(script, new Tally());
@@ -303,14 +303,14 @@ test('the same key and request attach, on every transport; another request is re
       assert.equal(repeat.id, log.id, `${first}, then ${again}`);
       const other = new Script({ ...script, seed: script.seed + 1 });
       const answer = await refusalOf(read(again, { script: other, after: 0 }));
-      // gRPC's INVALID_ARGUMENT; the reason says which.
+      // In gRPC INVALID_ARGUMENT with a reason.
       const expected = `${again === 'grpc' ? 400 : 422} idempotency_mismatch`;
       assert.equal(answer, expected, `${first}, then ${again}`);
     }
   }
 });
 
-test('a POST that is made again with Last-Event-ID goes on, by id or by key', async () => {
+test('a repeated POST with Last-Event-ID continues, by id or by key', async () => {
   const { script, id, last } = await finished();
   for (let seq = 1; seq < last; seq++) {
     const whole = `${id}:${seq}`;
@@ -335,7 +335,7 @@ test('a POST that is made again with Last-Event-ID goes on, by id or by key', as
   assert.equal(bare.statusCode, 400, await bodyText(bare));
 });
 
-test('another one\'s id: as if it never was, on every route, and it goes on untouched', async (t) => {
+test('the id of another principal: unknown on every route, and the generation is unaffected', async (t) => {
   const keys = join(mkdtempSync(join(tmpdir(), 'runnel-keys-')), 'keys');
   writeFileSync(keys, 'one\nother\n');
   const flags = [`--api_keys_file=${keys}`];

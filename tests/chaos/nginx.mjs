@@ -1,4 +1,4 @@
-// Debian's nginx in front of the bridges, with the settings that people have.
+// Debian's nginx in front of the bridges, with common settings.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, writeFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { freePorts } from '../e2e/processes.mjs';
 const HOST = '127.0.0.1';
 const READY_MS = 60_000;
 
-// What the README says.
+// The documented settings.
 const DOCUMENTED = `
   proxy_http_version 1.1;
   proxy_set_header Connection $connection_upgrade;
@@ -21,9 +21,9 @@ const DOCUMENTED = `
   proxy_send_timeout 1h;`;
 
 const SETTINGS = {
-  // As Debian ships it, but for what a WebSocket cannot do without.
+  // Debian's defaults, plus what a WebSocket needs.
   plain: { ws: 'proxy_http_version 1.1; proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade;' },
-  // The bridge's wish not to be buffered is ignored.
+  // Ignores the bridge's header that turns buffering off.
   buffering: {
     all: 'proxy_ignore_headers X-Accel-Buffering; proxy_buffering on;' +
       'gzip on; gzip_proxied any; gzip_types text/event-stream;',
@@ -31,7 +31,7 @@ const SETTINGS = {
   },
   documented: { all: DOCUMENTED },
   http2: { all: DOCUMENTED, tls: true },
-  // Cuts what is silent for 3 s, in place of the usual 60 s.
+  // Cuts a stream that is silent for 3 s, instead of the usual 60 s.
   impatient: { all: `${DOCUMENTED}`.replaceAll('1h', '3s') },
 };
 
@@ -68,7 +68,7 @@ async function listens(port) {
   }
 }
 
-/** Starts it in front of one bridge of each kind. `at[name]`: {url, wsUrl} of each of the SETTINGS. */
+/** Starts nginx in front of one bridge of each kind. `at[name]`: {url, wsUrl} of each of the SETTINGS. */
 export async function startNginx({ sse, ws }) {
   const dir = mkdtempSync(join(tmpdir(), 'runnel-nginx-'));
   const names = Object.keys(SETTINGS);
@@ -79,7 +79,7 @@ export async function startNginx({ sse, ws }) {
     '-addext', `subjectAltName=IP:${HOST}`, '-keyout', join(dir, 'key.pem'), '-out', join(dir, 'cert.pem'),
   ], { stdio: 'ignore' });
   writeFileSync(join(dir, 'nginx.conf'), configOf(dir, ports, sse.address, ws.address));
-  // Workers run as who starts it, so that they can read this folder.
+  // Workers run as the user who starts nginx, so that they can read this folder.
   const user = process.getuid() === 0 ? ['-g', 'user root;'] : [];
   const child = spawn('/usr/sbin/nginx', ['-p', dir, '-c', join(dir, 'nginx.conf'), ...user], { stdio: 'inherit' });
   process.on('exit', () => child.kill('SIGTERM'));

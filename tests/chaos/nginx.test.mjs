@@ -1,4 +1,5 @@
-// Behind nginx: streams arrive whole with every setting, at once with the documented ones, and what is silent is not cut.
+// Behind nginx: streams arrive complete with every setting, without delay with the documented ones, and silent streams
+// are not cut.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import http2 from 'node:http2';
@@ -13,7 +14,7 @@ import { parse, readSse, start } from './readers/sse.mjs';
 import { readWs } from './readers/ws.mjs';
 import { Script } from './script.mjs';
 
-// For the fetch of runnel.js: the certificate is this test's own.
+// For the fetch of runnel.js: this test makes the certificate.
 process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';
 const idleMs = 30_000;
 const skip = !existsSync('/usr/sbin/nginx') && 'nginx was not found';
@@ -58,22 +59,22 @@ async function readWhole(read, at, script) {
   }
   assert.deepEqual(log.tally.firstFaults, [], read);
   assert.ok(log.ended, `${read}: cut`);
-  // Whether the first event came before the last was made.
+  // Whether the first event arrived before the last was generated.
   return { early: firstAt < doneAt };
 }
 
 for (const name of PROXIES) {
-  test(`${name}: streams arrive whole`, { skip }, async () => {
+  test(`${name}: streams arrive complete`, { skip }, async () => {
     await Promise.all(Object.keys(READERS).map((read) => readWhole(read, nginx.at[name], scriptOf())));
-    // Also one that is larger than all buffers of the proxy.
+    // Including one that is larger than all buffers of the proxy.
     await Promise.all(Object.keys(READERS).map((read) =>
       readWhole(read, nginx.at[name], scriptOf({ tokens: 30_000, pace: 20_000 }))));
   });
 }
 
 for (const name of ['plain', 'documented', 'http2']) {
-  test(`${name}: the first bytes arrive while nothing else is to come`, { skip }, async () => {
-    // The script never says a token: what arrives was not held back for what follows it.
+  test(`${name}: the first bytes arrive although nothing follows them`, { skip }, async () => {
+    // The script never sends a token, so nothing that follows can push the first bytes through.
     for (const read of ['fetch', 'eventsource', 'ws', 'proto']) {
       for await (const event of READERS[read](nginx.at[name], { script: scriptOf({ stallAt: 0 }), after: 0 })) {
         assert.equal(event.type, 'started', `${name} ${read}`);
@@ -83,13 +84,13 @@ for (const name of ['plain', 'documented', 'http2']) {
   });
 }
 
-test('buffering: a short stream is held back to its end, and is whole all the same', { skip }, async () => {
+test('buffering: a short stream is held back to its end, but arrives complete', { skip }, async () => {
   const { early } = await readWhole('fetch', nginx.at.buffering, scriptOf({ tokens: 10, pace: 10 }));
   assert.equal(early, false);
   assert.equal((await readWhole('fetch', nginx.at.documented, scriptOf({ tokens: 10, pace: 10 }))).early, true);
 });
 
-/** What runnel.js says of one answer that comes evenly, as `transport cause`. */
+/** What runnel.js reports for one evenly paced generation, as `transport cause`. */
 async function buffered(name) {
   const notices = [];
   const reading = stream(scriptOf({ tokens: 40, pace: 8 }).body(), {
@@ -101,17 +102,18 @@ async function buffered(name) {
 
 test('buffering: runnel.js notices that tokens are held back', { skip }, async () => {
   let heard = [];
-  // A machine so busy that the bridge has to merge tokens leaves the detector without evidence: then the next answer.
+  // On a machine so busy that the bridge merges tokens, the detector has no evidence: then the next generation is
+  // tried.
   for (let answer = 0; answer < 5 && heard.length === 0; answer++) heard = await buffered('buffering');
   assert.deepEqual(heard, ['sse bursts']);
 });
 
-test('nowhere else does it think so', { skip }, async () => {
+test('with the other settings it reports nothing', { skip }, async () => {
   const heard = await Promise.all(['plain', 'documented', 'http2'].map(buffered));
   assert.deepEqual(heard, [[], [], []]);
 });
 
-test('a silent prefill, three times as long as the patience of the proxy, is not cut', { skip }, async () => {
+test('a silent prefill, three times as long as the timeout of the proxy, is not cut', { skip }, async () => {
   const script = () => scriptOf({ tokens: 5, firstTokenMs: 9000 });
   await Promise.all(Object.keys(READERS).map((read) => readWhole(read, nginx.at.impatient, script())));
 });

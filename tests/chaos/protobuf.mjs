@@ -1,5 +1,5 @@
-// As much of Protobuf as the messages of Runnel need, written from its specification: a reader that shares no code with
-// the bridge it checks.
+// The part of Protobuf that Runnel's messages need, written from its specification, so that the reader shares no code
+// with the bridge that it checks.
 import { Wrong } from './faults.mjs';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
@@ -16,7 +16,7 @@ function varint(value) {
 
 export const field = {
   number: (tag, value) => (value ? Buffer.concat([varint(tag << 3), varint(value)]) : Buffer.alloc(0)),
-  // Also if it is 0: for fields whose absence says something else.
+  // Also written if it is 0: for fields whose absence has another meaning.
   present: (tag, value) => Buffer.concat([varint(tag << 3), varint(value)]),
   bytes: (tag, value) => {
     const body = Buffer.from(value);
@@ -27,14 +27,14 @@ export const field = {
     field.bytes(tag, Buffer.concat([field.text(1, key), field.text(2, value)])))),
 };
 
-/** The fields of a message: Map from tag to the list of its values (numbers, or Buffers). */
+/** The fields of a message: a Map from tag to the list of its values (numbers or Buffers). */
 export function decode(buffer) {
   const fields = new Map();
   let at = 0;
   const readVarint = () => {
     let value = 0n;
     for (let shift = 0n; ; shift += 7n) {
-      if (at >= buffer.length || shift > 63n) throw new Wrong('a broken varint');
+      if (at >= buffer.length || shift > 63n) throw new Wrong('an invalid varint');
       const byte = buffer[at++];
       value |= BigInt(byte & 0x7f) << shift;
       if (byte < 0x80) return Number(BigInt.asUintN(64, value));
@@ -49,7 +49,7 @@ export function decode(buffer) {
     } else {
       if (size === undefined) throw new Wrong(`wire type ${key & 7}`);
       const length = size();
-      if (at + length > buffer.length) throw new Wrong('a field beyond the end of its message');
+      if (at + length > buffer.length) throw new Wrong('a field past the end of its message');
       value = buffer.subarray(at, at + length);
       at += length;
     }
@@ -89,14 +89,14 @@ function payload(event) {
     snapshot: { seq: number(event, 2), choices } };
 }
 
-/** A GenerationEvent as the object that JSON has for it. */
+/** A GenerationEvent as its JSON object. */
 export function eventOf(buffer) {
   const event = decode(buffer);
   const first = number(event, 3);
   return { ...payload(event), gen: text(event, 1), seq: number(event, 2), ...(first && { first_seq: first }) };
 }
 
-/** A WebSocketServerMessage as the object that JSON has for it. */
+/** A WebSocketServerMessage as its JSON object. */
 export function serverMessageOf(buffer) {
   const fields = decode(buffer);
   const req = text(fields, 15) || undefined;
@@ -116,10 +116,10 @@ export function serverMessageOf(buffer) {
   if (fields.has(5)) return { type: 'pong' };
   if (fields.has(6)) return { type: 'goaway', reason: text(message(fields, 6), 1) };
   if (fields.has(7)) return { type: 'heartbeat', gen: text(message(fields, 7), 1) };
-  throw new Wrong('a server message without a kind');
+  throw new Wrong('a server message of no type');
 }
 
-/** GenerateRequest of a script. */
+/** The GenerateRequest of a script. */
 export function generateRequest(script) {
   const detach = script.detachMs;
   return Buffer.concat([

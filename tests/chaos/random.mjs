@@ -1,4 +1,4 @@
-// Choices that a seed repeats. splitmix64, http://prng.di.unimi.it/splitmix64.c (public domain).
+// Random choices that a seed reproduces. splitmix64, http://prng.di.unimi.it/splitmix64.c (public domain).
 const MASK = (1n << 64n) - 1n;
 
 export function mix(x) {
@@ -9,13 +9,13 @@ export function mix(x) {
 }
 
 export class Random {
-  /** Those of the same seed and name choose the same; those of different names have nothing in common. */
+  /** The same seed and name give the same choices; different names give independent choices. */
   constructor(seed, name = '') {
     this.state = mix(BigInt(seed));
     for (const byte of Buffer.from(name)) this.state = mix(this.state ^ BigInt(byte));
   }
 
-  /** 0 to below 1. */
+  /** From 0 to less than 1. */
   share() {
     this.state = (this.state + 0x9e3779b97f4a7c15n) & MASK;
     return Number(mix(this.state) >> 11n) * 2 ** -53;

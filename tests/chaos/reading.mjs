@@ -1,4 +1,4 @@
-// One stream read to its end by a reader that hops between transports and processes, and comes back whenever it is cut.
+// One stream, read to its end by a reader that hops between transports and processes and reconnects whenever it is cut.
 import { Break, Refused, refusal } from './faults.mjs';
 import { readGrpc } from './readers/grpc.mjs';
 import { bodyText, request } from './readers/http.mjs';
@@ -9,7 +9,7 @@ import { WsConnection } from './readers/ws.mjs';
 export const TRANSPORTS = ['fetch', 'post', 'eventsource', 'poll', 'ws', 'proto', 'grpc'];
 const SHARED_STREAMS = 8;
 
-/** Sockets that several readers use at once. */
+/** Sockets that several readers share. */
 class SocketPool {
   #open = new Map();
 
@@ -40,7 +40,7 @@ export class Network {
     Object.assign(this, { fleet, idleMs, pool: new SocketPool() });
   }
 
-  /** The events after a cursor over `transport`, by a process that `random` picks. */
+  /** The events after a cursor over `transport`, through a process that `random` picks. */
   async* read(transport, { random, ...what }) {
     const options = { ...what, idleMs: this.idleMs };
     if (transport === 'grpc') return yield* readGrpc(this.fleet.grpcAt, options);
@@ -61,7 +61,7 @@ export class Network {
     return yield* readSse(origin, { ...options, style: transport });
   }
 
-  /** Asks the engine to stop, as often as it takes to be heard. */
+  /** Cancels the generation; repeats the request until it gets a response. */
   async cancel(id, random, deadline) {
     for (;;) {
       try {
@@ -79,9 +79,9 @@ export class Network {
 }
 
 /**
- * Reads to the end, then once more after it. `onResume(ms, silent)`: from a cut to the
- * next event; silent if nobody was told of it. Resolves true if the reader
- * was cut at least once; counts what is wrong in the log's tally.
+ * Reads to the end, then once more after it. `onResume(ms, silent)`: the time from a cut to the next event; silent if
+ * the cut was not reported to the reader. Resolves with true if the reader was cut at least once; counts faults in the
+ * log's tally.
  */
 export async function readToEnd(network, log, random, { deadlineMs, onResume }) {
   const { tally, script } = log;
@@ -115,7 +115,7 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
         }
       }
       if (tally.faults > 0) return cuts > 0;
-      // An end in good form says that there is no more, and a reader believes it.
+      // A normal end means that there is no more, and a reader relies on it.
       if (!log.ended && !left) tally.fault('badTerminal', `${log.id} on ${transport}: an end after ${log.last}`);
       if (!log.ended) tally.hops++;
     } catch (error) {
@@ -125,7 +125,7 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
       }
       cuts++;
       tally.cut(transport, error.kind ?? `${error.status} ${error.code}`);
-      // One that was silent was cut when it was last heard; the rest when we saw it.
+      // A silent connection was cut at its last byte; any other when the reader noticed.
       if (cutAt !== undefined) cutAt.silent ||= error.silent === true;
       cutAt ??= { at: error.silent ? heard : performance.now(), silent: error.silent === true,
         why: `${transport} ${error.message}` };
@@ -136,7 +136,7 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
   return cuts > 0;
 }
 
-/** After the terminal event there is nothing, or on a WebSocket that event again. */
+/** After the terminal event there must be nothing, or on a WebSocket that event again. */
 async function readBeyondEnd(network, log, random, deadline) {
   for (;;) {
     const transport = random.pick(TRANSPORTS);

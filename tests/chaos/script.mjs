@@ -1,5 +1,5 @@
-// What the scripted engine will say, computed anew: the oracle of every test here. Must agree with
-// services/inference/engines/scripted_engine.cc, and with nothing that came over a wire.
+// The text of the scripted engine, computed independently: the oracle of every test here. Must agree with
+// services/inference/engines/scripted_engine.cc, and uses nothing that was received.
 import { mix } from './random.mjs';
 
 const WORDS = [
@@ -16,8 +16,8 @@ function token(seed, choice, index) {
 }
 
 /**
- * One generation: what is asked for, and every event that its log will have. `cancelAt`: the event at which its reader
- * asks for its end, which may come too late.
+ * One generation: its request and every event of its log. `cancelAt`: the event at which its reader cancels, which may
+ * be too late.
  */
 export class Script {
   constructor(options) {
@@ -25,7 +25,7 @@ export class Script {
     const { tokens, choices, failAt } = this;
     this.fails = failAt >= 0 && failAt <= tokens;
     this.steps = this.fails ? failAt : tokens;
-    /** The number of the terminal event, unless it is cancelled before. */
+    /** The seq of the terminal event, unless the generation is cancelled before. */
     this.lastSeq = 2 + this.steps * choices;
     this.cache = [];
   }
@@ -48,7 +48,7 @@ export class Script {
     };
   }
 
-  /** Event `seq` as {choice, text}; undefined if it is no delta. */
+  /** Event `seq` as {choice, text}; undefined if it is not a delta. */
   delta(seq) {
     if (seq < 2 || seq >= this.lastSeq) return undefined;
     const place = seq - 2;

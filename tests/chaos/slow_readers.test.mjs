@@ -1,6 +1,6 @@
-// One bad reader among many: it hurts nobody, it is closed in bounded time, and it can go on where it was.
+// One slow reader among many: it affects no other reader, its connection is closed in bounded time, and it can resume.
 //
-// RUNNEL_READERS: how many read beside it (200). The figures are printed, not judged, but for those that are promises.
+// RUNNEL_READERS: number of other readers (200). The figures are printed; only documented guarantees are asserted.
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import test from 'node:test';
@@ -15,7 +15,7 @@ import { Script } from './script.mjs';
 const READERS = Number(process.env.RUNNEL_READERS ?? 200);
 const DEADLINE_MS = 60_000;
 const idleMs = 20_000;
-// --max_pending_bytes, and what the batch adds with which it is passed.
+// --max_pending_bytes, plus the batch that exceeds it.
 const MOST_PENDING = (64 << 10) + (32 << 10);
 const FLAGS = {
   sse: ['--heartbeat_interval=1s', '--write_timeout=2s'],
@@ -32,7 +32,7 @@ function quantile(list, share) {
   return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))].toFixed(1);
 }
 
-/** Reads to the end; notes how late each event came after its append, in milliseconds. */
+/** Reads to the end; records the delay of each event after its append, in milliseconds. */
 async function readOne(kind, bridge, script, late) {
   const log = new CheckedLog(script, new Tally());
   const on = log.connection(kind);
@@ -56,16 +56,16 @@ async function readMany(kind, bridge, round) {
   return { late, peakKb };
 }
 
-/** Polls what can only be asked for. */
+/** Polls a condition that does not notify. */
 async function until(what, condition) {
   const deadline = Date.now() + DEADLINE_MS;
   while (!(await condition())) {
-    assert.ok(Date.now() < deadline, `in ${DEADLINE_MS} ms not: ${what}`);
+    assert.ok(Date.now() < deadline, `${what}: not within ${DEADLINE_MS} ms`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 
-/** A socket that asks for a generation and then takes nothing any more. `closed` resolves once it is closed. */
+/** A socket that requests a generation and then reads nothing. `closed` resolves once it is closed. */
 async function stalledReader(kind, bridge, id) {
   if (kind === 'ws') {
     const connection = await WsConnection.open(bridge.url, { idleMs: 10 * DEADLINE_MS });
@@ -88,7 +88,7 @@ for (const kind of ['sse', 'ws']) {
     t.after(() => fleet.stop());
     const [bridge] = fleet[kind];
     await readMany(kind, bridge, 'warm');
-    // More than the buffers of the kernel hold; the engine has as much to do in both rounds.
+    // More than the kernel's buffers hold; the engine has the same work in both rounds.
     const scripts = ['without', 'beside'].map((round) =>
       new Script({ seed: 99, tokens: 1_000_000, pace: 100_000, firstTokenMs: 0, key: `slow-${kind}-${round}` }));
     await start(fleet.sse[0].url, scripts[0], { idleMs });
@@ -114,15 +114,15 @@ for (const kind of ['sse', 'ws']) {
     }
     const pauses = await fleet.metric(bridge, 'runnel_slow_consumer_pauses_total');
     t.diagnostic(`the stalled socket was closed after ${closedAfter} ms; pauses ${pauses}, ${pending} bytes pending`);
-    assert.ok(pauses >= 1, 'its attachment was given up');
+    assert.ok(pauses >= 1, 'its attachment must be paused');
     assert.ok(pending > 0 && pending <= MOST_PENDING, `${pending} bytes pending`);
-    // It may hold --max_pending_bytes and what one batch adds.
+    // It may hold --max_pending_bytes and one batch.
     assert.ok(beside.peakKb - without.peakKb < 4096, `${beside.peakKb - without.peakKb} KiB more`);
     await checkResumes(kind, fleet, bridge, script, id);
   });
 }
 
-/** The log is where it was: after any cursor of the one that was closed, whole and in order. */
+/** The log is unchanged: complete and in order after any cursor of the closed reader. */
 async function checkResumes(kind, fleet, bridge, script, id) {
   const log = Object.assign(new CheckedLog(script, new Tally()), { id, last: 1000, texts: script.texts(1000) });
   const on = log.connection(kind);
@@ -135,7 +135,7 @@ async function checkResumes(kind, fleet, bridge, script, id) {
   assert.equal(response.statusCode, 204, await bodyText(response));
 }
 
-test('half-open WebSockets are found by their pings, and their readers find it too', async (t) => {
+test('pings detect half-open WebSockets, and the readers notice too', async (t) => {
   const fleet = await startFleet({
     bridges: 1, flags: FLAGS,
     clientFaults: ['--faults=half_open', '--share=1', '--up_share=0', '--max_down_bytes=3000', '--linger=120s'],

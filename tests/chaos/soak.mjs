@@ -1,9 +1,10 @@
-// Memory over time: streams come and go at the same number, and the resident memory of every process must stay flat.
+// Memory over time: a constant number of streams starts and ends, and the resident memory of every process must stay
+// flat.
 //
 //   node tests/chaos/soak.mjs [--seconds=600] [--streams=500] [--seed=N]
 //
-// Prints the memory of each process at the start (after a tenth of the time), in the middle and at the end. Ends with 0
-// if every stream was whole.
+// Prints the memory of each process at the start (after a tenth of the time), in the middle and at the end. Exits with
+// 0 if every stream was complete.
 import { parseArgs } from 'node:util';
 import { CheckedLog, Tally } from './checked_log.mjs';
 import { residentKb } from '../e2e/processes.mjs';
@@ -26,8 +27,8 @@ if (values.help) {
   process.exit(0);
 }
 
-// The logs of what has ended are kept for --retention, and the ids of those that are gone after it: less of both than
-// the soak makes, or they would be all that grows.
+// Finished logs are kept for --retention, and the ids of purged ones up to --max_tombstones. Both are smaller here than
+// what the soak makes; otherwise memory would grow until these limits are reached.
 const fleet = await startFleet({
   flags: { inference: ['--retention=5s', '--max_tombstones=1000'], sse: ['--heartbeat_interval=1s'], ws: ['--ping_interval=1s'] },
 });

@@ -1,5 +1,5 @@
-// One idempotency key is one generation, though the replicas drain, stall, disappear and come back while each key is
-// sent several times over several bridges and both transports.
+// One idempotency key starts one generation, although replicas drain, stall, disappear and return while each key is
+// sent several times through several bridges and both transports.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { stream } from '../../bridges/web/runnel.js';
@@ -8,13 +8,13 @@ import { startRunnel } from './processes.mjs';
 
 const REPLICAS = 3;
 const BRIDGES = 3;
-// What a start may be answered instead of an id; each says that the same start may be sent again.
+// Error codes that a start may get; each means that the same start may be retried.
 const RETRYABLE = new Set(['replica_unreachable', 'idempotency_key_in_use', 'service_unreachable', 'timeout']);
 const BOUND_MS = 40_000;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Runs until it is cut: a key must never be free because its generation has ended.
+// So long that it runs until it is cut: a key must not become free because its generation has ended.
 const REQUEST = {
   prompt: 'go', max_tokens: 1000, seed: 7, detach: { cancel_after_ms: null },
   metadata: { 'scripted.tokens': '1000', 'scripted.tokens_per_second': '2' },
@@ -29,7 +29,7 @@ class Keys {
     this.runnel = runnel;
   }
 
-  /** Sends `key` by one of four ways in until it is answered with an id. */
+  /** Sends `key` by one of four ways until the response has an id. */
   async send(key, way) {
     const deadline = Date.now() + BOUND_MS;
     for (;;) {
@@ -41,7 +41,7 @@ class Keys {
       }
       assert.ok(RETRYABLE.has(code), `${key}: ${status} ${code}`);
       this.refusals.set(code, (this.refusals.get(code) ?? 0) + 1);
-      assert.ok(Date.now() < deadline, `${key} was refused until the end: ${code}`);
+      assert.ok(Date.now() < deadline, `${key} was rejected until the deadline: ${code}`);
       await pause(200);
     }
   }
@@ -71,7 +71,7 @@ class Keys {
     }
   }
 
-  /** The generations of all keys, each of which must have one. */
+  /** The generations of all keys; each key must have exactly one. */
   ids() {
     const twice = [...this.#ids].filter(([, ids]) => ids.size !== 1);
     assert.deepEqual(twice.map(([key, ids]) => [key, ...ids]), []);
@@ -102,7 +102,7 @@ async function setUp(t) {
     await runnel.stop();
   });
   const keys = new Keys(runnel);
-  /** Generations begun in all replicas that run. */
+  /** Number of generations started in all running replicas. */
   const begun = async () => {
     const alive = services.filter(({ child }) => child.exitCode === null && child.signalCode === null);
     const counts = await Promise.all(alive.map((each) => runnel.metric(each, 'runnel_queue_duration_seconds_count')));
@@ -113,7 +113,7 @@ async function setUp(t) {
 
 const said = (keys) => `${keys.answered} answers, refused and sent again: ${JSON.stringify(Object.fromEntries(keys.refusals))}`;
 
-test('keys that are sent at once over all bridges', async (t) => {
+test('keys that are sent through all bridges at the same time', async (t) => {
   const { keys, begun } = await setUp(t);
   const names = named('crowd', 40);
   await Promise.all([0, 1, 2, 3].map((way) => sendAll(keys, names, way)));
@@ -136,7 +136,7 @@ test('keys while a replica drains', async (t) => {
   goingOn.catch(() => {});
 });
 
-test('keys while a replica stands still for 6 s and goes on', async (t) => {
+test('keys while a replica is stopped for 6 s and then continues', async (t) => {
   const { runnel, keys, begun } = await setUp(t);
   const old = named('before', 40);
   await sendAll(keys, old, 0);
@@ -153,7 +153,7 @@ test('keys while a replica stands still for 6 s and goes on', async (t) => {
   t.diagnostic(said(keys));
 });
 
-test('keys while a replica is killed, stays away, and comes back empty', async (t) => {
+test('keys while a replica is killed, stays away and returns empty', async (t) => {
   const { runnel, keys, begun } = await setUp(t);
   const old = named('before', 40);
   await sendAll(keys, old, 0);
@@ -162,7 +162,7 @@ test('keys while a replica is killed, stays away, and comes back empty', async (
   const lost = await runnel.metric(runnel.inference2, 'runnel_queue_duration_seconds_count');
   await runnel.inference2.kill('SIGKILL');
   const during = named('during', 20);
-  // Until it counts as lost nothing is started. Then what it kept may be started anew, but once.
+  // Until it counts as lost nothing is started. Then the generations that it kept may start again, but only once.
   await Promise.all([sendAll(keys, during, 2), sendAll(keys, during, 3)]);
   await runnel.inference2.start();
   await sendAll(keys, during, 1);
@@ -171,8 +171,9 @@ test('keys while a replica is killed, stays away, and comes back empty', async (
   for (const way of [1, 2, 3]) await sendAll(keys, old, way);
   keys.ids();
   const renewed = old.filter((key) => keys.idOf(key)[0] !== ids.get(key));
-  assert.equal(renewed.length, lost, 'only what was lost is started anew');
-  // The killed run counts no more; the others have what they had, what was sent meanwhile, and what was renewed.
+  assert.equal(renewed.length, lost, 'only lost generations start again');
+  // The killed run does not count any more. The others have their earlier generations, those started meanwhile, and
+  // those that started again.
   assert.equal(await begun(), 40 - lost + 20 + renewed.length);
   t.diagnostic(said(keys));
 });

@@ -1,4 +1,5 @@
-// The real processes at the limits of messages: large texts and large requests concern nobody but who asks for them.
+// The real processes at the size limits of messages: large texts and large requests affect only the client that sends
+// them.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
@@ -10,7 +11,7 @@ import { startRunnel } from './processes.mjs';
 const run = promisify(execFile);
 const HAS_WEBSOCKET = typeof WebSocket === 'function';
 const TOKENS = 850_000;
-// A bound and not a pace: a Link that is lost comes back after seconds.
+// Bounds a failure only: a lost Link is replaced after seconds.
 const MAX_STALL_MS = 2_000;
 
 const script = (tokens, pace) => ({
@@ -20,7 +21,7 @@ const post = (url, body) => fetch(url, {
   method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body),
 });
 
-/** Streams at 10 tokens a second: how long each stood still at most, and whether its text was whole. */
+/** Streams at 10 tokens a second: the longest pause of each, and whether its text was complete. */
 function watchBystanders(where, count = 6) {
   const bystanders = Array.from({ length: count }, (_, i) =>
     stream({ prompt: 'x', seed: i + 1, max_tokens: 100_000, metadata: script(100_000, 10) },
@@ -56,7 +57,7 @@ async function startLarge(runnel) {
   return id;
 }
 
-test('a text above 4 MiB is read by snapshot, gap, poll and stream, and nobody else notices', async (t) => {
+test('a text above 4 MiB is read by snapshot, gap, poll and stream, and no other reader is affected', async (t) => {
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
   const where = { sseUrl: runnel.url, baseUrl: runnel.url, wsUrl: runnel.wsUrl };
@@ -95,7 +96,7 @@ test('a text above 4 MiB is read by snapshot, gap, poll and stream, and nobody e
   }
 });
 
-test('a request above what the service takes is answered 413, and nobody else notices', async (t) => {
+test('a request above the limit of the service gets 413, and no other reader is affected', async (t) => {
   const runnel = await startRunnel({ engine: ['--engine=scripted', '--max_request_bytes=6000000'],
     bridge: ['--max_body_bytes=16777216'] });
   t.after(() => runnel.stop());

@@ -1,5 +1,5 @@
-// A replica that is gone while its address stays, because it was killed or because its node says nothing any more:
-// every reader learns that its generation is lost, on every route and transport, within a bounded time.
+// A replica is gone while its address stays, because it was killed or because its node does not respond any more: every
+// reader learns that its generation is lost, on every route and transport, within a bounded time.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { attach, stream } from '../../bridges/web/runnel.js';
@@ -23,7 +23,7 @@ const REQUEST = {
 async function within(ms, promise, what) {
   let timer;
   const late = new Promise((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what} was not told within ${ms} ms`)), ms);
+    timer = setTimeout(() => reject(new Error(`${what} was not notified within ${ms} ms`)), ms);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
@@ -35,7 +35,7 @@ async function openSse(url, id) {
   return answer;
 }
 
-/** Plain polling: the answer that ends it. */
+/** Plain polling: the response that ends it. */
 async function plainPolls(url, id) {
   for (let after = 0; ;) {
     const answer = await fetch(`${url}/v1/generations/${id}?after=${after}&wait=2`);
@@ -102,7 +102,7 @@ for (const [how, signal] of [['is killed', 'SIGKILL'], ['falls silent with its n
     // A stopped process cannot be waited for.
     const killed = signal === 'SIGKILL' ? runnel.inference2.kill() : runnel.inference2.child.kill(signal);
     const since = performance.now();
-    // Which of the two it was shows in what ends.
+    // The readers that end show which of the two it was.
     const ends = await within(60_000, Promise.all(readers.map(async (reader) => {
       const error = await reader.result.then(() => null, (fault) => fault);
       return { id: reader.id, error, ms: performance.now() - since, reader };
@@ -113,18 +113,18 @@ for (const [how, signal] of [['is killed', 'SIGKILL'], ['falls silent with its n
     for (const { id, error, ms, reader } of lost) {
       assert.equal(replicaOf(id), prefix);
       assert.deepEqual([error.code, error.retryable], ['generation_lost', true], reader.transport);
-      assert.ok(ms < BOUND_MS, `${reader.transport}: told after ${ms} ms`);
+      assert.ok(ms < BOUND_MS, `${reader.transport}: notified after ${ms} ms`);
     }
     assert.ok(ends.filter(({ error }) => error === null).every(({ id }) => replicaOf(id) !== prefix));
     assert.deepEqual([...new Set(lost.map(({ reader }) => reader.transport))].sort(), [...TRANSPORTS].sort());
 
     await killed;
-    // From now on each request is answered so, at once.
+    // From now on every request gets this response immediately.
     const [dead] = lost.map(({ id }) => id);
     const told = await within(BOUND_MS, routes(runnel.url, dead), 'a request');
     assert.deepEqual(told, all(told, [410, 'generation_lost']));
     assert.deepEqual(await refusalOverWebSocket(where, dead), [410, 'generation_lost']);
-    // An id that never was stays one, in spite of the dead address.
+    // An unknown id stays unknown, in spite of the dead address.
     const never = `gen_${prefix === 'aaaa' ? 'bbbb' : 'aaaa'}${'a'.repeat(22)}`;
     const { 'events after a cursor': cursor, ...others } = await within(BOUND_MS, routes(runnel.url, never), 'a request');
     const { response, ...plain } = others;
@@ -140,7 +140,7 @@ for (const [how, signal] of [['is killed', 'SIGKILL'], ['falls silent with its n
   });
 }
 
-test('readers without the library, of a replica that falls silent', async (t) => {
+test('readers without the library, on a replica that stops responding', async (t) => {
   const runnel = await startRunnel({
     replicas: 2, bridge: [`--recovery_timeout=${RECOVERY_MS}ms`, '--link_keepalive=1s', '--heartbeat_interval=1s'],
   });
@@ -157,7 +157,7 @@ test('readers without the library, of a replica that falls silent', async (t) =>
   const streams = await Promise.all(ids.map((id) => openSse(runnel.url, id)));
   const polls = ids.map((id) => plainPolls(runnel.url, id));
   runnel.inference2.child.kill('SIGSTOP');
-  // The replica that goes on ends its own; which are the others shows then.
+  // The generations of the other replica end normally; the rest belong to the silent one.
   const texts = await within(60_000, Promise.all(streams.map((answer) => answer.text())), 'a reader over SSE');
   const ended = texts.map((text) => (/event: failed/.test(text) ? /"code":"([a-z_]+)"/.exec(text)[1] : /event: done/.test(text) && 'done'));
   assert.deepEqual([...new Set(ended)].sort(), ['done', 'generation_lost']);

@@ -1,4 +1,4 @@
-// The three real processes on free ports of 127.0.0.1, for tests: started, killed, started again.
+// Starts, kills and restarts the three real processes on free ports of 127.0.0.1, for tests.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -7,14 +7,14 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-// Node 18 has it, but not as a global; runnel.js wants it.
+// runnel.js needs the global, which Node 18 does not define.
 globalThis.crypto ??= (await import('node:crypto')).webcrypto;
 
 const HOST = '127.0.0.1';
-// Bounds, not paces: what takes longer on a busy machine under a sanitizer is broken.
+// Bounds of failures, long enough for a busy machine under a sanitizer.
 const READY_MS = 90_000;
 const STOP_MS = 60_000;
-// What any sanitizer begins a report with.
+// The start of any sanitizer's report.
 const REPORT = /Sanitizer|runtime error:/;
 
 export async function freePorts(count) {
@@ -28,7 +28,7 @@ export async function freePorts(count) {
   return ports;
 }
 
-async function answersOk(url) {
+async function respondsOk(url) {
   try {
     return (await fetch(url)).ok;
   } catch {
@@ -36,7 +36,7 @@ async function answersOk(url) {
   }
 }
 
-/** One of our processes, ready when its admin port says so. */
+/** One of our processes, ready once its admin port reports it. */
 export class Process {
   constructor(path, args, admin, log) {
     Object.assign(this, { path, args, admin, log });
@@ -48,16 +48,16 @@ export class Process {
     closeSync(file);
     this.killed = false;
     const deadline = Date.now() + READY_MS;
-    // A poll with a bound: readiness is something that can only be asked for.
-    while (!(await answersOk(`http://${this.admin}/readyz`))) {
+    // A bounded poll, because a process does not notify that it is ready.
+    while (!(await respondsOk(`http://${this.admin}/readyz`))) {
       if (this.child.exitCode !== null || Date.now() > deadline) {
-        throw new Error(`${this.path} did not get ready:\n${readFileSync(this.log, 'utf8')}`);
+        throw new Error(`${this.path} did not become ready:\n${readFileSync(this.log, 'utf8')}`);
       }
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
 
-  /** Resolves with [exit code, signal] once it is gone. */
+  /** Resolves with [exit code, signal] once the process has ended. */
   async kill(signal = 'SIGKILL') {
     if (this.child.exitCode !== null || this.child.signalCode !== null) return [this.child.exitCode, this.child.signalCode];
     const gone = once(this.child, 'exit');
@@ -66,7 +66,7 @@ export class Process {
     return gone;
   }
 
-  /** SIGTERM; throws if it did not end with status 0 (unless a test had killed it), or a sanitizer has said something. */
+  /** Sends SIGTERM; throws if the status is not 0 (unless a test killed the process) or a sanitizer has reported. */
   async stop() {
     const bound = setTimeout(() => this.child.kill('SIGABRT'), STOP_MS);
     const [code, signal] = await this.kill('SIGTERM');
@@ -74,7 +74,7 @@ export class Process {
     const log = readFileSync(this.log, 'utf8');
     if ((code === 0 || this.killed) && !REPORT.test(log)) return;
     const fault = `${this.path} ended with ${signal ?? `status ${code}`}:\n${log}`;
-    // Said as well, for of a test that has failed already only the first error is shown.
+    // Also printed, because a test that has already failed shows only its first error.
     console.error(fault);
     throw new Error(fault);
   }
@@ -106,8 +106,8 @@ export async function stopAll(processes) {
 }
 
 /**
- * Starts runnel-inference (scripted unless `engine` says otherwise; further ones as `replicas`), runnel-sse (further ones
- * as `sseBridges`) and runnel-ws from RUNNEL_BIN. `bridge` are further arguments of the bridges.
+ * Starts `replicas` of runnel-inference (scripted unless `engine` has other flags), `sseBridges` of runnel-sse, and
+ * runnel-ws from RUNNEL_BIN. `bridge`: additional arguments of the bridges.
  */
 export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1, sseBridges = 1, bridge = [] } = {}) {
   const bin = process.env.RUNNEL_BIN;
@@ -118,7 +118,7 @@ export async function startRunnel({ engine = ['--engine=scripted'], replicas = 1
   const services = [grpc, ...more.slice(0, replicas - 1)];
   const moreSse = (await freePorts(2 * (sseBridges - 1))).map((port) => `${HOST}:${port}`);
   const sseAddresses = [sse, ...moreSse.slice(0, sseBridges - 1)];
-  // A test that leaves streams open does not wait for them at its end.
+  // Short, so that a test that leaves streams open does not wait for them.
   const make = (name, adminAddress, args) => new Process(join(bin, name),
     [`--admin_listen=${adminAddress}`, '--drain_timeout=3s', ...args], adminAddress,
     join(logs, `${name}-${adminAddress.split(':')[1]}.log`));

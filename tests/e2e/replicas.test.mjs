@@ -1,4 +1,4 @@
-// Several replicas of the service behind the bridges, and generations that belong to somebody.
+// Several replicas of the service behind the bridges, and generations of different principals.
 import assert from 'node:assert/strict';
 import { rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -35,7 +35,7 @@ test('new generations go to every replica, and any bridge finds them again', asy
   }
 });
 
-test('starts that nobody reads yet are spread over the replicas', async (t) => {
+test('starts without a reader are spread over the replicas', async (t) => {
   const runnel = await startRunnel({ replicas: 2, sseBridges: 2 });
   t.after(() => runnel.stop());
   const counts = new Map();
@@ -52,7 +52,7 @@ test('starts that nobody reads yet are spread over the replicas', async (t) => {
   assert.ok(counts.size === 2 && Math.min(...counts.values()) >= 40, `${[...counts.values()]}`);
 });
 
-test('a key of the client starts one generation, whichever replica it finds', async (t) => {
+test('an idempotency key starts one generation, whichever replica it reaches', async (t) => {
   const runnel = await startRunnel({ replicas: 2 });
   t.after(() => runnel.stop());
   const post = (key, body) => fetch(`${runnel.url}/v1/generations`, {
@@ -66,13 +66,13 @@ test('a key of the client starts one generation, whichever replica it finds', as
   }
 });
 
-test('kill -9 of a replica: its readers are told, the others go on, and new ones start', async (t) => {
+test('kill -9 of a replica: its readers are notified, the others continue, and new ones start', async (t) => {
   const runnel = await startRunnel({ replicas: 2, bridge: ['--recovery_timeout=60s'] });
   t.after(() => runnel.stop());
   const readers = Array.from({ length: 20 }, () => stream(request(100, 40), { ...places(runnel), transport: 'sse' }));
   const ids = await Promise.all(readers.map(started));
   await runnel.inference2.kill('SIGKILL');
-  // The same address, another run: what the first one kept is gone.
+  // The same address, another run: the logs of the first run are gone.
   await runnel.inference2.start();
   const results = await Promise.all(readers.map((reader) => reader.result.catch((error) => ({ error }))));
   const ends = new Map();
@@ -85,7 +85,7 @@ test('kill -9 of a replica: its readers are told, the others go on, and new ones
   assert.equal((await next.result).verified, true);
 });
 
-test('a replica that falls silent is found, and its readers go on when it speaks again', async (t) => {
+test('a replica that stops responding is detected, and its readers continue when it responds again', async (t) => {
   const runnel = await startRunnel({ bridge: ['--link_keepalive=1s'] });
   t.after(() => runnel.stop());
   const readers = Array.from({ length: 10 }, () => stream(request(200, 50), { ...places(runnel), transport: 'sse' }));
@@ -98,12 +98,12 @@ test('a replica that falls silent is found, and its readers go on when it speaks
   for (const reader of readers) {
     const result = await reader.result;
     assert.equal(result.verified, true);
-    // The bridge has seen to it: the browser's connection is the first one still.
+    // The bridge has handled it: the reader still has its first connection.
     assert.equal(result.stats.reconnects, 0);
   }
 });
 
-test('a generation is not found by whoever has another key', async (t) => {
+test('a generation is not found with the key of another principal', async (t) => {
   const keys = join(tmpdir(), `runnel-keys-${process.pid}`);
   writeFileSync(keys, 'key-of-ann ann\nsecond-of-ann ann\nkey-of-bob bob\n', { mode: 0o600 });
   t.after(() => rmSync(keys));

@@ -1,5 +1,5 @@
-// A response of the OpenAI-compatible API, read through one bridge after the other, and through two at once: its
-// numbers are the log's own.
+// A response of the OpenAI-compatible API, read through one bridge after another, and through two at the same time: its
+// sequence numbers follow from the log.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { startRunnel } from './processes.mjs';
@@ -16,7 +16,7 @@ function ask(runnel, more = {}, url = runnel.url) {
   });
 }
 
-/** The whole messages of a stream, each as its text; also of one that is cut. */
+/** The complete messages of a stream, also of one that is cut, each as its text. */
 async function* messages(answer) {
   const decoder = new TextDecoder();
   let rest = '';
@@ -30,7 +30,7 @@ async function* messages(answer) {
     if (error.code === 'ERR_ASSERTION') throw error;
   }
 }
-/** All messages of the response from the one after `after` on, through the bridge at `url`. */
+/** All messages of the response after message `after`, through the bridge at `url`. */
 async function readAfter(url, id, after) {
   const answer = await fetch(`${url}/v1/responses/${id}?stream=true&starting_after=${after}`);
   assert.equal(answer.status, 200);
@@ -40,7 +40,7 @@ async function readAfter(url, id, after) {
 }
 const dataOf = (message) => JSON.parse(message.slice(message.indexOf('\ndata: ') + 7));
 
-test('kill -9 of the bridge, three times: the numbers go on, and a replay is the same bytes', async (t) => {
+test('kill -9 of the bridge, three times: the numbers continue, and a replay has the same bytes', async (t) => {
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
   const seen = [];
@@ -58,7 +58,7 @@ test('kill -9 of the bridge, three times: the numbers go on, and a replay is the
     assert.equal(answer.status, 200);
   }
   assert.deepEqual(seen.map((message) => dataOf(message).sequence_number), seen.map((_, i) => i));
-  // Four events of the beginning, the deltas, four of the end.
+  // Four events at the start, the deltas, four at the end.
   assert.equal(seen.length, TOKENS + 8);
   const last = dataOf(seen.at(-1));
   assert.equal(last.type, 'response.completed');
@@ -76,7 +76,7 @@ test('half over one bridge and half over another, both alive: one sequence, the 
     const seen = [];
     for await (const message of messages(await ask(runnel, {}, first))) {
       seen.push(message);
-      // Leaves the stream in its midst: a background goes on without its reader.
+      // Leaves the stream in the middle: a background response continues without its reader.
       if (seen.length === TOKENS / 2) break;
     }
     const { id } = dataOf(seen[0]).response;
@@ -84,7 +84,7 @@ test('half over one bridge and half over another, both alive: one sequence, the 
     assert.deepEqual(seen.map((message) => dataOf(message).sequence_number), seen.map((_, i) => i));
     assert.equal(seen.length, TOKENS + 8);
     assert.equal(dataOf(seen.at(-1)).type, 'response.completed');
-    // Within what is made of `started`, the text, and the end.
+    // Between the messages for `started`, the text, and those for the end.
     for (const after of [0, 1, 3, 4, TOKENS / 2, TOKENS + 3, TOKENS + 6]) {
       const [a, b] = await Promise.all([readAfter(first, id, after), readAfter(second, id, after)]);
       assert.deepEqual(a, seen.slice(after + 1));
@@ -93,7 +93,7 @@ test('half over one bridge and half over another, both alive: one sequence, the 
   }
 });
 
-test('two readers at once on two bridges read the same while it is made', async (t) => {
+test('two readers on two bridges read the same while the response is generated', async (t) => {
   const runnel = await startRunnel({ sseBridges: 2 });
   t.after(() => runnel.stop());
   const mine = messages(await ask(runnel));
@@ -107,7 +107,7 @@ test('two readers at once on two bridges read the same while it is made', async 
   assert.deepEqual(await others, rest);
 });
 
-test('a response that is not in the background is cancelled when its client goes', async (t) => {
+test('a response that is not in the background is cancelled when its client disconnects', async (t) => {
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
   const abort = new AbortController();

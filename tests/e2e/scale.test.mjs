@@ -1,5 +1,5 @@
-// Many streams at once through each bridge: every one whole, in order, seen once. The figures are printed, not judged:
-// performance belongs to benchmarks. RUNNEL_SCALE=small is for builds with sanitizers.
+// Many streams at the same time through each bridge: every one complete, in order and without duplicates. The figures
+// are printed only; the benchmarks judge performance. RUNNEL_SCALE=small is for builds with sanitizers.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
@@ -31,7 +31,7 @@ for (const transport of ['sse', 'ws']) {
     await load(t, runnel, transport, [`--streams=${STREAMS}`, `--tokens=${TOKENS}`, '--pace=30', '--timeout=120s']);
   });
 
-  test(`${transport}: ${IDLE} open streams that say nothing`, async (t) => {
+  test(`${transport}: ${IDLE} open silent streams`, async (t) => {
     const runnel = await startRunnel();
     t.after(() => runnel.stop());
     await load(t, runnel, transport, [`--streams=${IDLE}`, '--idle', '--timeout=120s']);

@@ -1,4 +1,4 @@
-// How the processes start: with the descriptors and flags that an operator, or an init system, may give them.
+// Starting the processes with the descriptors and flags that an operator or an init system may use.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,14 +16,14 @@ const PROCESSES = [['runnel-inference', '--engine=scripted'], ['runnel-sse'], ['
 const folder = mkdtempSync(join(tmpdir(), 'runnel-start-'));
 const started = [];
 after(() => {
-  // Those that a failed test has left.
+  // Processes that a failed test has left.
   for (const child of started) child.kill('SIGKILL');
   rmSync(folder, { recursive: true });
 });
 
 async function waitUntil(condition, what) {
   const deadline = Date.now() + BOUND_MS;
-  // A poll with a bound: liveness is something that can only be asked for.
+  // A bounded poll, because a process does not notify that it is live.
   while (!(await condition())) {
     assert.ok(Date.now() < deadline, what);
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -38,7 +38,7 @@ async function isLive(port) {
   }
 }
 
-/** Starts one by `shell`, with its path as $0 and its arguments as $@, and waits until it is live. */
+/** Starts a program by the shell command `shell` ($0 is its path, $@ its arguments) and waits until it is live. */
 async function start(shell, name, args) {
   const [port, admin] = await freePorts(2);
   const child = spawn('sh', ['-c', shell, join(BIN, name), ...args(port, admin), '--log_level=trace'],
@@ -59,7 +59,7 @@ async function start(shell, name, args) {
   };
 }
 
-/** What one prints that ends by itself, and its status. */
+/** The output and status of a program that ends by itself. */
 async function run(name, args) {
   const child = spawn(join(BIN, name), args, { stdio: ['ignore', 'pipe', 'pipe'] });
   const bound = setTimeout(() => child.kill('SIGKILL'), BOUND_MS);
@@ -91,7 +91,7 @@ for (const [name, ...flags] of PROCESSES) {
     await stop();
   });
 
-  test(`${name} says that a port is taken`, async () => {
+  test(`${name} reports that a port is in use`, async () => {
     const ports = [];
     const { stop } = await start('exec "$0" "$@"', name, (...own) => {
       ports.push(...own);

@@ -1,4 +1,4 @@
-// The three real processes, read as a program would: the same generation over every transport, and faults.
+// The three real processes, read like a program would: the same generation over every transport, and faults.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
@@ -63,7 +63,7 @@ test('a plain event stream has ids, and ends with 204 after the last', async (t)
 
 for (const victim of ['sse', 'ws']) {
   const transports = victim === 'sse' ? ['sse', 'poll'] : HAS_WEBSOCKET ? ['websocket'] : [];
-  test(`kill -9 of the ${victim} bridge in mid-answer: readers come back and verify`,
+  test(`kill -9 of the ${victim} bridge in the middle of a generation: readers reconnect and verify`,
     { skip: transports.length === 0 && 'this node has no WebSocket' }, async (t) => {
       const runnel = await startRunnel();
       t.after(() => runnel.stop());
@@ -72,7 +72,7 @@ for (const victim of ['sse', 'ws']) {
         Array.from({ length: 20 }, () => stream(request(300, 60), { ...where, transport })));
       const ended = new Set();
       const reading = readers.map((reader) => read(reader).finally(() => ended.add(reader)));
-      // By seq, not by count: a poller is given many at once, merged.
+      // By seq, not by count, because a poll returns merged events.
       await Promise.all(readers.map(async (reader) => {
         for await (const { seq } of reader) if (seq >= 20) break;
       }));

@@ -1,14 +1,14 @@
-// A WebSocket client made of a socket and bytes, for what an honest client never sends.
+// A WebSocket client of raw bytes on a socket, for frames that a well-behaved client never sends.
 import { createHash } from 'node:crypto';
 import { connect } from 'node:net';
 
 export const TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10, CONTINUATION = 0;
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
-const LIMIT_MS = 20_000;  // A bound, not a pace.
+const LIMIT_MS = 20_000;  // Bounds a failure only.
 
 /**
- * One frame of a client. `mask`: four bytes, or null for none. `form`: bytes of the extended length (0, 2, 8), if not
- * the shortest. `announced`: the length in the header, if not that of the payload.
+ * One frame of a client. `mask`: four bytes, or null for none. `form`: size of the extended length (0, 2 or 8 bytes) if
+ * not the shortest. `announced`: the length in the header if not the payload's length.
  */
 export function frame(opcode, payload = '', {
   fin = true, rsv = 0, mask = [0x37, 0xfa, 0x21, 0x3d], form, announced,
@@ -35,7 +35,7 @@ export function closeFrame(code, reason = '', options) {
   return frame(CLOSE, Buffer.concat([payload, Buffer.from(reason)]), options);
 }
 
-/** A message in fragments of `size` bytes; `between` (bytes) stands between any two of them. */
+/** A message in fragments of `size` bytes, with the bytes `between` between any two of them. */
 export function fragments(opcode, payload, size, between = Buffer.alloc(0)) {
   const body = Buffer.from(payload);
   const parts = [];
@@ -69,7 +69,7 @@ function protoFields(bytes) {
   return fields;
 }
 
-// What a message says, in a few letters. `req` is given back by the server, so it stands for an echo.
+// A short form of a message. The server sends `req` back, so it serves as an echo.
 function summary(opcode, payload) {
   if (opcode === BINARY) {
     const message = protoFields(payload);
@@ -83,7 +83,7 @@ function summary(opcode, payload) {
   return message.req === undefined ? `error ${message.error.code}` : `echo ${message.req}`;
 }
 
-// Takes whole frames of the server off `bytes`; throws if one of them breaks the rules for servers.
+// Removes complete frames of the server from `bytes`; throws if one of them breaks the rules for servers.
 function takeFrames(bytes, seen) {
   for (;;) {
     if (bytes.length < 2) return bytes;
@@ -105,8 +105,8 @@ function takeFrames(bytes, seen) {
 }
 
 /**
- * Upgrades, sends `chunks` one after the other, answers a close frame, and reads until the server ends the connection.
- * Resolves with what it saw, in order, without `hello`; the last is `end`, or `reset`, or `timeout`.
+ * Upgrades, sends `chunks` one after another, replies to a close frame, and reads until the server ends the connection.
+ * Resolves with what it received, in order, without `hello`; the last entry is `end`, `reset` or `timeout`.
  */
 export function converse(url, protocol, chunks) {
   const { hostname, port, pathname } = new URL(url);

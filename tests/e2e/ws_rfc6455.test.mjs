@@ -1,4 +1,4 @@
-// RFC 6455 at the bridge that is shipped: each case is a connection of its own to runnel-ws.
+// RFC 6455 with the real bridge: each case is a separate connection to runnel-ws.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { startRunnel } from './processes.mjs';
@@ -14,7 +14,7 @@ function same(seen, expected) {
     && expected.every((each, i) => (Array.isArray(each) ? each.includes(seen[i]) : each === seen[i]));
 }
 
-/** Undefined if the case is as it should be. */
+/** Runs a case; resolves with undefined if the result is the expected one. */
 async function faultOf(url, { name, protocol = 'runnel.v1', send, expect }) {
   const closes = [expect.at(-1)].flat().some((each) => each?.startsWith('close '));
   const proof = protocol === PROTO ? frame(BINARY, protoPing(77)) : frame(TEXT, ping(77));

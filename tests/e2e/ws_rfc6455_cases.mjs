@@ -1,18 +1,18 @@
 // The rules of RFC 6455, in the sections of Autobahn's test suite, as cases of the real protocol: {name, send, expect}.
-// `send` are chunks of bytes, `expect` what the server says to them (see summary() in ws_frames.mjs); an array stands
-// for any of its elements. A case that does not end with `close` also proves that the connection still works.
-// `protocol` is runnel.v1 unless it says otherwise.
+// `send`: chunks of bytes. `expect`: what the server sends (see summary() in ws_frames.mjs); an array means any of its
+// elements. A case that does not end with `close` also proves that the connection still works. `protocol`: runnel.v1 by
+// default.
 import { BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, closeFrame, fragments, frame } from './ws_frames.mjs';
 
 export const PROTO = 'runnel.v1.proto';
 const MIB = 1 << 20;
 
-/** A message that is answered by `pong ${t}`, filled with spaces up to `size` bytes. */
+/** A message with the reply `pong ${t}`, padded with spaces to `size` bytes. */
 export const ping = (t, size = 0) => `{"type":"ping","t":${t}}`.padEnd(size);
-/** A message that is answered by `echo ${text}`. */
+/** A message with the reply `echo ${text}`. */
 const echo = (text) => Buffer.concat([Buffer.from('{"type":"ping","req":"'), Buffer.from(text), Buffer.from('"}')]);
 
-/** The same in Protobuf; an unknown field fills it up. */
+/** The same in Protobuf, padded with an unknown field. */
 export function protoPing(t, size = 0) {
   const message = Buffer.alloc(11);
   Buffer.from([0x32, 0x09, 0x09]).copy(message);
@@ -148,7 +148,7 @@ function* fragmentation() {
   }
 }
 
-// Whole characters at the edges of what there is.
+// Complete characters at the limits of each length.
 const VALID = {
   'κόσμε': 'κόσμε', 'two bytes, first': '\u0080', 'two bytes, last': '\u07ff', 'three bytes, first': '\u0800',
   'three bytes, last': '\uffff', 'not a character U+FFFE': '\ufffe', 'before the surrogates': '\ud7ff',
@@ -156,7 +156,7 @@ const VALID = {
   'four bytes, last': '\u{10ffff}', 'not a character U+1FFFE': '\u{1fffe}', 'delete': '\u007f', 'mixed': 'aé€😀z',
   'byte order mark': '\ufeff',
 };
-// Bytes that no text has, wherever they stand.
+// Bytes that no UTF-8 text contains.
 const INVALID = {
   'continuation 80': [0x80], 'continuation bf': [0xbf], 'continuations': [0x80, 0xbf, 0x80], 'c0': [0xc0, 0x80],
   'c1': [0xc1, 0xbf], 'overlong two bytes': [0xc0, 0xaf], 'overlong three bytes': [0xe0, 0x80, 0xaf],
@@ -188,7 +188,7 @@ function* utf8() {
     yield { name: `invalid: ${name}, alone`, send: [frame(TEXT, bad)], expect: ['close 1007'] };
     yield { name: `invalid: ${name}, octet by octet`, send: octets(frame(TEXT, message)), expect: ['close 1007'] };
     yield { name: `invalid: ${name}, a fragment an octet`, send: [fragments(TEXT, message, 1)], expect: ['close 1007'] };
-    // Without the rest, so that only who looks at once can know.
+    // Without the rest, so that only a server that checks immediately can know.
     const soon = Buffer.concat([Buffer.from('{"req":"a'), bad, Buffer.from('z')]);
     yield { name: `invalid: ${name}, at once in a frame`, send: [frame(TEXT, soon, { announced: 100_000 })], expect: ['close 1007'] };
     yield { name: `invalid: ${name}, at once in a fragment`, send: [frame(TEXT, soon, { fin: false })], expect: ['close 1007'] };
@@ -265,7 +265,7 @@ function* limits() {
     yield { name: `500 texts of ${size} bytes`, send: Array.from({ length: 500 }, (_, i) => frame(TEXT, ping(i, size))),
       expect: Array.from({ length: 500 }, (_, i) => `pong ${i}`) };
   }
-  // 10: what a library does that makes fragments by itself.
+  // 10: automatic fragmentation by a library.
   yield { name: '64 KiB in fragments of 1300', send: [fragments(TEXT, ping(1, 65_536), 1300)], expect: ['pong 1'] };
 }
 

@@ -11,10 +11,10 @@
 
 namespace runnel::fuzz {
 
-// Starts a service that answers every command of a Link by itself, and lives as long as the process: a generation is
-// one word long, and FakeId('c') is not there. FakeId('b') says nothing after its start if `with_silence`. Returns its
-// address. The unary calls are answered for FakeId('a') alone.
-inline std::string StartAnsweringService(bool with_silence) {
+// Starts a service that replies to every command of a Link and lives as long as the process. A generation is one word
+// long, and FakeId('c') does not exist. If `with_silence`, FakeId('b') sends no events. Returns the service's address.
+// GetGeneration finds only FakeId('a').
+inline std::string StartReplyingService(bool with_silence) {
   using testing::FakeId;
   auto* const service = new testing::FakeInferenceService();
   testing::FakeInferenceService::Handlers handlers;
@@ -50,7 +50,7 @@ inline std::string StartAnsweringService(bool with_silence) {
   return service->target();
 }
 
-// Returns when the one io thread of `server` has looked at all sockets, and done what came of it.
+// Returns when the single io thread of `server` has read from all sockets and run the resulting handlers.
 inline void Settle(bridge::Server* server) {
   for (int round = 0; round < 3; ++round) {
     std::promise<void> done;

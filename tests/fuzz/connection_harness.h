@@ -17,13 +17,13 @@
 
 #include "tests/fuzz/fuzz_check.h"
 
-// Whole connections for fuzz targets: the bytes of a client, split where the input says, sent to a TCP port of a server
-// in this process.
+// Complete connections for fuzz targets: sends the bytes of a client, split as the input says, to a TCP port of a
+// server in this process.
 namespace runnel::fuzz {
 
-// An input is one byte, of which the lower four bits are the number of places to split at (the others are the
-// target's), then two bytes for each, and then the bytes to send. Each place is counted from the one before. So an
-// input that begins with a NUL is sent in one piece.
+// An input is one byte, then two bytes for each split, then the bytes to send. The lower four bits of the first byte
+// are the number of splits, the upper four are for the target. The position of each split is relative to the one
+// before. So an input that begins with a NUL is sent in one piece.
 struct SplitInput {
   uint8_t choice = 0;
   std::string_view bytes;
@@ -47,9 +47,9 @@ inline SplitInput ParseInput(const uint8_t* data, size_t size) {
   return input;
 }
 
-// Sends `pieces` to a port of 127.0.0.1, with a call of `settle` behind each, which is to return once the server has
-// taken it; then says that nothing more comes, and reads to the end. A server that does not end such a connection
-// within 20 s fails the target.
+// Sends `pieces` to a port of 127.0.0.1. After each it calls `settle`, which must return once the server has processed
+// the piece. Then sends FIN, reads to the end and returns what it read. The target fails if the server does not end the
+// connection within 20 s.
 inline std::string Converse(int port, const std::vector<std::string_view>& pieces,
                             const std::function<void()>& settle) {
   constexpr int kLimitMs = 20'000;
@@ -68,18 +68,18 @@ inline std::string Converse(int port, const std::vector<std::string_view>& piece
     settle();
   }
   shutdown(fd, SHUT_WR);
-  std::string answer;
+  std::string response;
   char buffer[16 << 10];
   for (;;) {
     pollfd wait{fd, POLLIN, 0};
     FUZZ_CHECK(poll(&wait, 1, kLimitMs) == 1);
     const ssize_t bytes = recv(fd, buffer, sizeof buffer, 0);
     if (bytes <= 0) break;
-    answer.append(buffer, static_cast<size_t>(bytes));
+    response.append(buffer, static_cast<size_t>(bytes));
   }
   close(fd);
   settle();
-  return answer;
+  return response;
 }
 
 }  // namespace runnel::fuzz

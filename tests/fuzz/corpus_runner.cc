@@ -1,6 +1,6 @@
-// Drives a fuzz target where there is no libFuzzer (GCC): every file of a corpus as it is, then mutations of them from
-// a fixed seed until a number of runs or a time is used up. Finds less than libFuzzer, but the same on every run, and
-// the sanitizers watch it.
+// Drives a fuzz target without libFuzzer (GCC): runs every file of a corpus unchanged, then mutations of them from a
+// fixed seed, until a number of runs or a time limit is reached. It finds less than libFuzzer, but the same on every
+// run, and works with the sanitizers.
 //
 //   fuzz_target CORPUS_DIR [RUNS] [SECONDS]
 
@@ -56,7 +56,7 @@ class Mutator {
   size_t Below(size_t bound) { return bound == 0 ? 0 : random_() % bound; }
 
   void Mutate(std::string* text) {
-    // Bytes that mean something to one of the parsers.
+    // Bytes with a meaning in one of the parsers.
     static constexpr char kSpecial[] = "\0\n\r\"\\{}[]:,.-+eE09_ \x7f\x80\xbf\xc0\xed\xf4\xff";
     const size_t at = Below(text->size() + 1);
     switch (Below(6)) {

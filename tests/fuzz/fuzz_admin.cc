@@ -1,5 +1,5 @@
-// Whole connections to the admin port: bytes split at arbitrary points through its parser, its routes and its
-// connection. The same bytes in one piece must get the same statuses, and a probe must be answered after all of it.
+// Complete connections to the admin port: bytes split at arbitrary points go through its parser, routes and connection.
+// The same bytes in one piece must get the same statuses, and a probe afterwards must get a response.
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -25,24 +25,24 @@ int Port() {
   return (*server)->port();
 }
 
-// The statuses of the responses in `answer`, in order.
-std::string Statuses(std::string_view answer) {
+// The statuses of the responses in `response`, in order.
+std::string Statuses(std::string_view response) {
   constexpr std::string_view kLine = "HTTP/1.1 ";
   constexpr size_t kStatus = 3;
   std::string statuses;
-  for (size_t at = answer.find(kLine); at != std::string_view::npos; at = answer.find(kLine, at + 1)) {
-    // Messages name the version as well, at their end.
-    if (answer.find("\r\ncontent-type: ", at) == answer.find("\r\n", at)) {
-      statuses += answer.substr(at + kLine.size(), kStatus);
+  for (size_t at = response.find(kLine); at != std::string_view::npos; at = response.find(kLine, at + 1)) {
+    // Error messages also contain the version, at their end.
+    if (response.find("\r\ncontent-type: ", at) == response.find("\r\n", at)) {
+      statuses += response.substr(at + kLine.size(), kStatus);
     }
   }
   return statuses;
 }
 
 std::string Converse(const std::vector<std::string_view>& pieces) {
-  const std::string answer = runnel::fuzz::Converse(Port(), pieces, [] { std::this_thread::yield(); });
-  FUZZ_CHECK(answer.empty() || answer.starts_with("HTTP/1.1 "));
-  return Statuses(answer);
+  const std::string response = runnel::fuzz::Converse(Port(), pieces, [] { std::this_thread::yield(); });
+  FUZZ_CHECK(response.empty() || response.starts_with("HTTP/1.1 "));
+  return Statuses(response);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Cursors as clients send them: what is read, written again, is what came.
+// Cursors from clients: a cursor that is parsed and written again equals the input.
 #include <cstdint>
 #include <string>
 #include <string_view>

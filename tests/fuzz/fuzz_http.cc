@@ -1,5 +1,5 @@
-// A whole connection: bytes split at arbitrary points through the parser, and each request's target through the router.
-// The same bytes in one piece must give the same.
+// A complete connection: bytes split at arbitrary points go through the parser, and each request's target through the
+// router. The same bytes in one piece must give the same result.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -19,7 +19,7 @@ using runnel::base::HttpParser;
 constexpr HttpLimits kLimits{
     .max_header_bytes = 1024, .max_target_bytes = 256, .max_headers = 16, .max_body_bytes = 512};
 
-// What was understood of a connection, as text. `cut` decides how many bytes come at once, by its own bytes.
+// Returns, as text, the requests that were parsed. The bytes of `cut` are the sizes of the pieces.
 std::string Serve(std::string_view bytes, std::string_view cut) {
   std::string seen;
   std::string pending;

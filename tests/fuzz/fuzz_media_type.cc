@@ -1,4 +1,4 @@
-// Accept and Content-Type: what is accepted is well-formed and bounded, and what decides does not depend on the rest.
+// Accept and Content-Type: an accepted value is well-formed and bounded, and the decision does not depend on the rest.
 #include <cstdint>
 #include <string>
 #include <string_view>

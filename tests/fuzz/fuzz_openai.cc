@@ -1,5 +1,5 @@
-// Bodies of the OpenAI-compatible routes: what is accepted has the ranges that inference.proto states, and annotations
-// come back as they went.
+// Bodies of the OpenAI-compatible routes: an accepted request is within the limits of inference.proto, and annotations
+// are returned unchanged.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -21,7 +21,7 @@ void CheckRequest(const runnel::v1::GenerateRequest& request) {
   FUZZ_CHECK(request.stop_size() <= 4 && request.top_logprobs() <= 20 && request.annotation().size() <= 16 << 10);
   FUZZ_CHECK(request.metadata_size() <= 16 && request.sampling().logit_bias_size() <= 1024);
   const auto& sampling = request.sampling();
-  // Written so that a NaN fails.
+  // Written so that NaN fails.
   FUZZ_CHECK(!sampling.has_temperature() || (sampling.temperature() >= 0 && sampling.temperature() <= 2));
   FUZZ_CHECK(!sampling.has_top_p() || (sampling.top_p() > 0 && sampling.top_p() <= 1));
   FUZZ_CHECK(!sampling.has_top_k() || (sampling.top_k() >= 1 && sampling.top_k() <= 1'000'000));
@@ -64,7 +64,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } else {
     CheckRefusal(responses.status(), OpenAiApi::kResponses);
   }
-  // Any bytes may be the annotation of a generation.
+  // The annotation of a generation may be any bytes.
   const auto echo = runnel::openai::ResponseEcho::FromAnnotation(body);
   if (echo.ok()) FUZZ_CHECK(!echo->instructions.empty() && !echo->metadata.empty());
   return 0;

@@ -1,4 +1,4 @@
-// Bodies of POST /v1/generations: what is accepted has the ranges that inference.proto states.
+// Bodies of POST /v1/generations: an accepted request is within the limits of inference.proto.
 #include <cstdint>
 #include <string_view>
 
@@ -16,13 +16,13 @@ void CheckRequest(const runnel::v1::GenerateRequest& request) {
   FUZZ_CHECK(request.metadata_size() <= 16);
   for (const auto& [key, value] : request.metadata()) FUZZ_CHECK(key.size() <= 64 && value.size() <= 512);
   const auto& sampling = request.sampling();
-  // Written so that a NaN fails.
+  // Written so that NaN fails.
   FUZZ_CHECK(!sampling.has_temperature() || (sampling.temperature() >= 0 && sampling.temperature() <= 2));
   FUZZ_CHECK(!sampling.has_top_p() || (sampling.top_p() > 0 && sampling.top_p() <= 1));
   FUZZ_CHECK(!sampling.has_top_k() || sampling.top_k() >= 1);
   FUZZ_CHECK(!sampling.has_min_p() || (sampling.min_p() >= 0 && sampling.min_p() <= 1));
   FUZZ_CHECK(request.detach_timeout().seconds() >= 0 && request.detach_timeout().nanos() >= 0);
-  // Everything in it is UTF-8, or the service could not read it.
+  // All strings must be UTF-8, otherwise the service could not parse the message.
   runnel::v1::GenerateRequest again;
   FUZZ_CHECK(again.ParseFromString(request.SerializeAsString()));
 }

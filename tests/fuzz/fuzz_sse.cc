@@ -1,6 +1,6 @@
-// Server-sent events: whatever is written must be read back, by the WHATWG's algorithm, as one message and the same
-// one. The first byte chooses: `e` for an event as protobuf, else a message whose id, event and data are set apart by
-// 0x1f.
+// Server-sent events: whatever is written must be read back, by the WHATWG's algorithm, as one equal message. If the
+// first byte is `e`, the rest is an event as Protobuf; otherwise it is a message whose id, event and data are separated
+// by 0x1f.
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -39,7 +39,7 @@ std::vector<Message> Read(std::string_view text) {
   Message message;
   bool has_data = false;
   std::vector<std::string> lines = Lines(text);
-  lines.pop_back();  // Not ended.
+  lines.pop_back();  // Not terminated.
   for (const std::string& line : lines) {
     if (line.empty()) {
       if (has_data) messages.push_back(message);

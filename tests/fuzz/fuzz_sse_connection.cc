@@ -1,6 +1,6 @@
-// Whole connections to the SSE bridge, split at any place: parser, router, session, APIs and streams, before a service
-// that answers by itself. Whatever comes, the connection ends when its client has ended, every response is well-formed,
-// and the bridge then serves the next client.
+// Complete connections to the SSE bridge, split at any position: parser, router, session, APIs and streams, with a
+// service that replies automatically. For any input, the connection ends after its client has ended, every response is
+// well-formed, and the bridge then serves the next client.
 #include <spdlog/spdlog.h>
 
 #include <array>
@@ -60,8 +60,8 @@ std::array<std::unique_ptr<Bridge>, 2>& Bridges() {
   static auto* const bridges = [] {
     google::protobuf::SetLogHandler(nullptr);
     spdlog::set_level(spdlog::level::off);
-    // A silent stream would go on after its client has closed its side only, and this harness waits for the end.
-    const std::string service = fuzz::StartAnsweringService(false);
+    // A silent stream would continue after its client has only closed its side, and this harness waits for the end.
+    const std::string service = fuzz::StartReplyingService(false);
     auto* const made = new std::array<std::unique_ptr<Bridge>, 2>();
     for (const bool with_key : {false, true}) (*made)[with_key] = std::make_unique<Bridge>(service, with_key);
     return made;
@@ -77,7 +77,7 @@ std::string_view Field(std::string_view head, const std::string& name) {
   return rest.substr(0, rest.find("\r\n"));
 }
 
-// Takes a body in chunks off the front. False if it was cut.
+// Removes a chunked body from the front. False if it was cut.
 bool TakeChunks(std::string_view* bytes) {
   for (;;) {
     const size_t end = bytes->find("\r\n");
@@ -92,7 +92,7 @@ bool TakeChunks(std::string_view* bytes) {
   }
 }
 
-// Looks at one response and takes it off the front. False if nothing can follow it.
+// Checks one response and removes it from the front. False if nothing can follow it.
 bool TakeResponse(std::string_view* bytes) {
   constexpr std::string_view kVersion = "HTTP/1.1 ";
   FUZZ_CHECK(bytes->size() > kVersion.size() + 3 && bytes->substr(0, kVersion.size()) == kVersion);
@@ -108,7 +108,7 @@ bool TakeResponse(std::string_view* bytes) {
   const std::string_view length = Field(head, "content-length");
   if (length.empty()) return status == 204 || status == 304;
   const size_t size = std::strtoul(std::string(length).c_str(), nullptr, 10);
-  // The answer to HEAD has a length and no body: either the next response follows, or the end.
+  // The response to HEAD has a length and no body: the next response or the end follows.
   if (bytes->empty() || bytes->substr(0, kVersion.size()) == kVersion) return true;
   FUZZ_CHECK(bytes->size() >= size);
   if (Field(head, "content-type") == "application/json") FUZZ_CHECK(nlohmann::json::accept(bytes->substr(0, size)));
@@ -116,8 +116,8 @@ bool TakeResponse(std::string_view* bytes) {
   return true;
 }
 
-void CheckAnswer(std::string_view answer) {
-  while (!answer.empty() && TakeResponse(&answer)) {
+void CheckResponses(std::string_view responses) {
+  while (!responses.empty() && TakeResponse(&responses)) {
   }
 }
 
@@ -128,8 +128,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace runnel;
   const fuzz::SplitInput input = fuzz::ParseInput(data, size);
   auto& bridge = *sse::Bridges()[input.choice & 1];
-  sse::CheckAnswer(bridge.Converse(input.pieces));
-  if (input.pieces.size() > 1) sse::CheckAnswer(bridge.Converse({input.bytes}));
+  sse::CheckResponses(bridge.Converse(input.pieces));
+  if (input.pieces.size() > 1) sse::CheckResponses(bridge.Converse({input.bytes}));
   FUZZ_CHECK(absl::StartsWith(bridge.Converse({sse::kProbe}), "HTTP/1.1 200 "));
   return 0;
 }

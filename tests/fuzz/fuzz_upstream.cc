@@ -1,4 +1,4 @@
-// Streams of an upstream: whatever comes, and however it is cut, the sink hears of valid text and of one end.
+// Streams of an upstream: for any bytes in pieces of any size, the sink gets valid text and one end.
 #include <cmath>
 #include <cstdint>
 #include <string>

@@ -1,6 +1,6 @@
-// Whole connections to the WebSocket bridge, split at any place: the HTTP request, the upgrade, the frames, and the
-// messages, before a service that answers by itself. Whatever comes, the connection ends when its client has ended,
-// what is answered is well-formed, and its status does not depend on where the bytes were split.
+// Complete connections to the WebSocket bridge, split at any position: the HTTP request, the upgrade, the frames and
+// the messages, with a service that replies automatically. For any input, the connection ends after its client has
+// ended, everything sent is well-formed, and the status does not depend on where the bytes were split.
 #include <spdlog/spdlog.h>
 
 #include <array>
@@ -59,7 +59,7 @@ std::array<std::unique_ptr<Bridge>, 2>& Bridges() {
   static auto* const bridges = [] {
     google::protobuf::SetLogHandler(nullptr);
     spdlog::set_level(spdlog::level::off);
-    const std::string service = fuzz::StartAnsweringService(true);
+    const std::string service = fuzz::StartReplyingService(true);
     auto* const made = new std::array<std::unique_ptr<Bridge>, 2>();
     for (const bool with_key : {false, true}) (*made)[with_key] = std::make_unique<Bridge>(service, with_key);
     return made;
@@ -67,7 +67,8 @@ std::array<std::unique_ptr<Bridge>, 2>& Bridges() {
   return *bridges;
 }
 
-// Frames of a server: whole, not masked, in the shortest form; the last may be cut by the end of the connection.
+// Checks the frames of a server: not fragmented, not masked, in the shortest form. The last may be cut by the end of
+// the connection.
 void CheckFrames(std::string_view bytes, bool json) {
   while (bytes.size() >= 2) {
     const auto first = static_cast<uint8_t>(bytes[0]);
@@ -90,16 +91,16 @@ void CheckFrames(std::string_view bytes, bool json) {
   }
 }
 
-// The status of an answer, 0 for none, after a look at the rest of it.
-int CheckAnswer(std::string_view answer) {
+// Checks a response and returns its status, 0 for none.
+int CheckResponse(std::string_view response) {
   constexpr std::string_view kVersion = "HTTP/1.1 ";
-  if (answer.empty()) return 0;
-  FUZZ_CHECK(answer.size() > kVersion.size() + 3 && answer.substr(0, kVersion.size()) == kVersion);
-  const int status = std::stoi(std::string(answer.substr(kVersion.size(), 3)));
-  const size_t end = answer.find("\r\n\r\n");
+  if (response.empty()) return 0;
+  FUZZ_CHECK(response.size() > kVersion.size() + 3 && response.substr(0, kVersion.size()) == kVersion);
+  const int status = std::stoi(std::string(response.substr(kVersion.size(), 3)));
+  const size_t end = response.find("\r\n\r\n");
   FUZZ_CHECK(end != std::string_view::npos);
-  const bool json = answer.substr(0, end).find("runnel.v1.proto") == std::string_view::npos;
-  if (status == 101) CheckFrames(answer.substr(end + 4), json);
+  const bool json = response.substr(0, end).find("runnel.v1.proto") == std::string_view::npos;
+  if (status == 101) CheckFrames(response.substr(end + 4), json);
   return status;
 }
 
@@ -108,10 +109,10 @@ int CheckAnswer(std::string_view answer) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using runnel::websocket::Bridges;
-  using runnel::websocket::CheckAnswer;
+  using runnel::websocket::CheckResponse;
   const runnel::fuzz::SplitInput input = runnel::fuzz::ParseInput(data, size);
   auto& bridge = *Bridges()[input.choice & 1];
-  const int status = CheckAnswer(bridge.Converse(input.pieces));
-  if (input.pieces.size() > 1) FUZZ_CHECK(CheckAnswer(bridge.Converse({input.bytes})) == status);
+  const int status = CheckResponse(bridge.Converse(input.pieces));
+  if (input.pieces.size() > 1) FUZZ_CHECK(CheckResponse(bridge.Converse({input.bytes})) == status);
   return 0;
 }

@@ -1,5 +1,5 @@
-// Messages of WebSocket clients, in both subprotocols: the first byte chooses. What is accepted must be fit to be acted
-// on, and whatever is answered must be a message itself.
+// Messages of WebSocket clients, in the subprotocol that the first byte selects. An accepted message must be valid, and
+// the reply to any other must be a well-formed message.
 #include <cstdint>
 #include <cstdlib>
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// Compiled by ctest as it is, and with each of the mistakes that clang has to find. See CMakeLists.txt.
+// Compiled by ctest unchanged, and with each of the mistakes that clang must find. See CMakeLists.txt.
 #include "services/base/mutex.h"
 
 namespace runnel {

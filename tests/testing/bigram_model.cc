@@ -21,11 +21,11 @@ constexpr int64_t kWidth = 384;  // at least the vocabulary, for one-hot embeddi
 constexpr int64_t kFeedForward = 64;
 constexpr uint32_t kHeads = 6;
 
-// Much more than the epsilon of the norm, which is then lost in a float.
+// So much larger than the epsilon of the norm that the epsilon vanishes in a float.
 constexpr float kOneHot = 100;
 constexpr float kImpossible = -200;
 
-// What weight (column, row) of a tensor is.
+// Returns the weight at (column, row) of a tensor.
 using Weights = std::function<float(int64_t, int64_t)>;
 
 class Writer {
@@ -141,7 +141,7 @@ bool BigramModel::WriteTo(const std::string& path) const {
   const Weights zero = [](int64_t, int64_t) { return 0.0F; };
   writer.Add("token_embd.weight", kWidth, kVocabulary,
              [](int64_t column, int64_t token) { return column == token ? kOneHot : 0.0F; });
-  // The norm of a one-hot vector is the square root of its length there; this makes it 1 again.
+  // The norm scales a one-hot vector to the square root of its length; this scales it back to 1.
   const float length = std::sqrt(static_cast<float>(kWidth));
   writer.Add("output_norm.weight", kWidth, 1, [length](int64_t, int64_t) { return 1 / length; });
   writer.Add("output.weight", kWidth, kVocabulary, [this](int64_t column, int64_t token) {
@@ -156,7 +156,7 @@ bool BigramModel::WriteTo(const std::string& path) const {
 }
 
 bool WriteRandomModel(const std::string& path, uint64_t seed) {
-  // Quantised as models are that people run; with whole floats llama.cpp is not exact.
+  // Quantised like the models that people run; with full floats llama.cpp is not exact.
   Writer writer(2, GGML_TYPE_Q8_0);
   gguf_set_val_u32(writer.file(), "llama.context_length", 4096);
   std::mt19937_64 random(seed);
@@ -166,7 +166,7 @@ bool WriteRandomModel(const std::string& path, uint64_t seed) {
   };
   writer.Add("token_embd.weight", kWidth, kVocabulary, scaled(1));
   writer.Add("output_norm.weight", kWidth, 1, [](int64_t, int64_t) { return 1.0F; });
-  // Answers are printable and do not end by themselves.
+  // The text is printable and never ends before the token limit.
   writer.Add("output.weight", kWidth, kVocabulary,
              [&](int64_t, int64_t token) { return token >= kFirstCharacter ? 0.25F * normal(random) : 0.0F; });
   for (uint32_t layer = 0; layer < 2; ++layer) writer.AddLayer(layer, scaled(0.1F), scaled(0.2F), scaled(0.1F));

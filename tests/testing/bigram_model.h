@@ -6,24 +6,25 @@
 
 namespace runnel::testing {
 
-// A GGUF of about 3 MB whose next token depends on the last token alone, with probabilities that the test chooses: what
-// the engine must say is known beforehand, and nothing has to be downloaded. It is a true one-layer Llama: embeddings
-// one-hot, attention and feed-forward adding nothing, the output the logarithms of the probabilities.
+// A GGUF file of about 3 MB whose next token depends only on the last token, with probabilities that the test chooses:
+// the engine's text is known in advance and nothing has to be downloaded. It is a real one-layer Llama model with
+// one-hot embeddings, attention and feed-forward layers that add nothing, and the logarithms of the probabilities as
+// output.
 //
 // Its vocabulary is the printable ASCII characters, all bytes, and some control tokens.
 struct BigramModel {
-  // next[a][b] = P(b after a); the rest of a row is impossible. A token without a row is followed by the end.
+  // next[a][b] = P(b after a); tokens not in the row have probability 0. A token without a row is followed by the end.
   std::map<int32_t, std::map<int32_t, double>> next;
   std::string chat_template;
   uint32_t trained_context = 4096;
 
-  // Of a printable ASCII character, or a byte otherwise.
+  // The token of a printable ASCII character, or of a byte otherwise.
   static int32_t Token(char c);
-  // Of a byte as such, which the tokenizer falls back to.
+  // The token of a single byte, to which the tokenizer falls back.
   static int32_t ByteToken(uint8_t byte);
   static constexpr int32_t kEnd = 2;        // </s>
   static constexpr int32_t kTurnBegin = 3;  // <|im_start|>
-  static constexpr int32_t kTurnEnd = 4;    // <|im_end|>, ends an answer too
+  static constexpr int32_t kTurnEnd = 4;    // <|im_end|>, ends a response too
 
   // Makes `text` certain from each of its characters to the next, and the end after the last. No character may have two
   // successors.
@@ -32,8 +33,8 @@ struct BigramModel {
   bool WriteTo(const std::string& path) const;
 };
 
-// Two layers of random weights, the same vocabulary: each token depends on all before it, so that a fault in the
-// handling of the KV cache changes the text.
+// Writes a model with two layers of random weights and the same vocabulary: each token depends on all tokens before it,
+// so that a fault in the handling of the KV cache changes the text.
 bool WriteRandomModel(const std::string& path, uint64_t seed);
 
 }  // namespace runnel::testing

@@ -23,8 +23,8 @@ static void* Allocate(size_t bytes) {
 
 }  // namespace runnel::testing
 
-// The other forms call these. The one that does not throw would, but under AddressSanitizer, which has its own of each
-// form, its memory would then be released by another allocator than it is from.
+// The other forms of new and delete call these. The nothrow form is defined here too, because AddressSanitizer replaces
+// each form separately: memory from its nothrow form would be released by the delete below, another allocator.
 void* operator new(size_t bytes) { return runnel::testing::Allocate(bytes); }
 void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes == 0 ? 1 : bytes); }
 void operator delete(void* memory) noexcept { std::free(memory); }

@@ -20,13 +20,13 @@ std::chrono::steady_clock::time_point Deadline() { return std::chrono::steady_cl
 
 }  // namespace
 
-// One Link. Lives until its OnDone.
+// One Link. Owns itself until OnDone.
 class FakeInferenceService::LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::LinkResponse>,
                                                 public std::enable_shared_from_this<LinkReactor> {
  public:
   LinkReactor(Service* service, int index) : service_(service), index_(index) {}
 
-  // Every reaction takes mu_ first: what gRPC's own locks order between its threads, ThreadSanitizer cannot see.
+  // Every callback takes mu_ first, because ThreadSanitizer does not see gRPC's locks, which order its threads.
   void Begin(std::shared_ptr<LinkReactor> self) EXCLUDES(mu_) {
     {
       base::MutexLock lock(&mu_);
@@ -68,7 +68,7 @@ class FakeInferenceService::Service final : public v1::InferenceService::Callbac
     server_->Shutdown(std::chrono::system_clock::now());
     server_->Wait();
     server_.reset();
-    // The last reactions may still be running, on threads of gRPC's.
+    // The last callbacks may still be running on gRPC's threads.
     base::MutexLock lock(&mu);
     while (open > 0) changed.Wait(&mu);
   }

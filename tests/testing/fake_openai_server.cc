@@ -21,12 +21,12 @@ using Json = nlohmann::json;
 constexpr int kThreads = 64;
 constexpr int kBacklog = 128;
 constexpr auto kFailureBound = std::chrono::seconds(10);
-// How soon a hanging answer notices that its client has gone.
+// How soon a hanging response notices that its client has disconnected.
 constexpr auto kLookEvery = std::chrono::milliseconds(5);
 
 int PortOf(const sockaddr_in& address, int result) { return result == 0 ? ntohs(address.sin_port) : -1; }
 
-// Cuts the connection between two ports of 127.0.0.1: cpp-httplib gives its handlers no way to do so.
+// Closes the connection between two ports of 127.0.0.1, which cpp-httplib does not let its handlers do.
 void CutConnection(int server_port, int client_port) {
   constexpr int kDescriptors = 4096;
   for (int fd = 0; fd < kDescriptors; ++fd) {
@@ -62,7 +62,7 @@ struct FakeOpenAiServer::Impl {
   void Listen();
   void Handle(const httplib::Request& request, httplib::Response& response) EXCLUDES(mu);
   Answer NextAnswer(const httplib::Request& request) EXCLUDES(mu);
-  // Until Release, or until `gone` holds. True if it was the latter.
+  // Waits until Release is called or `gone` holds. True if `gone` holds.
   bool Hang(const std::function<bool()>& gone) EXCLUDES(mu);
   bool WaitFor(const std::function<bool()>& condition) EXCLUDES(mu);
 
@@ -95,7 +95,9 @@ void FakeOpenAiServer::Impl::Listen() {
   int listener = -1;
   server->set_socket_options([&listener](socket_t socket) { listener = socket; });
   port = server->bind_to_any_port("127.0.0.1");
-  listen(listener, kBacklog);  // again: cpp-httplib's own 5 would refuse a test that starts many streams at once
+  listen(
+      listener,
+      kBacklog);  // again: cpp-httplib's backlog of 5 is too small for a test that starts many streams at the same time
   thread = std::jthread([this] { server->listen_after_bind(); });
   while (!server->is_running()) std::this_thread::yield();
 }
@@ -169,7 +171,7 @@ FakeOpenAiServer::FakeOpenAiServer(const Tls& tls)
 FakeOpenAiServer::~FakeOpenAiServer() {
   Release();
   impl_->server->stop();
-  impl_->thread.join();  // which joins the handlers' threads, before what they use dies
+  impl_->thread.join();  // joins the handlers' threads before the objects that they use are destroyed
 }
 
 std::string FakeOpenAiServer::url() const {

@@ -8,20 +8,20 @@
 
 namespace runnel::testing {
 
-// An OpenAI-compatible server whose answers a test writes beforehand, on a real port of 127.0.0.1, over HTTP/1.1 with
-// or without TLS. Answers any path below /v1. Serves 64 connections at once. Thread-safe.
+// An OpenAI-compatible server with responses that the test provides in advance, on a real port of 127.0.0.1, over
+// HTTP/1.1 with or without TLS. Serves any path below /v1, and 64 connections at the same time. Thread-safe.
 class FakeOpenAiServer {
  public:
   enum class End {
-    kWhole,   // the response ends as it should
+    kWhole,   // the response ends normally
     kCut,     // the connection is closed in the middle of it
     kHangUp,  // the connection is closed before the status line
-    kHang,    // nothing more comes until the client goes away or Release is called, then as kCut
+    kHang,    // nothing more is sent until the client disconnects or Release is called, then as kCut
   };
   struct Answer {
     int status = 200;
     std::string content_type = "text/event-stream";
-    std::vector<std::string> pieces;  // each in a chunk and a segment of its own
+    std::vector<std::string> pieces;  // each in a separate chunk and segment
     End end = End::kWhole;
     bool hang_before_head = false;  // as kHang, but before the status line
     std::map<std::string, std::string> headers;
@@ -31,7 +31,7 @@ class FakeOpenAiServer {
     std::string path;
     std::map<std::string, std::string> headers;  // names in lower case
     std::string body;
-    int client_port = 0;  // tells connections apart
+    int client_port = 0;  // identifies the connection
   };
   struct Tls {
     std::string certificate_file;
@@ -45,20 +45,20 @@ class FakeOpenAiServer {
   // "http://127.0.0.1:port/v1" or https.
   std::string url() const;
 
-  // The answer to the next POST that has none yet. A POST without an answer gets status 500.
+  // Adds the response to the next POST that has none yet. A POST without one gets status 500.
   void Push(Answer answer);
-  // The answer to every GET /v1/models; before, it is a list of the one model "fake-model".
+  // Sets the response to GET /v1/models; until then it is a list of one model, "fake-model".
   void SetModels(int status, std::string body);
-  // Lets everything that hangs come to its end.
+  // Ends all responses that hang.
   void Release();
 
   std::vector<Request> requests() const;
   // False after 10 s.
   bool WaitForRequests(size_t count) const;
-  // Waits until `count` hanging answers have seen their client go away. False after 10 s.
+  // Waits until `count` hanging responses have noticed that their client disconnected. False after 10 s.
   bool WaitForDisconnects(size_t count) const;
 
-  // `data: ` + one chat chunk with `content` of choice `index`, as an event.
+  // An SSE event with one chat chunk: `content` of choice `index`.
   static std::string ChatDelta(const std::string& content, int index = 0);
   static std::string ChatFinish(const std::string& reason, int index = 0);
   static std::string TextDelta(const std::string& text, int index = 0);

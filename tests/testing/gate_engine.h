@@ -11,7 +11,8 @@
 
 namespace runnel::testing {
 
-// The scripted engine, but preparing a prompt that begins with "slow" lasts until OpenGate, and one with "bad" fails.
+// The scripted engine, except that Prepare waits for OpenGate if the prompt begins with "slow", and fails if it begins
+// with "bad".
 class GateEngine final : public inference::Engine {
  public:
   GateEngine() : engine_(inference::ScriptedEngine::Options()) {}
@@ -44,7 +45,7 @@ class GateEngine final : public inference::Engine {
     open_ = true;
     opened_.NotifyAll();
   }
-  // Calls of Prepare that wait at the gate.
+  // Number of Prepare calls that wait for OpenGate.
   int at_gate() {
     base::MutexLock lock(&mu_);
     return at_gate_;

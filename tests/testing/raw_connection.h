@@ -13,8 +13,8 @@
 
 namespace runnel::testing {
 
-// A TCP connection to 127.0.0.1 for tests that send what no client library would. Each read is given up after 10 s,
-// which is a failure and not a pace.
+// A TCP connection to 127.0.0.1 for tests that send bytes no client library would send. Reads fail after 10 s, which
+// only bounds a failure.
 class RawConnection {
  public:
   explicit RawConnection(int port) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
@@ -39,7 +39,7 @@ class RawConnection {
     }
     return true;
   }
-  // Sends no more.
+  // Sends FIN.
   void ShutdownSend() { shutdown(fd_.get(), SHUT_WR); }
 
   // `size` bytes; fewer if the other side closes, or sends nothing for 10 s.
@@ -66,7 +66,7 @@ class RawConnection {
     return bytes;
   }
 
-  // All that comes before the other side closes, which `closed` says that it did.
+  // Reads until the other side closes or nothing comes for 10 s; sets `closed` to whether it closed.
   std::string ReadAll(bool* closed) {
     std::string bytes;
     char some[4096];
@@ -81,14 +81,14 @@ class RawConnection {
     }
   }
 
-  // Discards what comes. False if the other side does not close.
+  // Reads and discards bytes. False if the other side does not close.
   bool WaitForClose() {
     bool closed = false;
     ReadAll(&closed);
     return closed;
   }
 
-  // Does not wait: whether the other side has closed, as far as nothing else is unread.
+  // Whether the other side has closed and all its bytes have been read. Does not wait.
   bool IsClosed() const {
     char byte;
     const ssize_t got = recv(fd_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);

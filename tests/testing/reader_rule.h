@@ -10,20 +10,20 @@
 
 namespace runnel::testing {
 
-// The reader's rule of inference.proto, strict: what a test reads must be whole, in order and seen once.
+// The reader's rule of inference.proto, strict: a test must read every event once and in order.
 class ReaderRule {
  public:
   explicit ReaderRule(uint64_t after = 0) : last_(after) {}
 
-  // Empty if the event is the next one; else what is wrong with it.
+  // Returns an empty string if the event is the next one, otherwise what is wrong with it.
   std::string Apply(const v1::GenerationEvent& event) {
     const uint64_t first = event.first_seq() == 0 ? event.seq() : event.first_seq();
-    if (terminal_) return "an event after the terminal one";
+    if (terminal_) return "an event after the terminal event";
     if (first != last_ + 1) {
       return "event " + std::to_string(first) + ".." + std::to_string(event.seq()) + " after " + std::to_string(last_);
     }
-    if (first > event.seq()) return "first_seq beyond seq";
-    if (first != event.seq() && !event.has_delta()) return "merged, but no delta";
+    if (first > event.seq()) return "first_seq is greater than seq";
+    if (first != event.seq() && !event.has_delta()) return "a merged event that is not a delta";
     last_ = event.seq();
     if (event.has_delta()) texts_[event.delta().choice()] += event.delta().text();
     if (event.has_done()) {
@@ -34,7 +34,7 @@ class ReaderRule {
     return "";
   }
 
-  // Empty if the texts read from the beginning are those that `done` proves.
+  // Returns an empty string if the texts, read from the beginning, match the lengths and digests of `done`.
   std::string Verify() const {
     if (!terminal_ || failed_) return "no done";
     if (done_.event_count() != last_) return "event count";

@@ -11,7 +11,7 @@
 
 namespace runnel::testing {
 
-// An EventSink that keeps what an engine says, for tests of engines without a service around them. Thread-safe.
+// An EventSink that records an engine's calls, for tests of engines without a service around them. Thread-safe.
 class RecordingSink final : public inference::EventSink {
  public:
   struct Choice {
@@ -31,15 +31,15 @@ class RecordingSink final : public inference::EventSink {
 
   explicit RecordingSink(uint32_t choice_count = 1) { record_.choices.resize(choice_count); }
 
-  // The engine sees cancelled() once the answer has so many deltas. 0: at once.
+  // cancelled() becomes true once the text has this many deltas. 0: immediately.
   void CancelAfter(size_t deltas) {
     base::MutexLock lock(&mu_);
     cancel_after_ = deltas;
   }
 
-  // Waits for the end, at most 30 s, and returns what there is. The caller checks the reasons.
+  // Waits for the end, at most 30 s, and returns the record so far. The caller checks the finish reasons.
   Record WaitForEnd() { return WaitFor(SIZE_MAX, false); }
-  // Or for the end.
+  // Like WaitForEnd, but also return after this many deltas, or after Begin.
   Record WaitForDeltas(size_t deltas) { return WaitFor(deltas, false); }
   Record WaitForBegin() { return WaitFor(SIZE_MAX, true); }
   bool ended() const {

@@ -1,6 +1,7 @@
-// Tells ThreadSanitizer of the locks of the distribution's Abseil, which is not built for it. gRPC hands everything
-// from thread to thread under them, and each hand-over that it does not see is a race in its eyes. Linked into every
-// program of that build, these take the place of the library's own for all libraries, and call them.
+// Reports the locks of the distribution's Abseil, which is not built for ThreadSanitizer, to ThreadSanitizer. gRPC
+// passes everything between threads under these locks; without the reports each hand-over would look like a race. The
+// functions here are linked into every program of a ThreadSanitizer build, replace those of the library for all
+// libraries, and call the originals.
 #include <dlfcn.h>
 
 #include <cstdlib>

@@ -6,8 +6,8 @@
 
 namespace runnel::testing {
 
-// Waits until `condition` holds, for what a test cannot be told of. False after 10 s, which is a failure and not a
-// pace.
+// Polls until `condition` holds, for conditions that do not notify the test. Returns false after 10 s, which only
+// bounds a failure.
 inline bool WaitUntil(const std::function<bool()>& condition) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (!condition()) {

@@ -22,14 +22,14 @@ class WsClient {
     std::string target = "/v1/ws";
     // Value of Sec-WebSocket-Protocol; empty: none is offered.
     std::string protocols;
-    // Further headers of the upgrade, such as Origin.
+    // Additional headers of the upgrade, for example Origin.
     std::map<std::string, std::string> headers;
     std::chrono::milliseconds timeout{10'000};
-    // SO_RCVBUF; 0: the system's. A small one makes a reader slow soon.
+    // SO_RCVBUF; 0: the system's default. With a small buffer a reader becomes slow sooner.
     int receive_buffer_bytes = 0;
   };
 
-  // What the server answered to the upgrade.
+  // The server's response to the upgrade.
   struct Upgrade {
     int status = 0;
     std::string body;
@@ -41,20 +41,21 @@ class WsClient {
     bool binary = false;
   };
 
-  // Connects and upgrades. On an error `upgrade` (may be null) says what the server answered, status 0 for nothing.
+  // Connects and upgrades. On an error `upgrade`, unless null, has the server's response, with status 0 if there was
+  // none.
   static absl::StatusOr<std::unique_ptr<WsClient>> Connect(const Options& options, Upgrade* upgrade = nullptr);
   ~WsClient();
 
   absl::Status SendText(std::string_view bytes);
   absl::Status SendBinary(std::string_view bytes);
-  // A frame's bytes as they are, for what an honest client never sends.
+  // Sends bytes unchanged, for frames that a well-behaved client never sends.
   absl::Status SendRaw(std::string_view bytes);
   absl::Status SendPing(std::string_view payload);
 
-  // The next message; pings are answered on the way. Cancelled once the server has closed, with the code below;
-  // Unavailable if the connection broke without a close frame.
+  // Returns the next message and replies to pings before it. Cancelled once the server has closed, see close_code();
+  // Unavailable if the connection ended without a close frame.
   absl::StatusOr<Message> Read();
-  // Reads until the connection ends and returns its close code, or 0 if it broke without one.
+  // Reads until the connection ends and returns its close code, or 0 if there was none.
   int ReadUntilClosed();
 
   int close_code() const;
@@ -63,9 +64,9 @@ class WsClient {
   int pings_received() const;
   std::string last_pong() const;
 
-  // Starts the closing handshake and waits for its end.
+  // Performs the closing handshake.
   absl::Status Close(uint16_t code);
-  // Cuts the connection without a word.
+  // Closes the socket without a close frame.
   void Abort();
 
  private:

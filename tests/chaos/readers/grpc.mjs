@@ -1,10 +1,10 @@
-// A gRPC client of two methods over node's HTTP/2: Generate and ResumeGeneration.
+// A gRPC client for Generate and ResumeGeneration over node's HTTP/2.
 import http2 from 'node:http2';
 import { Break, Refused, Wrong } from '../faults.mjs';
 import { decode, eventOf, field, generateRequest } from '../protobuf.mjs';
 import { Inbox } from './inbox.mjs';
 
-// https://grpc.github.io/grpc/core/md_doc_statuscodes.html, as the HTTP status of the same refusal.
+// https://grpc.github.io/grpc/core/md_doc_statuscodes.html to the HTTP status of the same error.
 const HTTP_STATUS = { 3: 400, 4: 504, 5: 404, 8: 503, 9: 400, 11: 410, 13: 500, 14: 503 };
 const END = Symbol('end');
 
@@ -31,7 +31,7 @@ function messagesInto(stream, take) {
   });
 }
 
-/** `details`: the reason of the error, as it is found in its status. */
+/** `details`: the reason of the error, from its status. */
 function endOf(trailers) {
   const status = Number(trailers['grpc-status']);
   if (status === 0) return END;
@@ -41,7 +41,7 @@ function endOf(trailers) {
   return new Refused('gRPC', HTTP_STATUS[status] ?? 500, reason.toLowerCase(), trailers['grpc-message']);
 }
 
-/** Reads after a cursor, or starts. Ends without an event if all was read. */
+/** Reads after a cursor, or starts a generation. Ends without an event if all events were read before. */
 export async function* readGrpc(target, { script, id, after, idleMs }) {
   const inbox = new Inbox();
   const broken = (kind, more) => inbox.fail(new Break(kind, more));
@@ -72,7 +72,7 @@ export async function* readGrpc(target, { script, id, after, idleMs }) {
       if (ended) throw new Wrong(`after the terminal event: ${JSON.stringify(event)}`);
       ended = event.type === 'done' || event.type === 'failed';
       yield event;
-      // The status comes too, but a reader has what it wants.
+      // The status follows, but the reader does not need it.
       if (ended) return;
     }
   } finally {

@@ -1,4 +1,4 @@
-// One HTTP request, its connection its own unless an agent is given. Every wait has an end.
+// One HTTP request, on a separate connection unless an agent is given. Every wait has a limit.
 import http from 'node:http';
 import https from 'node:https';
 import { Break } from '../faults.mjs';
@@ -9,13 +9,13 @@ function broken(error) {
   return error instanceof Break ? error : new Break(error.code ?? error.message, { cause: error });
 }
 
-/** Resolves with the response, whose body is still to be read. */
+/** Resolves with the response; its body is not read yet. */
 export function request(url, { method = 'GET', headers = {}, body, idleMs, agent = false, signal } = {}) {
   return new Promise((resolve, reject) => {
-    // The certificates of tests are their own.
+    // The tests make their certificates.
     const { request: send } = url.startsWith('https:') ? https : http;
     const sent = send(url, { method, headers, agent, signal, rejectUnauthorized: false });
-    // The socket's own timer: it starts anew with every byte.
+    // The socket's timer, which restarts with every byte.
     sent.setTimeout(idleMs, () => sent.destroy(new Break('silence', { silent: true })));
     sent.on('response', resolve);
     sent.on('error', (error) => reject(broken(error)));
@@ -23,7 +23,7 @@ export function request(url, { method = 'GET', headers = {}, body, idleMs, agent
   });
 }
 
-/** The chunks of a body; ends only if the body is whole. */
+/** The chunks of a body; ends only if the body is complete. */
 export async function* chunks(response) {
   try {
     for await (const chunk of response) yield chunk;

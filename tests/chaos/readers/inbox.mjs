@@ -1,4 +1,4 @@
-/** What has come and is not taken yet, then the error that ends it. One taker. */
+/** Items that have arrived and were not taken yet, then the error that ends them. One consumer. */
 export class Inbox {
   #items = [];
   #error;

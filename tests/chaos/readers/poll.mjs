@@ -1,4 +1,4 @@
-// A strict reader by polling, held open by the server or not.
+// A strict reader by polling, with long polls or without.
 import http from 'node:http';
 import https from 'node:https';
 import { Wrong, refusal } from '../faults.mjs';

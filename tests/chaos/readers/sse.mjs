@@ -1,4 +1,4 @@
-// Strict readers of the native SSE route: as fetch does it, and as an EventSource does.
+// Strict readers of the native SSE route, in the manner of fetch and in the manner of an EventSource.
 import { Break, Wrong, refusal } from '../faults.mjs';
 import { bodyText, chunks, request } from './http.mjs';
 
@@ -34,14 +34,14 @@ export async function* parse(source) {
         block = {};
       } else if (!line.startsWith(':')) {
         const [, name, value] = /^(id|event|data|retry): (.*)$/.exec(line) ?? [];
-        if (name === undefined || block[name] !== undefined) throw new Wrong(`a bad line: ${line}`);
+        if (name === undefined || block[name] !== undefined) throw new Wrong(`an invalid line: ${line}`);
         block[name] = value;
       }
     }
   }
 }
 
-/** The events of a response to its end, which must be the terminal event. */
+/** The events of a response to its end; the last must be the terminal event. */
 export async function* events(response) {
   if (!/^text\/event-stream(;|$)/.test(response.headers['content-type'] ?? '')) {
     throw new Wrong(`content-type is ${response.headers['content-type']}`);
@@ -58,12 +58,13 @@ export async function* events(response) {
     ended = event.type === 'done' || event.type === 'failed';
     yield event;
   }
-  if (!ended) throw new Break('a good end without a terminal event');
+  if (!ended) throw new Break('a normal end without a terminal event');
 }
 
 /**
- * Reads after a cursor, or starts. `style`: fetch says where it is in the URL, or repeats its POST with Last-Event-ID;
- * eventsource says it in the header, and its URL has the cursor of long ago. Ends without an event if all was read.
+ * Reads after a cursor, or starts a generation. `style`: fetch sends the cursor in the URL, or repeats its POST with
+ * Last-Event-ID; eventsource sends it in the header, and its URL has an old cursor. Ends without an event if all events
+ * were read before.
  */
 export async function* readSse(origin, { script, id, after, style, ...options }) {
   let response;

@@ -1,5 +1,5 @@
-// The WebSocket of browsers, as far as runnel.js uses it, over the strict socket of this folder: node has none of its
-// own before version 22.
+// The WebSocket class of browsers, as far as runnel.js uses it, over the strict socket of this folder. Node has no such
+// class before version 22.
 import { WsSocket } from './ws_socket.mjs';
 
 export function webSocketClass(idleMs) {

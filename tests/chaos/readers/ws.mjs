@@ -1,4 +1,4 @@
-// Strict readers of the WebSocket bridge, JSON or Protobuf, several generations on one socket.
+// Strict readers of the WebSocket bridge, with JSON or Protobuf and several generations on one connection.
 import { Break, Refused, Wrong } from '../faults.mjs';
 import { field, generateRequest, serverMessageOf } from '../protobuf.mjs';
 import { Inbox } from './inbox.mjs';
@@ -22,7 +22,7 @@ const ENCODE = {
   },
 };
 
-/** One connection: `hello` has come, and streams may be opened on it. */
+/** One connection after `hello`, on which streams may be opened. */
 export class WsConnection {
   static async open(url, { format = 'json', idleMs, headers }) {
     const connection = new WsConnection(format);
@@ -38,7 +38,7 @@ export class WsConnection {
   constructor(format) {
     Object.assign(this, { format, encode: ENCODE[format], byReq: new Map(), byGen: new Map(), next: 1 });
     this.hello = new Promise((resolve, reject) => Object.assign(this, { resolveHello: resolve, rejectHello: reject }));
-    // A connection that ends before anyone waits for its hello is not an unhandled rejection.
+    // So that a connection that ends before its hello is awaited is not an unhandled rejection.
     this.hello.catch(() => {});
   }
 
@@ -108,7 +108,7 @@ export class WsConnection {
   }
 }
 
-/** A connection for one reading alone. */
+/** Reads one generation on a separate connection. */
 export async function* readWs(url, { format, idleMs, ...what }) {
   const connection = await WsConnection.open(url, { format, idleMs });
   try {

@@ -1,4 +1,4 @@
-// The client's end of RFC 6455, strict: what a server may not send is Wrong.
+// The client side of RFC 6455, strict: anything that a server must not send is Wrong.
 import { createHash, randomBytes } from 'node:crypto';
 import http from 'node:http';
 import https from 'node:https';
@@ -24,7 +24,7 @@ function frame(opcode, payload) {
   return Buffer.concat([Buffer.from([0x80 | opcode]), length, mask, body]);
 }
 
-/** One frame from the front of `buffer`: {opcode, payload, size}; undefined if it is not all there. */
+/** One frame from the front of `buffer`: {opcode, payload, size}; undefined if it is incomplete. */
 function parseFrame(buffer) {
   if (buffer.length < 2) return undefined;
   if ((buffer[0] & 0xf0) !== 0x80 || buffer[1] & 0x80) {
@@ -40,8 +40,8 @@ function parseFrame(buffer) {
 }
 
 /**
- * An open socket. `onMessage(text or Buffer)`; then once `onEnd(error)`, a Break (with `code` if the server closed in
- * good form) or Wrong. A server that says nothing for `idleMs`, pings included, is a Break.
+ * An open socket. Calls `onMessage(text or Buffer)`, then once `onEnd(error)` with a Break (with `code` if there was a
+ * close frame) or Wrong. A server that sends nothing for `idleMs`, not even a ping, is a Break.
  */
 export class WsSocket {
   static open(url, { protocol, idleMs, headers = {}, onMessage, onEnd }) {
@@ -79,7 +79,7 @@ export class WsSocket {
     socket.on('close', () => this.end(new Break('closed')));
     socket.on('end', () => this.end(new Break('an end without a close frame')));
     socket.on('data', (bytes) => this.#take(bytes));
-    // The owner gets the socket first, then what came with the upgrade.
+    // The owner gets the socket first, then the bytes that arrived with the upgrade.
     if (head.length > 0) setImmediate(() => this.#take(head));
   }
 

@@ -12,7 +12,7 @@
 
 namespace runnel::websocket {
 
-// A WebSocket bridge and an inference service with the scripted engine, both in this process, joined by gRPC.
+// A WebSocket bridge and an inference service with the scripted engine, both in this process, connected by gRPC.
 class BridgeFixture : public ::testing::Test {
  protected:
   using Json = nlohmann::ordered_json;
@@ -20,11 +20,11 @@ class BridgeFixture : public ::testing::Test {
   BridgeFixture();
   ~BridgeFixture() override;
 
-  // Starts both with `bridge_options` and `ws_options`, as the test has set them before.
+  // Starts both with `bridge_options` and `ws_options`, which the test may change before.
   void Start();
   // The same, but with the inference service at `target` instead of one with the scripted engine.
   void StartBridge(const std::string& target);
-  // SIGTERM's part of main; returns when the bridge has stopped.
+  // What main does at SIGTERM; returns when the bridge has stopped.
   void Drain();
 
   testing::WsClient::Options ClientOptions() const;
@@ -34,24 +34,24 @@ class BridgeFixture : public ::testing::Test {
 
   // The next message as JSON; null, with a failed test, if there is none.
   static Json Read(testing::WsClient* client);
-  // Reads until one has `type`, and gives it.
+  // Reads until a message of type `type` and returns it.
   static Json ReadUntil(testing::WsClient* client, const std::string& type);
   static void Send(testing::WsClient* client, const Json& message);
 
-  // A `generate` of `tokens` tokens at a pace.
+  // A `generate` of `tokens` tokens.
   static Json Generate(const std::string& req, uint64_t seed, int tokens, int tokens_per_second = 1'000'000);
   static Json Resume(const std::string& req, const std::string& gen, uint64_t after);
-  // What the scripted engine says.
+  // The text of the scripted engine.
   static std::string Text(uint64_t seed, int tokens);
-  // Reads one generation from after `after` to its end, checks order, wholeness and digest, and gives its text. Other
-  // generations' events fail the test. `first` is an event read before.
+  // Reads one generation from after `after` to its end, checks order, completeness and digest, and returns its text. An
+  // event of another generation fails the test. `first` is an event that was read before.
   static std::string ReadGeneration(testing::WsClient* client, std::string* gen, uint64_t after = 0,
                                     Json first = nullptr);
 
-  // The state of a generation as the service has it, by its JSON status name; empty if it knows none.
+  // The status of a generation in the service, by its JSON name; empty if the service does not know the generation.
   std::string StatusOf(const std::string& gen);
   double Metric(const std::string& name);
-  // Of all messages that are not complete, beyond what an idle connection has.
+  // Bytes of all unfinished messages, not counting the buffers of idle connections.
   size_t UnfinishedBytes();
   // Open connections.
   size_t Connections();

@@ -15,7 +15,7 @@ namespace {
 namespace net = boost::asio;
 using net::ip::tcp;
 
-// Two ends of a loopback connection on one io_context; the far one is read by hand.
+// Two ends of a loopback connection on one io_context; the test reads from the far end.
 class CoalescingSocketTest : public ::testing::Test {
  protected:
   CoalescingSocketTest() {

@@ -1,5 +1,4 @@
-// An exception inside a connection ends that connection only. Memory that cannot be had is the one that any of them may
-// meet, and stands for the others.
+// An exception inside a connection ends only that connection. The tests use std::bad_alloc, which any code may throw.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -73,12 +72,12 @@ TEST_F(WsFaultTest, WhileAnEventIsWritten) {
   EXPECT_EQ(Read(client.get())["req"], "a");
 
   {
-    // In JSON each of these bytes is six.
+    // JSON writes each of these bytes as six.
     const FailingNew failing(3 << 20);
     service.SendEvents(stream, {testing::StartedEvent(), testing::DeltaEvent(2, std::string(1 << 20, '\x01')),
                                 testing::DeltaEvent(3, "behind what is lost")});
     const auto started = client->Read();
-    if (started.ok()) {  // Or it was still waiting for the end of the batch.
+    if (started.ok()) {  // Otherwise it was still waiting for the end of the batch.
       EXPECT_EQ(Json::parse(started->bytes)["seq"], 1);
     }
     EXPECT_EQ(client->ReadUntilClosed(), 1011);

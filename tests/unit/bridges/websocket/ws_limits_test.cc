@@ -1,4 +1,4 @@
-// Limits at the limit, close codes, slow readers, the drain.
+// Values at the limits, close codes, slow readers, and the drain.
 #include <gtest/gtest.h>
 
 #include <set>
@@ -30,7 +30,7 @@ TEST_F(WsLimitsTest, OneStreamMoreThanAllowedIsRefusedAndAThirdTimeEndsTheConnec
     EXPECT_EQ(error["error"]["code"], "too_many_streams");
     EXPECT_EQ(error["error"]["status"], 429);
     if (i > 0) continue;
-    // With a place free again the count begins anew.
+    // With a place free again the count of refused streams starts over.
     Send(client.get(), {{"type", "detach"}, {"gen", *gens.begin()}});
     Send(client.get(), Generate("c4", 9, 1'000'000, 1));
     EXPECT_EQ(ReadUntil(client.get(), "started")["req"], "c4");
@@ -129,7 +129,7 @@ TEST_F(WsLimitsTest, AFloodBehindABrokenFrameHoldsNobodyUp) {
     Send(neighbour.get(), {{"type", "ping"}, {"t", i}});
     EXPECT_EQ(Read(neighbour.get())["t"], i);
   }
-  flood.join();  // By the closing timeout.
+  flood.join();  // At the latest after the close timeout.
 }
 
 TEST_F(WsLimitsTest, TheWrongKindOfFrameEndsTheConnection) {
@@ -203,7 +203,7 @@ TEST_F(WsLimitsTest, AnIdleConnectionEndsButNotOneWithAStream) {
 TEST_F(WsLimitsTest, PingsAPeerAndDropsOneThatDoesNotAnswer) {
   ws_options.ping_interval = absl::Milliseconds(50);
   Start();
-  const auto silent = Connect();  // Answers only while it reads.
+  const auto silent = Connect();  // Sends pongs only while it reads.
   const auto lively = Connect();
   Send(lively.get(), Generate("c1", 1, 40, 100));
   std::string gen;
@@ -259,7 +259,7 @@ TEST_F(WsLimitsTest, AnIdleStreamHasHeartbeatsThatSayHowFarItIs) {
 }
 
 TEST_F(WsLimitsTest, ASocketThatTakesNothingIsClosedWith4499AndItsCursorResumes) {
-  // Long enough for the second client, which reads all that it gets, to be kept from it by a busy machine.
+  // So long that a busy machine does not make the second client, which reads everything, look slow.
   bridge_options.write_timeout = absl::Seconds(2);
   Start();
   WsClient::Options options = ClientOptions();

@@ -1,4 +1,4 @@
-// The binary subprotocol says the same as the JSON one.
+// The Protobuf subprotocol carries the same messages as the JSON one.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -62,7 +62,7 @@ TEST_F(WsProtobufTest, CarriesTheSameEventsAsJson) {
   EXPECT_EQ(rule.Verify(), "");
   EXPECT_EQ(rule.texts().at(0), Text(6, 50));
 
-  // From a finished log both read the same batches, so each event must be the other's.
+  // Both read the same batches of a finished log, so their events must be equal.
   const auto json = Connect();
   Send(json.get(), Resume("r", gen, 10));
   v1::WebSocketClientMessage resume;

@@ -269,10 +269,10 @@ TEST(ParseClientMessage, ProtoRefusesWhatIsNoMessage) {
   v1::WebSocketClientMessage long_trace;
   long_trace.mutable_generate()->set_traceparent(std::string(600, '0'));
   const std::vector<std::string> rows = {
-      "",  // No field of the oneof.
+      "",  // No field of the oneof is set.
       "\xff",
       "{\"type\":\"ping\"}",
-      std::string("\x0a\x05\x0a\x7f", 4),      // Lengths beyond the end.
+      std::string("\x0a\x05\x0a\x7f", 4),      // A length past the end.
       std::string("\x0a\x03\x0a\x01\xff", 5),  // A string that is not UTF-8.
       bad_gen.SerializeAsString(),
       no_gen.SerializeAsString(),

@@ -1,4 +1,4 @@
-// Each req of a client is answered once, whatever happens to its request.
+// Each req of a client gets exactly one reply, whatever happens to its request.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,7 +20,7 @@ namespace {
 using testing::FakeInferenceService;
 using testing::WaitUntil;
 using testing::WsClient;
-using Replies = std::multimap<std::string, std::string>;  // of a req: a type of message, or the code of an error
+using Replies = std::multimap<std::string, std::string>;  // req to message type, or to the code of an error
 
 const std::string kGen = testing::FakeId('a');
 const std::string kOther = testing::FakeId('b');
@@ -30,7 +30,7 @@ class WsRepliesTest : public BridgeFixture {
   struct Row {
     const char* what;
     std::vector<Json> messages;                 // in one send
-    std::function<void(WsRepliesTest*)> serve;  // what the service does about them
+    std::function<void(WsRepliesTest*)> serve;  // what the service does with them
     Replies replies;
   };
 
@@ -62,7 +62,7 @@ class WsRepliesTest : public BridgeFixture {
     service.Reject(command, base::MakeError(absl::StatusCode::kInvalidArgument, "no", detail));
   }
 
-  // Sends all of `messages` at once, so that the later overtake what the service says about the earlier.
+  // Sends all of `messages` in one write, so that later ones overtake the service's replies to earlier ones.
   static void SendAtOnce(WsClient* client, const std::vector<Json>& messages) {
     std::string frames;
     for (const Json& message : messages) {
@@ -77,7 +77,7 @@ class WsRepliesTest : public BridgeFixture {
     EXPECT_TRUE(client->SendRaw(frames).ok());
   }
 
-  // Reads until `count` replies have come and a ping behind them is answered.
+  // Reads until `count` replies and then the pong of a ping behind them have arrived.
   static Replies ReadReplies(WsClient* client, size_t count) {
     Replies replies;
     bool pinged = false;
@@ -95,7 +95,7 @@ class WsRepliesTest : public BridgeFixture {
 
 TEST_F(WsRepliesTest, EveryReqGetsOneReply) {
   StartBridge(service.target());
-  // The bridge need not send what it takes back at once, so a command is known by its cursor.
+  // The bridge need not send a command that it withdraws immediately, so commands are identified by their cursors.
   const auto attach_after = [](uint64_t seq) {
     return [seq](WsRepliesTest* test) { test->service.Attach(test->NextAfter(seq), kGen); };
   };

@@ -164,7 +164,7 @@ TEST_F(WsSessionTest, DetachFreesTheStreamAndTheGenerationGoesOn) {
   ReadUntil(client.get(), "pong");
   EXPECT_EQ(Metric("runnel_streams_active"), 0);
   Send(client.get(), {{"type", "ping"}, {"t", 2}});
-  EXPECT_EQ(Read(client.get())["type"], "pong");  // And no event.
+  EXPECT_EQ(Read(client.get())["type"], "pong");  // No event comes before it.
   EXPECT_EQ(StatusOf(started["gen"]), "GENERATION_STATUS_RUNNING");
 }
 

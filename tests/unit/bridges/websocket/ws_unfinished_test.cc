@@ -1,4 +1,4 @@
-// Messages that are begun and not ended: how much of them, how long, and how much of all of them together.
+// Limits of unfinished messages: size, time, and the total of all connections.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -15,7 +15,7 @@ using testing::WsClient;
 
 constexpr uint8_t kText = 0x81, kFirst = 0x01, kMiddle = 0x00, kLast = 0x80, kPing = 0x89;
 
-// The head of a masked frame whose mask is zero.
+// The header of a masked frame whose mask is zero.
 std::string Head(uint8_t first, size_t bytes) {
   std::string head(1, static_cast<char>(first));
   const int length_bytes = bytes < 126 ? 0 : bytes <= 0xffff ? 2 : 8;
@@ -26,7 +26,7 @@ std::string Head(uint8_t first, size_t bytes) {
 
 std::string Frame(uint8_t first, const std::string& payload) { return Head(first, payload.size()) + payload; }
 
-// A message of `bytes` bytes, by spaces at its end.
+// A message padded with spaces to `bytes` bytes.
 std::string Padded(const nlohmann::ordered_json& message, size_t bytes) {
   std::string text = message.dump();
   text.resize(bytes, ' ');
@@ -71,7 +71,7 @@ TEST_F(WsUnfinishedTest, BeforeAuthNothingElseIsTakenWithoutEnd) {
   }
   EXPECT_EQ(CloseCodeAfter(pings), 4401);
   EXPECT_EQ(CloseCodeAfter(fragments), 4401);
-  // By what is announced, before it comes.
+  // Rejected by the announced length, before the bytes arrive.
   EXPECT_EQ(CloseCodeAfter(Head(kText, 4097)), 1009);
 }
 
@@ -84,7 +84,8 @@ TEST_F(WsUnfinishedTest, WhatComesBehindAuthIsReadByTheLimitOfAMessage) {
 
 TEST_F(WsUnfinishedTest, AMessageThatDoesNotEndInTimeEndsTheConnection) {
   ws_options.message_timeout = absl::Milliseconds(100);
-  ws_options.close_timeout = absl::Milliseconds(100);  // The client's own close frame is the rest of what it began.
+  ws_options.close_timeout =
+      absl::Milliseconds(100);  // The client's close frame would be part of the message it began.
   Start();
   const std::string rows[] = {
       std::string(1, '\x81'),                                  // half a head
@@ -92,7 +93,7 @@ TEST_F(WsUnfinishedTest, AMessageThatDoesNotEndInTimeEndsTheConnection) {
       Head(kText, 1000) + "{",                                 // one long frame
       Frame(kFirst, "{") + Frame(kMiddle, ""),                 // fragments
       Head(kPing, 5) + "ping",                                 // a control frame
-      Frame(kText, Ping().dump()) + Frame(kFirst, "{\"type"),  // behind one that is whole
+      Frame(kText, Ping().dump()) + Frame(kFirst, "{\"type"),  // after a complete message
   };
   for (const std::string& row : rows) {
     EXPECT_EQ(CloseCodeAfter(row), 4408) << row;
@@ -133,14 +134,14 @@ TEST_F(WsUnfinishedTest, AllUnfinishedMessagesTogetherHaveALimit) {
   const std::string message = Padded(Ping(), 200'000);
   EXPECT_TRUE(first->SendRaw(Frame(kFirst, message.substr(0, 150'000))).ok());
   EXPECT_TRUE(WaitUntil([&] { return UnfinishedBytes() == 256 << 10; }));
-  // A short message takes nothing of it.
+  // A short message does not count towards the limit.
   const auto second = Connect();
   Send(second.get(), Ping());
   EXPECT_EQ(Read(second.get())["type"], "pong");
   EXPECT_TRUE(second->SendRaw(Frame(kFirst, std::string(1000, ' '))).ok());
   EXPECT_EQ(second->ReadUntilClosed(), 1013);
   EXPECT_EQ(Metric("runnel_unfinished_rejected_total"), 1);
-  // The end of a message gives its bytes back, and so does the end of a connection.
+  // The end of a message releases its bytes, and so does the end of a connection.
   EXPECT_TRUE(first->SendRaw(Frame(kLast, message.substr(150'000))).ok());
   EXPECT_EQ(Read(first.get())["type"], "pong");
   EXPECT_TRUE(WaitUntil([&] { return UnfinishedBytes() == 0; }));

@@ -1,4 +1,4 @@
-// Who may connect, and how.
+// Which upgrade requests are accepted.
 #include "bridges/websocket/ws_upgrade.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ namespace {
 namespace http = boost::beast::http;
 using testing::WsClient;
 
-// A good upgrade; rows change it.
+// A valid upgrade request; the rows of the tests change it.
 UpgradeRequest GoodRequest() {
   UpgradeRequest request(http::verb::get, "/v1/ws", 11);
   request.set(http::field::host, "127.0.0.1:8081");
@@ -224,7 +224,7 @@ TEST_F(WsUpgradeTest, RespondsToHostileRequestsOnceAndClosesTheirConnectionOnly)
     EXPECT_EQ(response.substr(0, 12), "HTTP/1.1 " + status) << bytes.substr(0, 100);
     EXPECT_EQ(response.find("HTTP/1.1", 1), std::string::npos) << response;
   }
-  // The one that was there before is.
+  // The connection that was open before still works.
   EXPECT_EQ(Talk("\r\n" + get + host + "\r\n").substr(0, 12), "HTTP/1.1 426");
   ASSERT_TRUE(other->SendText(R"({"type":"ping","t":1})").ok());
   std::string response;
@@ -263,7 +263,7 @@ TEST_F(WsUpgradeTest, RefusesWith503BeyondTheConnectionLimit) {
 
 TEST_F(WsUpgradeTest, FramesThatComeWithTheRequestAreRead) {
   Start();
-  // A masked ping of the application, behind the request in one send.
+  // A masked frame with a `ping` message, sent in one write with the request.
   std::string frame("\x81\x95\x00\x00\x00\x00", 6);
   frame += R"({"type":"ping","t":7})";
   frame += std::string("\x88\x80\x00\x00\x00\x00", 6);
