@@ -121,7 +121,7 @@ async function main() {
   const silences = [];
   let running = true;
   const began = Date.now();
-  const say = () => console.error(`${tally.streams} streams, ${tally.faulted} of them cut and whole`);
+  const say = () => console.error(`${tally.streams} streams, ${tally.faulted} of them cut and complete`);
   const progress = setInterval(say, 30_000);
   const options = { everyMs: number('kill_every'), stopped: () => !running };
   const killing = killAtRandom(fleet, new Random(seed, 'kills'), options);

@@ -11,7 +11,7 @@ export class Break extends Error {
 /** The server rejected the request. `retryable` follows from the status. */
 export class Refused extends Error {
   constructor(transport, status, code, message) {
-    super(`${transport} refused: ${status} ${code} ${message ?? ''}`);
+    super(`${transport} rejected: ${status} ${code} ${message ?? ''}`);
     Object.assign(this, { transport, status, code, retryable: status === 503 || status === 504 });
   }
 }

@@ -80,8 +80,8 @@ export async function readWithLibrary(network, log, random, { deadlineMs, onResu
     }
     if (log.terminal?.type === 'done') await checkResult(reading, log);
   } catch (error) {
-    const told = log.ended && log.terminal.type === 'failed';
-    if (!told) tally.fault('refused', `runnel.js ${reading.id}: ${error.stack}`);
+    const reported = log.ended && log.terminal.type === 'failed';
+    if (!reported) tally.fault('refused', `runnel.js ${reading.id}: ${error.stack}`);
   } finally {
     clearTimeout(timer);
     reading.close();

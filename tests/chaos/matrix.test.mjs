@@ -206,10 +206,10 @@ test('on_gap=fail: 410 instead', async () => {
 test('an unknown id: 404 everywhere, immediately; with a cursor it must have existed, and is lost', async () => {
   for (const transport of TRANSPORTS) {
     for (const seq of [0, 17]) {
-      const answer = await refusalOf(read(transport, { script: scriptOf(), id: UNKNOWN, after: seq }));
+      const outcome = await refusalOf(read(transport, { script: scriptOf(), id: UNKNOWN, after: seq }));
       const expected = transport === 'grpc' ? '404 other_replica'
         : seq > 0 ? '410 generation_lost' : '404 generation_not_found';
-      assert.equal(answer, expected, `${transport} after ${seq}`);
+      assert.equal(outcome, expected, `${transport} after ${seq}`);
     }
   }
 });
@@ -222,10 +222,10 @@ test('a purged id: 410 everywhere, and deleting it again succeeds', async () => 
   }
   for (const transport of TRANSPORTS) {
     for (const seq of [0, 5, last, last + 1]) {
-      const answer = await refusalOf(read(transport, { script, id, after: seq }));
+      const outcome = await refusalOf(read(transport, { script, id, after: seq }));
       // gRPC has one code for both; the reason distinguishes them.
       const expected = transport === 'grpc' ? '404 generation_expired' : '410 generation_expired';
-      assert.equal(answer, expected, `${transport} after ${seq}`);
+      assert.equal(outcome, expected, `${transport} after ${seq}`);
     }
   }
   const snapshot = await request(`${fleet.sse[0].url}/v1/generations/${id}`, { idleMs });
@@ -272,8 +272,8 @@ test('an invalid cursor: 400, never a start from zero', async () => {
   const good = await poll(fleet.sse[0].url, { id, after: `${id}:${last - 1}`, idleMs });
   assert.equal(good.events.length, 1);
   for (const cursor of [-1, 1.5, 'x', '1', null, 2 ** 64]) {
-    const answer = await refusalOf(readWs(fleet.ws[0].url, { id, after: cursor, format: 'json', idleMs }));
-    assert.match(answer, /^400 /, `resume after ${cursor}`);
+    const outcome = await refusalOf(readWs(fleet.ws[0].url, { id, after: cursor, format: 'json', idleMs }));
+    assert.match(outcome, /^400 /, `resume after ${cursor}`);
   }
 });
 
@@ -302,10 +302,10 @@ test('the same key and request attach, on every transport; another request is re
       checkWhole(repeat, `${first}, then ${again}`);
       assert.equal(repeat.id, log.id, `${first}, then ${again}`);
       const other = new Script({ ...script, seed: script.seed + 1 });
-      const answer = await refusalOf(read(again, { script: other, after: 0 }));
+      const outcome = await refusalOf(read(again, { script: other, after: 0 }));
       // In gRPC INVALID_ARGUMENT with a reason.
       const expected = `${again === 'grpc' ? 400 : 422} idempotency_mismatch`;
-      assert.equal(answer, expected, `${first}, then ${again}`);
+      assert.equal(outcome, expected, `${first}, then ${again}`);
     }
   }
 });

@@ -104,7 +104,7 @@ test('buffering: runnel.js notices that tokens are held back', { skip }, async (
   let heard = [];
   // On a machine so busy that the bridge merges tokens, the detector has no evidence: then the next generation is
   // tried.
-  for (let answer = 0; answer < 5 && heard.length === 0; answer++) heard = await buffered('buffering');
+  for (let attempt = 0; attempt < 5 && heard.length === 0; attempt++) heard = await buffered('buffering');
   assert.deepEqual(heard, ['sse bursts']);
 });
 

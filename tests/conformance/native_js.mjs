@@ -12,7 +12,7 @@ const post = (runnel, request) => fetch(`${runnel.url}/v1/generations`, {
   method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(request),
 });
 
-/** Events with each seq once and in order, and the text they make. */
+/** Checks that each seq occurs once and in order, and returns the events and their text. */
 class Reader {
   events = [];
   text = '';
@@ -61,7 +61,7 @@ export function eventsource(runnel) {
 }
 
 export async function fetchEventSource(runnel) {
-  // It is made for pages: the two globals that it looks at, as of one that is visible.
+  // It is made for pages: defines the two globals that it reads, with the values of a visible page.
   globalThis.window ??= { setTimeout, clearTimeout, fetch };
   globalThis.document ??= { hidden: false, addEventListener() {}, removeEventListener() {} };
   const { fetchEventSource: open } = await import('@microsoft/fetch-event-source');

@@ -29,19 +29,19 @@ export function openaiJs(runnel) {
       assert.equal(legacy, runnel.text);
     },
     'one piece': async () => {
-      const answer = await chat();
-      assert.equal(answer.choices[0].message.content, runnel.text);
-      assert.match(answer._request_id, /^req_/);
+      const response = await chat();
+      assert.equal(response.choices[0].message.content, runnel.text);
+      assert.match(response._request_id, /^req_/);
       assert.deepEqual((await client.models.list()).data.map(({ id }) => id), [MODEL]);
       assert.equal((await client.models.retrieve(MODEL)).id, MODEL);
     },
     'n = 2': async () => {
-      const answer = await chat({ n: 2 });
-      assert.deepEqual(answer.choices.map(({ index }) => index), [0, 1]);
+      const response = await chat({ n: 2 });
+      assert.deepEqual(response.choices.map(({ index }) => index), [0, 1]);
       const helper = client.chat.completions.stream(
         { model: MODEL, messages, seed: SEED, n: 2, metadata: script() });
       const texts = ({ choices }) => choices.map((each) => each.message.content);
-      assert.deepEqual(texts(await helper.finalChatCompletion()), texts(answer));
+      assert.deepEqual(texts(await helper.finalChatCompletion()), texts(response));
     },
     'several prompts': async () => {
       const ask = { model: MODEL, prompt: ['go', 'and go on'], n: 2, seed: SEED, metadata: script() };
@@ -51,7 +51,7 @@ export function openaiJs(runnel) {
       const texts = whole.choices.map(({ text }) => text);
       assert.equal(texts[0], runnel.text);
       assert.notEqual(texts[1], texts[0]);
-      // To the engine, a choice's text is a matter of the seed and not of the prompt.
+      // The scripted engine's text depends on the seed, not on the prompt.
       assert.deepEqual(texts.slice(2), texts.slice(0, 2));
       assert.deepEqual([whole.usage.prompt_tokens, whole.usage.completion_tokens], [4, 48]);
       const read = ['', '', '', ''];
@@ -88,10 +88,10 @@ export function openaiJs(runnel) {
     },
     stop: async () => {
       const stop = runnel.stopString;
-      const answer = await chat({ stop });
-      assert.equal(answer.choices[0].message.content, runnel.before);
-      assert.equal(answer.choices[0].finish_reason, 'stop');
-      assert.equal(answer.usage.completion_tokens, runnel.beforeTokens);
+      const response = await chat({ stop });
+      assert.equal(response.choices[0].message.content, runnel.before);
+      assert.equal(response.choices[0].finish_reason, 'stop');
+      assert.equal(response.usage.completion_tokens, runnel.beforeTokens);
       assert.equal(await join(await chat({ stop: ['never said', stop], stream: true })), runnel.before);
       const helper = client.chat.completions.stream(
         { model: MODEL, messages, seed: SEED, n: 2, stop: [stop], metadata: script() });
@@ -127,11 +127,11 @@ export function openaiJs(runnel) {
       });
       const abort = new AbortController();
       const metadata = script({ tokens: 100000, pace: 50 });
-      const answer = chat({ metadata, max_tokens: 100000 }, { signal: abort.signal });
+      const response = chat({ metadata, max_tokens: 100000 }, { signal: abort.signal });
       await cancels(runnel, async () => {
         await runnel.running();
         abort.abort();
-        await assert.rejects(answer, OpenAI.APIUserAbortError);
+        await assert.rejects(response, OpenAI.APIUserAbortError);
       });
     },
     'background, resume': async () => {
@@ -145,7 +145,7 @@ export function openaiJs(runnel) {
           id ??= event.response?.id;
           if (event.sequence_number === 10) await runnel.restartBridge();
         }
-        assert.fail('the stream went on through the death of its bridge');
+        assert.fail('the stream continued after its bridge was killed');
       } catch (error) {
         if (error.code === 'ERR_ASSERTION') throw error;
       }

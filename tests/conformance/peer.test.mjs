@@ -1,8 +1,8 @@
-// llama.cpp's own OpenAI server as a peer: the same prompts, greedily, give the same text asked directly, through the
-// upstream engine, and from the llama engine with the same model.
+// llama.cpp's OpenAI server as a peer: the same prompts with greedy sampling give the same text from the peer directly,
+// through the upstream engine, and from the llama engine with the same model.
 //
-// RUNNEL_PEER is a Python that has what the server needs, RUNNEL_PEER_PATH the folder of the llama_cpp package with its
-// library, RUNNEL_MODEL the model. Without them the test is left out.
+// RUNNEL_PEER is a Python interpreter with the server's dependencies, RUNNEL_PEER_PATH the folder of the llama_cpp
+// package with its library, RUNNEL_MODEL the model. Without them the test is skipped.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -19,7 +19,7 @@ const HAVE_PEER = Boolean(RUNNEL_PEER && RUNNEL_PEER_PATH && RUNNEL_MODEL);
 const READY_MS = 120_000;
 const MAX_TOKENS = 32;
 
-// The template of this model adds a system message of its own where there is none, which llama.cpp's C API does not.
+// The template of this model adds a system message if there is none; llama.cpp's C API does not.
 const SYSTEM = { role: 'system', content: 'You answer in one short sentence.' };
 const QUESTIONS = [
   'What is the capital of France?', 'Name three primary colours.', 'How many legs has a spider?',
@@ -38,7 +38,7 @@ async function freePort() {
   return port;
 }
 
-// With the threads, rows and attention of the exact llama engine, so that the last bits of the logits are the same too.
+// With the threads, rows and attention of the exact llama engine, so that the logits are the same to the last bit.
 const SAME_ARITHMETIC = ['--n_threads', '1', '--n_threads_batch', '1', '--n_batch', '60', '--n_ubatch', '60',
   '--flash_attn', 'true', '--logits_all', 'false'];
 
@@ -53,10 +53,10 @@ async function startPeer() {
   child.stderr.pipe(out);
   const url = `http://127.0.0.1:${port}/v1`;
   const deadline = Date.now() + READY_MS;
-  // A poll with a bound: readiness is something that can only be asked for.
-  while (!(await fetch(`${url}/models`).then((answer) => answer.ok, () => false))) {
+  // A bounded poll, because the peer does not notify that it is ready.
+  while (!(await fetch(`${url}/models`).then((response) => response.ok, () => false))) {
     if (child.exitCode !== null || Date.now() > deadline) {
-      throw new Error(`the peer did not get ready:\n${readFileSync(log, 'utf8')}`);
+      throw new Error(`the peer did not become ready:\n${readFileSync(log, 'utf8')}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
@@ -74,15 +74,15 @@ async function startPeer() {
 const messagesOf = (question) => [SYSTEM, { role: 'user', content: question }];
 
 async function askPeer(peer, question, more = {}) {
-  const answer = await fetch(`${peer.url}/chat/completions`, {
+  const response = await fetch(`${peer.url}/chat/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({
       model: 'peer-model', messages: messagesOf(question), temperature: 0, max_tokens: MAX_TOKENS, ...more,
     }),
   });
-  assert.equal(answer.status, 200);
-  const { choices, usage } = await answer.json();
+  assert.equal(response.status, 200);
+  const { choices, usage } = await response.json();
   return { text: choices[0].message.content, finish: choices[0].finish_reason, usage };
 }
 
@@ -97,13 +97,13 @@ async function askRunnel(runnel, question) {
   return { text: result.texts[0], finish: done.choices[0].finish_reason, usage: done.usage };
 }
 
-test('the peer asked directly, through the upstream engine, and the llama engine say the same',
+test('the peer directly, through the upstream engine, and the llama engine give the same text',
   { skip: !HAVE_PEER && 'no peer or no model' }, async (t) => {
     const peer = await startPeer();
     t.after(() => peer.stop());
     const engines = [
       { engine: ['--engine=upstream', `--upstream_url=${peer.url}`], more: {} },
-      // Where nothing is said of it the peer has a penalty of its own, which the llama engine has not.
+      // By default the peer applies a penalty, which the llama engine does not.
       { engine: ['--engine=llama', `--model=${RUNNEL_MODEL}`, '--llama_sequences=2'], more: { repeat_penalty: 1 } },
     ];
     for (const { engine, more } of engines) {
@@ -111,18 +111,18 @@ test('the peer asked directly, through the upstream engine, and the llama engine
       t.after(() => runnel.stop());
       for (const question of QUESTIONS) {
         const direct = await askPeer(peer, question, more);
-        const answer = await askRunnel(runnel, question);
+        const response = await askRunnel(runnel, question);
         assert.ok(direct.text.length > 0);
-        assert.equal(answer.text, direct.text, `${engine[0]}: ${question}`);
-        assert.equal(answer.finish, direct.finish, `${engine[0]}: ${question}`);
-        // The peer's stream has no usage, so what came through it cannot have one.
-        if (engine[0] === '--engine=llama') assert.equal(answer.usage.prompt_tokens, direct.usage.prompt_tokens, question);
+        assert.equal(response.text, direct.text, `${engine[0]}: ${question}`);
+        assert.equal(response.finish, direct.finish, `${engine[0]}: ${question}`);
+        // The peer's stream has no usage, so a generation through it has none either.
+        if (engine[0] === '--engine=llama') assert.equal(response.usage.prompt_tokens, direct.usage.prompt_tokens, question);
       }
       await runnel.stop();
     }
   });
 
-test('a peer that dies in mid-answer fails the generation, and its text so far stands',
+test('a peer that dies during a response fails the generation, and the text so far remains',
   { skip: !HAVE_PEER && 'no peer or no model' }, async (t) => {
     const peer = await startPeer();
     t.after(() => peer.stop());

@@ -1,8 +1,8 @@
 """The official `openai` package for Python, and `websockets`.
 
-Prints a line of JSON for each check: client, feature, error (null if it holds). The environment says where Runnel is
-(RUNNEL_URL, RUNNEL_WS_URL, RUNNEL_ADMIN of the service), what the text is (RUNNEL_TEXT), a stop string within it
-(RUNNEL_STOP) and how long to be silent (RUNNEL_SILENCE_MS).
+Prints a line of JSON for each check: client, feature, error (null if the check passes). The environment has Runnel's
+addresses (RUNNEL_URL, RUNNEL_WS_URL, RUNNEL_ADMIN of the service), the expected text (RUNNEL_TEXT), a stop string in it
+(RUNNEL_STOP) and the length of the silence (RUNNEL_SILENCE_MS).
 """
 import asyncio
 import json
@@ -34,13 +34,13 @@ def script(tokens=12, pace=2000, **more):
 
 
 def metric(name):
-    with urllib.request.urlopen(f"http://{ADMIN}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
+    with urllib.request.urlopen(f"http://{ADMIN}/metrics") as response:
+        lines = response.read().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " ")))
 
 
 def check_cancels(abort, more=1):
-    """One generation more, or `more`, must have been cancelled after `abort`, and none be running."""
+    """Runs `abort`; then `more` additional generations must have been cancelled and none may be running."""
     before = metric("runnel_cancels_total")
     abort()
     deadline = time.monotonic() + PATIENCE_S
@@ -76,9 +76,9 @@ def streaming():
 
 
 def one_piece():
-    answer = chat()
-    assert answer.choices[0].message.content == TEXT
-    assert answer._request_id.startswith("req_")
+    response = chat()
+    assert response.choices[0].message.content == TEXT
+    assert response._request_id.startswith("req_")
     assert [model.id for model in client.models.list()] == ["scripted"]
     assert client.models.retrieve("scripted").id == "scripted"
 
@@ -95,7 +95,7 @@ def several_prompts():
     whole = client.completions.create(**ask)
     texts = [choice.text for choice in whole.choices]
     assert [(choice.index, choice.finish_reason) for choice in whole.choices] == [(i, "stop") for i in range(4)]
-    # To the engine, a choice's text is a matter of the seed and not of the prompt.
+    # The scripted engine's text depends on the seed, not on the prompt.
     assert texts[0] == TEXT and texts[1] != TEXT and texts[2:] == texts[:2]
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (4, 48)
     read = [""] * 4
@@ -126,9 +126,9 @@ def finish():
 
 
 def stop():
-    answer = chat(stop=STOP)
-    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (BEFORE, "stop")
-    assert answer.usage.completion_tokens == len(BEFORE.split(" "))
+    response = chat(stop=STOP)
+    assert (response.choices[0].message.content, response.choices[0].finish_reason) == (BEFORE, "stop")
+    assert response.usage.completion_tokens == len(BEFORE.split(" "))
     assert join(chat(stop=["never said", STOP], stream=True)) == BEFORE
     with client.chat.completions.stream(model="scripted", messages=MESSAGES, seed=7, n=2, stop=[STOP],
                                         metadata=script()) as helper:
@@ -271,6 +271,6 @@ for name, features in CHECKS.items():
         error = None
         try:
             check()
-        except Exception as failure:  # whatever it is, it is the result
+        except Exception as failure:  # any failure is a result
             error = f"{type(failure).__name__}: {failure}"
         print(json.dumps({"client": name, "feature": feature, "error": error}), flush=True)

@@ -1,8 +1,8 @@
-// Runs clients that others have written, at pinned versions, against the real processes with the scripted engine, and
-// prints a table of client and feature. Ends with status 1 if a check does not hold.
+// Runs third-party clients, at pinned versions, against the real processes with the scripted engine, and prints a table
+// of client and feature. Exits with status 1 if a check fails.
 //
-// RUNNEL_BIN is the folder of the binaries; RUNNEL_PYTHON the interpreter that has the Python clients (without it they
-// are left out, which is said). RUNNEL_LONG=1: 30 s of silence instead of 3, with the heartbeats' usual interval.
+// RUNNEL_BIN is the folder of the binaries; RUNNEL_PYTHON an interpreter with the Python clients (without it they are
+// skipped with a message). RUNNEL_LONG=1: 30 s of silence instead of 3, with the default heartbeat interval.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -85,7 +85,7 @@ try {
   if (process.env.RUNNEL_PYTHON) {
     await runPython(runnel);
   } else {
-    console.log('the Python clients are not installed: left out');
+    console.log('skipped the Python clients: they are not installed');
   }
   print();
   failed = [...results.values()].some((features) => [...features.values()].some(Boolean));

@@ -1,4 +1,4 @@
-// What the clients' checks have in common.
+// Helpers of the clients' checks.
 import assert from 'node:assert/strict';
 
 export const KEY = 'any-key';
@@ -6,7 +6,7 @@ export const MODEL = 'scripted';
 export const SEED = 7;
 const PATIENCE_MS = 15_000;
 
-/** What the scripted engine is to do. */
+/** Metadata for the scripted engine. */
 export function script({ tokens = 12, pace = 2000, ...more } = {}) {
   const metadata = {
     'scripted.tokens': `${tokens}`, 'scripted.tokens_per_second': `${pace}`, 'scripted.first_token_ms': '0',
@@ -16,8 +16,8 @@ export function script({ tokens = 12, pace = 2000, ...more } = {}) {
 }
 
 /**
- * A stop string that begins in the sixth token of the text and ends in the seventh, what comes before it, and how many
- * tokens that is.
+ * A stop string that begins in the sixth token of the text and ends in the seventh, the text before it, and the number
+ * of tokens of that text.
  */
 export function stopWithin(text) {
   const words = text.split(' ');
@@ -28,16 +28,16 @@ export function stopWithin(text) {
   return { stopString, before, beforeTokens: 6 };
 }
 
-/** Waits for a condition, which is polled; fails after a bound that is no pace. */
+/** Polls until a condition holds; the time limit only bounds a failure. */
 export async function until(what, condition) {
   const deadline = Date.now() + PATIENCE_MS;
   while (!(await condition())) {
-    assert.ok(Date.now() < deadline, `${what} did not come true`);
+    assert.ok(Date.now() < deadline, `${what} did not happen within ${PATIENCE_MS} ms`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
 
-/** Runs `abort`, after which one generation more, or `more`, must have been cancelled and none be running. */
+/** Runs `abort`; then `more` additional generations must have been cancelled and none may be running. */
 export async function cancels(runnel, abort, more = 1) {
   const count = () => runnel.metric(runnel.inference, 'runnel_cancels_total');
   const before = await count();

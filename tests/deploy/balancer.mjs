@@ -1,5 +1,5 @@
-// HAProxy in the place of the way in and its Services: one origin for both bridges, whose endpoints come and go while
-// it runs. What is open to one that went stays open.
+// HAProxy in place of the ingress and its Services: one origin for both bridges, whose endpoints change while it runs.
+// Open connections to a removed endpoint stay open.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
@@ -21,7 +21,7 @@ global
   stats socket ${socket} level admin
 defaults
   mode http
-  # Each event at once, rather than with the next.
+  # Forwards each event immediately instead of with the next one.
   option http-no-delay
   option http-server-close
   timeout connect 5s
@@ -56,7 +56,7 @@ export class Balancer {
     return balancer;
   }
 
-  /** New connections for `backend`, sse or ws, go to `address` (ip:port) as well from now on. */
+  /** From now on, new connections for `backend`, sse or ws, may also use `address` (ip:port). */
   async add(backend, address) {
     const server = `${backend}/slot${this.#free[backend].shift()}`;
     this.#slots.set(address, server);
@@ -65,7 +65,7 @@ export class Balancer {
     await this.#order(`set server ${server} state ready`);
   }
 
-  /** New requests do not go there any more; open ones are left alone. */
+  /** Sends no new requests to `address`; open ones are not affected. */
   async remove(address) {
     const server = this.#slots.get(address);
     this.#slots.delete(address);
@@ -79,16 +79,16 @@ export class Balancer {
   }
 
   async #order(line) {
-    const answer = (await this.#command(line)).trim();
-    if (answer !== '' && !/changed|no need/i.test(answer)) throw new Error(`haproxy: ${line}: ${answer}`);
+    const reply = (await this.#command(line)).trim();
+    if (reply !== '' && !/changed|no need/i.test(reply)) throw new Error(`haproxy: ${line}: ${reply}`);
   }
 
   #command(line) {
     return new Promise((resolve, reject) => {
-      let answer = '';
+      let reply = '';
       const socket = createConnection(this.#socket, () => socket.end(`${line}\n`));
-      socket.setEncoding('utf8').on('data', (text) => (answer += text));
-      socket.on('end', () => resolve(answer)).on('error', reject);
+      socket.setEncoding('utf8').on('data', (text) => (reply += text));
+      socket.on('end', () => resolve(reply)).on('error', reject);
     });
   }
 }

@@ -1,4 +1,4 @@
-// What the kernel says of the programs while they run as their pods do: under confined.sh only.
+// What the kernel reports about the programs while they run confined like in their pods. Needs confined.sh.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,13 +18,13 @@ function status(pid) {
   return Object.fromEntries(lines.map((line) => [line.split(':')[0], line.split(':')[1].trim().split(/\s+/)]));
 }
 
-/** Options of each mount by its place. */
+/** The options of each mount, by mount point. */
 function mounts(pid) {
   const lines = readFileSync(`/proc/${pid}/mountinfo`, 'utf8').trim().split('\n');
   return new Map(lines.map((line) => [line.split(' ')[4], line.split(' ')[5].split(',')]));
 }
 
-/** The limit of the program's memory cgroup in bytes, or undefined if this is the kernel's unlimited. */
+/** The limit of the program's memory cgroup in bytes, or undefined if it is unlimited. */
 function memoryLimit(pid) {
   for (const line of readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim().split('\n')) {
     const [, controllers, path] = line.split(':');
@@ -35,16 +35,16 @@ function memoryLimit(pid) {
   return undefined;
 }
 
-test('each program is nobody, can do nothing, writes to /tmp only, and answers', async (t) => {
+test('each program runs as nobody, without capabilities, writes only to /tmp, and serves requests', async (t) => {
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
-  const answer = stream('go', { baseUrl: runnel.url });
-  assert.equal((await answer.result).verified, true);
+  const reading = stream('go', { baseUrl: runnel.url });
+  assert.equal((await reading.result).verified, true);
   for (const program of PROGRAMS) {
     const pid = pidOf(program);
     const is = status(pid);
     assert.equal(is.Name[0], program.slice(0, 15), program);
-    // Outside of a test by root the user is who runs it, and 65532 only to the program.
+    // Unless root runs the test, the real user is the one who runs it, and only the program sees 65532.
     if (process.getuid() === 0) assert.deepEqual(is.Uid, Array(4).fill('65532'), program);
     const sets = ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'];
     for (const set of sets) assert.match(is[set][0], /^0+$/, `${program} ${set}`);

@@ -1,4 +1,4 @@
-// deploy/local/install.sh with an apt-get that installs nothing, and with a /usr/sbin of its own.
+// Tests deploy/local/install.sh with a fake apt-get that installs nothing, and with a separate /usr/sbin.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -8,12 +8,12 @@ import test from 'node:test';
 
 const INSTALL = new URL('../../deploy/local/install.sh', import.meta.url).pathname;
 const INSIDE = ['--unshare-user', '--uid', '0', '--gid', '0', '--dev-bind', '/', '/'];
-const CANNOT = spawnSync('bwrap', [...INSIDE, 'true']).status !== 0 && 'this kernel lets no user make namespaces';
+const CANNOT = spawnSync('bwrap', [...INSIDE, 'true']).status !== 0 && 'this kernel does not allow users to create namespaces';
 
 /**
- * Runs it as root of a machine where no package is installed. `apt` is what apt-get install does; `policy` is in
- * policy-rc.d before. Gives its exit code, the calls, and policy-rc.d as it was during (with what it says to whoever
- * starts a service) and after; undefined if there was none.
+ * Runs install.sh as root of a machine without packages. `apt`: the commands of apt-get install; `policy`: the content
+ * of policy-rc.d before. Returns its exit code, the calls, the content of policy-rc.d during the installation (with its
+ * exit code for a service that starts) and after it; undefined if there was none.
  */
 function install(t, args, { apt = 'exit 0', policy } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'runnel-install-'));
@@ -37,7 +37,7 @@ function install(t, args, { apt = 'exit 0', policy } = {}) {
   program('systemctl', note);
   program('apt-get', `${note}; [ "$1" = install ] || exit 0; cp /usr/sbin/policy-rc.d '${folder}/during';
     /usr/sbin/policy-rc.d nginx start; echo $? >'${folder}/said'; ${apt}`);
-  // Good enough for install.sh to leave them alone.
+  // Versions that install.sh accepts, so that it does not install them.
   for (const name of ['node', 'npm']) program(name, 'exit 0');
   program('go', 'echo go999.0');
   const { status } = spawnSync('bwrap', [...INSIDE, '--bind', sbin, '/usr/sbin', INSTALL, '--without-llama', ...args],
@@ -56,7 +56,7 @@ test('no service is started by an installation, nor at the next boot', { skip: C
   assert.match(calls, /^systemctl disable .*haproxy$/m);
 });
 
-test('a failed installation leaves nothing behind that holds services back', { skip: CANNOT }, (t) => {
+test('a failed installation leaves no policy behind that prevents services from starting', { skip: CANNOT }, (t) => {
   for (const apt of ['exit 100', 'kill -TERM $PPID']) {
     const { status, said, after } = install(t, ['--with-tests'], { apt });
     assert.notEqual(status, 0);
@@ -65,7 +65,7 @@ test('a failed installation leaves nothing behind that holds services back', { s
   }
 });
 
-test("the administrator's own policy stays, what a killed run left does not", { skip: CANNOT }, (t) => {
+test("the administrator's policy stays, the policy of a killed run does not", { skip: CANNOT }, (t) => {
   const own = '#!/bin/sh\nexit 0\n';
   const kept = install(t, [], { policy: own });
   assert.deepEqual([kept.during, kept.after], [own, own]);

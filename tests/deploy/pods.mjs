@@ -1,11 +1,11 @@
-// Pods without a cluster: programs confined as in one, each with an address of its own, and a kubelet that ends them.
+// Pods without a cluster: programs confined like in one, each with its own address, and a kubelet that ends them.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePorts, metricOf, Process } from '../e2e/processes.mjs';
 
-// One of 64,000 networks within loopback, so that runs at the same time do not meet.
+// One of 64,000 networks within loopback, so that concurrent runs do not conflict.
 const random = () => 1 + Math.floor(Math.random() * 254);
 const NETWORK = `127.${random()}.${random()}`;
 let pods = 0;
@@ -30,9 +30,9 @@ class Pod {
     return metricOf(this.process, name);
   }
 
-  /** As the kubelet ends a pod: preStop, SIGTERM, and SIGKILL after the grace period, which must not be needed. */
+  /** Ends a pod like the kubelet: preStop, SIGTERM, and SIGKILL after the grace period, which must not be needed. */
   async end({ preStopMs, graceMs }) {
-    // This wait is what is rehearsed: the kubelet waits for time, not for a condition.
+    // This wait is part of the rehearsal: the kubelet waits for a time, not for a condition.
     await new Promise((resolve) => setTimeout(resolve, preStopMs));
     const { child } = this.process;
     const gone = once(child, 'exit');
@@ -44,7 +44,7 @@ class Pod {
   }
 }
 
-/** Pods of one program, and who is told of them. `onChange` gets the addresses of all, those on their way out too. */
+/** Pods of one program, with callbacks. `onChange` gets the addresses of all pods, including terminating ones. */
 export class Deployment {
   #pods = [];
 
@@ -60,7 +60,7 @@ export class Deployment {
     await this.onServing(pod.address);
   }
 
-  /** A rolling update with maxSurge 1 and maxUnavailable 0: each pod goes after one more has come. */
+  /** A rolling update with maxSurge 1 and maxUnavailable 0: each pod ends after a new one has become ready. */
   async roll(times) {
     for (const pod of [...this.#pods]) {
       await this.add();
@@ -71,7 +71,7 @@ export class Deployment {
     }
   }
 
-  /** Resolves once each of its pods counts more than 0 under `name`: there is something to lose. */
+  /** Resolves once the metric `name` of each pod is above 0, so that every pod has something to lose. */
   async allCount(name) {
     const deadline = Date.now() + BUSY_MS;
     for (const pod of this.#pods) {
@@ -87,7 +87,7 @@ export class Deployment {
   }
 }
 
-/** What a headless Service does: `name` has the addresses of all pods, in the /etc/hosts that they see. */
+/** A headless Service: `name` resolves to the addresses of all pods, by the /etc/hosts that they see. */
 export function headlessService(name) {
   return {
     target: `dns:///${name}:${port}`,

@@ -1,16 +1,16 @@
-// Readers that always read an answer, one after another, and hold each event against what the engine must have said.
+// Readers that read one generation after another and compare each event with the scripted engine's text.
 import { setMaxListeners } from 'node:events';
 import { stream as newestStream } from '../../bridges/web/runnel.js';
 import { CheckedLog, Tally } from '../chaos/checked_log.mjs';
 import { Script } from '../chaos/script.mjs';
 
-/** `q` of the numbers are at most so much. */
+/** The quantile `q` of the numbers. */
 function quantile(numbers, q) {
   const sorted = Float64Array.from(numbers).sort();
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
 }
 
-/** Numbers of milliseconds by what they are of. */
+/** Times in milliseconds, by name. */
 class Times {
   #of = new Map();
 
@@ -35,27 +35,27 @@ export class Readers {
   #times = new Times();
   tally = new Tally();
   verified = 0;
-  /** How often one went on elsewhere, by transport. */
+  /** Number of times that a reader moved to another process, by transport. */
   moves = {};
 
   /**
-   * `count` readers of answers of `tokens` at `pace` tokens a second; reader i reads as `optionsOf(i)` says, by the
-   * runnel.js of this release unless it has another `stream`.
+   * `count` readers of generations of `tokens` at `pace` tokens a second. Reader i uses the options `optionsOf(i)`,
+   * with the runnel.js of this release unless they have another `stream`.
    */
   constructor(count, { tokens, pace }, optionsOf) {
-    // Each reader listens.
+    // Each reader adds a listener.
     setMaxListeners(0, this.#abandon.signal);
     this.#running = Array.from({ length: count },
       (_, i) => this.#read(new Script({ seed: i + 1, tokens, pace }), optionsOf(i)));
   }
 
-  /** Lets every answer come to its end. */
+  /** Reads every generation to its end. */
   async finish() {
     this.#stopped = true;
     await Promise.all(this.#running);
   }
 
-  /** Reads no further. */
+  /** Stops reading immediately. */
   abandon() {
     this.#stopped = true;
     this.#abandon.abort();
@@ -65,7 +65,7 @@ export class Readers {
     while (!this.#stopped) {
       this.tally.streams++;
       const reading = { waited: 0 };
-      const answer = stream(script.body(), {
+      const generation = stream(script.body(), {
         ...options, signal: this.#abandon.signal,
         onNotice: (notice) => {
           if (notice.type === 'waiting') reading.waited += notice.ms;
@@ -75,34 +75,34 @@ export class Readers {
         },
       });
       try {
-        await this.#follow(answer, new CheckedLog(script, this.tally), reading);
+        await this.#follow(generation, new CheckedLog(script, this.tally), reading);
       } catch (error) {
-        this.tally.fault('refused', `${answer.id}: ${error.code}: ${error.message}`);
+        this.tally.fault('refused', `${generation.id}: ${error.code}: ${error.message}`);
       }
     }
   }
 
-  async #follow(answer, log, reading) {
-    // Below, `for await` throws the same.
-    answer.result.catch(() => {});
-    const { transport } = answer;
+  async #follow(generation, log, reading) {
+    // The `for await` below throws the same error.
+    generation.result.catch(() => {});
+    const { transport } = generation;
     const on = log.connection(transport);
     let at = performance.now();
     let moves = 0;
     let longest = 0;
-    for await (const event of answer) {
+    for await (const event of generation) {
       log.apply(event, on);
       const ms = performance.now() - at;
-      const moved = answer.stats.reconnects - moves;
+      const moved = generation.stats.reconnects - moves;
       this.#note(event.seq === 1, moved > 0, transport, ms, reading.waited);
       if (event.seq > 1) longest = Math.max(longest, ms);
       at += ms;
       moves += moved;
       reading.waited = 0;
     }
-    if ((await answer.result).verified) this.verified++;
+    if ((await generation.result).verified) this.verified++;
     this.moves[transport] = (this.moves[transport] ?? 0) + moves;
-    this.#times.add('stall, the longest silence within an answer', longest);
+    this.#times.add('stall, the longest silence within a generation', longest);
   }
 
   #note(begins, moved, transport, ms, waited) {

@@ -1,5 +1,5 @@
-// A new version without a cluster: every pod of all three Deployments is replaced in turn as they and the kubelet
-// would, under live streams through one origin, and no reader loses or doubles a token.
+// A new version without a cluster: every pod of all three Deployments is replaced in turn, like Deployments and the
+// kubelet do, under live streams through one origin. No reader may lose or duplicate a token.
 import assert from 'node:assert/strict';
 import { loadavg } from 'node:os';
 import test from 'node:test';
@@ -12,17 +12,17 @@ import { Readers } from './readers.mjs';
 assert.ok(process.env.RUNNEL_CONFINED, 'run this by confined.sh');
 
 const STREAMS = 500;
-// 12 s an answer: longer than bridges wait, so that readers have to go on elsewhere; replicas wait for the longest.
-// 1,500 events a second in all: half a core of the process that reads them.
+// 12 s per generation: longer than the bridges' drain, so that readers must move to another process; replicas wait for
+// the longest generation. 1,500 events a second in total: half a core of the process that reads them.
 const ANSWER = { tokens: 36, pace: 3 };
 const PRE_STOP_S = 1;
 const NOTICE_S = 1;
 const BRIDGE_DRAIN_S = 5;
 const INFERENCE_DRAIN_S = 60;
-// Twice that of the manifests: on a busy machine all readers together take long to come back.
+// Twice the value in the manifests, because on a busy machine all readers together take long to reconnect.
 const LINGER_S = 10;
 const TO_END_S = 20;
-// Above the heartbeats of the bridges.
+// Above the heartbeat interval of the bridges.
 const IDLE_MS = 35_000;
 
 const waits = (drain) => ({
@@ -67,7 +67,7 @@ test(`three bridges of each kind and two replicas are replaced under ${STREAMS} 
   t.after(() => readers.abandon());
   await Promise.all([sse, ws].map((bridges) => bridges.allCount('runnel_streams_active')));
   await inference.allCount('runnel_requests_running');
-  // As `kubectl apply` with another tag does: each Deployment by itself, none waits for another.
+  // Like `kubectl apply` with another tag: the Deployments do not wait for each other.
   await Promise.all([
     sse.roll(waits(BRIDGE_DRAIN_S)), ws.roll(waits(BRIDGE_DRAIN_S)), inference.roll(waits(INFERENCE_DRAIN_S)),
   ]);
@@ -78,6 +78,6 @@ test(`three bridges of each kind and two replicas are replaced under ${STREAMS} 
   assert.equal(readers.verified, readers.tally.streams);
   assert.ok(readers.tally.streams >= STREAMS);
   for (const transport of ['sse', 'websocket']) {
-    assert.ok(readers.moves[transport] >= 1, `no reader over ${transport} had to move: nothing was shown`);
+    assert.ok(readers.moves[transport] >= 1, `no reader over ${transport} had to move, so the test shows nothing`);
   }
 });

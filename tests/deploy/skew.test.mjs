@@ -1,5 +1,5 @@
-// Two releases at once, as in any update: bridges of the one with a service of the other, and both with the runnel.js of
-// either. What a reader gets must not depend on it.
+// Two releases at the same time, as in any update: bridges of one release with a service of the other, and both with
+// the runnel.js of either. Readers must not notice a difference.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { CheckedLog, Tally } from '../chaos/checked_log.mjs';
@@ -27,7 +27,7 @@ async function hop(fleet, { transports } = {}) {
   const tally = new Tally();
   const network = new Network(fleet, IDLE_MS);
   if (transports) {
-    // One replica alone cannot be asked for what another one keeps.
+    // One replica cannot serve the generations of another.
     const read = network.read.bind(network);
     network.read = (transport, what) => read(transports.includes(transport) ? transport : 'fetch', what);
   }
@@ -42,18 +42,18 @@ async function hop(fleet, { transports } = {}) {
   }));
   assert.deepEqual(tally.firstFaults, []);
   assert.ok(tally.hops > STREAMS / 4, `only ${tally.hops} hops`);
-  assert.ok(tally.cancelled > 0 && tally.failed > 0, 'nothing was cancelled, or failed');
+  assert.ok(tally.cancelled > 0 && tally.failed > 0, 'no generation was cancelled, or none failed');
 }
 
 const post = (url, path, body, headers = {}) => fetch(`${url}${path}`,
   { method: 'POST', body: JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers } });
 
-/** Starts under a key; resolves with the id, or the status of a refusal. */
+/** Starts with an idempotency key; resolves with the id, or with the status of an error. */
 async function startKeyed({ url }, key, prompt = 'go') {
   const body = { prompt, max_tokens: 5, seed: 1, metadata: { 'scripted.tokens': '5' } };
   const response = await post(url, '/v1/generations', body, { 'idempotency-key': key });
-  const answer = await response.json();
-  return response.status === 201 ? answer.id : response.status;
+  const reply = await response.json();
+  return response.status === 201 ? reply.id : response.status;
 }
 
 async function keyedStarts(first, second) {
@@ -66,7 +66,7 @@ async function keyedStarts(first, second) {
   }
 }
 
-/** A cursor beyond the end, by each transport: the whole text, or what says that it is not there. */
+/** A cursor after the end, by each transport: the complete text, or the error that there is none. */
 async function gaps({ sse, ws }) {
   const script = new Script({ seed: 3, tokens: 20, pace: 1000 });
   for (const bridge of sse) {
@@ -166,12 +166,12 @@ test('bridges and replicas of both releases at once', { skip: missing, timeout: 
   await t.test('gaps', () => gaps(fleet));
 });
 
-// The order of the README: the service first, then the bridges; back the other way round.
-test('an update and the way back under live streams', { skip: missing, timeout: 240_000 }, async (t) => {
+// The documented order: first the service, then the bridges; back in the reverse order.
+test('an update and a rollback under live streams', { skip: missing, timeout: 240_000 }, async (t) => {
   const [listen] = await freePorts(1);
   const balancer = await Balancer.start(`127.0.0.1:${listen}`, process.env.TMPDIR ?? '/tmp');
   t.after(() => balancer.stop());
-  // One address for each replica that will ever be there: a name that gives them as they come is rehearsed elsewhere.
+  // One address for each replica that will ever exist; rolling_update.test.mjs covers a name whose addresses change.
   const places = (await freePorts(4)).map((port) => `127.0.0.1:${port}`);
   const inference = await startService('old', ['--drain_timeout=20s', '--drain_linger=3s'], { address: places[0] });
   const running = { inference: [inference], sse: [], ws: [] };
@@ -211,5 +211,5 @@ test('an update and the way back under live streams', { skip: missing, timeout: 
   for (const line of readers.report()) t.diagnostic(line);
   assert.deepEqual(readers.tally.firstFaults, []);
   assert.equal(readers.verified, readers.tally.streams);
-  for (const transport of ['sse', 'websocket']) assert.ok(readers.moves[transport] >= 1, `nobody moved over ${transport}`);
+  for (const transport of ['sse', 'websocket']) assert.ok(readers.moves[transport] >= 1, `no reader moved over ${transport}`);
 });

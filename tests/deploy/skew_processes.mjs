@@ -1,4 +1,4 @@
-// The programs of two releases: this one, from RUNNEL_BIN, and the one before it, which build_skew.sh has made.
+// The programs of two releases: this one, from RUNNEL_BIN, and the previous one, built by build_skew.sh.
 import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,9 +14,9 @@ export const RELEASES = {
   new: { bin: process.env.RUNNEL_BIN, library: here('../../bridges/web/runnel.js') },
 };
 
-/** Why there is nothing to test against, or undefined. */
+/** Why the previous release is missing, or undefined if it is there. */
 export const missing = existsSync(join(oldTree, 'complete')) ? undefined
-  : `the release before this one (commit ${base}) is not in build/skew: run tests/deploy/build_skew.sh`;
+  : `the previous release (commit ${base}) is not in build/skew: run tests/deploy/build_skew.sh`;
 
 const logs = mkdtempSync(join(tmpdir(), 'runnel-skew-'));
 const started = [];
@@ -38,7 +38,7 @@ async function start(release, program, flags, more = {}) {
 export const startService = (release, flags = [], more = {}) =>
   start(release, 'runnel-inference', ['--engine=scripted', ...flags], more);
 
-/** `kind`: sse or ws; `services`: the addresses that it may reach. */
+/** `kind`: sse or ws; `services`: the addresses of its replicas. */
 export async function startBridge(release, kind, services, flags = []) {
   const origins = kind === 'ws' ? ['--allowed_origins=*'] : [];
   const bridge = await start(release, `runnel-${kind}`, [`--inference=${services}`, ...origins, ...flags]);

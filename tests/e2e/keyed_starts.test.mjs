@@ -22,7 +22,7 @@ const REQUEST = {
 
 class Keys {
   refusals = new Map();
-  answered = 0;
+  accepted = 0;
   #ids = new Map();
 
   constructor(runnel) {
@@ -35,7 +35,7 @@ class Keys {
     for (;;) {
       const { id, code, status } = way % (BRIDGES + 1) === BRIDGES ? await this.#overWebSocket(key) : await this.#overHttp(key, way);
       if (id) {
-        this.answered++;
+        this.accepted++;
         if (!this.#ids.has(key)) this.#ids.set(key, new Set());
         return void this.#ids.get(key).add(id);
       }
@@ -47,12 +47,12 @@ class Keys {
   }
 
   async #overHttp(key, way) {
-    const answer = await fetch(`${this.runnel.urls[way % (BRIDGES + 1)]}/v1/generations`, {
+    const response = await fetch(`${this.runnel.urls[way % (BRIDGES + 1)]}/v1/generations`, {
       method: 'POST', headers: { 'content-type': 'application/json', 'idempotency-key': key }, body: JSON.stringify(REQUEST),
     });
-    const { id, error } = await answer.json();
-    if (error) assert.ok(answer.headers.get('retry-after') || answer.status === 504, `${error.code} without retry-after`);
-    return { id, code: error?.code, status: answer.status };
+    const { id, error } = await response.json();
+    if (error) assert.ok(response.headers.get('retry-after') || response.status === 504, `${error.code} without retry-after`);
+    return { id, code: error?.code, status: response.status };
   }
 
   async #overWebSocket(key) {
@@ -111,7 +111,7 @@ async function setUp(t) {
   return { runnel, keys, begun };
 }
 
-const said = (keys) => `${keys.answered} answers, refused and sent again: ${JSON.stringify(Object.fromEntries(keys.refusals))}`;
+const summary = (keys) => `${keys.accepted} accepted; rejected and retried: ${JSON.stringify(Object.fromEntries(keys.refusals))}`;
 
 test('keys that are sent through all bridges at the same time', async (t) => {
   const { keys, begun } = await setUp(t);
@@ -119,7 +119,7 @@ test('keys that are sent through all bridges at the same time', async (t) => {
   await Promise.all([0, 1, 2, 3].map((way) => sendAll(keys, names, way)));
   assert.equal(keys.ids().length, names.length);
   assert.equal(await begun(), names.length);
-  t.diagnostic(said(keys));
+  t.diagnostic(summary(keys));
 });
 
 test('keys while a replica drains', async (t) => {
@@ -132,7 +132,7 @@ test('keys while a replica drains', async (t) => {
   await Promise.all([sendAll(keys, old, 2), sendAll(keys, during, 3)]);
   assert.equal(keys.ids().length, 60);
   assert.equal(await begun(), 60);
-  t.diagnostic(said(keys));
+  t.diagnostic(summary(keys));
   goingOn.catch(() => {});
 });
 
@@ -150,7 +150,7 @@ test('keys while a replica is stopped for 6 s and then continues', async (t) => 
   await Promise.all([sendAll(keys, old, 2), sendAll(keys, during, 3)]);
   assert.equal(keys.ids().length, 60);
   assert.equal(await begun(), 60);
-  t.diagnostic(said(keys));
+  t.diagnostic(summary(keys));
 });
 
 test('keys while a replica is killed, stays away and returns empty', async (t) => {
@@ -175,5 +175,5 @@ test('keys while a replica is killed, stays away and returns empty', async (t) =
   // The killed run does not count any more. The others have their earlier generations, those started meanwhile, and
   // those that started again.
   assert.equal(await begun(), 40 - lost + 20 + renewed.length);
-  t.diagnostic(said(keys));
+  t.diagnostic(summary(keys));
 });

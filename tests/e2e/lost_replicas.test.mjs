@@ -30,21 +30,21 @@ async function within(ms, promise, what) {
 
 /** Plain SSE without the library. */
 async function openSse(url, id) {
-  const answer = await fetch(`${url}/v1/generations/${id}/events`, { headers: { accept: 'text/event-stream' } });
-  assert.equal(answer.status, 200);
-  return answer;
+  const response = await fetch(`${url}/v1/generations/${id}/events`, { headers: { accept: 'text/event-stream' } });
+  assert.equal(response.status, 200);
+  return response;
 }
 
 /** Plain polling: the response that ends it. */
 async function plainPolls(url, id) {
   for (let after = 0; ;) {
-    const answer = await fetch(`${url}/v1/generations/${id}?after=${after}&wait=2`);
-    const body = await answer.json();
+    const response = await fetch(`${url}/v1/generations/${id}?after=${after}&wait=2`);
+    const body = await response.json();
     const last = body.events?.at(-1);
     if (last?.type === 'failed') return last.error.code;
     if (last?.type === 'done') return 'done';
-    if (answer.status !== 200 && answer.status !== 503) return body.error.code;
-    if (answer.status === 503) {
+    if (response.status !== 200 && response.status !== 503) return body.error.code;
+    if (response.status === 503) {
       assert.equal(body.error.code, 'replica_unreachable');
       await pause(200);
     }
@@ -55,7 +55,7 @@ async function plainPolls(url, id) {
 /** Status and code of each route that names a generation. */
 async function routes(url, id) {
   const response = id.replace('gen_', 'resp_');
-  const asked = {
+  const requests = {
     events: [`/v1/generations/${id}/events`, { headers: { accept: 'text/event-stream' } }],
     'events after a cursor': [`/v1/generations/${id}/events`, { headers: { 'last-event-id': `${id}:3` } }],
     poll: [`/v1/generations/${id}?after=0&wait=1`],
@@ -64,10 +64,10 @@ async function routes(url, id) {
     delete: [`/v1/generations/${id}`, { method: 'DELETE' }],
     response: [`/v1/responses/${response}`],
   };
-  const entries = await Promise.all(Object.entries(asked).map(async ([name, [path, options]]) => {
-    const answer = await fetch(url + path, options);
-    const body = await answer.json().catch(() => null);
-    return [name, [answer.status, body?.error?.code]];
+  const entries = await Promise.all(Object.entries(requests).map(async ([name, [path, options]]) => {
+    const response = await fetch(url + path, options);
+    const body = await response.json().catch(() => null);
+    return [name, [response.status, body?.error?.code]];
   }));
   return Object.fromEntries(entries);
 }
@@ -78,7 +78,7 @@ async function refusalOverWebSocket(where, id) {
   return [cause.status, cause.code];
 }
 
-const all = (answers, expected) => Object.fromEntries(Object.keys(answers).map((name) => [name, expected]));
+const all = (results, expected) => Object.fromEntries(Object.keys(results).map((name) => [name, expected]));
 
 for (const [how, signal] of [['is killed', 'SIGKILL'], ['falls silent with its node', 'SIGSTOP']]) {
   test(`a replica ${how}, and its address stays`, async (t) => {
@@ -93,7 +93,7 @@ for (const [how, signal] of [['is killed', 'SIGKILL'], ['falls silent with its n
     const readers = TRANSPORTS.flatMap((transport) =>
       Array.from({ length: PER_TRANSPORT }, () => stream(REQUEST, { ...where, transport })));
     const ids = await Promise.all(readers.map((reader) => reader.started));
-    const second = (await fetch(`http://${runnel.inference2.admin}/metrics`).then((answer) => answer.text()))
+    const second = (await fetch(`http://${runnel.inference2.admin}/metrics`).then((response) => response.text()))
       .match(/runnel_queue_duration_seconds_count (\d+)/)[1];
     const groups = Map.groupBy?.(ids, replicaOf) ?? ids.reduce((map, id) =>
       map.set(replicaOf(id), [...(map.get(replicaOf(id)) ?? []), id]), new Map());
@@ -121,8 +121,8 @@ for (const [how, signal] of [['is killed', 'SIGKILL'], ['falls silent with its n
     await killed;
     // From now on every request gets this response immediately.
     const [dead] = lost.map(({ id }) => id);
-    const told = await within(BOUND_MS, routes(runnel.url, dead), 'a request');
-    assert.deepEqual(told, all(told, [410, 'generation_lost']));
+    const refusals = await within(BOUND_MS, routes(runnel.url, dead), 'a request');
+    assert.deepEqual(refusals, all(refusals, [410, 'generation_lost']));
     assert.deepEqual(await refusalOverWebSocket(where, dead), [410, 'generation_lost']);
     // An unknown id stays unknown, in spite of the dead address.
     const never = `gen_${prefix === 'aaaa' ? 'bbbb' : 'aaaa'}${'a'.repeat(22)}`;
@@ -135,7 +135,7 @@ for (const [how, signal] of [['is killed', 'SIGKILL'], ['falls silent with its n
     for (const bridge of [runnel.sse, runnel.ws]) {
       assert.ok(await runnel.metric(bridge, 'runnel_lost_generations_total') > 0);
     }
-    t.diagnostic(`${lost.length} readers told after ${Math.round(Math.min(...lost.map(({ ms }) => ms)))} to `
+    t.diagnostic(`${lost.length} readers notified after ${Math.round(Math.min(...lost.map(({ ms }) => ms)))} to `
       + `${Math.round(Math.max(...lost.map(({ ms }) => ms)))} ms, with a recovery timeout of ${RECOVERY_MS} ms`);
   });
 }
@@ -149,16 +149,16 @@ test('readers without the library, on a replica that stops responding', async (t
     await runnel.stop();
   });
   const ids = await Promise.all(Array.from({ length: 8 }, async () => {
-    const answer = await fetch(`${runnel.url}/v1/generations`, {
+    const response = await fetch(`${runnel.url}/v1/generations`, {
       method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(REQUEST),
     });
-    return (await answer.json()).id;
+    return (await response.json()).id;
   }));
   const streams = await Promise.all(ids.map((id) => openSse(runnel.url, id)));
   const polls = ids.map((id) => plainPolls(runnel.url, id));
   runnel.inference2.child.kill('SIGSTOP');
   // The generations of the other replica end normally; the rest belong to the silent one.
-  const texts = await within(60_000, Promise.all(streams.map((answer) => answer.text())), 'a reader over SSE');
+  const texts = await within(60_000, Promise.all(streams.map((response) => response.text())), 'a reader over SSE');
   const ended = texts.map((text) => (/event: failed/.test(text) ? /"code":"([a-z_]+)"/.exec(text)[1] : /event: done/.test(text) && 'done'));
   assert.deepEqual([...new Set(ended)].sort(), ['done', 'generation_lost']);
   assert.deepEqual(await within(BOUND_MS, Promise.all(polls), 'a reader that polls'), ended);

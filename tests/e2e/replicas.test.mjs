@@ -40,11 +40,11 @@ test('starts without a reader are spread over the replicas', async (t) => {
   t.after(() => runnel.stop());
   const counts = new Map();
   const post = async (i) => {
-    const answer = await fetch(`${runnel.urls[i % 2]}/v1/generations`, {
+    const response = await fetch(`${runnel.urls[i % 2]}/v1/generations`, {
       method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(request(200, 10)),
     });
-    assert.equal(answer.status, 201);
-    const replica = replicaOf((await answer.json()).id);
+    assert.equal(response.status, 201);
+    const replica = replicaOf((await response.json()).id);
     counts.set(replica, (counts.get(replica) ?? 0) + 1);
   };
   for (let i = 0; i < 100; i += 10) await Promise.all(Array.from({ length: 10 }, (_, j) => post(i + j)));
@@ -119,9 +119,9 @@ test('a generation is not found with the key of another principal', async (t) =>
   assert.equal((await fetch(runnel.url + path)).status, 401);
   for (const [method, suffix] of [['GET', ''], ['GET', '/events'], ['GET', '?after=0&wait=1'], ['POST', '/cancel'],
     ['DELETE', '']]) {
-    const answer = await ask('key-of-bob', path + suffix, { method });
-    assert.equal(answer.status, 404, `${method} ${suffix}`);
-    assert.equal((await answer.json()).error.code, 'generation_not_found');
+    const response = await ask('key-of-bob', path + suffix, { method });
+    assert.equal(response.status, 404, `${method} ${suffix}`);
+    assert.equal((await response.json()).error.code, 'generation_not_found');
   }
   assert.equal((await ask('second-of-ann', path)).status, 200);
   assert.match(await (await ask('key-of-ann', `${path}/events`)).text(), /event: done/);

@@ -17,11 +17,11 @@ function ask(runnel, more = {}, url = runnel.url) {
 }
 
 /** The complete messages of a stream, also of one that is cut, each as its text. */
-async function* messages(answer) {
+async function* messages(response) {
   const decoder = new TextDecoder();
   let rest = '';
   try {
-    for await (const bytes of answer.body) {
+    for await (const bytes of response.body) {
       const parts = (rest + decoder.decode(bytes, { stream: true })).split('\n\n');
       rest = parts.pop();
       yield* parts.map((part) => part.replaceAll(': hb\n', ''));
@@ -32,10 +32,10 @@ async function* messages(answer) {
 }
 /** All messages of the response after message `after`, through the bridge at `url`. */
 async function readAfter(url, id, after) {
-  const answer = await fetch(`${url}/v1/responses/${id}?stream=true&starting_after=${after}`);
-  assert.equal(answer.status, 200);
+  const response = await fetch(`${url}/v1/responses/${id}?stream=true&starting_after=${after}`);
+  assert.equal(response.status, 200);
   const read = [];
-  for await (const message of messages(answer)) read.push(message);
+  for await (const message of messages(response)) read.push(message);
   return read;
 }
 const dataOf = (message) => JSON.parse(message.slice(message.indexOf('\ndata: ') + 7));
@@ -44,18 +44,18 @@ test('kill -9 of the bridge, three times: the numbers continue, and a replay has
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
   const seen = [];
-  let answer = await ask(runnel);
-  assert.equal(answer.status, 200);
+  let response = await ask(runnel);
+  assert.equal(response.status, 200);
   for (const kill_at of [15, 35, 55, Infinity]) {
-    for await (const message of messages(answer)) {
+    for await (const message of messages(response)) {
       seen.push(message);
       if (seen.length === kill_at) await runnel.sse.kill('SIGKILL');
     }
     if (kill_at === Infinity) break;
     await runnel.sse.start();
     const { id } = dataOf(seen[0]).response;
-    answer = await fetch(`${runnel.url}/v1/responses/${id}?stream=true&starting_after=${seen.length - 1}`);
-    assert.equal(answer.status, 200);
+    response = await fetch(`${runnel.url}/v1/responses/${id}?stream=true&starting_after=${seen.length - 1}`);
+    assert.equal(response.status, 200);
   }
   assert.deepEqual(seen.map((message) => dataOf(message).sequence_number), seen.map((_, i) => i));
   // Four events at the start, the deltas, four at the end.
@@ -111,13 +111,13 @@ test('a response that is not in the background is cancelled when its client disc
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
   const abort = new AbortController();
-  const answer = await fetch(`${runnel.url}/v1/responses`, {
+  const stream = await fetch(`${runnel.url}/v1/responses`, {
     method: 'POST', headers: { 'content-type': 'application/json' }, signal: abort.signal,
     body: JSON.stringify({ model: 'scripted', input: 'go', stream: true,
       metadata: { 'scripted.tokens': '100000', 'scripted.tokens_per_second': '50' } }),
   });
   let id;
-  for await (const message of messages(answer)) {
+  for await (const message of messages(stream)) {
     id ??= dataOf(message).response.id;
     if (message.startsWith('event: response.output_text.delta')) abort.abort();
   }

@@ -51,9 +51,9 @@ test('a plain event stream has ids, and ends with 204 after the last', async (t)
   });
   assert.equal(created.status, 201);
   const path = created.headers.get('location');
-  const answer = await fetch(`${runnel.url}${path}/events`);
-  assert.match(answer.headers.get('content-type'), /^text\/event-stream/);
-  const text = await answer.text();
+  const response = await fetch(`${runnel.url}${path}/events`);
+  assert.match(response.headers.get('content-type'), /^text\/event-stream/);
+  const text = await response.text();
   assert.match(text, /^retry: \d+\nid: gen_[a-z2-7]{26}:1\nevent: started\ndata: /);
   const last = text.match(/^id: (gen_.*)$/gm).at(-1).slice(4);
   assert.match(text, /event: done\n/);

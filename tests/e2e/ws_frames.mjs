@@ -117,7 +117,7 @@ export function converse(url, protocol, chunks) {
     const seen = [];
     let bytes = Buffer.alloc(0);
     let upgraded = false;
-    let answered = false;
+    let replied = false;
     const limit = setTimeout(() => finish('timeout'), LIMIT_MS);
     function finish(end) {
       clearTimeout(limit);
@@ -148,8 +148,8 @@ export function converse(url, protocol, chunks) {
         upgraded ||= upgrade();
         if (!upgraded) return;
         bytes = takeFrames(bytes, seen);
-        if (!answered && seen.some((each) => each.startsWith('close '))) {
-          answered = true;
+        if (!replied && seen.some((each) => each.startsWith('close '))) {
+          replied = true;
           socket.write(closeFrame(1000));
         }
       } catch (error) {

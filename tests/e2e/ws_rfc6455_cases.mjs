@@ -68,11 +68,11 @@ function* pings() {
   const payloads = ['', 'Hello, world!', Buffer.from([0, 255, 254, 253, 252, 251, 0, 255]), Buffer.alloc(125, 0xfe)];
   for (const payload of payloads) {
     const bytes = Buffer.from(payload);
-    const answer = [`PONG ${bytes.toString('hex')}`];
-    yield { name: `ping of ${bytes.length} bytes`, send: [frame(PING, bytes)], expect: answer };
-    yield { name: `ping of ${bytes.length} bytes, octet by octet`, send: octets(frame(PING, bytes)), expect: answer };
-    yield { name: `pong of ${bytes.length} bytes that nobody asked for`, send: [frame(PONG, bytes)], expect: [] };
-    yield { name: `ping of ${bytes.length} bytes over binary`, protocol: PROTO, send: [frame(PING, bytes)], expect: answer };
+    const reply = [`PONG ${bytes.toString('hex')}`];
+    yield { name: `ping of ${bytes.length} bytes`, send: [frame(PING, bytes)], expect: reply };
+    yield { name: `ping of ${bytes.length} bytes, octet by octet`, send: octets(frame(PING, bytes)), expect: reply };
+    yield { name: `unsolicited pong of ${bytes.length} bytes`, send: [frame(PONG, bytes)], expect: [] };
+    yield { name: `ping of ${bytes.length} bytes over binary`, protocol: PROTO, send: [frame(PING, bytes)], expect: reply };
   }
   for (const [what, opcode] of [['ping', PING], ['pong', PONG], ['close', CLOSE]]) {
     for (const size of [126, 127, 1000, 65_536]) {
@@ -82,10 +82,10 @@ function* pings() {
   }
   yield { name: 'pong, then ping', send: [frame(PONG, 'unasked'), frame(PING, 'asked')], expect: ['PONG 61736b6564'] };
   const ten = Array.from({ length: 10 }, (_, i) => frame(PING, `payload-${i}`));
-  const answers = Array.from({ length: 10 }, (_, i) => `PONG ${Buffer.from(`payload-${i}`).toString('hex')}`);
-  yield { name: 'ten pings', send: ten, expect: answers };
-  yield { name: 'ten pings in one packet', send: [Buffer.concat(ten)], expect: answers };
-  yield { name: 'ten pings, octet by octet', send: ten.flatMap(octets), expect: answers };
+  const replies = Array.from({ length: 10 }, (_, i) => `PONG ${Buffer.from(`payload-${i}`).toString('hex')}`);
+  yield { name: 'ten pings', send: ten, expect: replies };
+  yield { name: 'ten pings in one packet', send: [Buffer.concat(ten)], expect: replies };
+  yield { name: 'ten pings, octet by octet', send: ten.flatMap(octets), expect: replies };
 }
 
 function* reserved() {

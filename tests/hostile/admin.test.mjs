@@ -1,12 +1,12 @@
-// What arrives at the admin ports of all three: probes are asked all the time, and must be answered within a second.
+// Attacks on the admin ports of all three programs, while probes must get a response within a second.
 import assert from 'node:assert/strict';
 import { suite } from './arena.mjs';
 import { probesUnderSlowClients, takesNoMemory } from './admin_attacks.mjs';
-import { answers, faultsOf } from './exchanges.mjs';
+import { exchange, faultsOf } from './exchanges.mjs';
 import { Connection, SLACK } from './raw.mjs';
 import { REBOUND_HOSTS, hostileRequests } from './requests.mjs';
 
-// What the admin port gives a request, and some to spare.
+// More than the time that the admin port allows for a request.
 const DEADLINE_MS = 8000;
 
 const get = (path, host, lines = '') => `GET ${path} HTTP/1.1\r\nHost: ${host}\r\n${lines}\r\n`;
@@ -19,11 +19,11 @@ suite('the admin ports', {}, async (attack, arena) => {
       assert.deepEqual(await faultsOf(admin, hostileRequests({ target: '/livez' })), []);
     });
 
-    await attack(`${name}: names of others, HEAD, unknown paths and methods`, async () => {
-      const statusOf = async (bytes) => (await answers(admin, bytes))[0]?.status;
+    await attack(`${name}: foreign host names, HEAD, unknown paths and methods`, async () => {
+      const statusOf = async (bytes) => (await exchange(admin, bytes))[0]?.status;
       for (const host of REBOUND_HOSTS) {
         const status = await statusOf(get('/metrics', host));
-        assert.ok([400, 403, 421].includes(status), `Host ${host}: answered ${status}`);
+        assert.ok([400, 403, 421].includes(status), `Host ${host}: status ${status}`);
       }
       assert.equal(await statusOf(get('/metrics', admin)), 200);
       assert.equal(await statusOf(`\r\n${get('/livez', admin)}`), 200);
@@ -35,7 +35,7 @@ suite('the admin ports', {}, async (attack, arena) => {
     });
   }
 
-  await attack('four silent connections, four that send a line a second and eight scrapers that stay', async () => {
+  await attack('four silent connections, four that send a line a second and eight scrapers that stay connected', async () => {
     const [silent, slow, scrapers] = [[], [], []];
     for (const [, { admin }] of programs) {
       for (let i = 0; i < 16; i++) {
@@ -48,7 +48,7 @@ suite('the admin ports', {}, async (attack, arena) => {
     const drips = slow.map((connection) => connection.drip('X: y\r\n', 500));
     const closed = await Promise.all([...silent, ...slow].map((connection) => connection.closed(DEADLINE_MS)));
     await Promise.all(drips);
-    // A scraper comes back within minutes, on the same connection.
+    // A scraper sends its next request within minutes, on the same connection.
     const scraped = scrapers.filter((connection) => connection.responses()[0]?.status === 200 && !connection.ended);
     for (const connection of [...silent, ...slow, ...scrapers]) connection.destroy();
     assert.equal(closed.filter((ms) => ms === undefined).length, 0, 'left open');

@@ -5,8 +5,8 @@ const SLOW = 200;
 const SCRAPERS = 10;
 
 /**
- * 200 connections to each admin port that send one byte a second, and ten scrapers that keep theirs, for `ms`. Resolves
- * with the growth of each process in KiB. Connections that are closed are opened again.
+ * For `ms`, 200 connections to each admin port send one byte a second, and ten scrapers keep theirs open. Resolves with
+ * the growth of each process in KiB. Connections that are closed are opened again.
  */
 export async function probesUnderSlowClients(arena, { ms }) {
   const before = arena.processes.map((process) => arena.residentKb(process));
@@ -54,8 +54,8 @@ const ENDLESS = {
 };
 
 /**
- * Requests without an end, of `bytes` or until the connection is closed. Resolves with the growth of each process in
- * KiB at its highest, and the bytes that were taken.
+ * Sends requests without an end, up to `bytes` or until the connection is closed. Resolves with the largest growth of
+ * each process in KiB and the number of bytes that were accepted.
  */
 export async function takesNoMemory(arena, { bytes }) {
   const figures = [];

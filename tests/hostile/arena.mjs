@@ -1,5 +1,5 @@
-// The real processes, streams of well-behaved readers and probes of every process, and then an attack: it must neither
-// end a process, nor cut or delay one of those streams, nor keep a probe from its answer.
+// The real processes with streams of well-behaved readers and probes of every process, under attack. An attack must not
+// end a process, cut or delay one of the streams, or delay the response to a probe.
 import assert from 'node:assert/strict';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -16,7 +16,7 @@ const PROBE_EVERY_MS = 100;
 
 export const KEYS = { attacker: 'hostile-attacker-key-0123456789', bystander: 'hostile-bystander-key-0123456789' };
 
-/** The key of the attacker as a line of a request. */
+/** The header line with the attacker's key. */
 export const AUTHORIZATION = `Authorization: Bearer ${KEYS.attacker}\r\n`;
 
 function keysFile() {
@@ -48,7 +48,7 @@ class Arena {
     return [this.inference, this.sse, this.ws];
   }
 
-  /** A further process, which is neither probed nor read by the bystanders; started, and ended with the others. */
+  /** Starts another process, without probes and bystanders. It is stopped with the others. */
   async extra(program, flags) {
     const [listen, admin] = (await freePorts(2)).map((port) => `127.0.0.1:${port}`);
     const process = new Process(join(this.fleet.bin, program),
@@ -73,7 +73,7 @@ class Arena {
     return cpuSeconds(process.child.pid);
   }
 
-  /** The longest that a probe took so far, in ms. */
+  /** The longest time of a probe so far, in ms. */
   slowestProbe() {
     return Math.max(...this.#slowest.values());
   }
@@ -82,7 +82,7 @@ class Arena {
     this.#slowest.clear();
   }
 
-  /** Throws what the attack before has done to others. A process that it ended is started again for the next one. */
+  /** Throws the faults that the last attack has caused. Restarts a process that it ended, for the next attack. */
   async settle() {
     const faults = [];
     for (const each of this.processes) {
@@ -100,7 +100,7 @@ class Arena {
     const faults = [];
     const { verified } = await within(30_000, 'the last streams', this.bystanders.finish());
     await this.#probes.terminate();
-    if (verified === 0) faults.push('no stream came to its end: nothing was shown');
+    if (verified === 0) faults.push('no stream was read to its end, so the test shows nothing');
     faults.push(...this.bystanders.takeFaults(), ...this.#badProbes);
     for (const each of this.#extra) await each.stop().catch((fault) => faults.push(fault.message));
     await this.fleet.stop().catch((fault) => faults.push(fault.message));
@@ -108,7 +108,7 @@ class Arena {
   }
 }
 
-/** `flags`: more for {inference, sse, ws}; `counts`: bystanders by transport; `how` they read, see there. */
+/** `flags`: additional flags for {inference, sse, ws}; `counts`: bystanders by transport; `how`: see Bystanders. */
 export async function startArena({ flags = {}, counts = { sse: 3, ws: 3 }, ...how } = {}) {
   const keys = `--api_keys_file=${keysFile()}`;
   const fleet = await startFleet({
@@ -120,7 +120,7 @@ export async function startArena({ flags = {}, counts = { sse: 3, ws: 3 }, ...ho
   return new Arena(fleet, new Bystanders(counts, targets, headers, how));
 }
 
-/** Declares a suite: `attacks(attack, arena)` declares its attacks, `arena()` gives the arena once it runs. */
+/** Declares a suite of attacks: `attacks(attack, arena)` runs each of them with `attack(name, run)`. */
 export function suite(name, options, attacks) {
   test(name, { timeout: 280_000 * SLACK }, async (t) => {
     const arena = await startArena(options);
@@ -129,7 +129,7 @@ export function suite(name, options, attacks) {
       if (!ended) await arena.stop();
     });
     await arena.settle();
-    /** One attack; its own faults and those of the arena are both reported. */
+    /** Runs one attack; reports its faults and those of the arena. */
     const attack = (what, run) => t.test(what, async (each) => {
       const faults = [];
       const note = (fault) => faults.push(fault.message);

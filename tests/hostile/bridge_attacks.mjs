@@ -1,4 +1,4 @@
-// Attacks on the bridges whose cost is measured: what is sent only in part.
+// Attacks on the bridges whose cost is measured: requests and messages that are sent only in part.
 import { AUTHORIZATION } from './arena.mjs';
 import { Connection, pause } from './raw.mjs';
 import { open, wsFrame } from './ws_raw.mjs';
@@ -7,7 +7,7 @@ const MIB = 1 << 20;
 const COUNT = 100;
 const CLOSE_MS = 20_000;
 
-/** The growth of a process in KiB at its highest, until `over` settles. */
+/** The largest growth of a process in KiB until `over` settles. */
 async function highest(arena, process, before, over) {
   let most = 0;
   for (let done = false; !done;) {
@@ -17,7 +17,7 @@ async function highest(arena, process, before, over) {
   return most;
 }
 
-/** 100 bodies of the largest size, but for their last bytes. Resolves with {kib, statuses, open: connections left so}. */
+/** Sends 100 bodies of the largest size without their last bytes. Resolves with {kib, statuses, open: connections left}. */
 export async function unfinishedBodies(arena, { key = AUTHORIZATION }) {
   const before = arena.residentKb(arena.sse);
   const bytes = `POST /v1/generations HTTP/1.1\r\nHost: 127.0.0.1\r\n${key}Content-Type: application/json\r\n` +
@@ -31,7 +31,7 @@ export async function unfinishedBodies(arena, { key = AUTHORIZATION }) {
   return { kib, open, statuses: new Set(all.flatMap((connection) => connection.responses()).map(({ status }) => status)) };
 }
 
-/** 100 messages of the largest size in fragments, but for their last. Resolves with {kib, open}. */
+/** Sends 100 messages of the largest size in fragments without the last one. Resolves with {kib, open}. */
 export async function unfinishedMessages(arena) {
   const before = arena.residentKb(arena.ws);
   const all = await Promise.all(Array.from({ length: COUNT }, () => open(arena.ws.address)));

@@ -1,5 +1,5 @@
-// Well-behaved readers: one stream after another, each held against what it must say. What cuts, loses or delays them is
-// a fault of the process that an attack should not have reached.
+// Well-behaved readers: one stream after another, each compared with its expected events. A stream that is cut, loses
+// events or is delayed is a fault: an attack must not affect it.
 import { CheckedLog, Tally } from '../chaos/checked_log.mjs';
 import { readGrpc } from '../chaos/readers/grpc.mjs';
 import { request } from '../chaos/readers/http.mjs';
@@ -8,10 +8,10 @@ import { WsConnection } from '../chaos/readers/ws.mjs';
 import { Script } from '../chaos/script.mjs';
 import { SLACK, pause, until } from './raw.mjs';
 
-// 20 tokens a second for 4 s: so long does the end of a suite wait for the last streams.
+// 20 tokens a second for 4 s. The end of a suite waits as long for the last streams.
 const STREAM = { tokens: 80, pace: 20 };
 const IDLE_MS = 30_000;
-/** What a stream of that pace may pause before it counts as frozen. */
+/** The longest pause of such a stream that is not a fault. */
 const STALL_MS = 4000;
 
 const READ = {
@@ -38,7 +38,7 @@ const READ = {
   grpc: ({ address }, { script }) => readGrpc(address, { script, after: 0, idleMs: IDLE_MS }),
 };
 
-/** A stream of the scripted engine, whose every event is known. */
+/** A stream of the scripted engine, whose events are all known. */
 const scripted = (seed, tally) => new CheckedLog(new Script({ ...STREAM, seed }), tally);
 
 class Bystander {
@@ -49,7 +49,7 @@ class Bystander {
     this.running = this.#run();
   }
 
-  /** As a line of text, if anything is wrong with it. */
+  /** Records a fault as a line of text. */
   #fault(what) {
     this.faults.push(`a ${this.transport} stream: ${what}`);
   }
@@ -63,7 +63,7 @@ class Bystander {
         if (this.restMs) await pause(this.restMs);
       } catch (error) {
         this.#fault(`cut after event ${log.last}: ${error.message}`);
-        // Its process may be on its way back.
+        // Its process may be restarting.
         await pause(200);
       }
     }
@@ -77,7 +77,7 @@ class Bystander {
       const silence = now - this.heardAt;
       this.heardAt = now;
       this.longestMs = Math.max(this.longestMs, silence);
-      if (silence > STALL_MS * SLACK) this.#fault(`stood still for ${Math.round(silence)} ms before event ${event.seq}`);
+      if (silence > STALL_MS * SLACK) this.#fault(`paused for ${Math.round(silence)} ms before event ${event.seq}`);
       log.apply(event, on);
       if (this.tally.faults > faults) return this.#fault(this.tally.firstFaults.at(-1));
     }
@@ -90,27 +90,27 @@ export class Bystanders {
   #all;
 
   /**
-   * `counts`: readers by transport; `targets`: a process by transport. `how.makeLog(seed, tally)`: what is read, if not
-   * the scripted engine; `how.restMs`: between two streams.
+   * `counts`: readers by transport; `targets`: a process by transport. `how.makeLog(seed, tally)`: the expected log, by
+   * default of the scripted engine; `how.restMs`: the time between two streams.
    */
   constructor(counts, targets, headers, how = {}) {
     this.#all = Object.entries(counts).flatMap(([transport, count], kind) => Array.from({ length: count },
       (_, i) => new Bystander(transport, targets[transport], headers, 100 * kind + i + 1, how)));
   }
 
-  /** Resolves once every reader has got one more event than now, or has faulted. */
+  /** Resolves once every reader has received another event, or has a fault. */
   async progress() {
-    const asked = performance.now();
+    const start = performance.now();
     await Promise.all(this.#all.map((each) => until(STALL_MS, `an event of a ${each.transport} stream`,
-      () => each.heardAt > asked || each.faults.length > 0)));
+      () => each.heardAt > start || each.faults.length > 0)));
   }
 
-  /** What went wrong since this was last called. */
+  /** The faults since the last call. */
   takeFaults() {
     return this.#all.flatMap((each) => each.faults.splice(0));
   }
 
-  /** Lets every stream come to its end. Resolves with their counts. */
+  /** Reads every stream to its end. Resolves with their counts. */
   async finish() {
     for (const each of this.#all) each.stopped = true;
     await Promise.all(this.#all.map(({ running }) => running));

@@ -1,5 +1,5 @@
-// The figures of the hostile suite, for a release build on a machine that does nothing else: how long probes take and
-// what the processes grow by under the attacks that are about time and memory. Prints rows of a Markdown table.
+// The figures of the hostile suite, for a release build on an otherwise idle machine: how long probes take and how much
+// the processes grow under the attacks on time and memory. Prints rows of a Markdown table.
 //
 //   RUNNEL_BIN=build/release/bin node tests/hostile/figures.mjs [--seconds=10]
 import { parseArgs } from 'node:util';
@@ -16,11 +16,11 @@ const arena = await startArena();
 const programOf = (process) => process.path.split('/').at(-1);
 const mib = (kib) => `${(kib / 1024).toFixed(1)} MiB`;
 
-/** `run` resolves with rows of {program, kib}. What an attack does to streams beside it stands below its row. */
+/** `run` resolves with rows of {program, kib}. Faults that the attack causes in other streams are printed below its row. */
 async function row(name, run) {
   arena.resetProbes();
   const figures = await run();
-  // Until every probe was asked at least once.
+  // Until every probe has been sent at least once.
   await pause(300);
   const harm = await arena.settle().then(() => '', (error) => `\n${error.message}`);
   const cellOf = ({ program, attack, kib }) => `${program}${attack ? ` (${attack})` : ''} ${mib(kib)}`;
@@ -35,7 +35,7 @@ await row('no attack', async () => {
 });
 await row('200 connections of a byte a second and ten scrapers, on each admin port',
   () => probesUnderSlowClients(arena, { ms }));
-await row('requests without an end on the admin ports, 200 MiB each: the worst', async () => {
+await row('requests without an end on the admin ports, 200 MiB each: the largest', async () => {
   const figures = await takesNoMemory(arena, { bytes: 200 << 20 });
   return arena.processes.map(programOf).map((program) => figures.filter((each) => each.program === program)
     .reduce((worst, each) => (each.kib > worst.kib ? each : worst)));
@@ -46,7 +46,7 @@ await row('100 bodies of 1 MiB without their end',
   async () => [{ program: programOf(arena.sse), kib: (await unfinishedBodies(arena, {})).kib }]);
 await row('100 messages of 1 MiB without their end',
   async () => [{ program: programOf(arena.ws), kib: (await unfinishedMessages(arena)).kib }]);
-await row('streams opened and reset at once', async () => {
+await row('streams opened and immediately reset', async () => {
   const { streams, kib, cpu } = await rapidReset(arena, { ms });
   return [{ program: programOf(arena.inference), attack: `${streams} streams, ${cpu.toFixed(1)} s of CPU`, kib }];
 });

@@ -1,4 +1,4 @@
-// What arrives at the gRPC port.
+// Attacks on the gRPC port.
 import assert from 'node:assert/strict';
 import { readGrpc } from '../chaos/readers/grpc.mjs';
 import { Script } from '../chaos/script.mjs';
@@ -12,7 +12,7 @@ const ENHANCE_YOUR_CALM = 11;
 const MAX_CONNECTIONS = 1024; // the default of --max_grpc_connections
 const HANDSHAKE_MS = 10_000;
 
-/** A call of a well-behaved client, start to end. */
+/** A complete call of a well-behaved client. */
 async function call(address) {
   let last;
   const script = new Script({ seed: 7, tokens: 5, pace: 100 });
@@ -40,8 +40,8 @@ suite('the gRPC port', {}, async (attack, arena) => {
   });
 
   await attack('streams that are reset as soon as they are opened', async () => {
-    // gRPC 1.51 does not limit resets, each of which costs it as much as a call: a number of them, not a time, so that
-    // a slow machine does not get more work than it can do.
+    // gRPC 1.51 does not limit resets, and each costs it as much as a call. The attack sends a fixed number, not for a
+    // fixed time, so that a slow machine does not get more work than it can do.
     const { streams, kib } = await rapidReset(arena, { most: 10_000 });
     assert.ok(streams >= 10_000, `only ${streams} streams`);
     if (SLACK === 1) assert.ok(kib < 128 << 10, `${kib} KiB more`);
@@ -54,7 +54,7 @@ suite('the gRPC port', {}, async (attack, arena) => {
     for (let i = 0; i < 100 && connection.goaway === undefined; i++) await connection.raw.send(ping);
     await until(5000, 'GOAWAY', () => connection.goaway !== undefined || connection.raw.ended);
     connection.raw.destroy();
-    // A reset that follows GOAWAY may take it back.
+    // A reset that follows GOAWAY may overtake it.
     assert.ok([ENHANCE_YOUR_CALM, undefined].includes(connection.goaway), `GOAWAY with ${connection.goaway}`);
   });
 

@@ -6,8 +6,8 @@ const CANCEL = 8;
 const BATCH = 500;
 
 /**
- * Opens streams and resets them at once (CVE-2023-44487), for `ms` or `most` of them. Resolves with
- * their number, the service's growth in KiB and its CPU time in seconds.
+ * Opens streams and resets them immediately (CVE-2023-44487), for `ms` or until there were `most` of them. Resolves
+ * with their number, the service's growth in KiB and its CPU time in seconds.
  */
 export async function rapidReset(arena, { ms = Infinity, most = Infinity }) {
   const before = arena.residentKb(arena.inference);
@@ -24,7 +24,7 @@ export async function rapidReset(arena, { ms = Infinity, most = Infinity }) {
       batch.push(frame(TYPE.headers, END_HEADERS, id, headers), frame(TYPE.rstStream, 0, id, code));
     }
     await connection.raw.send(Buffer.concat(batch));
-    // One call a batch to the event loop, for what comes back.
+    // Runs the event loop once per batch, to read the responses.
     await new Promise(setImmediate);
   }
   const kib = arena.residentKb(arena.inference) - before;

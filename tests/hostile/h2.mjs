@@ -1,4 +1,4 @@
-// HTTP/2 frames as bytes (RFC 9113), for what no library of a client would send.
+// HTTP/2 frames as bytes (RFC 9113), for frames that no client library would send.
 import { Connection } from './raw.mjs';
 
 export const TYPE = { headers: 1, rstStream: 3, settings: 4, ping: 6, goaway: 7, continuation: 9 };
@@ -17,7 +17,7 @@ export function frame(type, flags, stream, payload = Buffer.alloc(0)) {
 
 const text = (value) => Buffer.concat([Buffer.from([value.length]), Buffer.from(value)]);
 
-/** The header block of a gRPC call, every field a literal without indexing (RFC 7541). */
+/** The header block of a gRPC call, with every field a literal without indexing (RFC 7541). */
 export function callHeaders(path) {
   return Buffer.concat([
     Buffer.from([0x83, 0x86, 0x04]), text(path), // :method POST, :scheme http, :path
@@ -26,13 +26,13 @@ export function callHeaders(path) {
   ]);
 }
 
-/** What a client sends first. */
+/** The client's connection preface with empty SETTINGS. */
 export const PREFACE = Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(TYPE.settings, 0, 0)]);
 
-/** A connection after its preface and SETTINGS. Frames that come are counted and not kept. */
+/** A connection after the preface and SETTINGS. Received frames are counted but not kept. */
 export class H2Connection {
   settings = new Map();
-  /** Error codes of the RST_STREAM frames that came, by their number. */
+  /** Number of RST_STREAM frames received, by error code. */
   resets = new Map();
   goaway = undefined;
   #rest = Buffer.alloc(0);

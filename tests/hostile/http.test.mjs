@@ -1,19 +1,19 @@
-// What arrives at the SSE bridge.
+// Attacks on the SSE bridge.
 import assert from 'node:assert/strict';
 import { AUTHORIZATION, suite } from './arena.mjs';
 import { unfinishedBodies } from './bridge_attacks.mjs';
-import { answers, faultsOf } from './exchanges.mjs';
+import { exchange, faultsOf } from './exchanges.mjs';
 import { Connection, SLACK, until } from './raw.mjs';
 import { REBOUND_HOSTS, hostileRequests } from './requests.mjs';
 
 const MIB = 1 << 20;
-// So short that a suite can wait for them.
+// Short, so that the suite can wait for them.
 const HEADER_S = 3;
 const IDLE_S = 3;
 
 const BODY = JSON.stringify({ prompt: 'go', max_tokens: 1 });
 
-/** A POST as bytes; `lines`: further header lines. */
+/** A POST as bytes; `lines`: additional header lines. */
 function post(path, body, { lines = '', host = '127.0.0.1', key = AUTHORIZATION, version = '1.1' } = {}) {
   return `POST ${path} HTTP/${version}\r\nHost: ${host}\r\n${key}Content-Type: application/json\r\n${lines}` +
     `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
@@ -21,7 +21,7 @@ function post(path, body, { lines = '', host = '127.0.0.1', key = AUTHORIZATION,
 
 const get = (path, lines = AUTHORIZATION, host = '127.0.0.1') => `GET ${path} HTTP/1.1\r\nHost: ${host}\r\n${lines}\r\n`;
 
-const statusOf = async (...args) => (await answers(...args))[0]?.status;
+const statusOf = async (...args) => (await exchange(...args))[0]?.status;
 
 suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idle_timeout=${IDLE_S}s`] } },
   async (attack, arena) => {
@@ -57,12 +57,12 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
       if (SLACK === 1) assert.ok(kib < 16 << 10, `${kib} KiB more`);
     });
 
-    await attack('100 bodies with a key, none of which comes to its end', async () => {
+    await attack('100 bodies with a key, none of which ends', async () => {
       const { kib, open, statuses } = await unfinishedBodies(arena, {});
       assert.equal(open, 0, 'left open');
-      for (const status of statuses) assert.ok([408, 413, 429, 503].includes(status), `answered ${status}`);
-      // 64 MiB of unfinished bytes in all, unless the flag says otherwise: some are refused at once.
-      assert.ok(statuses.has(503) || statuses.has(429), `answered ${[...statuses]}: nothing bounds them all together`);
+      for (const status of statuses) assert.ok([408, 413, 429, 503].includes(status), `status ${status}`);
+      // By default all unfinished bytes together may be 64 MiB, so some are rejected immediately.
+      assert.ok(statuses.has(503) || statuses.has(429), `statuses ${[...statuses]}: there is no common limit`);
       if (SLACK === 1) assert.ok(kib < 96 << 10, `${kib} KiB more`);
     });
 
@@ -92,7 +92,7 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
       assert.ok(idleMs !== undefined, 'an idle connection was left open');
     });
 
-    await attack('codings and characters that must not be passed over', async () => {
+    await attack('codings and characters that must not be ignored', async () => {
       const gzip = { lines: 'Content-Encoding: gzip\r\n' };
       for (const [path, more] of Object.entries({
         '/v1/generations': { prompt: 'hi' },
@@ -109,7 +109,7 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
 
     await attack('unusual but legal requests', async () => {
       assert.equal(await statusOf(address, `\r\n\r\n${get('/v1/models')}`), 200, 'an empty line before a request');
-      const two = await answers(address, `${post('/v1/generations', BODY)}\r\n${get('/v1/models')}`, 2);
+      const two = await exchange(address, `${post('/v1/generations', BODY)}\r\n${get('/v1/models')}`, 2);
       assert.deepEqual(two.map(({ status }) => status), [201, 200], 'an empty line after a body');
       const old = post('/v1/generations', BODY, { version: '1.0', lines: 'Expect: 100-continue\r\n' });
       assert.equal(await statusOf(address, old), 201, 'Expect in HTTP/1.0');
@@ -122,16 +122,16 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
       asking.destroy();
       assert.deepEqual(asking.responses().map(({ status }) => status), [100, 201], 'Expect in HTTP/1.1');
       assert.ok([404, 405, 501].includes(await statusOf(address, 'CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n')), 'CONNECT');
-      assert.ok([404, 405].includes(await statusOf(address, post('/_test/echo', BODY))), 'a route of tests');
+      assert.ok([404, 405].includes(await statusOf(address, post('/_test/echo', BODY))), 'a test route');
     });
 
-    await attack('names and origins of others, without keys', async () => {
+    await attack('foreign host names and origins, without keys', async () => {
       const bridge = await arena.extra('runnel-sse', []);
       const { address: open } = bridge;
       for (const host of REBOUND_HOSTS) {
         for (const path of ['/v1/models', '/', '/config.json']) {
           const status = await statusOf(open, get(path, '', host));
-          assert.ok([400, 403, 421].includes(status), `Host ${host}, ${path}: answered ${status}`);
+          assert.ok([400, 403, 421].includes(status), `Host ${host}, ${path}: status ${status}`);
         }
       }
       assert.equal(await statusOf(open, get('/v1/models', '', open)), 200);
@@ -145,19 +145,19 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
       }
       const status = await statusOf(open, post('/v1/generations', BODY,
         { host: open, key: '', lines: `Origin: http://${open}\r\n` }));
-      assert.equal(status, 201, 'the own origin');
+      assert.equal(status, 201, 'the same origin');
     });
 
-    await attack('what a page of others may ask for', async () => {
+    await attack('requests that a foreign page may send', async () => {
       const bridge = await arena.extra('runnel-sse', ['--allowed_origins=http://page.example']);
       const preflight = async (path) => {
         const lines = 'Origin: http://page.example\r\nAccess-Control-Request-Method: POST\r\n';
-        const [{ headers }] = await answers(bridge.address, get(path, lines, bridge.address).replace('GET', 'OPTIONS'));
+        const [{ headers }] = await exchange(bridge.address, get(path, lines, bridge.address).replace('GET', 'OPTIONS'));
         return headers['access-control-allow-methods'];
       };
       assert.doesNotMatch(await preflight('/v1/models'), /POST|DELETE/);
       assert.match(await preflight('/v1/generations'), /POST/);
-      const [page] = await answers(bridge.address, get('/', '', bridge.address));
+      const [page] = await exchange(bridge.address, get('/', '', bridge.address));
       assert.equal(page.status, 200);
       assert.doesNotMatch(page.headers['content-security-policy'], /connect-src[^;]*\*/);
       assert.match(page.headers['cross-origin-resource-policy'] ?? '', /^same-/);
@@ -185,7 +185,7 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
       const tokens = 950_000;
       const body = JSON.stringify({ prompt: 'x', max_tokens: tokens, metadata: {
         'scripted.tokens': String(tokens), 'scripted.tokens_per_second': '1000000', 'scripted.first_token_ms': '0' } });
-      const [{ status, body: started }] = await answers(address, post('/v1/generations', body));
+      const [{ status, body: started }] = await exchange(address, post('/v1/generations', body));
       assert.equal(status, 201);
       const { id } = JSON.parse(started);
       const headers = { authorization: AUTHORIZATION.slice('Authorization: '.length).trim() };
@@ -198,7 +198,7 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
       const bytes = snapshot.choices.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
       assert.ok(bytes > 4 * MIB, `only ${bytes} bytes`);
       const losses = await arena.metric(arena.sse, 'runnel_link_losses_total');
-      // A gap of which the text is too large is followed by the log from its beginning.
+      // A gap whose text is too large is followed by the log from its start.
       const gap = await ask(`/v1/generations/${id}/events?after=99999999`);
       assert.equal(gap.status, 200);
       const text = await gap.text();
@@ -218,7 +218,7 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
       const before = await arena.metric(bridge, 'runnel_link_losses_total');
       const body = JSON.stringify({ prompt: 'x'.repeat(4_300_000), max_tokens: 1 });
       const status = await statusOf(bridge.address, post('/v1/generations', body, { key: '' }), 1, 20_000);
-      assert.ok([201, 413].includes(status), `answered ${status}`);
+      assert.ok([201, 413].includes(status), `status ${status}`);
       assert.equal(await arena.metric(bridge, 'runnel_link_losses_total'), before, 'the Link was lost');
     });
   });

@@ -1,4 +1,4 @@
-// Requests that cost the llama engine too much, and what one tenant learns of another.
+// Requests that are too expensive for the llama engine, and what one tenant can learn about another.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync } from 'node:fs';
@@ -15,7 +15,7 @@ const DRAIN_S = 3;
 const nestedArrays = (depth, items) => (depth === 0 ? { type: 'integer' }
   : { type: 'array', minItems: 0, maxItems: items, items: nestedArrays(depth - 1, items) });
 
-/** Schemas of which each is small and its grammar, or a step through it, is not. */
+/** Small schemas whose grammar, or a step through it, is large. */
 const SCHEMAS = {
   'a nullable in two repetitions': { type: 'string', pattern: '^((a?){100}){100}$' },
   'the same, larger': { type: 'string', pattern: '^((a?){2000}){2000}$' },
@@ -39,7 +39,7 @@ async function chat(address, key, body, ms = 60_000) {
     headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
     body: JSON.stringify({ model: 'm', max_tokens: 16, temperature: 0, ...body }),
   });
-  return { status: response.status, answer: await response.json() };
+  return { status: response.status, body: await response.json() };
 }
 
 const say = (content) => [{ role: 'user', content }];
@@ -65,10 +65,10 @@ if (!existsSync(writer)) {
     for (const [name, schema] of Object.entries(SCHEMAS)) {
       await attack(`a schema: ${name}`, async () => {
         const before = arena.residentKb(arena.inference);
-        const { status, answer } = await chat(address, KEYS.attacker, held(schema), 10_000);
-        // Refused, or ended by its budget with a code of its own, or answered: all within its time.
-        if (status !== 200) assert.notEqual(answer.error?.code ?? answer.error?.message, undefined, JSON.stringify(answer));
-        assert.ok([200, 400, 422, 500, 503].includes(status), `answered ${status}`);
+        const { status, body } = await chat(address, KEYS.attacker, held(schema), 10_000);
+        // Rejected, ended by its budget with a specific code, or completed: each within the time limit.
+        if (status !== 200) assert.notEqual(body.error?.code ?? body.error?.message, undefined, JSON.stringify(body));
+        assert.ok([200, 400, 422, 500, 503].includes(status), `status ${status}`);
         const grown = arena.residentKb(arena.inference) - before;
         if (SLACK === 1) assert.ok(grown < 256 << 10, `${grown} KiB more`);
         const plain = await chat(address, KEYS.bystander, { messages: say('Hello') }, 5000);
@@ -76,44 +76,44 @@ if (!existsSync(writer)) {
       });
     }
 
-    await attack('all schemas at once, whose clients disconnect', async () => {
+    await attack('all schemas at the same time, whose clients disconnect', async () => {
       const left = new AbortController();
-      const asked = Object.values(SCHEMAS).map((schema) => fetch(`http://${address}/v1/chat/completions`, {
+      const requests = Object.values(SCHEMAS).map((schema) => fetch(`http://${address}/v1/chat/completions`, {
         method: 'POST', signal: left.signal,
         headers: { authorization: `Bearer ${KEYS.attacker}`, 'content-type': 'application/json' },
         body: JSON.stringify({ model: 'm', max_tokens: 1000, ...held(schema) }),
       }).catch(() => {}));
       await pause(1000);
       left.abort();
-      await Promise.all(asked);
+      await Promise.all(requests);
       const plain = await chat(address, KEYS.bystander, { messages: say('Hello again') }, 10_000);
       assert.equal(plain.status, 200);
     });
 
-    await attack('guesses of what another tenant has asked', async () => {
+    await attack('guesses of the prompt of another tenant', async () => {
       const secret = `The patient Anna Example, born 1970, room 12, has ${'a long history, '.repeat(20)}and takes lithium.`;
       const usage = async (key, content) => {
-        const { status, answer } = await chat(address, key, { messages: say(content), max_tokens: 1 });
+        const { status, body } = await chat(address, key, { messages: say(content), max_tokens: 1 });
         assert.equal(status, 200);
-        return answer.usage;
+        return body.usage;
       };
       const cached = async (key, content) => (await usage(key, content)).prompt_tokens_details?.cached_tokens ?? 0;
-      // What every prompt begins with, so that a guess may share it with an earlier one of the same tenant.
+      // The start of every prompt, which a guess may share with an earlier one of the same tenant.
       const template = (await usage(KEYS.attacker, '!')).prompt_tokens;
       await cached(KEYS.bystander, secret);
       await cached(KEYS.attacker, 'Another text altogether');
       const right = await cached(KEYS.attacker, secret);
-      assert.ok(right <= template, `a right guess shows: ${right} tokens, ${template} of them the template's`);
+      assert.ok(right <= template, `a correct guess is visible: ${right} cached tokens, of which ${template} belong to the template`);
       // Other streams may take the slot in between.
       let own = 0;
       for (let i = 0; i < 5 && own <= template; ++i) own = await cached(KEYS.attacker, `${secret} More.`);
-      assert.ok(own > template, 'the own prefix is not shared');
+      assert.ok(own > template, 'a tenant must reuse the state of its earlier prompt');
     });
 
     await attack('SIGTERM while the engine works on such schemas', async () => {
       const inference = await arena.extra('runnel-inference', [...options.flags.inference, `--drain_timeout=${DRAIN_S}s`]);
       const bridge = await arena.extra('runnel-sse', [`--inference=${inference.address}`]);
-      const asked = Object.values(SCHEMAS).map((schema) =>
+      const requests = Object.values(SCHEMAS).map((schema) =>
         chat(bridge.address, '', { ...held(schema), max_tokens: 1000 }).catch(() => {}));
       await pause(500);
       const begin = performance.now();
@@ -123,7 +123,7 @@ if (!existsSync(writer)) {
       clearTimeout(late);
       const ms = performance.now() - begin;
       await bridge.kill('SIGTERM');
-      await Promise.all(asked);
+      await Promise.all(requests);
       assert.deepEqual(end, [0, null]);
       assert.ok(ms < (DRAIN_S + 5) * 1000 * SLACK, `ended after ${Math.round(ms)} ms`);
     });

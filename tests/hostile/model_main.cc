@@ -1,4 +1,4 @@
-// Writes the tests' tiny model of random weights, for processes that need a GGUF: runnel-test-model FILE
+// Writes the tests' tiny model with random weights, for processes that need a GGUF file: runnel-test-model FILE
 #include <iostream>
 
 #include "tests/testing/bigram_model.h"

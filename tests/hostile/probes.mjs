@@ -1,10 +1,10 @@
-// The thread that asks all probes all the time, so that nothing that a test does in its own thread delays it.
+// A worker thread that sends probes all the time, so that work in the test's main thread does not delay them.
 import http from 'node:http';
 import { parentPort, workerData } from 'node:worker_threads';
 
 const { urls, everyMs, timeoutMs } = workerData;
 
-/** Milliseconds to the answer, on a connection of its own as the kubelet has; throws if it is not 200. */
+/** Milliseconds to the response, on a new connection like the kubelet's; throws if the status is not 200. */
 function probe(url) {
   const begin = performance.now();
   return new Promise((resolve, reject) => {
@@ -16,7 +16,7 @@ function probe(url) {
         else reject(new Error(`status ${response.statusCode}`));
       });
     });
-    sent.on('timeout', () => sent.destroy(new Error(`no answer within ${timeoutMs} ms`)));
+    sent.on('timeout', () => sent.destroy(new Error(`no response within ${timeoutMs} ms`)));
     sent.on('error', reject);
   });
 }

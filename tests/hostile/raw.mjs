@@ -1,14 +1,14 @@
-// A TCP connection that may send anything, and sees what comes back byte by byte.
+// A TCP connection that can send any bytes and records the received bytes.
 import { createConnection } from 'node:net';
 
 const MAX_KEPT = 16 << 20;
 
-/** How much longer everything may take: under a sanitizer, or on a machine with other work. */
+/** Factor for all time limits, for sanitizers and busy machines. */
 export const SLACK = Number(process.env.RUNNEL_SLACK ?? 1);
 
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Rejects unless `promise` settles within `ms`, times the slack. */
+/** Rejects unless `promise` settles within `ms`, multiplied by SLACK. */
 export function within(ms, what, promise) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -17,7 +17,7 @@ export function within(ms, what, promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** Resolves once `condition()` is truthy, with its value; rejects after `ms`, times the slack. */
+/** Resolves with the value of `condition()` once it is truthy; rejects after `ms`, multiplied by SLACK. */
 export async function until(ms, what, condition) {
   const deadline = performance.now() + ms * SLACK;
   for (;;) {
@@ -28,7 +28,7 @@ export async function until(ms, what, condition) {
   }
 }
 
-/** The whole HTTP responses at the front of `buffer`, as {status, version, headers, body}. */
+/** The complete HTTP responses at the front of `buffer`, as {status, version, headers, body}. */
 export function responsesOf(buffer) {
   const responses = [];
   let rest = buffer;
@@ -55,7 +55,7 @@ export class Connection {
   ended = false;
   #waiting = new Set();
 
-  /** To `address`, host:port. Resolves once it is open. */
+  /** Connects to `address`, host:port. Resolves once the connection is open. */
   static open(address) {
     const [host, port] = address.split(':');
     return new Promise((resolve, reject) => {
@@ -90,7 +90,7 @@ export class Connection {
     this.#waiting.clear();
   }
 
-  /** Sends as fast as the other end takes it. Resolves false if the connection is over before all is sent. */
+  /** Sends as fast as the other end reads. Resolves with false if the connection ends before all bytes are sent. */
   async send(bytes) {
     if (this.ended || this.socket.destroyed) return false;
     if (!this.socket.write(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes)) {
@@ -106,7 +106,7 @@ export class Connection {
     return new Promise((resolve) => this.#waiting.add(resolve));
   }
 
-  /** Resolves true once `condition(this)` holds, false if the other end closes or `ms` (times the slack) pass before. */
+  /** Resolves with true once `condition(this)` holds, with false if the other end closes or `ms` times SLACK pass first. */
   async wait(condition, ms) {
     const deadline = performance.now() + ms * SLACK;
     while (!condition(this)) {
@@ -119,7 +119,7 @@ export class Connection {
     return true;
   }
 
-  /** Resolves with the time from opening to the other end's close in ms; undefined if it does not come within `ms`. */
+  /** Resolves with the ms from opening to the other end's close; undefined if it does not close within `ms`. */
   async closed(ms) {
     await this.wait(({ ended }) => ended, ms);
     return this.ended ? this.endedAt - this.openedAt : undefined;
@@ -129,7 +129,7 @@ export class Connection {
     return responsesOf(this.received);
   }
 
-  /** One byte of `bytes` each `everyMs` until they are gone, the connection is over or `stopped()`. */
+  /** Sends one byte of `bytes` every `everyMs`, in a loop, until the connection is over or `stopped()`. */
   async drip(bytes, everyMs, stopped = () => false) {
     for (let i = 0; !this.ended && !stopped(); i = (i + 1) % bytes.length) {
       if (!(await this.send(bytes.slice(i, i + 1)))) return;

@@ -1,6 +1,6 @@
-// Requests that no client sends by accident, and what each must get, on every port that speaks HTTP.
+// Requests that no client sends by accident, with the statuses that each may get, for every HTTP port.
 
-/** Right answers to a request that is refused: a class of status, in which a port may choose. */
+/** Classes of statuses for rejected requests; a port may send any status of the class. */
 const BAD = [400];
 const CODING = [400, 501];
 const TOO_LARGE = [431];
@@ -9,16 +9,16 @@ const long = (bytes) => 'x'.repeat(bytes);
 const SECOND = 'GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n';
 
 /**
- * Rows of {name, bytes, want: statuses}: one answer, and the end of the connection. `head`: the lines of a good request
- * of that port after its request line and Host, each with its end. `early`: the answer of a port that refuses this head
- * before it reads a body.
+ * Rows of {name, bytes, want: statuses}: the port must send one response and close the connection. `head`: the header
+ * lines of a valid request to that port after its request line and Host, each with its line end. `early`: statuses of a
+ * port that responds to this head before it reads a body.
  */
 export function hostileRequests({ target, host = '127.0.0.1', head = '', early = [] }) {
   const begin = `GET ${target} HTTP/1.1\r\nHost: ${host}\r\n${head}`;
   const chunked = `${begin}Transfer-Encoding: chunked\r\n\r\n`;
   const body = [400, 413, 431, ...early];
   const rows = [
-    // Beast throws for a field above 64 KiB, and counts no trailers.
+    // Beast throws for a field above 64 KiB, and does not limit trailers.
     { name: 'a trailer of 65,535 bytes', bytes: `${chunked}0\r\nA:${'0'.repeat(65535)}\r\n\r\n`, want: body },
     { name: 'a trailer with a name of 65,535 bytes', bytes: `${chunked}0\r\n${long(65535)}:a\r\n\r\n`,
       want: body },
@@ -50,7 +50,7 @@ export function hostileRequests({ target, host = '127.0.0.1', head = '', early =
     { name: 'bytes of TLS', bytes: '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n', want: BAD },
     { name: 'the preface of HTTP/2', bytes: 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', want: [400, 505] },
   ];
-  // What a proxy in front takes for a body must not be a request here.
+  // Bytes that a proxy in front treats as a body must not be a request here.
   for (const coding of ['x', 'xchunked', 'identity', 'gzip', '"chunked"', 'chunked, identity', 'chunked, gzip',
     'gzip, chunked', 'x, chunked', 'chunked, chunked', '']) {
     rows.push({ name: `Transfer-Encoding ${JSON.stringify(coding)}`,
@@ -61,5 +61,5 @@ export function hostileRequests({ target, host = '127.0.0.1', head = '', early =
   return rows;
 }
 
-/** Of a bridge or the admin port when it asks for no key: names that a page may have pointed to this address. */
+/** Host names that a page could point to the address of a bridge or an admin port that needs no key. */
 export const REBOUND_HOSTS = ['evil.example', 'evil.example:80', 'localhost.evil.example', '127.0.0.1.evil.example'];

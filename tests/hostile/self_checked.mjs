@@ -1,8 +1,8 @@
-// A log whose text is not known beforehand, held against what it says of itself: its numbers and its digest.
+// A log whose text is not known in advance: checked against its own numbers and digest.
 import { crcOf } from '../chaos/checked_log.mjs';
 
 export class SelfChecked {
-  /** A greedy answer of `tokens` to a prompt of its own. */
+  /** A greedy generation of `tokens` for a unique prompt. */
   constructor({ seed, tokens }, tally) {
     Object.assign(this, { tally, last: 0, terminal: undefined, text: '' });
     const body = { prompt: `Stream ${seed}: `, max_tokens: tokens, temperature: 0 };

@@ -1,10 +1,10 @@
-// What arrives at the WebSocket bridge; what RFC 6455 says of frames is tested elsewhere.
+// Attacks on the WebSocket bridge. The rules of RFC 6455 for frames are tested in ws_rfc6455.test.mjs.
 import assert from 'node:assert/strict';
 import { WsConnection } from '../chaos/readers/ws.mjs';
 import { Script } from '../chaos/script.mjs';
 import { AUTHORIZATION, KEYS, suite } from './arena.mjs';
 import { unfinishedMessages } from './bridge_attacks.mjs';
-import { answers, faultsOf } from './exchanges.mjs';
+import { exchange, faultsOf } from './exchanges.mjs';
 import { Connection, SLACK, until } from './raw.mjs';
 import { hostileRequests } from './requests.mjs';
 import { UPGRADE, closeCode, framesOf, handshake, open, wsFrame } from './ws_raw.mjs';
@@ -12,7 +12,7 @@ import { UPGRADE, closeCode, framesOf, handshake, open, wsFrame } from './ws_raw
 const MIB = 1 << 20;
 const HEADER_S = 3;
 
-/** The messages that a connection got, by their types. */
+/** The messages that a connection has received. */
 const messages = (connection) => framesOf(connection).filter(({ opcode }) => opcode === 1)
   .map(({ payload }) => JSON.parse(payload));
 
@@ -42,10 +42,10 @@ suite('the WebSocket bridge', { flags: FLAGS }, async (attack, arena) => {
     (await open(bridge.address, '')).destroy();
   });
 
-  await attack('an empty line before the request, and a route of tests', async () => {
-    const [{ status }] = await answers(address, `\r\n${handshake(AUTHORIZATION)}`);
+  await attack('an empty line before the request, and a test route', async () => {
+    const [{ status }] = await exchange(address, `\r\n${handshake(AUTHORIZATION)}`);
     assert.equal(status, 101);
-    const [echo] = await answers(address, handshake(AUTHORIZATION).replace('/v1/ws', '/_test/echo'));
+    const [echo] = await exchange(address, handshake(AUTHORIZATION).replace('/v1/ws', '/_test/echo'));
     assert.equal(echo.status, 404);
   });
 
@@ -53,7 +53,7 @@ suite('the WebSocket bridge', { flags: FLAGS }, async (attack, arena) => {
     for (const bytes of [
       wsFrame(1, 'x'.repeat(5000)),
       Buffer.concat([wsFrame(1, 'x'.repeat(2000), { fin: false }), wsFrame(0, 'x'.repeat(3000), { fin: false })]),
-      // Said, and not sent.
+      // Announced, but not sent.
       wsFrame(1, 'x', { length: 5000 }),
     ]) {
       const connection = await open(address, '');
@@ -84,7 +84,7 @@ suite('the WebSocket bridge', { flags: FLAGS }, async (attack, arena) => {
       await drip;
       return ms;
     };
-    // It goes on to send `more`, so it is not idle: the message is what is late.
+    // It keeps sending `more`, so the connection is not idle; only the message is late.
     const incomplete = async (bytes, more) => {
       const connection = await open(address);
       await connection.send(bytes);
@@ -108,10 +108,10 @@ suite('the WebSocket bridge', { flags: FLAGS }, async (attack, arena) => {
     assert.equal(part, 4408, 'a frame without its end');
   });
 
-  await attack('100 messages of 1 MiB, none of which comes to its end', async () => {
+  await attack('100 messages of 1 MiB, none of which ends', async () => {
     const { kib, open: left } = await unfinishedMessages(arena);
     assert.equal(left, 0, 'left open');
-    // The budget is 64 MiB; beside it there are the connections themselves and what buffers that grew leave behind.
+    // The budget is 64 MiB. The rest is for the connections themselves and memory that grown buffers leave behind.
     if (SLACK === 1) assert.ok(kib < 128 << 10, `${kib} KiB more`);
   });
 
@@ -131,7 +131,7 @@ suite('the WebSocket bridge', { flags: FLAGS }, async (attack, arena) => {
         const poll = await fetch(`http://${arena.sse.address}/v1/generations/${id}?after=${tokens}`, { headers });
         return (await poll.json()).status === 'done';
       });
-      // A gap of which the text is too large is followed by the log from its beginning.
+      // A gap whose text is too large is followed by the log from its start.
       let bytes = 0;
       let first;
       for await (const event of connection.read({ id, after: 99_999_999 })) {
@@ -139,7 +139,7 @@ suite('the WebSocket bridge', { flags: FLAGS }, async (attack, arena) => {
         if (event.type === 'delta') bytes += Buffer.byteLength(event.text);
         if (event.type !== 'gap') continue;
         bytes += event.snapshot.choices.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
-        // Nothing follows a gap that has it all.
+        // Nothing follows a gap with the complete text.
         if (bytes > 4 * MIB) break;
       }
       assert.equal(first, 'gap');
@@ -162,20 +162,20 @@ suite('the WebSocket bridge', { flags: FLAGS }, async (attack, arena) => {
     const connection = await open(bridge.address, '');
     const body = { ...new Script({ seed: 1, tokens: 1, pace: 100 }).body(), prompt: 'x'.repeat(4_300_000) };
     await connection.send(wsFrame(1, JSON.stringify({ type: 'generate', req: 'a', body })));
-    const reply = await until(20_000, 'an answer', () => messages(connection).find(({ req }) => req === 'a'));
+    const reply = await until(20_000, 'a reply', () => messages(connection).find(({ req }) => req === 'a'));
     connection.destroy();
     assert.ok(reply.type === 'started' || reply.error?.status === 413, JSON.stringify(reply).slice(0, 300));
     assert.equal(await arena.metric(bridge, 'runnel_link_losses_total'), before, 'the Link was lost');
   });
 
-  await attack('a name of others, without keys', async () => {
+  await attack('a foreign host name, without keys', async () => {
     const bridge = await arena.extra('runnel-ws', []);
     for (const host of ['evil.example', 'localhost.evil.example']) {
-      const [{ status }] = await answers(bridge.address, handshake('', host));
-      assert.ok([400, 403, 421].includes(status), `Host ${host}: answered ${status}`);
+      const [{ status }] = await exchange(bridge.address, handshake('', host));
+      assert.ok([400, 403, 421].includes(status), `Host ${host}: status ${status}`);
     }
     for (const origin of ['http://127.0.0.1:3000', 'null']) {
-      const [{ status }] = await answers(bridge.address, handshake(`Origin: ${origin}\r\n`, bridge.address));
+      const [{ status }] = await exchange(bridge.address, handshake(`Origin: ${origin}\r\n`, bridge.address));
       assert.equal(status, 403, `Origin ${origin}`);
     }
   });

@@ -1,4 +1,4 @@
-// A WebSocket client that may send anything.
+// A WebSocket client that can send any bytes.
 import { randomBytes } from 'node:crypto';
 import { AUTHORIZATION } from './arena.mjs';
 import { Connection } from './raw.mjs';
@@ -8,22 +8,22 @@ export const UPGRADE = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSock
 export const handshake = (lines = '', host = '127.0.0.1') =>
   `GET /v1/ws HTTP/1.1\r\nHost: ${host}\r\n${UPGRADE}${lines}\r\n`;
 
-/** A frame of a client, with any header. `length`: what it says of its payload, if not the truth. */
+/** A frame of a client, with any header. `length`: the announced length if not the payload's length. */
 export function wsFrame(opcode, payload, { fin = true, length } = {}) {
   const body = Buffer.from(payload);
-  const says = length ?? body.length;
+  const announced = length ?? body.length;
   const head = Buffer.alloc(10);
   head[0] = (fin ? 0x80 : 0) | opcode;
   head[1] = 0x80 | 127;
-  head.writeBigUInt64BE(BigInt(says), 2);
-  const short = says < 126 ? Buffer.from([head[0], 0x80 | says])
-    : says < 65536 ? Buffer.from([head[0], 0x80 | 126, says >> 8, says & 255]) : head;
+  head.writeBigUInt64BE(BigInt(announced), 2);
+  const short = announced < 126 ? Buffer.from([head[0], 0x80 | announced])
+    : announced < 65536 ? Buffer.from([head[0], 0x80 | 126, announced >> 8, announced & 255]) : head;
   const mask = randomBytes(4);
   for (let i = 0; i < body.length; i++) body[i] ^= mask[i & 3];
   return Buffer.concat([short, mask, body]);
 }
 
-/** The frames in what a connection has received after its handshake, as {opcode, payload}. */
+/** The frames that a connection has received after its handshake, as {opcode, payload}. */
 export function framesOf({ received }) {
   const frames = [];
   let rest = received.subarray(received.indexOf('\r\n\r\n') + 4);
@@ -44,7 +44,7 @@ export const closeCode = (connection) => {
   return close?.payload.length >= 2 ? close.payload.readUInt16BE() : undefined;
 };
 
-/** Connects and resolves once `hello` has come. */
+/** Connects and resolves once `hello` has arrived. */
 export async function open(address, lines = AUTHORIZATION) {
   const connection = await Connection.open(address);
   await connection.send(handshake(lines));

@@ -21,18 +21,18 @@ export async function* readPoll(origin, { script, id, after, waitSeconds = 1, ..
     id ??= await start(origin, script, { ...options, agent });
     let last = after;
     for (;;) {
-      const answer = await poll(origin, { ...options, agent, id, after: last, waitSeconds });
-      const ended = answer.status === 'done' || answer.status === 'failed';
-      const known = answer.events[0]?.type === 'gap' ? 0 : last;
-      if (answer.id !== id || answer.last_seq < known) {
-        throw new Wrong(`a poll after ${last}: ${JSON.stringify(answer)}`);
+      const result = await poll(origin, { ...options, agent, id, after: last, waitSeconds });
+      const ended = result.status === 'done' || result.status === 'failed';
+      const known = result.events[0]?.type === 'gap' ? 0 : last;
+      if (result.id !== id || result.last_seq < known) {
+        throw new Wrong(`a poll after ${last}: ${JSON.stringify(result)}`);
       }
-      for (const event of answer.events) {
+      for (const event of result.events) {
         yield event;
         last = event.seq;
         if (event.type === 'done' || event.type === 'failed') return;
       }
-      if (ended && answer.last_seq === last) return;
+      if (ended && result.last_seq === last) return;
     }
   } finally {
     agent.destroy();
