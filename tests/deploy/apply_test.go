@@ -13,13 +13,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A Deployment in a cluster, with what `kubectl apply` notes on it: the manifest that was applied last.
+// A Deployment in a cluster, with the annotation of `kubectl apply`: the manifest that was applied last.
 type applied struct {
 	live        *appsv1.Deployment
 	lastApplied []byte
 }
 
-// apply does to a Deployment what `kubectl apply` and then the API server do, with their own code. A nil one is made.
+// apply changes a Deployment like `kubectl apply` and then the API server, with their code. It creates a nil one.
 func (a *applied) apply(t *testing.T, manifest []byte) {
 	t.Helper()
 	modified, err := yaml.YAMLToJSON(manifest)
@@ -52,7 +52,7 @@ func (a *applied) apply(t *testing.T, manifest []byte) {
 	a.live, a.lastApplied = &made, modified
 }
 
-// scale does what an autoscaler does with its bounds alone, whatever its metrics say.
+// scale applies the bounds of an autoscaler, regardless of its metrics.
 func (a *applied) scale(scaler *autoscalingv2.HorizontalPodAutoscaler) {
 	number := min(max(*a.live.Spec.Replicas, *scaler.Spec.MinReplicas), scaler.Spec.MaxReplicas)
 	a.live.Spec.Replicas = &number
@@ -75,7 +75,7 @@ func scalerOf(t *testing.T, objects []object, name string) *autoscalingv2.Horizo
 	t.Helper()
 	scaler, ok := named[*autoscalingv2.HorizontalPodAutoscaler](objects, name)
 	if !ok || scaler.Spec.ScaleTargetRef.Name != name || scaler.Spec.MinReplicas == nil {
-		t.Fatalf("%s has no autoscaler with a least number", name)
+		t.Fatalf("%s has no autoscaler with minReplicas", name)
 	}
 	return scaler
 }
@@ -103,14 +103,14 @@ func TestAutoscalingIsAddedWithoutStoppingABridge(t *testing.T) {
 		if *bridge.live.Spec.Replicas != 3 {
 			t.Errorf("%s: %d bridges without autoscaling, want 3", name, *bridge.live.Spec.Replicas)
 		}
-		// Whichever of Deployment and autoscaler is applied first.
+		// In either order of Deployment and autoscaler.
 		bridge.apply(t, manifestOf(t, autoscaled, "Deployment/"+name))
 		if *bridge.live.Spec.Replicas != 3 {
 			t.Errorf("%s: scaled from 3 to %d by adding the autoscaler", name, *bridge.live.Spec.Replicas)
 		}
 		bridge.scale(scalerOf(t, autoscaled, name))
 		if *bridge.live.Spec.Replicas != 3 {
-			t.Errorf("%s: the autoscaler begins with %d", name, *bridge.live.Spec.Replicas)
+			t.Errorf("%s: the autoscaler starts with %d", name, *bridge.live.Spec.Replicas)
 		}
 		grown := int32(12)
 		bridge.live.Spec.Replicas = &grown
@@ -126,14 +126,14 @@ func TestWithoutAutoscalingTheNumberIsFixed(t *testing.T) {
 	for _, name := range scaledBridges {
 		spec := scalerOf(t, objects, name).Spec
 		if *spec.MinReplicas != 3 || spec.MaxReplicas != 3 || len(spec.Metrics) != 0 {
-			t.Errorf("%s: %d to %d bridges by %v, want 3 by nothing", name, *spec.MinReplicas, spec.MaxReplicas, spec.Metrics)
+			t.Errorf("%s: %d to %d bridges by metrics %v, want 3 without metrics", name, *spec.MinReplicas, spec.MaxReplicas, spec.Metrics)
 		}
 	}
 }
 
 const withReplicas = "spec:\n  replicas: 3\n"
 
-// The release before had `replicas: 3` in the manifests of those who did not autoscale; README, "Upgrade".
+// The previous release had `replicas: 3` in the manifests without autoscaling; see README, "Upgrade".
 func TestANumberThatLeavesAManifestNeedsTheStepOfTheReadme(t *testing.T) {
 	now := manifestOf(t, fixedNumber(t), "Deployment/runnel-sse")
 	before := []byte(strings.Replace(string(now), "spec:\n", withReplicas, 1))
@@ -141,18 +141,18 @@ func TestANumberThatLeavesAManifestNeedsTheStepOfTheReadme(t *testing.T) {
 	bridge.apply(t, before)
 	bridge.apply(t, now)
 	if *bridge.live.Spec.Replicas != 1 {
-		t.Errorf("%d bridges: the step of the README is not needed, and this test shows nothing", *bridge.live.Spec.Replicas)
+		t.Errorf("%d bridges: the README's step is not needed, so this test shows nothing", *bridge.live.Spec.Replicas)
 	}
 	bridge = applied{}
 	bridge.apply(t, before)
 	bridge.lastApplied = editAsReadmeSays(t, before)
 	bridge.apply(t, now)
 	if *bridge.live.Spec.Replicas != 3 {
-		t.Errorf("%d bridges after the step of the README, want 3", *bridge.live.Spec.Replicas)
+		t.Errorf("%d bridges after the README's step, want 3", *bridge.live.Spec.Replicas)
 	}
 }
 
-// editAsReadmeSays runs the editor that the README gives to `kubectl apply edit-last-applied`.
+// editAsReadmeSays runs the editor command that the README passes to `kubectl apply edit-last-applied`.
 func editAsReadmeSays(t *testing.T, manifest []byte) []byte {
 	t.Helper()
 	_, after, found := strings.Cut(string(readFile(t, "../../README.md")), `KUBE_EDITOR="`)
@@ -160,11 +160,11 @@ func editAsReadmeSays(t *testing.T, manifest []byte) []byte {
 	if !found || !closed || !strings.HasPrefix(command, " kubectl -n runnel apply edit-last-applied deployment/runnel-sse") {
 		t.Fatal("the README has no step with KUBE_EDITOR")
 	}
-	// Several objects come to the editor as a list.
+	// The editor gets several objects as a list.
 	file := t.TempDir() + "/manifests.yaml"
 	item := "- " + strings.ReplaceAll(strings.TrimSpace(string(manifest)), "\n", "\n  ") + "\n"
 	writeFile(t, file, []byte("apiVersion: v1\nkind: List\nitems:\n"+item+item))
-	// As kubectl runs it.
+	// Like kubectl runs it.
 	if output, err := exec.Command("/bin/sh", "-c", editor+" "+file).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", editor, err, output)
 	}

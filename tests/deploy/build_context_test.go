@@ -15,7 +15,7 @@ import (
 
 const root = "../.."
 
-// A .dockerignore as this project writes it: nothing, but these, without those that have such a name.
+// A .dockerignore in this project's form: it ignores everything, except these paths, without files of these names.
 type buildContext struct {
 	in       []string
 	outNames map[string]bool
@@ -33,7 +33,7 @@ func parseIgnore(text string) (buildContext, error) {
 		case isName && !strings.ContainsAny(name, "*?[!/"):
 			context.outNames[name] = true
 		default:
-			return context, fmt.Errorf("line %d, %q, is more than this test understands", i+1, line)
+			return context, fmt.Errorf("line %d: this test does not support %q", i+1, line)
 		}
 	}
 	return context, nil
@@ -53,7 +53,7 @@ func (c buildContext) has(file string) bool {
 	return false
 }
 
-// copyInto does what a COPY of the build stage does; a source of which the context has nothing is an error.
+// copyInto executes a COPY of the build stage; a source that is not in the context is an error.
 func (c buildContext) copyInto(folder string, command *instructions.CopyCommand) error {
 	for _, source := range command.SourcePaths {
 		files := 0
@@ -69,7 +69,7 @@ func (c buildContext) copyInto(folder string, command *instructions.CopyCommand)
 			return copyFile(name, filepath.Join(folder, destination(command, source, filepath.ToSlash(file))))
 		})
 		if err == nil && files == 0 {
-			err = fmt.Errorf("COPY %s: the context has nothing of it", source)
+			err = fmt.Errorf("COPY %s: not in the context", source)
 		}
 		if err != nil {
 			return err
@@ -78,8 +78,8 @@ func (c buildContext) copyInto(folder string, command *instructions.CopyCommand)
 	return nil
 }
 
-// destination is where a COPY puts a file: a folder's content in the folder that is named, a file by its own name if
-// what is named ends with a slash.
+// destination returns where a COPY puts a file: the content of a folder goes into the named folder; a file keeps its
+// name if the destination ends with a slash.
 func destination(command *instructions.CopyCommand, source, file string) string {
 	inside := strings.TrimPrefix(strings.TrimPrefix(file, strings.TrimSuffix(source, "/")), "/")
 	if inside == "" && strings.HasSuffix(command.DestPath, "/") {
@@ -103,7 +103,7 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, content, info.Mode())
 }
 
-// sourcesOfBuild gives a folder with what the build stage of a Dockerfile has of the repository.
+// sourcesOfBuild returns a folder with the files of the repository that the build stage of a Dockerfile has.
 func sourcesOfBuild(t *testing.T, dockerfile []byte) (string, error) {
 	context, err := parseIgnore(string(readFile(t, deployDir+"/docker/Dockerfile.dockerignore")))
 	if err != nil {
@@ -124,8 +124,8 @@ func sourcesOfBuild(t *testing.T, dockerfile []byte) (string, error) {
 	return folder, nil
 }
 
-// planBuild says whether the three programs can be built of what is in a folder: every file that the build names is
-// there, or has a rule that makes it.
+// planBuild returns an error unless the three programs can be built from a folder: every file that the build names must
+// exist or have a rule that makes it.
 func planBuild(folder string) error {
 	build := filepath.Join(folder, "build")
 	for _, args := range [][]string{
@@ -171,14 +171,14 @@ func TestABuildThatCopiesTooLittleIsSeen(t *testing.T) {
 	} {
 		changed := strings.Replace(good, change[0], change[1], 1)
 		if changed == good {
-			t.Fatalf("%s: nothing was changed", name)
+			t.Fatalf("%s: the mistake changed nothing", name)
 		}
 		folder, err := sourcesOfBuild(t, []byte(changed))
 		if err == nil {
 			err = planBuild(folder)
 		}
 		if err == nil {
-			t.Errorf("%s was let through", name)
+			t.Errorf("%s was not detected", name)
 		}
 	}
 }

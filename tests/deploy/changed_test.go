@@ -13,8 +13,8 @@ import (
 
 const productionFile = "overlays/production/kustomization.yaml"
 
-// renderChanged renders the overlay of a file of deploy/kubernetes as it would be after replacing `old` by `new` in it,
-// once for each pair.
+// renderChanged renders the overlay of a file of deploy/kubernetes after replacing `old` by `new` in the file, once for
+// each pair.
 func renderChanged(file string, pairs ...string) ([]object, error) {
 	files := filesys.MakeFsInMemory()
 	root := deployDir + "/kubernetes"
@@ -42,7 +42,7 @@ func renderChanged(file string, pairs ...string) ([]object, error) {
 	text := string(content)
 	for i := 0; i < len(pairs); i += 2 {
 		if strings.Count(text, pairs[i]) != 1 {
-			return nil, fmt.Errorf("%s: %q is not there once", file, pairs[i])
+			return nil, fmt.Errorf("%s: %q does not occur exactly once", file, pairs[i])
 		}
 		text = strings.Replace(text, pairs[i], pairs[i+1], 1)
 	}

@@ -25,7 +25,7 @@ func loadCompose(content []byte) (*composetypes.Project, error) {
 func TestComposeStartsTheThree(t *testing.T) {
 	content := readFile(t, deployDir+"/docker/compose.yaml")
 	if _, err := loadCompose(bytes.Replace(content, []byte("read_only:"), []byte("readonly:"), 1)); err == nil {
-		t.Error("an unknown key was let through")
+		t.Error("an unknown key was not detected")
 	}
 	project, err := loadCompose(content)
 	if err != nil {
@@ -60,7 +60,7 @@ func defaultDrain(t *testing.T, name string) time.Duration {
 	output, _ := exec.Command(program(t, name), "--help").Output()
 	match := regexp.MustCompile(`(?s)--drain_timeout \(.*?default: ([0-9a-z.]+);`).FindSubmatch(output)
 	if match == nil {
-		t.Fatalf("%s --help names no default of --drain_timeout", name)
+		t.Fatalf("%s --help has no default of --drain_timeout", name)
 	}
 	drain, err := time.ParseDuration(string(match[1]))
 	if err != nil {
@@ -69,7 +69,8 @@ func defaultDrain(t *testing.T, name string) time.Duration {
 	return drain
 }
 
-// composeProblems says where the flags of the three do not lead to each other, and who is killed while it drains.
+// composeProblems returns addresses in the flags of the three that do not match, and programs that are killed during
+// their drain.
 func composeProblems(project *composetypes.Project, drain func(name string) time.Duration) (problems []string) {
 	flags, published := map[string]map[string]string{}, map[string]string{}
 	for name, service := range project.Services {
@@ -120,14 +121,14 @@ func TestBadComposeFilesAreRefused(t *testing.T) {
 	} {
 		changed := strings.Replace(good, change[0], change[1], 1)
 		if changed == good {
-			t.Fatalf("%s: nothing was changed", name)
+			t.Fatalf("%s: the mistake changed nothing", name)
 		}
 		project, err := loadCompose([]byte(changed))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(composeProblems(project, func(name string) time.Duration { return defaultDrain(t, name) })) == 0 {
-			t.Errorf("%s was let through", name)
+			t.Errorf("%s was not detected", name)
 		}
 	}
 }

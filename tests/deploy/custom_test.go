@@ -17,13 +17,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What an API server that has a CustomResourceDefinition does with an object of its kind.
+// The validation of an API server with a CustomResourceDefinition for objects of its kind.
 type customKind struct {
 	validator validation.SchemaValidator
 	schema    *structural.Structural
 }
 
-// gatewayKinds gives the kinds of Gateway API's standard channel by apiVersion and kind, from its own definitions.
+// gatewayKinds returns the kinds of Gateway API's standard channel by apiVersion and kind, from its definitions.
 func gatewayKinds() (map[string]customKind, error) {
 	folder, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").Output()
 	if err != nil {
@@ -41,7 +41,7 @@ func gatewayKinds() (map[string]customKind, error) {
 		}
 		var definition apiextensionsv1.CustomResourceDefinition
 		if err := yaml.Unmarshal(content, &definition); err != nil || definition.Kind != "CustomResourceDefinition" {
-			continue // admission policies lie beside them
+			continue // the folder also has admission policies
 		}
 		if err := addVersions(kinds, &definition); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
@@ -71,7 +71,7 @@ func addVersions(kinds map[string]customKind, definition *apiextensionsv1.Custom
 	return nil
 }
 
-// problems says what a definition does not allow of an object, unknown fields among it.
+// problems returns what a definition does not allow in an object, including unknown fields.
 func (k customKind) problems(content []byte) (problems []string) {
 	var object map[string]any
 	if err := yaml.UnmarshalStrict(content, &object); err != nil {
@@ -112,12 +112,12 @@ func TestRoutesAreWhatGatewayApiDefines(t *testing.T) {
 			} {
 				bad := strings.Replace(string(each.yaml), change[0], change[1], 1)
 				if len(definition.problems([]byte(bad))) == 0 {
-					t.Errorf("%s: %s was let through", each.id, name)
+					t.Errorf("%s: %s was not detected", each.id, name)
 				}
 			}
 		}
 	})
 	if seen < 5 {
-		t.Errorf("only %d objects of Gateway API were looked at", seen)
+		t.Errorf("only %d objects of Gateway API were checked", seen)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// hostOf is the one host name by which the bridges are reached: the page's, SSE's and the WebSocket's.
+// hostOf returns the one host name of the bridges, for the page, SSE and WebSocket.
 func hostOf(t *testing.T, objects []object) string {
 	t.Helper()
 	hosts := map[string]bool{}
@@ -40,14 +40,14 @@ func TestPageAndBothBridgesHaveOneOrigin(t *testing.T) {
 	forEachWiring(t, func(t *testing.T, objects []object, all []*workload) {
 		host := hostOf(t, objects)
 		if host == "" {
-			return // reached by port-forward only
+			return // only reachable by port-forward
 		}
 		for _, w := range all {
 			if w.component == "sse" && w.flags["websocket_url"] != "wss://"+host+"/v1/ws" {
-				t.Errorf("the page is on %s and is sent to %s", host, w.flags["websocket_url"])
+				t.Errorf("the page is on %s, but its WebSocket URL is %s", host, w.flags["websocket_url"])
 			}
 			if w.component != "inference" && (w.flags["api_keys_file"] == "" || w.flags["allow_anonymous"] != "") {
-				t.Errorf("%s is open to the world and asks for no key", w.Name)
+				t.Errorf("%s is public and requires no key", w.Name)
 			}
 		}
 	})
@@ -61,7 +61,7 @@ func TestStreamsHaveNoRequestTimeout(t *testing.T) {
 					continue
 				}
 				if rule.Timeouts == nil || rule.Timeouts.Request == nil || *rule.Timeouts.Request != "0s" {
-					t.Errorf("%s: a rule with a request timeout", route.Name)
+					t.Errorf("%s has a rule with a request timeout", route.Name)
 				}
 			}
 		}
@@ -77,7 +77,7 @@ func TestStreamsHaveNoRequestTimeout(t *testing.T) {
 	})
 }
 
-// parents gives what every route of an overlay is attached to.
+// parents returns the objects to which the routes of an overlay are attached.
 func parents(objects []object) (refs []gatewayv1.ParentReference, hosts []gatewayv1.Hostname) {
 	for _, route := range ofType[*gatewayv1.HTTPRoute](objects) {
 		refs, hosts = append(refs, route.Spec.ParentRefs...), append(hosts, route.Spec.Hostnames...)
@@ -103,7 +103,7 @@ func TestRoutesHangOnListenersOfTheirHost(t *testing.T) {
 		for _, ref := range refs {
 			host, ok := listeners[string(ref.Name)+"/"+string(*ref.SectionName)]
 			if !ok || !slices.Contains(hosts, host) {
-				t.Errorf("a route hangs on %s/%s, which is not there or has no host of a route", ref.Name, *ref.SectionName)
+				t.Errorf("a route refers to %s/%s, which does not exist or has none of the route's hosts", ref.Name, *ref.SectionName)
 			}
 		}
 	})

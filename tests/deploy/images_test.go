@@ -14,7 +14,7 @@ import (
 
 var targets = map[string]string{"inference": "50051 9090", "sse": "8080 9090", "ws": "8080 9090"}
 
-// parseDockerfile gives the stages, and what BuildKit's own checks say.
+// parseDockerfile returns the stages, and the findings of BuildKit's checks.
 func parseDockerfile(content []byte) (stages []instructions.Stage, args []instructions.ArgCommand, problems []string) {
 	lint := linter.New(&linter.Config{Warn: func(rule, _, _, message string, _ []parser.Range) {
 		problems = append(problems, rule+": "+message)
@@ -38,7 +38,7 @@ var (
 	checksum   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 )
 
-// buildProblems says where a build takes in what is not pinned by a hash.
+// buildProblems returns the inputs of a build that are not pinned by a hash.
 func buildProblems(stages []instructions.Stage, args []instructions.ArgCommand) (problems []string) {
 	bases := map[string]bool{"scratch": true}
 	for _, arg := range args {
@@ -63,7 +63,7 @@ func buildProblems(stages []instructions.Stage, args []instructions.ArgCommand) 
 	return problems
 }
 
-// imageProblems says in what an image is more than one program that runs as nobody.
+// imageProblems returns everything in an image besides one program that runs as nobody.
 func imageProblems(stage instructions.Stage) (problems []string) {
 	wanted := map[string]string{
 		"user": "65532:65532", "stop": "SIGTERM", "ports": targets[stage.Name],
@@ -80,7 +80,7 @@ func imageProblems(stage instructions.Stage) (problems []string) {
 		case *instructions.ExposeCommand:
 			got["ports"] = strings.Join(typed.Ports, " ")
 		case *instructions.EntrypointCommand:
-			// By a shell, SIGTERM would end that and not the program.
+			// With a shell, SIGTERM would end the shell and not the program.
 			if !typed.PrependShell {
 				got["entry"] = fmt.Sprint(typed.CmdLine)
 			}
@@ -157,10 +157,10 @@ func TestBadDockerfilesAreRefused(t *testing.T) {
 	} {
 		changed := strings.Replace(good, change[0], change[1], 1)
 		if changed == good {
-			t.Fatalf("%s: nothing was changed", name)
+			t.Fatalf("%s: the mistake changed nothing", name)
 		}
 		if len(dockerfileProblems([]byte(changed))) == 0 {
-			t.Errorf("%s was let through", name)
+			t.Errorf("%s was not detected", name)
 		}
 	}
 }

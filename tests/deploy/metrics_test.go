@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Of Prometheus itself, the kubelet and kube-state-metrics.
+// Metrics of Prometheus itself, the kubelet and kube-state-metrics.
 var metricsOfOthers = map[string]bool{
 	"up": true, "container_memory_working_set_bytes": true, "container_cpu_usage_seconds_total": true,
 	"kube_pod_container_resource_limits": true,
@@ -26,7 +26,7 @@ var metricsOfOthers = map[string]bool{
 
 var sampleLine = regexp.MustCompile(`(?m)^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{([^}]*)\})? `)
 
-// servedMetrics gives what the three programs serve after an answer was read: names, and label names of each.
+// servedMetrics returns the metrics of the three programs after a generation was read: names and their label names.
 func servedMetrics(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	inference := start(t, "runnel-inference", "--engine=scripted", "--scripted_tokens=5",
@@ -43,7 +43,7 @@ func servedMetrics(t *testing.T) map[string]map[string]bool {
 	}
 	defer response.Body.Close()
 	if body, err := io.ReadAll(response.Body); err != nil || !strings.Contains(string(body), `"type":"done"`) {
-		t.Fatalf("no answer: %v %s", err, body)
+		t.Fatalf("no generation: %v %s", err, body)
 	}
 	served := map[string]map[string]bool{}
 	for _, each := range append(bridges, inference) {
@@ -61,7 +61,7 @@ func servedMetrics(t *testing.T) map[string]map[string]bool {
 	return served
 }
 
-// problemsOf says which metrics and labels of an expression nobody serves.
+// problemsOf returns the metrics and labels of an expression that no program serves.
 func problemsOf(expression string, served map[string]map[string]bool) (problems []string) {
 	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(expression)
 	if err != nil {
@@ -94,7 +94,7 @@ type dashboard struct {
 	}
 }
 
-// What the issue of a dashboard is for: each has to be on it.
+// The metrics that must be on the dashboard.
 var wantedOnDashboard = []string{
 	"runnel_time_to_first_token_seconds_bucket", "runnel_inter_token_latency_seconds_bucket", "runnel_streams_active",
 	"runnel_resumes_total", "runnel_detached_generation_tokens_total", "runnel_requests_waiting",
@@ -157,7 +157,7 @@ func TestAlertsAskForWhatIsServedAndSayWhatToDo(t *testing.T) {
 				report(t, alert.Alert, problemsOf(alert.Expr.String(), served))
 				said := alert.Annotations
 				if said["runbook"] == "" || said["summary"] == "" || alert.Labels["severity"] == "" {
-					t.Errorf("%s does not say what it means, how bad it is and what to do", alert.Alert)
+					t.Errorf("%s lacks a meaning, a severity or a remedy", alert.Alert)
 				}
 			}
 		}
@@ -202,7 +202,7 @@ func TestExpressionsOverUnknownMetricsAreSeen(t *testing.T) {
 		`unknown`, `rate(unknown[5m])`, `known{nope="1"}`, `sum by (`, `known + on(pod) other`,
 	} {
 		if len(problemsOf(expression, served)) == 0 {
-			t.Errorf("%s was let through", expression)
+			t.Errorf("%s was not detected", expression)
 		}
 	}
 	report(t, "the good one", problemsOf(`sum by (pod) (rate(known{pod="a"}[5m]))`, served))

@@ -17,14 +17,14 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Where a model is, how it is checked and what room it takes.
+// The URL of a model, its hash and the space that it needs.
 type modelFile struct{ url, sha256, room string }
 
 var documentedModel = modelFile{
 	"https://models.example.com/model.gguf", strings.Repeat("0", 64), "3Gi",
 }
 
-// documentedLines gives the YAML that the head of components/model-fetch tells people to add to their overlay.
+// documentedLines returns the YAML that, according to the head of components/model-fetch, belongs into an overlay.
 func documentedLines(t *testing.T) (component, generator string) {
 	t.Helper()
 	var lines []string
@@ -37,12 +37,12 @@ func documentedLines(t *testing.T) (component, generator string) {
 	component, generator, found := strings.Cut(strings.Join(lines, ""), "configMapGenerator:\n")
 	component, isList := strings.CutPrefix(component, "components:\n")
 	if !found || !isList {
-		t.Fatalf("the component does not say how it is added:\n%s", strings.Join(lines, ""))
+		t.Fatalf("the component does not document how to add it:\n%s", strings.Join(lines, ""))
 	}
 	return component, generator
 }
 
-// withModel renders production with the component added as it says, for another model.
+// withModel renders production with the component added as documented, for another model.
 func withModel(t *testing.T, m modelFile) ([]object, *workload) {
 	t.Helper()
 	component, generator := documentedLines(t)
@@ -50,7 +50,7 @@ func withModel(t *testing.T, m modelFile) ([]object, *workload) {
 		{documentedModel.url, m.url}, {documentedModel.sha256, m.sha256}, {"ROOM=" + documentedModel.room, "ROOM=" + m.room},
 	} {
 		if strings.Count(generator, change[0]) != 1 {
-			t.Fatalf("%q is not once in:\n%s", change[0], generator)
+			t.Fatalf("%q does not occur exactly once in:\n%s", change[0], generator)
 		}
 		generator = strings.Replace(generator, change[0], change[1], 1)
 	}
@@ -82,7 +82,7 @@ func modelConfig(t *testing.T, objects []object, w *workload) *corev1.ConfigMap 
 	name := w.pod().InitContainers[0].EnvFrom[0].ConfigMapRef.Name
 	config, ok := named[*corev1.ConfigMap](objects, name)
 	if !ok {
-		t.Fatalf("the download reads ConfigMap %s, which is not there", name)
+		t.Fatalf("the download reads ConfigMap %s, which does not exist", name)
 	}
 	return config
 }
@@ -99,7 +99,7 @@ func TestModelFetchGetsTheModelOfTheOverlay(t *testing.T) {
 		if config.Data["URL"] != m.url || config.Data["SHA256"] != m.sha256 {
 			t.Errorf("the download gets %v, want %v", config.Data, m)
 		}
-		// A name of its own for each content, so that a changed value rolls the pods.
+		// Each content has another name, so that a changed value rolls the pods.
 		if !regexp.MustCompile(`^runnel-model-[a-z0-9]{10}$`).MatchString(config.Name) || names[config.Name] {
 			t.Errorf("%v is in ConfigMap %s", m, config.Name)
 		}
@@ -139,7 +139,8 @@ func TestAPodIsNotEvictedForTheModelThatItFetched(t *testing.T) {
 	}
 }
 
-// download runs the command of the init container with a folder of the test as /models, and gives the path that the model should have.
+// download runs the command of the init container with a folder of the test as /models, and returns the expected path
+// of the model.
 func download(t *testing.T, m modelFile) (string, error) {
 	t.Helper()
 	_, w := withModel(t, m)
@@ -162,7 +163,7 @@ func TestTheDownloadComesBackAfterARefusedConnection(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	listener.Close()
-	// The port is closed until curl has met it so: it waits a second between its first two attempts.
+	// The port stays closed until curl's first attempt has failed; curl waits a second before the second one.
 	late := make(chan net.Listener, 1)
 	time.AfterFunc(500*time.Millisecond, func() {
 		listener, err := net.Listen("tcp", address)
@@ -195,9 +196,9 @@ func TestADownloadWithAnotherHashIsNoModel(t *testing.T) {
 	go server.Serve(listener)
 	file, err := download(t, modelFile{"http://" + listener.Addr().String() + "/model.gguf", strings.Repeat("0", 64), "1Gi"})
 	if err == nil {
-		t.Error("the download of something else went well")
+		t.Error("the download of other bytes succeeded")
 	}
 	if _, err := os.Stat(file); err == nil {
-		t.Error("something else has the name of the model")
+		t.Error("a file with other bytes has the name of the model")
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// An end of a connection, as policies see it.
+// An end of a connection, as seen by policies.
 type end struct {
 	namespace map[string]string // labels of its namespace; nil: the namespace runnel
 	pod       map[string]string // labels
@@ -22,7 +22,7 @@ func matches(selector *metav1.LabelSelector, set map[string]string) bool {
 func isPeer(peers []networkingv1.NetworkPolicyPeer, other end) bool {
 	for _, peer := range peers {
 		if peer.IPBlock != nil {
-			continue // the world outside, which is no pod
+			continue // outside the cluster, not a pod
 		}
 		inNamespace := other.namespace == nil
 		if peer.NamespaceSelector != nil {
@@ -44,7 +44,7 @@ func hasPort(ports []networkingv1.NetworkPolicyPort, port int) bool {
 	return false
 }
 
-// mayReach says whether the policies let one end connect to a port of the other. Ends elsewhere have no policies.
+// mayReach returns whether the policies let one end connect to a port of the other. Ends outside have no policies.
 func mayReach(policies []*networkingv1.NetworkPolicy, from, to end, port int) bool {
 	leaves, enters := from.namespace != nil, to.namespace != nil
 	for _, policy := range policies {
@@ -79,7 +79,7 @@ func TestPoliciesLetInWhoHasToComeAndNobodyElse(t *testing.T) {
 	forEachWiring(t, func(t *testing.T, objects []object, all []*workload) {
 		policies := ofType[*networkingv1.NetworkPolicy](objects)
 		if !deniesByDefault(policies) {
-			t.Fatal("nothing denies by default")
+			t.Fatal("there is no default-deny policy")
 		}
 		pods := map[string]end{
 			"gateway": {namespace: access("gateway")}, "caller": {namespace: access("grpc")},
@@ -111,7 +111,7 @@ func TestPoliciesLetInWhoHasToComeAndNobodyElse(t *testing.T) {
 		}
 		for _, w := range all {
 			if port := w.flagPort("listen"); port != "50051" && port != "8080" || w.flagPort("admin_listen") != "9090" {
-				t.Errorf("%s listens on other ports than those above", w.Name)
+				t.Errorf("%s listens on ports that are not in the table above", w.Name)
 			}
 		}
 	})

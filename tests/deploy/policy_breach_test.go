@@ -11,7 +11,7 @@ import (
 
 var hostRoot = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}
 
-// Each spoils one thing of a good pod, so that its policy has to say something.
+// Each breaks one rule in a valid pod, which the policy must detect.
 var unbounded = corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}
 
 var breaches = map[string]func(*workload){
@@ -70,7 +70,7 @@ func TestEveryBreachOfAPolicyIsSeen(t *testing.T) {
 				problems += len(policy(w))
 			}
 			if problems == 0 {
-				t.Errorf("%s: nobody minds", name)
+				t.Errorf("%s was not detected", name)
 			}
 		}
 	}

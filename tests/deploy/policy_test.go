@@ -12,12 +12,12 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
-// What a pod of ours must be. Each gives what is wrong.
+// The rules for our pods. Each function returns what is wrong.
 var policies = []func(*workload) []string{
 	isRestricted, runsAsNobody, writesNowhere, hasNoToken, hasResources, hasPinnedImages, hasProbes, ends, rollsWithoutGap,
 }
 
-// Kubernetes' own evaluation of the Pod Security Standard `restricted`.
+// The evaluation of the Pod Security Standard `restricted` by Kubernetes' code.
 func isRestricted(w *workload) (problems []string) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
@@ -38,7 +38,7 @@ func runsAsNobody(w *workload) (problems []string) {
 	}
 	for _, container := range w.containers() {
 		if own := container.SecurityContext; own != nil && (own.RunAsUser != nil || own.RunAsNonRoot != nil) {
-			problems = append(problems, container.Name+" has a user of its own")
+			problems = append(problems, container.Name+" sets another user")
 		}
 	}
 	return problems
@@ -48,16 +48,16 @@ func writesNowhere(w *workload) (problems []string) {
 	for _, container := range w.containers() {
 		context := container.SecurityContext
 		if context == nil || context.ReadOnlyRootFilesystem == nil || !*context.ReadOnlyRootFilesystem {
-			problems = append(problems, container.Name+": the root file system can be written")
+			problems = append(problems, container.Name+": the root file system is writable")
 		}
 	}
 	for _, mount := range w.container().VolumeMounts {
 		if !mount.ReadOnly && mount.MountPath != "/tmp" {
-			problems = append(problems, mount.MountPath+" can be written")
+			problems = append(problems, mount.MountPath+" is writable")
 		}
 	}
 	for _, volume := range w.pod().Volumes {
-		// One on disk counts towards the ephemeral storage of the pod, which hasResources wants limited.
+		// A volume on disk counts towards the pod's ephemeral storage, whose limit hasResources checks.
 		onDisk := volume.EmptyDir != nil && volume.EmptyDir.Medium == corev1.StorageMediumDefault
 		if volume.EmptyDir != nil && volume.EmptyDir.SizeLimit == nil && !onDisk {
 			problems = append(problems, "volume "+volume.Name+" has no limit")
@@ -71,7 +71,7 @@ func hasNoToken(w *workload) (problems []string) {
 		problems = append(problems, "a token of the service account is mounted")
 	}
 	if w.pod().ServiceAccountName == "" || w.pod().ServiceAccountName == "default" {
-		problems = append(problems, "has no service account of its own")
+		problems = append(problems, "uses the default service account")
 	}
 	return problems
 }
@@ -87,7 +87,7 @@ func hasResources(w *workload) (problems []string) {
 		if _, ok := container.Resources.Requests[corev1.ResourceCPU]; !ok {
 			problems = append(problems, container.Name+": no request of cpu")
 		}
-		// To be throttled is a stall in every stream.
+		// CPU throttling would stall every stream.
 		if _, ok := container.Resources.Limits[corev1.ResourceCPU]; ok {
 			problems = append(problems, container.Name+": a limit of cpu")
 		}
@@ -129,16 +129,16 @@ func hasProbes(w *workload) (problems []string) {
 			port, target = w.flagPort("listen"), intstr.FromInt32(probe.GRPC.Port)
 		}
 		if resolved, err := w.port(target); err != nil || fmt.Sprint(resolved) != port {
-			problems = append(problems, fmt.Sprintf("%s probe asks %s, the process listens on %s", name, target.String(), port))
+			problems = append(problems, fmt.Sprintf("%s probe uses port %s, the process listens on %s", name, target.String(), port))
 		}
 	}
 	return problems
 }
 
-// What the process needs to end after its two waits.
+// The time that the process needs to end after its two waits.
 const timeToEnd = 5 * time.Second
 
-// The pod is out of the Services before SIGTERM comes, and SIGKILL comes only after the process could end by itself.
+// The pod must be out of the Services before SIGTERM, and SIGKILL must come only after the process could end by itself.
 func ends(w *workload) (problems []string) {
 	preStop := time.Duration(0)
 	if hooks := w.container().Lifecycle; hooks != nil && hooks.PreStop != nil && hooks.PreStop.Sleep != nil {
@@ -168,7 +168,7 @@ func ends(w *workload) (problems []string) {
 func rollsWithoutGap(w *workload) (problems []string) {
 	rolling := w.Spec.Strategy.RollingUpdate
 	if rolling == nil || rolling.MaxUnavailable == nil || rolling.MaxUnavailable.IntValue() != 0 {
-		problems = append(problems, "a pod may go before its successor is there")
+		problems = append(problems, "a pod may end before its successor is ready")
 	}
 	if len(w.pod().TopologySpreadConstraints) < 2 {
 		problems = append(problems, "is not spread over nodes and zones")

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A failure bound, not a pace.
+// Bounds a failure only.
 const patience = 20 * time.Second
 
 func program(t *testing.T, name string) string {
@@ -29,7 +29,7 @@ func program(t *testing.T, name string) string {
 
 var helpLine = regexp.MustCompile(`(?m)^ +--([a-z0-9_]+) \(`)
 
-// helpFlags gives the flags that a program names by --help. Abseil ends with 1 after it.
+// helpFlags returns the flags in a program's --help. Abseil exits with 1 after it.
 func helpFlags(t *testing.T, name string) map[string]bool {
 	t.Helper()
 	output, err := exec.Command(program(t, name), "--help").Output()
@@ -41,19 +41,20 @@ func helpFlags(t *testing.T, name string) map[string]bool {
 		flags[string(match[1])] = true
 	}
 	if len(flags) < 10 {
-		t.Fatalf("%s --help names %d flags", name, len(flags))
+		t.Fatalf("%s --help lists %d flags", name, len(flags))
 	}
 	return flags
 }
 
-// A running program; the test's end kills it.
+// A running program; killed at the end of the test.
 type process struct {
 	port, admin string
 }
 
 var portsLine = regexp.MustCompile(`(?:gRPC on|listening on) port (\d+)|admin port (\d+)`)
 
-// start runs a program until it has said where it listens: on free ports of loopback, unless the arguments say more.
+// start runs a program and waits until it has printed where it listens: free loopback ports, unless the arguments
+// differ.
 func start(t *testing.T, name string, args ...string) process {
 	t.Helper()
 	args = append([]string{"--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0"}, args...)
@@ -88,12 +89,12 @@ func start(t *testing.T, name string, args ...string) process {
 	return started
 }
 
-// get gives the body of a 200; it asks again until there is one.
+// get retries until the response has status 200 and returns its body.
 func get(t *testing.T, url string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	// A poll with a bound: readiness is something that can only be asked for.
+	// A bounded poll, because a process does not notify that it is ready.
 	for again := time.NewTicker(20 * time.Millisecond); ; <-again.C {
 		body, err := getOnce(ctx, url)
 		if err == nil {
@@ -117,7 +118,7 @@ func getOnce(ctx context.Context, url string) (string, error) {
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s answers %s", url, response.Status)
+		err = fmt.Errorf("%s: status %s", url, response.Status)
 	}
 	return string(body), err
 }
@@ -135,7 +136,7 @@ func TestEveryFlagOfTheManifestsExists(t *testing.T) {
 	})
 }
 
-// The real programs with the manifests' flags, but for what a machine outside a cluster cannot have.
+// The real programs with the manifests' flags, except those that only work in a cluster.
 func TestTheProgramsStartWithTheirFlags(t *testing.T) {
 	keys := filepath.Join(t.TempDir(), "keys")
 	if err := os.WriteFile(keys, []byte("a-key-of-the-tests\n"), 0o600); err != nil {
@@ -147,7 +148,7 @@ func TestTheProgramsStartWithTheirFlags(t *testing.T) {
 			for flag, value := range w.flags {
 				switch {
 				case flag == "listen" || flag == "admin_listen":
-					// Beyond loopback, where bridges want keys or to be told that none is asked for.
+					// Not on loopback, where bridges require keys or --allow_anonymous.
 					value = strings.TrimSuffix(value, w.flagPort(flag)) + "0"
 				case flag == "engine":
 					value = "scripted"

@@ -1,4 +1,4 @@
-// Package deploy checks what is in deploy/: the manifests as an API server would, and against the programs themselves.
+// Package deploy checks the content of deploy/: the manifests like an API server, and against the programs themselves.
 package deploy
 
 import (
@@ -20,7 +20,7 @@ import (
 
 const deployDir = "../../deploy"
 
-// What is applied by people, and `everything`, which has the components that these leave out.
+// The overlays for users, and `everything`, with the components that they leave out.
 var overlays = []string{
 	deployDir + "/kubernetes/overlays/local",
 	deployDir + "/kubernetes/overlays/production",
@@ -28,14 +28,14 @@ var overlays = []string{
 	"everything",
 }
 
-// An object of a rendered overlay, with its type known.
+// An object of a rendered overlay, with its Go type.
 type object struct {
 	id    string // Kind/name
 	yaml  []byte
 	typed runtime.Object
 }
 
-// The built-in kinds are in the scheme by the imports of validate_test.go.
+// The imports of validate_test.go register the built-in kinds in the scheme.
 var strictDecoder = sync.OnceValues(func() (runtime.Decoder, error) {
 	scheme := legacyscheme.Scheme
 	for _, add := range []func(*runtime.Scheme) error{gatewayv1.Install, monitoringv1.AddToScheme} {
@@ -46,7 +46,7 @@ var strictDecoder = sync.OnceValues(func() (runtime.Decoder, error) {
 	return serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer(), nil
 })
 
-// decode refuses kinds that it does not know, fields that the kind does not have, and fields given twice.
+// decode rejects unknown kinds, fields that the kind does not have, and duplicate fields.
 func decode(yaml []byte) (object, error) {
 	decoder, err := strictDecoder()
 	if err != nil {
@@ -63,10 +63,10 @@ func decode(yaml []byte) (object, error) {
 	return object{id: kind.Kind + "/" + accessor.GetName(), yaml: yaml, typed: typed}, nil
 }
 
-// What kustomize made of a folder, so that it does so once. Tests run one after the other.
+// Caches the output of kustomize by folder. Tests run one after another.
 var documents = map[string][][]byte{}
 
-// kustomize gives the objects of a folder with a kustomization as text, as `kubectl kustomize` would.
+// kustomize returns the objects of a folder with a kustomization as text, like `kubectl kustomize`.
 func kustomize(dir string) ([][]byte, error) {
 	if made, ok := documents[dir]; ok {
 		return made, nil
@@ -87,7 +87,7 @@ func kustomize(dir string) ([][]byte, error) {
 	return made, nil
 }
 
-// render gives the objects of a folder, anew at each call, so that a test may change them.
+// render returns the objects of a folder, new ones at each call, so that a test may change them.
 func render(dir string) ([]object, error) {
 	made, err := kustomize(dir)
 	if err != nil {
@@ -117,7 +117,7 @@ func forEachOverlay(t *testing.T, check func(t *testing.T, objects []object)) {
 	}
 }
 
-// ofType gives those of the objects that are a T.
+// ofType returns the objects of type T.
 func ofType[T runtime.Object](objects []object) []T {
 	var found []T
 	for _, each := range objects {
@@ -128,7 +128,7 @@ func ofType[T runtime.Object](objects []object) []T {
 	return found
 }
 
-// named gives the one object of type T with that name, or nothing.
+// named returns the object of type T with that name, or nothing.
 func named[T runtime.Object](objects []object, name string) (found T, ok bool) {
 	for _, typed := range ofType[T](objects) {
 		if accessor, err := meta.Accessor(typed); err == nil && accessor.GetName() == name {

@@ -27,14 +27,14 @@ import (
 	policyvalidation "k8s.io/kubernetes/pkg/apis/policy/validation"
 )
 
-// What the API server says to an object after it has put in the defaults: Kubernetes' own code.
+// The API server's validation of an object after setting its defaults, by Kubernetes' code.
 func validateBuiltIn(internal runtime.Object) (field.ErrorList, error) {
 	switch typed := internal.(type) {
 	case *apps.Deployment:
 		options := pod.GetValidationOptionsFromPodTemplate(&typed.Spec.Template, nil)
 		return appsvalidation.ValidateDeployment(typed, options), nil
 	case *core.Service:
-		// As the API server does before it checks.
+		// Like the API server before its validation.
 		if typed.Spec.ClusterIP != "" {
 			typed.Spec.ClusterIPs = []string{typed.Spec.ClusterIP}
 		}
@@ -74,7 +74,7 @@ func validate(each object) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	// The checks that are generated from the types; none of the gates they ask for is on by default.
+	// The checks that are generated from the types. None of the feature gates that they query is on by default.
 	gates := map[string]bool{"HPAScaleToZero": false}
 	errors = append(errors, legacyscheme.Scheme.Validate(context.Background(), gates, each.typed)...)
 	var problems []string
@@ -99,7 +99,7 @@ func TestEveryObjectIsOnceAndInTheNamespace(t *testing.T) {
 		seen := map[string]bool{}
 		for _, each := range objects {
 			if seen[each.id] {
-				t.Errorf("%s is there twice", each.id)
+				t.Errorf("%s occurs twice", each.id)
 			}
 			seen[each.id] = true
 			if each.id != "Namespace/runnel" && !strings.Contains(string(each.yaml), "\n  namespace: runnel\n") {
@@ -118,7 +118,7 @@ spec:
   ports: [{name: e, port: 80}]
 `
 
-// That the checks can fail.
+// Shows that the checks can fail.
 func TestBadObjectsAreRefused(t *testing.T) {
 	for name, change := range map[string][2]string{
 		"unknown field":        {"selector: {c: d}", "selektor: {c: d}"},
@@ -135,10 +135,10 @@ func TestBadObjectsAreRefused(t *testing.T) {
 	} {
 		yaml := strings.Replace(goodService, change[0], change[1], 1)
 		if yaml == goodService {
-			t.Fatalf("%s: nothing was changed", name)
+			t.Fatalf("%s: the mistake changed nothing", name)
 		}
 		if decoded, err := decode([]byte(yaml)); err == nil && len(validate(decoded)) == 0 {
-			t.Errorf("%s was let through", name)
+			t.Errorf("%s was not detected", name)
 		}
 	}
 	good, err := decode([]byte(goodService))

@@ -14,7 +14,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// Secrets and claims that whoever deploys has to make; the README says how.
+// Secrets and claims that operators create; the README says how.
 var madeByHand = map[string]bool{
 	"runnel-api-keys": true, "runnel-tls": true, "runnel-internal-tls": true, "runnel-model": true,
 }
@@ -86,7 +86,7 @@ func TestServicesLeadToPortsOfPods(t *testing.T) {
 				}
 			}
 			if service.Spec.SessionAffinity != "" && service.Spec.SessionAffinity != corev1.ServiceAffinityNone {
-				t.Errorf("%s ties clients to a pod", service.Name)
+				t.Errorf("%s has session affinity", service.Name)
 			}
 		}
 	})
@@ -101,10 +101,10 @@ func TestBridgesReachEveryReplica(t *testing.T) {
 			host, port, _ := strings.Cut(strings.TrimPrefix(w.flags["inference"], "dns:///"), ":")
 			service, ok := named[*corev1.Service](objects, host)
 			if !ok || service.Spec.ClusterIP != corev1.ClusterIPNone || !service.Spec.PublishNotReadyAddresses {
-				t.Errorf("%s: %s is no headless Service that names draining replicas too", w.Name, host)
+				t.Errorf("%s: %s is not a headless Service that publishes draining replicas", w.Name, host)
 				continue
 			}
-			// There is no translation of ports in a headless Service.
+			// A headless Service does not translate ports.
 			pods := selected(service.Spec.Selector, all)
 			if len(pods) != 1 || pods[0].component != "inference" || pods[0].flagPort("listen") != port {
 				t.Errorf("%s: %s does not lead to inference", w.Name, w.flags["inference"])
@@ -123,14 +123,14 @@ func TestWhatPodsMountIsThere(t *testing.T) {
 			for _, volume := range w.pod().Volumes {
 				if volume.ConfigMap != nil {
 					if _, ok := named[*corev1.ConfigMap](objects, volume.ConfigMap.Name); !ok {
-						t.Errorf("%s mounts ConfigMap %s, which is not there", w.Name, volume.ConfigMap.Name)
+						t.Errorf("%s mounts ConfigMap %s, which does not exist", w.Name, volume.ConfigMap.Name)
 					}
 				}
 				if volume.Secret != nil && !madeByHand[volume.Secret.SecretName] {
-					t.Errorf("%s mounts Secret %s, which nobody makes", w.Name, volume.Secret.SecretName)
+					t.Errorf("%s mounts Secret %s, which is not documented", w.Name, volume.Secret.SecretName)
 				}
 				if claim := volume.PersistentVolumeClaim; claim != nil && (!madeByHand[claim.ClaimName] || !claim.ReadOnly) {
-					t.Errorf("%s mounts claim %s, which nobody makes, or to write", w.Name, claim.ClaimName)
+					t.Errorf("%s mounts claim %s, which is not documented or is writable", w.Name, claim.ClaimName)
 				}
 			}
 			for _, flag := range []string{"api_keys_file", "model"} {
@@ -152,7 +152,7 @@ func TestBudgetsAndAutoscalersFindTheirPods(t *testing.T) {
 				budgeted[w.Name] = true
 			}
 			if budget.Spec.MaxUnavailable == nil || budget.Spec.MaxUnavailable.IntValue() < 1 {
-				t.Errorf("%s keeps nodes from being drained", budget.Name)
+				t.Errorf("%s prevents nodes from being drained", budget.Name)
 			}
 		}
 		scaled := map[string]string{}
@@ -164,17 +164,17 @@ func TestBudgetsAndAutoscalersFindTheirPods(t *testing.T) {
 				t.Errorf("%s has no disruption budget", w.Name)
 			}
 			if _, ok := scaled[w.Name]; ok == (w.Spec.Replicas != nil) {
-				t.Errorf("%s: the number of replicas is both the autoscaler's and the manifest's, or nobody's", w.Name)
+				t.Errorf("%s: the number of replicas must be set by either the autoscaler or the manifest", w.Name)
 			}
 			delete(scaled, w.Name)
 		}
 		for target, scaler := range scaled {
-			t.Errorf("%s scales %s, which is not there", scaler, target)
+			t.Errorf("%s scales %s, which does not exist", scaler, target)
 		}
 	})
 }
 
-// backends gives service:port of all that routes and ingresses lead to.
+// backends returns service:port of all backends of routes and ingresses.
 func backends(objects []object) (found []string) {
 	add := func(ref gatewayv1.BackendObjectReference) {
 		if ref.Port != nil {
@@ -216,7 +216,7 @@ func TestRoutesLeadToServices(t *testing.T) {
 		}
 		for _, backend := range backends(objects) {
 			if !known[backend] {
-				t.Errorf("a route leads to %s, which is not there", backend)
+				t.Errorf("a route leads to %s, which does not exist", backend)
 			}
 		}
 	})

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// A Deployment of ours with the flags that its program will see.
+// One of our Deployments with the flags that its program will get.
 type workload struct {
 	*appsv1.Deployment
 	component string // inference, sse or ws
@@ -26,7 +26,7 @@ func (w *workload) containers() []corev1.Container {
 	return append(append([]corev1.Container{}, w.pod().InitContainers...), w.pod().Containers...)
 }
 
-// workloads gives the three of an overlay.
+// workloads returns the three Deployments of an overlay.
 func workloads(objects []object) ([]*workload, error) {
 	var found []*workload
 	for _, deployment := range ofType[*appsv1.Deployment](objects) {
@@ -43,7 +43,7 @@ func workloads(objects []object) ([]*workload, error) {
 	return found, nil
 }
 
-// readFlags follows --flagfile into the ConfigMap that is mounted there, as the program does: the later wins.
+// readFlags follows --flagfile into the ConfigMap that is mounted there. Like in the program, the later value wins.
 func readFlags(w *workload, objects []object) (map[string]string, error) {
 	flags := map[string]string{}
 	for _, arg := range w.container().Args {
@@ -75,7 +75,7 @@ func readFlags(w *workload, objects []object) (map[string]string, error) {
 func addFlag(flags map[string]string, line string) error {
 	name, value, hasValue := strings.Cut(line, "=")
 	if !strings.HasPrefix(name, "--") || strings.ContainsAny(line, " \t") {
-		return fmt.Errorf("%q is no flag", line)
+		return fmt.Errorf("%q is not a flag", line)
 	}
 	if !hasValue {
 		value = "true"
@@ -84,7 +84,7 @@ func addFlag(flags map[string]string, line string) error {
 	return nil
 }
 
-// mountOf gives the volume that is mounted at the folder of a file.
+// mountOf returns the volume that is mounted at the folder of a file.
 func mountOf(w *workload, file string) (corev1.Volume, error) {
 	for _, mount := range w.container().VolumeMounts {
 		if mount.MountPath != path.Dir(file) {
@@ -118,7 +118,7 @@ func mountedFile(w *workload, objects []object, file string) (string, error) {
 	return content, nil
 }
 
-// duration of a flag; that of a flag which is not set is an error, as defaults may change.
+// duration returns the value of a duration flag. A flag that is not set is an error, because defaults may change.
 func (w *workload) duration(flag string) (time.Duration, error) {
 	value, ok := w.flags[flag]
 	if !ok {
@@ -127,12 +127,12 @@ func (w *workload) duration(flag string) (time.Duration, error) {
 	return time.ParseDuration(value)
 }
 
-// flagPort is the port of a host:port flag.
+// flagPort returns the port of a host:port flag.
 func (w *workload) flagPort(flag string) string {
 	return w.flags[flag][strings.LastIndex(w.flags[flag], ":")+1:]
 }
 
-// port resolves a name or number against the ports that the container declares.
+// port looks up a name or number in the ports that the container declares.
 func (w *workload) port(want intstr.IntOrString) (int32, error) {
 	for _, port := range w.container().Ports {
 		if port.Name == want.StrVal || want.Type == intstr.Int && port.ContainerPort == want.IntVal {

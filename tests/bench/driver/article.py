@@ -1,4 +1,4 @@
-"""The comparison that articles make of SSE, WebSocket and polling, measured on one backend."""
+"""The usual comparison of SSE, WebSocket and polling, measured on one backend."""
 
 import base64
 import json
@@ -16,11 +16,11 @@ from processes import HOST, Stack
 
 STREAMS, PACE = 500, 20
 IDLE = 5000
-TRIES = 30  # of each latency; 3 in a smoke run
+TRIES = 30  # measurements of each latency; 3 in a smoke run
 
 
 class Client:
-    """One connection of a transport, as bytes: counts them, and knows when an event came."""
+    """One connection of a transport: counts its bytes, and notices when an event has arrived."""
 
     def __init__(self, transport, port):
         self.transport, self.port = transport, port
@@ -37,7 +37,7 @@ class Client:
         self.sent += len(data)
 
     def read_until(self, mark):
-        """Everything up to the first `mark`, which is taken off."""
+        """Returns the bytes up to the first `mark`, and removes them and `mark` from the buffer."""
         while mark not in self.buffer:
             data = self.socket.recv(65536)
             if not data:
@@ -68,8 +68,8 @@ class Client:
         self.send(f"{method} {path} HTTP/1.1\r\nHost: {HOST}:{self.port}\r\nAccept: {accept}\r\n{headers}{kind}\r\n"
                   .encode() + data)
 
-    def answer(self):
-        """The body of an answer that has a length."""
+    def response(self):
+        """Returns the body of a response with a content-length."""
         head = self.read_until(b"\r\n\r\n").lower()
         length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
         while len(self.buffer) < length:
@@ -80,13 +80,13 @@ class Client:
         return json.loads(body)
 
     def start(self, body):
-        """Asks, and returns once the first delta is there; the generation's id."""
+        """Starts a generation; returns its id once the first delta has arrived."""
         if self.transport == "poll":
             self.request("POST", "/v1/generations", body)
-            gen, after = self.answer()["id"], 0
+            gen, after = self.response()["id"], 0
             while True:
                 self.request("GET", f"/v1/generations/{gen}?after={after}&wait=20")
-                events = self.answer()["events"]
+                events = self.response()["events"]
                 if any(event["type"] == "delta" for event in events):
                     return gen
                 after = events[-1]["seq"]
@@ -98,17 +98,17 @@ class Client:
         return self.read_until(b'"seq"').split(b'"gen":"')[1].split(b'"')[0].decode()
 
     def finish(self):
-        """Reads to the end of the answer that was started, so that the connection is free."""
+        """Reads to the end of the generation, so that the connection is free."""
         if self.transport == "sse":
             self.read_until(b"\r\n0\r\n\r\n")
         elif self.transport == "ws":
             self.read_until(b'"type":"done"')
 
     def resume(self, gen, after):
-        """Goes on after `after`; returns once an event is there."""
+        """Resumes after `after`; returns once an event has arrived."""
         if self.transport == "poll":
             self.request("GET", f"/v1/generations/{gen}?after={after}&wait=20")
-            self.answer()
+            self.response()
         elif self.transport == "sse":
             self.request("GET", f"/v1/generations/{gen}/events", accept="text/event-stream",
                          headers=f"Last-Event-ID: {gen}:{after}\r\n")
@@ -135,7 +135,7 @@ def median_ms(samples):
 
 
 def latencies(transport, port, tries):
-    """Milliseconds: the first token on a new connection, on an open one, and from a cut to the next event."""
+    """Times in ms: to the first token on a new connection, on an open one, and from a cut to the next event."""
     fresh, again, recovery = [], [], []
     for _ in range(tries):
         begin = time.perf_counter()
@@ -156,7 +156,7 @@ def latencies(transport, port, tries):
 
 
 def handshake(transport, port):
-    """Bytes both ways until the first event may come, apart from the request's own body."""
+    """Bytes in both directions until the first event can arrive, without the request's body."""
     client = connect(transport, port)
     if transport.startswith("ws"):
         total = client.sent + client.received
@@ -179,14 +179,14 @@ def load(args, transport, target, name, *flags):
 
 
 def kernel_kib():
-    """What the kernel keeps in slabs and in socket buffers."""
+    """Memory of the kernel in slabs and socket buffers."""
     slab = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("Slab:"))
     tcp = next(line.split() for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
     return slab + int(tcp[tcp.index("mem") + 1]) * 4
 
 
 def idle_memory(args, transport, target):
-    """KiB a connection: of the bridge, and of the kernel for the server's side, with open streams that say nothing."""
+    """KiB per connection with silent open streams: of the bridge, and of the kernel for the server's side."""
     before, samples, done = kernel_kib(), [], threading.Event()
 
     def sample():
@@ -230,12 +230,12 @@ def measure(args, transport):
 
 
 def browser_streams(args):
-    """How many a page holds at once, by transport; empty where there is no browser or no nginx."""
+    """Number of streams that a page can have open, by transport; empty without a browser or nginx."""
     script = peers.ROOT / "tests/e2e/browser/stream_limits.mjs"
     done = subprocess.run(["node", script, "20" if args.quick else "300"], capture_output=True, text=True, check=False,
                           env=os.environ | {"RUNNEL_BIN": str(args.build / "bin")})
     if done.returncode != 0:
-        print(f"bench: article, the browser is left out: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        print(f"bench: article, skipped the browser: {done.stderr.strip().splitlines()[-1:]}", flush=True)
         return {}
     found = json.loads(done.stdout)
     print("bench: article, browser: ok", flush=True)

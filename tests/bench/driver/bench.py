@@ -1,4 +1,4 @@
-"""Runs every row of the tables, interleaved, and writes raw JSON, Markdown and SVG. See run.sh for the flags."""
+"""Runs every row of the tables in interleaved rounds, and writes raw JSON, Markdown and SVG. See run.sh for the flags."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ import workloads
 from processes import Stack
 
 
-# Measured in a way of their own: how many live streams, the engine, the comparison of the transports.
+# Measured differently: the largest number of live streams, the engine, and the comparison of the transports.
 SPECIAL = ("W7", "engine", "article")
 
 
@@ -26,10 +26,10 @@ def parse_args():
     parser = argparse.ArgumentParser(prog="run.sh", description="Measures Runnel and its peers.")
     parser.add_argument("--workloads", default="W1,W1s,W2",
                         help=f"comma-separated, or all: {','.join([*workloads.BY_NAME, *SPECIAL])}")
-    parser.add_argument("--peers", default="", help=f"comma-separated; default: all that a workload is for: {','.join(peers.BY_NAME)}")
-    parser.add_argument("--seconds", type=float, default=4, help="measured seconds of a row")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each row is run; medians are shown")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: few streams, one second, one round")
+    parser.add_argument("--peers", default="", help=f"comma-separated; default: all peers of a workload: {','.join(peers.BY_NAME)}")
+    parser.add_argument("--seconds", type=float, default=4, help="measured time of a row [s]")
+    parser.add_argument("--rounds", type=int, default=3, help="number of runs of each row; the report shows medians")
+    parser.add_argument("--quick", action="store_true", help="smoke run with few streams, one second and one round")
     parser.add_argument("--model", default="", help=argparse.SUPPRESS)
     parser.add_argument("--build", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
@@ -40,7 +40,7 @@ def parse_args():
     args.peers = args.peers.split(",") if args.peers else []
     known = [*workloads.BY_NAME, *SPECIAL, *peers.BY_NAME]
     if unknown := [name for name in args.workloads + args.peers if name not in known]:
-        parser.error(f"not known: {', '.join(unknown)}")
+        parser.error(f"unknown: {', '.join(unknown)}")
     return args
 
 
@@ -53,7 +53,7 @@ def rows_of(args):
             if peer.name not in chosen or (args.peers and peer.name not in args.peers):
                 continue
             if not peer.available(args.build):
-                print(f"bench: {peer.name} is not installed, left out", file=sys.stderr)
+                print(f"bench: {peer.name} is not installed, skipped", file=sys.stderr)
             elif workload.streams <= peer.most_streams:
                 rows.append((workload, peer))
     return rows
@@ -72,7 +72,7 @@ def load_flags(args, workload, target, result):
 
 
 def run_row(args, workload, peer, round_number):
-    """One measurement; a dict as the load client writes it, with what failed under `error`."""
+    """Runs one measurement; returns the load client's result as a dict, with `error` if it failed."""
     logs = args.out / "logs" / f"{workload.name}-{peer.name}-{round_number}"
     shutil.rmtree(logs, ignore_errors=True)
     with Stack(logs) as stack:
@@ -93,7 +93,7 @@ def run_row(args, workload, peer, round_number):
 
 
 def run_all(args, rows):
-    """Round by round, so that what drifts on the machine drifts for all rows alike."""
+    """Runs all rows once per round, so that a drift of the machine affects all rows equally."""
     results = {(workload.name, peer.name): [] for workload, peer in rows}
     for round_number in range(args.rounds):
         for workload, peer in rows:
@@ -108,14 +108,14 @@ def run_all(args, rows):
 
 
 def keeps_up(args, peer, streams):
-    # They last as long as the opening takes, and are cut after the window.
+    # The streams last as long as the opening takes, and are cut after the window.
     workload = workloads.Workload("W7", "", streams, ("--pace=30", "--tokens=1000000", "--cut", "--timeout=60s"))
     run = run_row(args, workload, peer, streams)
     return run["good"] and run["delay_us"]["p99"] < 50_000 and run["events"] > 0.95 * 30 * streams * run["seconds"]
 
 
 def most_live(args, peer):
-    """W7: the most streams at 30 tokens/s of which 99 % of the tokens come within 50 ms, to an eighth."""
+    """W7: the largest number of streams at 30 tokens/s with 99 % of the tokens within 50 ms, to one eighth."""
     good, streams = 0, 200 if args.quick else 1000
     while streams <= peer.most_streams and keeps_up(args, peer, streams):
         good, streams = streams, streams * 2
@@ -140,7 +140,7 @@ def live_table(args):
 
 
 def special_tables(args):
-    """The tables of SPECIAL that were asked for, and their raw results."""
+    """The selected tables of SPECIAL and their raw results."""
     tables, raw = [], {}
     if "W7" in args.workloads:
         tables.append(live_table(args))
@@ -149,7 +149,7 @@ def special_tables(args):
             raw["engine"] = engine.run(args, args.model)
             tables.append(engine.table(raw["engine"]))
         else:
-            print("bench: no llama.cpp or no model: the engine is left out", file=sys.stderr)
+            print("bench: skipped the engine: no llama.cpp or no model", file=sys.stderr)
     if "article" in args.workloads:
         raw["article"] = article.run(args)
         tables.append(article.table(raw["article"]))

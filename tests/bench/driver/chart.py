@@ -1,4 +1,4 @@
-"""CPU an event of every row as bars, one group a workload: an SVG without scripts or fonts of its own."""
+"""CPU time per event of every row as bars, one group per workload: an SVG without scripts or embedded fonts."""
 
 import re
 from html import escape

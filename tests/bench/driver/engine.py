@@ -1,7 +1,7 @@
 """The llama engine against llama.cpp alone: same model, threads, prompts and tokens, interleaved.
 
-Twice: as it is by default, where an answer has the same bits whatever else is decoded beside it and a single answer is
-decoded by one thread; and without that promise, which llama.cpp alone does not make either.
+Measured twice: with the default, where the text of a generation does not depend on other generations in the batch and a
+single generation is decoded by one thread; and without that guarantee, which llama.cpp alone does not give either.
 """
 
 import json
@@ -23,7 +23,7 @@ def _alone(args, model, streams, threads):
 
 
 def _runnel(args, model, streams, threads, exact, logs):
-    """All the way to a client of the SSE bridge, on the same cores."""
+    """Measures the engine through the SSE bridge, with the client on the same cores."""
     with Stack(logs) as stack:
         grpc, admin, port, bridge_admin = free_ports(4)
         stack.start("runnel-inference", [
@@ -45,7 +45,7 @@ def _runnel(args, model, streams, threads, exact, logs):
 
 
 def run(args, model):
-    """Rows of streams -> name -> list of runs."""
+    """Returns the runs by number of streams and name."""
     threads = os.cpu_count()
     results = {streams: {"alone": [], "fast": [], "exact": []} for streams in STREAMS}
     for round_number in range(args.rounds):

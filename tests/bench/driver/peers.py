@@ -1,4 +1,4 @@
-"""What is compared: each peer starts its processes and says how the load client reaches them."""
+"""The compared servers: each peer starts its processes and returns how the load client reaches them."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ PEERS = ROOT / "tests/bench/peers"
 
 @dataclass
 class Target:
-    """Where a started peer is to be loaded, and whom to account for."""
+    """The address of a started peer and the processes to measure."""
 
     transport: str
     port: int
-    groups: dict  # name -> pids; "bridge" is what the table is about
+    groups: dict  # name -> pids; the table shows "bridge"
     flags: list = field(default_factory=list)
-    feeder: list = None  # a command to run beside the load client, given its flags
+    feeder: list = None  # a command to run together with the load client, with its flags
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The processes of a row: started on free ports of 127.0.0.1, ready, and stopped by their own pids."""
+"""Starts the processes of a row on free ports of 127.0.0.1, waits until they are ready, and stops them by pid."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def free_ports(count):
 
 
 def children_of(pid):
-    """The pid and those of its children, such as nginx's workers."""
+    """The pid and the pids of its children, for example nginx's workers."""
     pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
@@ -33,7 +33,7 @@ def children_of(pid):
 
 
 class Stack:
-    """What one row runs, stopped in reverse order. Logs go to `logs`."""
+    """The processes of one row, stopped in reverse order. Their logs are in `logs`."""
 
     def __init__(self, logs):
         self.logs = Path(logs)
@@ -47,7 +47,7 @@ class Stack:
         for child in reversed(self.children):
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
-                # A second SIGTERM cuts Runnel's processes; who ignores both is killed.
+                # A second SIGTERM makes Runnel's processes stop immediately; a process that ignores both is killed.
                 for end in (lambda c: c.send_signal(signal.SIGTERM), lambda c: c.kill()):
                     try:
                         child.wait(2)
@@ -66,7 +66,7 @@ class Stack:
         deadline = time.monotonic() + READY_SECONDS
         while not (self._listens(port) and (admin is None or self._is_ready(admin))):
             if child.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{name} did not get ready, see {self.logs / name}.log")
+                raise RuntimeError(f"{name} did not become ready, see {self.logs / name}.log")
             time.sleep(0.02)
         return child.pid
 
@@ -78,7 +78,7 @@ class Stack:
     @staticmethod
     def _is_ready(admin):
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{admin}/readyz", timeout=1) as answer:
-                return answer.status == 200
+            with urllib.request.urlopen(f"http://{HOST}:{admin}/readyz", timeout=1) as response:
+                return response.status == 200
         except OSError:
             return False

@@ -6,7 +6,7 @@ import statistics
 
 
 def median(runs, *path):
-    """Of a number found under `path` in each run; None if no run has it."""
+    """The median of the number under `path` in each run; None if no run has it."""
     values = []
     for run in runs:
         value = run
@@ -18,7 +18,7 @@ def median(runs, *path):
 
 
 def ratio(results, workload, peer, other, *path):
-    """The median over the rounds of a number of `peer` against that of `other` in the same round."""
+    """The median over the rounds of the ratio of a number of `peer` to that of `other` in the same round."""
     both = zip(results.get((workload, peer), []), results.get((workload, other), []))
     ratios = []
     for mine, theirs in both:
@@ -36,7 +36,7 @@ def number(value, digits=1, suffix=""):
 
 
 def state_of(runs):
-    """Whether each event came, in each run."""
+    """Whether every event arrived, for each run."""
     counts = {key: sum(run.get(key, 0) for run in runs) for key in ("lost", "duplicated", "reordered", "broken")}
     if all(run["good"] for run in runs):
         return "0"

@@ -9,8 +9,8 @@ class Workload:
     title: str
     streams: int
     flags: tuple
-    windowed: bool = True  # measured for --seconds; else the whole run
-    peers: tuple = ()      # whom it is for by default; empty: all
+    windowed: bool = True  # measured for --seconds; otherwise over the whole run
+    peers: tuple = ()      # default peers; empty: all
 
 
 FLOOR_AND_US = ("floor", "sse", "ws", "wsproto")

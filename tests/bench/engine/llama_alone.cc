@@ -1,9 +1,9 @@
-// llama.cpp alone: what its own loop makes of as many streams, to hold the llama engine against. One batch a step, the
-// likeliest token of each sequence, no service, no text, nobody who reads.
+// llama.cpp alone, for comparison with the llama engine: a loop over the same number of streams with one batch per step
+// and the most likely token of each sequence; no service, no text, no readers.
 //
 //   bench-llama MODEL.gguf STREAMS TOKENS THREADS PROMPT
 //
-// Each stream has its number appended to the prompt, as the load client does, so that nothing can be shared. Prints
+// Each stream has its number appended to the prompt, like in the load client, so that nothing can be shared. Prints
 // {"tokens","seconds","tokens_per_second","first_token_us"}.
 
 #include <llama.h>
@@ -19,7 +19,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr uint32_t kContextTokens = 2048;  // of each stream, as the engine's default
+constexpr uint32_t kContextTokens = 2048;  // of each stream; the engine's default
 constexpr uint32_t kBatchRows = 512;
 
 struct Stream {
@@ -27,7 +27,7 @@ struct Stream {
   llama_token last = 0;
   int position = 0;
   int made = 0;
-  int row = -1;  // of the batch, where its logits are
+  int row = -1;  // row of the batch with its logits
   bool ended = false;
 };
 
@@ -48,7 +48,7 @@ void AddRow(llama_batch* batch, llama_token token, int position, size_t sequence
   batch->logits[i] = logits ? 1 : 0;
 }
 
-// What is left of the prompts comes first in, then one token of each other stream.
+// Adds the remaining prompt tokens first, then one token of each other stream.
 void FillBatch(std::vector<Stream>* streams, llama_batch* batch) {
   batch->n_tokens = 0;
   for (size_t i = 0; i < streams->size(); ++i) {

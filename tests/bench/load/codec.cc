@@ -17,7 +17,7 @@ std::string PostRequest(const std::string& body, const char* accept) {
                       "\r\ncontent-type: application/json\r\ncontent-length: ", body.size(), "\r\n\r\n", body);
 }
 
-// Takes the head of an answer off `in`. Empty if it is not whole yet.
+// Removes the head of a response from `in`. Empty if it is not complete yet.
 std::string TakeHead(std::string* in) {
   const size_t end = in->find("\r\n\r\n");
   if (end == kNone) return "";
@@ -49,7 +49,7 @@ class SseCodec final : public Codec {
       if (opened_by_head_) sink->OnOpened();
     }
     if (chunked_) {
-      if (!Unchunk(in)) return "a bad chunk";
+      if (!Unchunk(in)) return "invalid chunk";
       return ParseLines(&text_, sink);
     }
     return ParseLines(in, sink);
@@ -77,7 +77,7 @@ class SseCodec final : public Codec {
     for (size_t end; !sink->ended() && (end = text->find('\n', at)) != kNone; at = end + 1) {
       const std::string_view line(text->data() + at, end - at);
       if (!line.starts_with("data: ")) continue;
-      if (!ReadEventJson(line.substr(6), &event_)) return absl::StrCat("bad event ", std::string(line));
+      if (!ReadEventJson(line.substr(6), &event_)) return absl::StrCat("invalid event ", std::string(line));
       sink->OnEvent(&event_);
     }
     text->erase(0, at);
@@ -93,7 +93,7 @@ class SseCodec final : public Codec {
   Event event_;
 };
 
-// A frame as a client sends it; the mask may be zero.
+// A client frame. The mask may be zero.
 std::string ClientFrame(unsigned char opcode, const std::string& payload) {
   std::string frame(1, static_cast<char>(0x80 | opcode));
   if (payload.size() < 126) {
@@ -157,7 +157,8 @@ class WsCodec final : public Codec {
     return ClientFrame(2, message.SerializeAsString());
   }
 
-  // Of the frame at the front with its head, whose length goes to payload_at_; 0 if the head is not whole.
+  // Returns the length of the frame at the front, including its header, and sets payload_at_ to the length of the
+  // header. 0 if the header is not complete.
   size_t FrameSize(std::string_view bytes) {
     if (bytes.size() < 2) return 0;
     const auto byte = [&bytes](size_t i) { return static_cast<size_t>(static_cast<unsigned char>(bytes[i])); };
@@ -174,13 +175,13 @@ class WsCodec final : public Codec {
     switch (first) {
       case 0x81:
         if (payload.find("\"type\":\"error\"") != kNone) return std::string(payload);
-        if (!ReadEventJson(payload, &event_)) return absl::StrCat("bad event ", std::string(payload));
+        if (!ReadEventJson(payload, &event_)) return absl::StrCat("invalid event ", std::string(payload));
         break;
       case 0x82:
-        if (!message_.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) return "bad Protobuf";
+        if (!message_.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) return "invalid Protobuf";
         if (message_.has_error()) return message_.error().ShortDebugString();
         event_.kind = Event::Kind::kOther;
-        if (message_.has_event() && !ReadEventProto(message_.event(), &event_)) return "bad event";
+        if (message_.has_event() && !ReadEventProto(message_.event(), &event_)) return "invalid event";
         break;
       case 0x89:
         *out += ClientFrame(10, std::string(payload));
@@ -202,7 +203,7 @@ class WsCodec final : public Codec {
   v1::WebSocketServerMessage message_;
 };
 
-// Long polling over one kept connection.
+// Long polling over one persistent connection.
 class PollCodec final : public Codec {
  public:
   explicit PollCodec(std::string body) : body_(std::move(body)) {}
@@ -224,7 +225,7 @@ class PollCodec final : public Codec {
       const std::string body = in->substr(end + 4, length);
       in->erase(0, end + 4 + length);
       if (!HasStatus(head, id_.empty() ? "201" : "200")) return FirstLine(head);
-      if (!OnBody(body, sink)) return "a bad answer";
+      if (!OnBody(body, sink)) return "invalid response";
       if (sink->ended()) return "";
       *out += absl::StrCat("GET /v1/generations/", id_, "?after=", sink->last(),
                            "&wait=20 HTTP/1.1\r\nhost: localhost\r\n\r\n");
@@ -239,7 +240,7 @@ class PollCodec final : public Codec {
       id_ = std::string(body.substr(at + 6, body.find('"', at + 6) - at - 6));
       return true;
     }
-    // An object of an event begins so, and nothing in a text can look like it.
+    // Every event object starts like this. A text cannot contain it, because quotes in a text are escaped.
     constexpr std::string_view kBegin = "{\"type\":";
     for (size_t at = body.find(kBegin); at != kNone;) {
       const size_t next = body.find(kBegin, at + 1);

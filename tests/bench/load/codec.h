@@ -9,10 +9,10 @@
 
 namespace runnel::bench {
 
-// One connection's protocol, from bytes to events and back. Knows no sockets.
+// The protocol of one connection: converts bytes to events and writes requests. Uses no sockets.
 class Codec {
  public:
-  // Who is told what the bytes say.
+  // Receives what the bytes contain.
   class Sink {
    public:
     virtual ~Sink() = default;
@@ -24,13 +24,14 @@ class Codec {
   };
 
   virtual ~Codec() = default;
-  // What to send once connected.
+  // The bytes to send after connecting.
   virtual std::string Opening() = 0;
-  // Takes from the front of `in` what is whole, appends to `out` what is to be sent. Empty, or what is wrong.
+  // Removes complete items from the front of `in` and appends bytes to send to `out`. Returns an empty string, or what
+  // is wrong with the bytes.
   virtual std::string OnBytes(std::string* in, std::string* out, Sink* sink) = 0;
 };
 
-// Of stream `index`. `options` must outlive it.
+// Makes the codec of stream `index`. `options` must outlive it.
 std::unique_ptr<Codec> MakeCodec(const LoadOptions* options, int index);
 
 }  // namespace runnel::bench

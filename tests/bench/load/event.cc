@@ -7,7 +7,8 @@ namespace {
 
 using Kind = Event::Kind;
 
-// The value after `"key":`; empty if there is no such key. Keys in a text have their quotes escaped and are not found.
+// The value after `"key":`; empty if there is no such key. A key inside a text is not found, because its quotes are
+// escaped.
 std::string_view After(std::string_view json, std::string_view quoted_key) {
   const size_t at = json.find(quoted_key);
   return at == std::string_view::npos ? std::string_view() : json.substr(at + quoted_key.size());
@@ -34,14 +35,14 @@ void AppendUtf8(uint32_t code, std::string* out) {
   put(0x80 | (code & 0x3F));
 }
 
-// The four digits at `at`; 0 for none.
+// The value of the four hexadecimal digits at `at`; 0 if there are none.
 uint32_t HexAt(std::string_view text, size_t at) {
   uint32_t code = 0;
   if (at + 4 <= text.size()) std::from_chars(text.data() + at, text.data() + at + 4, code, 16);
   return code;
 }
 
-// One escape whose letter is at `at`; returns the place after it.
+// Appends the escape whose letter is at `at`; returns the position after it.
 size_t ReadEscape(std::string_view text, size_t at, std::string* out) {
   switch (text[at]) {
     case 'n':

@@ -8,7 +8,7 @@
 
 namespace runnel::bench {
 
-// What the load client looks at in an event, from whichever transport it came.
+// The parts of an event that the load client checks, for any transport.
 struct Event {
   enum class Kind { kOther, kStarted, kDelta, kDone, kFailed, kGap };
   Kind kind = Kind::kOther;
@@ -16,18 +16,18 @@ struct Event {
   uint64_t seq = 0;
   std::string text;     // of a delta, unescaped
   uint64_t tokens = 0;  // of a delta
-  // Of `done`, for its first choice.
+  // From `done`, for its first choice.
   uint64_t events = 0;
   uint64_t text_bytes = 0;
   uint32_t crc32 = 0;
 };
 
-// Reads one event as JSON, in whatever order its keys are, as long as it is compact: a scan for keys and no parser,
-// lest the client cost more than what it measures. A message that is no event is kOther. False if a part of it is
-// missing.
+// Reads one event from compact JSON with keys in any order. It scans for keys instead of parsing, so that the client
+// does not cost more than the server that it measures. A message that is not an event is kOther. False if a part of the
+// event is missing.
 bool ReadEventJson(std::string_view json, Event* event);
 
-// The same of a message.
+// The same for a Protobuf message.
 bool ReadEventProto(const v1::GenerationEvent& message, Event* event);
 
 }  // namespace runnel::bench

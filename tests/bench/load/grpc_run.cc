@@ -13,7 +13,7 @@
 namespace runnel::bench {
 namespace {
 
-// What all streams share. gRPC's threads call back at once, so whatever they touch is under one lock.
+// Shared by all streams. gRPC's threads call back concurrently, so one lock guards all of it.
 struct Shared {
   base::Mutex mu;
   base::CondVar changed;
@@ -22,7 +22,7 @@ struct Shared {
   Totals* totals GUARDED_BY(mu) = nullptr;
 };
 
-// One Generate. Must outlive OnDone.
+// One Generate call. Must outlive OnDone.
 class GrpcStream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
  public:
   GrpcStream(const LoadOptions& options, int index, Shared* shared, Totals* totals) : shared_(shared), check_(totals) {

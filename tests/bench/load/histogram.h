@@ -8,7 +8,7 @@
 
 namespace runnel::bench {
 
-// Counts of microseconds with 1.6 % of error in a fixed 15 KiB, so that a long run costs no more than a short one.
+// Counts microseconds with an error of 1.6 % in a fixed 15 KiB, so that a long run costs no more than a short one.
 class Histogram {
  public:
   void Add(int64_t us) {
@@ -21,7 +21,7 @@ class Histogram {
   uint64_t count() const { return count_; }
   uint64_t max() const { return max_; }
 
-  // The value below which `share` of the values lie, from 0 to 1; 0 if there are none.
+  // The value below which the share `share` (0 to 1) of the values lies; 0 if there are no values.
   uint64_t Percentile(double share) const {
     if (count_ == 0) return 0;
     const auto rank = static_cast<uint64_t>(share * static_cast<double>(count_ - 1));
@@ -34,7 +34,7 @@ class Histogram {
   }
 
  private:
-  // Values below 64 have a bucket each; above, each power of two has 64.
+  // Values below 64 have one bucket each; above, each power of two has 64 buckets.
   static constexpr unsigned kBits = 6;
   static constexpr size_t kBuckets = (40 - kBits) << kBits;
 

@@ -10,27 +10,29 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
-ABSL_FLAG(std::string, transport, "sse", "sse, ws, wsproto, poll or grpc; sse-get or ws-get for a channel that is fed");
+ABSL_FLAG(std::string, transport, "sse",
+          "sse, ws, wsproto, poll or grpc; sse-get or ws-get for a channel of a fan-out server");
 ABSL_FLAG(std::string, address, "127.0.0.1:8080", "IPv4 address:port of the server");
-ABSL_FLAG(std::string, path, "/sub/", "of sse-get and ws-get; the number of the stream is appended");
-ABSL_FLAG(std::string, prompt, "", "ask an engine with a model this, greedily; the number of the stream is appended");
-ABSL_FLAG(int, streams, 1000, "streams at once, one connection each");
-ABSL_FLAG(double, open_rate, 0, "connects a second, whatever comes back; 0: no more than 64 at once");
-ABSL_FLAG(uint32_t, tokens, 0, "tokens of each stream; 0: as many as the window and what is around it take");
+ABSL_FLAG(std::string, path, "/sub/", "path prefix of sse-get and ws-get; the number of the stream is appended");
+ABSL_FLAG(std::string, prompt, "",
+          "prompt for an engine with a model, sampled greedily; the number of the stream is appended");
+ABSL_FLAG(int, streams, 1000, "number of streams, one connection each");
+ABSL_FLAG(double, open_rate, 0, "connections to open per second, regardless of responses; 0: at most 64 at a time");
+ABSL_FLAG(uint32_t, tokens, 0, "tokens of each stream; 0: enough for warm-up, window and slack");
 ABSL_FLAG(double, pace, 30, "tokens per second of each stream");
-ABSL_FLAG(bool, stepped, false, "all streams emit in the same step, as an engine that decodes one batch");
-ABSL_FLAG(bool, idle, false, "the streams say `started` and then nothing; measures memory");
-ABSL_FLAG(int, stalled, 0, "so many of the streams are not read until the window is over");
-ABSL_FLAG(double, stalled_pace, 2000, "tokens per second of those");
-ABSL_FLAG(absl::Duration, warmup, absl::Seconds(1), "from the last stream's opening to the window");
+ABSL_FLAG(bool, stepped, false, "whether all streams emit in the same step, like an engine that decodes one batch");
+ABSL_FLAG(bool, idle, false, "whether the streams send nothing after `started`, to measure memory");
+ABSL_FLAG(int, stalled, 0, "number of streams that are not read until the window is over");
+ABSL_FLAG(double, stalled_pace, 2000, "tokens per second of the stalled streams");
+ABSL_FLAG(absl::Duration, warmup, absl::Seconds(1), "time from the opening of the last stream to the window");
 ABSL_FLAG(absl::Duration, slack, absl::Milliseconds(2500),
-          "how long streams without --tokens last beyond warm-up and window");
-ABSL_FLAG(absl::Duration, window, absl::ZeroDuration(), "what is measured; 0: the whole run");
+          "how much longer than warm-up and window the streams without --tokens last");
+ABSL_FLAG(absl::Duration, window, absl::ZeroDuration(), "measured time; 0: the whole run");
 ABSL_FLAG(absl::Duration, coalesce, absl::Microseconds(250),
-          "read at most once in this time, as a network card gathers packets before it interrupts; 0: at once");
-ABSL_FLAG(bool, cut, false, "cut the streams when the window is over; their ends are not verified");
-ABSL_FLAG(absl::Duration, timeout, absl::Seconds(60), "how long all of it may take");
-ABSL_FLAG(std::vector<std::string>, pids, {}, "processes to account for: PID or name:PID or name:PID+PID, ...");
+          "shortest time between two reads, like a network card that gathers packets before it interrupts; 0: none");
+ABSL_FLAG(bool, cut, false, "whether to cut the streams when the window is over; their ends are not verified");
+ABSL_FLAG(absl::Duration, timeout, absl::Seconds(60), "time limit of the whole run");
+ABSL_FLAG(std::vector<std::string>, pids, {}, "processes to measure: PID or name:PID or name:PID+PID, ...");
 
 namespace runnel::bench {
 namespace {
@@ -51,7 +53,7 @@ absl::Status ReadAddress(LoadOptions* options) {
   const std::string address = absl::GetFlag(FLAGS_address);
   const size_t colon = address.rfind(':');
   if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &options->port)) {
-    return absl::InvalidArgumentError("--address wants address:port");
+    return absl::InvalidArgumentError("--address must be address:port");
   }
   options->host = address.substr(0, colon);
   return absl::OkStatus();
@@ -63,7 +65,8 @@ absl::Status ReadTransport(LoadOptions* options) {
     options->transport = transport;
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat("--transport: '", absl::GetFlag(FLAGS_transport), "' is not known"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("--transport: unknown transport '", absl::GetFlag(FLAGS_transport), "'"));
 }
 
 uint32_t TokensOf(const LoadOptions& options) {
@@ -76,7 +79,7 @@ std::map<std::string, std::string> Metadata(const LoadOptions& options, int inde
   if (!options.prompt.empty()) return {};
   const double pace = index < options.stalled ? options.stalled_pace : options.pace;
   const double tokens = options.tokens * (pace / options.pace);
-  // Streams of one pace are spread evenly over its interval, however quickly they were opened.
+  // Streams with the same pace are spread evenly over its interval, regardless of when they were opened.
   const double spread = options.stepped ? 0 : 1000 / pace * (static_cast<double>(index) / options.streams);
   std::map<std::string, std::string> metadata = {
       {"scripted.tokens", absl::StrCat(static_cast<uint32_t>(std::min<double>(tokens, kMaxTokens)))},
@@ -110,11 +113,13 @@ absl::StatusOr<LoadOptions> LoadOptionsFromFlags() {
   options.timeout = absl::GetFlag(FLAGS_timeout);
   options.tokens = TokensOf(options);
   if (options.streams < 1 || options.streams > 1'000'000 || options.stalled > options.streams || options.pace <= 0) {
-    return absl::InvalidArgumentError("--streams, --stalled or --pace makes no sense");
+    return absl::InvalidArgumentError(
+        "expected --streams of 1 to 1000000, --stalled of at most --streams, and --pace above 0");
   }
   for (const std::string& text : absl::GetFlag(FLAGS_pids)) {
     ProcessGroup group;
-    if (!ParseProcessGroup(text, &group)) return absl::InvalidArgumentError(absl::StrCat("--pids: bad '", text, "'"));
+    if (!ParseProcessGroup(text, &group))
+      return absl::InvalidArgumentError(absl::StrCat("--pids: invalid '", text, "'"));
     options.processes.push_back(std::move(group));
   }
   return options;
@@ -132,7 +137,7 @@ std::string RequestBody(const LoadOptions& options, int index) {
     return json{{"prompt", absl::StrCat(options.prompt, index)}, {"max_tokens", options.tokens}, {"temperature", 0}}
         .dump();
   }
-  // What is cut is not to run on; between two polls nobody reads, so there it may.
+  // A stream that is cut must not continue. With polling it may, because there is no reader between two polls.
   const int cancel_after_ms = options.transport == Transport::kPoll ? 10'000 : 0;
   return json{{"prompt", "go"},
               {"max_tokens", kMaxTokens},

@@ -9,31 +9,31 @@
 
 namespace runnel::bench {
 
-// What a run found.
+// The result of a run.
 struct LoadResult {
   Totals totals;
-  double open_seconds = 0;  // until the last stream was open
+  double open_seconds = 0;  // time until the last stream was open
   double window_seconds = 0;
-  // Within the window, and what stands at its ends.
+  // Of the window.
   uint64_t window_events = 0;
   uint64_t window_messages = 0;
   uint64_t window_bytes_in = 0;
-  std::vector<ProcessUsage> idle;    // before the first connection; as the next two, one a process group
+  std::vector<ProcessUsage> idle;    // before the first connection; like the next two, one per process group
   std::vector<ProcessUsage> before;  // at the beginning of the window
   std::vector<ProcessUsage> after;   // at its end, with all streams open
   bool timed_out = false;
 };
 
-// The course of a run: opening, warm-up, window, end. Driven by whoever moves the bytes; keeps time and account.
+// The phases of a run: opening, warm-up, window, end. Keeps time and samples the processes; driven by the run.
 class RunClock {
  public:
   explicit RunClock(const LoadOptions* options, LoadResult* result);
 
-  // To be called often. True when the window has just ended.
+  // Call often. True when the window has just ended.
   bool Advance(int64_t now_us);
-  // No more streams are to be read: a window that is still open ends here.
+  // Call when no stream is left to read: ends a window that is still open.
   void Finish(int64_t now_us);
-  // How many streams may have been begun by now.
+  // Number of streams that may have been opened by now.
   int MayHaveOpened(int64_t now_us) const;
   bool window_over() const { return phase_ == Phase::kAfter; }
   bool timed_out(int64_t now_us) const { return now_us > deadline_us_; }
@@ -57,7 +57,7 @@ class RunClock {
 
 // Runs the load over sockets, on one thread.
 LoadResult RunOverSockets(const LoadOptions& options);
-// Runs it over gRPC.
+// Runs the load over gRPC.
 LoadResult RunOverGrpc(const LoadOptions& options);
 
 }  // namespace runnel::bench

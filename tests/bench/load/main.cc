@@ -1,6 +1,6 @@
-// Opens many streams on a server and reads every one as strictly as a reader can: each event once, in order, the text
-// equal to the digest in `done`. Prints what came, how late, and what it cost the processes named by --pids; with
-// --json, the same as one object. Ends with 0 only if every stream was whole.
+// Opens many streams on a server and checks each strictly: every event once and in order, and the text against the
+// digest in `done`. Prints the counts, the delays, and the cost for the processes in --pids; with --json, also as one
+// JSON object. Exits with 0 only if every stream was complete.
 
 #include <sched.h>
 #include <unistd.h>
@@ -14,7 +14,7 @@
 #include "absl/flags/usage.h"
 #include "tests/bench/load/load_run.h"
 
-ABSL_FLAG(std::string, json, "", "file to write the result to");
+ABSL_FLAG(std::string, json, "", "file for the result");
 
 namespace {
 
@@ -112,7 +112,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "runnel-load: %s\n", std::string(options.status().message()).c_str());
     return 2;
   }
-  // The client has to be woken for each event. On few cores that would preempt, and charge, whom it measures.
+  // The client is woken for each event. On few cores that would preempt the measured processes and increase their CPU
+  // time.
   const sched_param normal{};
   sched_setscheduler(0, SCHED_BATCH, &normal);
   options->processes.push_back({"client", {getpid()}});

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Fields of /proc/PID/stat counted from the state, which is the first after the name; see proc(5).
+// Fields of /proc/PID/stat, counted from the state, which is the first field after the name; see proc(5).
 constexpr size_t kUserTicks = 11;
 constexpr size_t kSystemTicks = 12;
 constexpr size_t kThreads = 17;

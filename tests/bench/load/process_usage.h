@@ -6,18 +6,18 @@
 
 namespace runnel::bench {
 
-// What one or several processes have used so far, as the kernel counts it.
+// Resources that one or several processes have used so far, as counted by the kernel.
 struct ProcessUsage {
   double cpu_us = 0;  // user and system time, to 10 ms
   uint64_t rss_kib = 0;
   uint64_t threads = 0;
-  uint64_t context_switches = 0;  // voluntary and not, of the threads there are
+  uint64_t context_switches = 0;  // voluntary and involuntary, of the current threads
 };
 
-// Sums over `pids`. A process that has gone counts as nothing.
+// Sums over `pids`. A process that has ended counts as zero.
 ProcessUsage ReadUsage(const std::vector<int>& pids);
 
-// A name and processes: `bridge:12+13`.
+// A name and its processes: `bridge:12+13`.
 struct ProcessGroup {
   std::string name;
   std::vector<int> pids;

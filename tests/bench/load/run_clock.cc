@@ -6,7 +6,7 @@
 namespace runnel::bench {
 namespace {
 
-// The listen queue of a server is finite, and so is a client's right to hurry.
+// Limits the connections that are being opened, because a server's listen queue is finite.
 constexpr int kOpenAtOnce = 64;
 
 }  // namespace

@@ -22,9 +22,9 @@ namespace runnel::bench {
 namespace {
 
 constexpr int kMaxEpollEvents = 256;
-// Shared by all streams: what is not whole yet is copied into the stream's own buffer.
+// Shared by all streams; incomplete items are copied into the stream's buffer.
 constexpr size_t kReadBytes = 64 << 10;
-// Of a reader that is to stall: as little as the kernel allows, so that it does so soon.
+// Receive buffer of a stalled reader: as small as the kernel allows, so that it stalls soon.
 constexpr int kStalledReceiveBytes = 4096;
 
 sockaddr_in AddressOf(const LoadOptions& options) {
@@ -41,7 +41,7 @@ class Stream final : public Codec::Sink {
       : codec_(MakeCodec(options, index)), stalled_(index < options->stalled), totals_(totals), check_(totals) {}
   ~Stream() override { CloseSocket(); }
 
-  // False if it is over at once.
+  // False if the stream failed immediately.
   bool Connect(int epoll, const sockaddr_in& address) {
     epoll_ = epoll;
     fd_ = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -57,19 +57,19 @@ class Stream final : public Codec::Sink {
     return true;
   }
 
-  // The socket can be read or written. False once the stream is over.
+  // Call when the socket can be read or written. False once the stream is over.
   bool OnReady(uint32_t events, char* buffer) {
     if ((events & EPOLLOUT) != 0 && !Flush()) return false;
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) return Read(buffer);
     return true;
   }
 
-  // Reads on, if it has stopped.
+  // Continues reading if the stream was stalled.
   void Resume() {
     if (std::exchange(stalled_, false) && std::exchange(held_, false)) Watch(EPOLL_CTL_MOD, EPOLLIN);
   }
   bool over() const { return fd_ < 0; }
-  // Not one that the run waits for: it ended well.
+  // A stalled stream counts as ended normally; the run does not wait for it.
   bool stalled() const { return held_; }
 
   void OnOpened() override {
@@ -120,7 +120,7 @@ class Stream final : public Codec::Sink {
     const std::string fault = codec_->OnBytes(&in_, &out_, this);
     if (!fault.empty()) return Break(fault);
     if (check_.ended()) return End();
-    // An idle stream keeps no buffer here either.
+    // An idle stream keeps no buffer in the client either.
     if (in_.empty() && in_.capacity() > 4096) std::string().swap(in_);
     if (stalled_ && opened_) {
       held_ = true;
@@ -139,7 +139,7 @@ class Stream final : public Codec::Sink {
   bool Break(const std::string& why) {
     ++totals_->broken;
     totals_->Fault(why);
-    // What is counted as broken must not be waited for as one that is to open.
+    // The run must not count a broken stream as open.
     if (opened_) --totals_->opened;
     CloseSocket();
     return false;
@@ -205,9 +205,9 @@ class SocketRun {
     }
   }
 
-  // Reads what has come. A sender on the same machine pays for waking its reader, which one behind a network never
-  // does, and pays the more often the quicker the reader is: so the reader gathers for a moment, as a network card
-  // does.
+  // Waits for bytes and reads them. A sender on the same machine pays for waking its reader, and pays more often the
+  // faster the reader is; a sender behind a network never does. So the reader waits for a moment, like a network card
+  // that gathers packets.
   void Wait() {
     if (const absl::Duration left = options_.coalesce - absl::Microseconds(NowMicros() - last_round_us_);
         left > absl::ZeroDuration()) {

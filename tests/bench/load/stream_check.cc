@@ -8,7 +8,7 @@
 namespace runnel::bench {
 namespace {
 
-// A stream that has lost more often than this is broken enough; what comes late afterwards counts as duplicated.
+// Gaps that a stream remembers. After more gaps than this, late events count as duplicated.
 constexpr size_t kMaxMissing = 64;
 
 }  // namespace

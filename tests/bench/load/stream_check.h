@@ -13,13 +13,13 @@ namespace runnel::bench {
 // Microseconds of CLOCK_MONOTONIC, the clock of the scripted engine's stamps.
 int64_t NowMicros();
 
-// What all streams of a run have seen.
+// Counts over all streams of a run.
 struct Totals {
-  uint64_t opened = 0;    // the first event came, or the answer's header where there is nothing yet
-  uint64_t verified = 0;  // ended with `done`, and its digest is that of the text
-  uint64_t broken = 0;    // ended in any other way
-  uint64_t events = 0;    // of the log; a merged one counts as those it covers
-  uint64_t messages = 0;  // as they came
+  uint64_t opened = 0;    // streams with a first event, or with a response header if there is no event yet
+  uint64_t verified = 0;  // streams that ended with `done` and whose text matches its digest
+  uint64_t broken = 0;    // streams that ended in any other way
+  uint64_t events = 0;    // events of the log; a merged event counts as the events it covers
+  uint64_t messages = 0;  // messages received
   uint64_t tokens = 0;
   uint64_t lost = 0;
   uint64_t duplicated = 0;
@@ -28,7 +28,7 @@ struct Totals {
   uint64_t bytes_out = 0;
   std::string first_fault;
 
-  // Within the window only.
+  // Only within the window.
   bool in_window = false;
   Histogram delay;        // append to receipt of each stamped token
   Histogram first_token;  // request to first delta
@@ -38,13 +38,13 @@ struct Totals {
   }
 };
 
-// Checks the events of one stream as strictly as a reader can: each once, in order, and the text that of the digest.
+// Checks the events of one stream strictly: each once and in order, and the text against the digest.
 class StreamCheck {
  public:
   explicit StreamCheck(Totals* totals) : totals_(totals) {}
 
   void OnRequested(int64_t now_us) { requested_us_ = now_us; }
-  // `event` is changed. `now_us` is when its bytes came.
+  // Changes `event`. `now_us` is the time at which its bytes arrived.
   void OnEvent(Event* event, int64_t now_us);
 
   bool ended() const { return ended_; }
@@ -65,7 +65,7 @@ class StreamCheck {
   bool seen_delta_ = false;
   bool ended_ = false;
   bool verified_ = false;
-  std::vector<std::pair<uint64_t, uint64_t>> missing_;  // first and last of what was skipped
+  std::vector<std::pair<uint64_t, uint64_t>> missing_;  // first and last seq of each gap
 };
 
 }  // namespace runnel::bench

@@ -68,7 +68,7 @@ void TokenSource::AppendDelta(int64_t now_us, std::string* out) {
   const std::string text = inference::StampedToken(plan_.seed, 0, next_++, absl::Microseconds(now_us));
   text_bytes_ += text.size();
   crc32_ = static_cast<uint32_t>(crc32_z(crc32_, reinterpret_cast<const Bytef*>(text.data()), text.size()));
-  // No word of the scripted engine has anything to escape.
+  // No word of the scripted engine needs escaping.
   absl::StrAppend(out, "{\"type\":\"delta\",\"gen\":\"", id_, "\",\"seq\":", seq_, ",\"choice\":0,\"text\":\"", text,
                   "\",\"tokens\":1,\"ms\":", (now_us - created_us_) / 1000, "}");
 }

@@ -5,33 +5,34 @@
 
 namespace runnel::bench {
 
-// What a stream is asked to say, as the load client puts it into `metadata`.
+// The plan of a stream, which the load client puts into `metadata`.
 struct TokenPlan {
   uint64_t seed = 1;
   uint32_t tokens = 0;
-  double pace = 30;  // tokens a second
+  double pace = 30;  // tokens per second
   double first_ms = 0;
   bool stepped = false;
-  bool stalled = false;  // says `started` and nothing more
+  bool stalled = false;  // sends nothing after `started`
 };
 
-// Reads the plan from a body of POST /v1/generations. Looks for keys and is no parser: only the load client asks.
+// Reads the plan from a body of POST /v1/generations. Scans for keys instead of parsing, because only the load client
+// sends requests.
 TokenPlan PlanOf(const std::string& body);
 
 // Microseconds of CLOCK_MONOTONIC.
 int64_t NowMicros();
 
-// Makes the tokens that the scripted engine would make, as the JSON events that Runnel would send, in the process: for
-// peers that have no inference service behind them.
+// Generates the scripted engine's tokens in this process, as Runnel's JSON events, for peers without an inference
+// service behind them.
 class TokenSource {
  public:
   TokenSource(std::string generation_id, const TokenPlan& plan);
 
   const std::string& id() const { return id_; }
-  // When the next event is due; a very late time if there is none.
+  // The time at which the next event is due; a very late time if there is none.
   int64_t due_us() const { return due_us_; }
   bool ended() const { return ended_; }
-  uint64_t seq() const { return seq_; }  // of the last event made
+  uint64_t seq() const { return seq_; }  // of the last event appended
 
   // Appends the next event's JSON, `started` first, `done` last.
   void AppendNext(int64_t now_us, std::string* out);

@@ -1,4 +1,4 @@
-// What the benchmark says is only as good as its client: it must see each token that is lost, twice or out of order.
+// The benchmark is only as good as its client, which must notice each token that is lost, duplicated or out of order.
 #include <gtest/gtest.h>
 
 #include <string>

@@ -1,6 +1,6 @@
-// The floor: what it costs at the least to send each token to each reader as an event of SSE. The tokens are made here,
-// one thread holds all sockets in one epoll, and each event is one send(): no gRPC, no framework, nothing to resume,
-// no limits, no metrics. Not a server that anyone should run.
+// The floor: the lowest possible cost of sending each token to each reader as an SSE event. The tokens are generated
+// here, one thread holds all sockets in one epoll, and each event is one send(): no gRPC, no framework, no resume, no
+// limits, no metrics. Not for production.
 //
 //   bench-floor PORT
 
@@ -30,9 +30,9 @@
 namespace runnel::bench {
 namespace {
 
-// As the scripted engine: what is due within a tick goes out together.
+// Like the scripted engine: events due within a tick are sent together.
 constexpr int64_t kTickUs = 1000;
-// Events of one stream in one turn, so that a fast one does not hold up the others; as the scripted engine.
+// Events of one stream per turn, so that a fast stream does not hold up the others, like in the scripted engine.
 constexpr int kMaxEventsPerTurn = 256;
 constexpr char kHead[] =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache, no-transform\r\n"
@@ -41,7 +41,7 @@ constexpr char kHead[] =
 struct Connection {
   int fd = -1;
   std::string in;
-  std::string out;  // what the socket has not taken
+  std::string out;  // bytes that the socket has not taken
   std::optional<TokenSource> source;
 };
 
@@ -128,7 +128,7 @@ class Floor {
     due_.emplace(connection->source->due_us(), connection);
   }
 
-  // A connection is deleted by SendDue only, where it comes by once more.
+  // A scheduled connection is deleted by SendDue, which will still visit it.
   void Close(Connection* connection) {
     const bool scheduled = connection->source.has_value() && !connection->source->ended();
     if (connection->fd >= 0) close(std::exchange(connection->fd, -1));
@@ -144,7 +144,7 @@ class Floor {
         continue;
       }
       TokenSource& source = *connection->source;
-      // What the socket does not take is not made.
+      // Generates no events while the socket takes nothing.
       for (int i = 0; i < kMaxEventsPerTurn && connection->out.empty() && source.due_us() <= now; ++i) {
         SendEvent(connection);
       }
@@ -152,7 +152,7 @@ class Floor {
     }
     turn_.clear();
     if (due_.empty() || armed_) return;
-    // At once if there was more to send than a turn may.
+    // Immediately if there was more to send than one turn allows.
     const int64_t wait = due_.top().first <= now ? 1 : std::max(due_.top().first - now, kTickUs);
     itimerspec spec{};
     spec.it_value.tv_sec = std::min<int64_t>(wait / 1'000'000, 3600);
@@ -197,7 +197,7 @@ class Floor {
   bool armed_ = false;
   int ids_ = 0;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
-  std::vector<Connection*> turn_;  // of those that were due when it began
+  std::vector<Connection*> turn_;  // connections that were due at the start of the turn
   std::string event_;
   std::string chunk_;
 };

@@ -1,5 +1,5 @@
-// A bridge as a user of Go would write it: one gRPC stream and one goroutine for each reader, net/http for SSE,
-// coder/websocket for WebSocket.
+// A typical bridge in Go: one gRPC stream and one goroutine for each reader, net/http for SSE, coder/websocket for
+// WebSocket.
 //
 //	go-bridge PORT SERVICE
 package main
@@ -33,7 +33,7 @@ type choice struct {
 	Crc32     string `json:"crc32"`
 }
 
-// The same object that Runnel sends.
+// The same object as Runnel's event.
 type event struct {
 	Type     string   `json:"type"`
 	Gen      string   `json:"gen"`
@@ -128,7 +128,7 @@ func (b *bridge) ws(w http.ResponseWriter, r *http.Request) {
 	if err := json.Unmarshal(first, &message); err != nil {
 		return
 	}
-	// Sees the client go, and answers pings.
+	// Notices when the client disconnects, and replies to pings.
 	ctx := socket.CloseRead(context.Background())
 	stream, err := b.client.Generate(ctx, requestOf(&message.Body))
 	if err != nil {

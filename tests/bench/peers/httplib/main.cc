@@ -1,5 +1,5 @@
-// A bridge with a thread for each connection: cpp-httplib's chunked content provider over a blocking gRPC stream, as
-// both libraries' examples have it.
+// A bridge with a thread for each connection: cpp-httplib's chunked content provider over a blocking gRPC stream, like
+// in the examples of both libraries.
 //
 //   bench-httplib PORT SERVICE
 
@@ -19,7 +19,7 @@ namespace {
 
 namespace v1 = runnel::v1;
 
-// More connections than threads would wait for ever.
+// With more connections than threads, some would wait indefinitely.
 constexpr size_t kThreads = 4000;
 
 struct Stream {

@@ -1,11 +1,10 @@
-// Feeds nchan's channels as an inference service would if it published each token: POST after POST on kept connections,
-// pipelined, never waiting for an answer before the next. Its own CPU time is not the server's.
+// Feeds nchan's channels like an inference service that publishes each token: one POST after another on persistent
+// connections, pipelined, without waiting for responses. Its CPU time does not count as the server's.
 //
-//   bench-nchan-feeder PORT [flags of the load client, of which it uses --streams, --pace, --stepped, --window,
-//   --warmup,
-//                           in seconds]
+//   bench-nchan-feeder PORT [flags of the load client; uses --streams, --pace, --stepped, --window and --warmup, the
+//                            last two in seconds]
 //
-// It begins once all streams have subscribed, which it learns from nchan's status page.
+// It starts once all streams have subscribed, according to nchan's status page.
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -32,7 +31,7 @@ namespace {
 
 constexpr int kConnections = 8;
 constexpr int kTickMs = 1;
-// As the load client's --slack.
+// The same as the load client's --slack.
 constexpr double kSlackSeconds = 2.5;
 
 int Connect(int port) {
@@ -48,22 +47,22 @@ int Connect(int port) {
   std::exit(1);
 }
 
-// `subscribers: 12` of the status page.
+// Reads `subscribers: 12` from the status page.
 int Subscribers(int port) {
   const int fd = Connect(port);
   constexpr std::string_view kRequest = "GET /status HTTP/1.0\r\n\r\n";
-  std::string answer;
+  std::string page;
   if (send(fd, kRequest.data(), kRequest.size(), MSG_NOSIGNAL) > 0) {
     std::array<char, 4096> buffer;
     for (ssize_t n; (n = recv(fd, buffer.data(), buffer.size(), 0)) > 0;)
-      answer.append(buffer.data(), static_cast<size_t>(n));
+      page.append(buffer.data(), static_cast<size_t>(n));
   }
   close(fd);
-  const size_t at = answer.find("\nsubscribers: ");
-  return at == std::string::npos ? 0 : std::atoi(answer.c_str() + at + 14);
+  const size_t at = page.find("\nsubscribers: ");
+  return at == std::string::npos ? 0 : std::atoi(page.c_str() + at + 14);
 }
 
-// One kept connection. Answers are read and thrown away.
+// One persistent connection. Responses are read and discarded.
 struct Pipe {
   int fd = -1;
   std::string out;
@@ -124,7 +123,7 @@ class Feeder {
     return false;
   }
 
-  // A channel always uses the same connection, which keeps its order.
+  // A channel always uses the same connection, so that its messages stay in order.
   void Publish(int index) {
     event_.clear();
     sources_[static_cast<size_t>(index)].AppendNext(NowMicros(), &event_);

@@ -1,9 +1,9 @@
-// A bridge as a user of Node would write it: one gRPC stream for each reader, node:http for SSE, ws for WebSocket.
+// A typical bridge in Node: one gRPC stream for each reader, node:http for SSE, ws for WebSocket.
 //
 //   node bridge.mjs PORT SERVICE
 //
-// One process, as one of Runnel's io threads: what is compared is CPU an event. Backpressure is Node's own: the gRPC
-// stream pauses while the reader's socket is full.
+// One process, like one of Runnel's io threads, because the benchmark compares CPU time per event. Uses Node's
+// backpressure: the gRPC stream pauses while the reader's socket is full.
 import { createServer } from 'node:http';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -29,7 +29,7 @@ function requestOf(body) {
 
 const hex = (crc) => crc.toString(16).padStart(8, '0');
 
-// The same object that Runnel sends.
+// The same object as Runnel's event.
 function toJson(event) {
   const base = { type: event.payload, gen: event.generationId, seq: event.seq };
   if (event.firstSeq) base.first_seq = event.firstSeq;
