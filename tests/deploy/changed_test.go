@@ -68,6 +68,20 @@ func renderChanged(file string, pairs ...string) ([]object, error) {
 	return objects, nil
 }
 
+// forEachMistake replaces the first of each pair of texts in `good` by the second; `detected` must then return true.
+func forEachMistake(t *testing.T, good string, mistakes map[string][2]string, detected func(changed []byte) bool) {
+	t.Helper()
+	for name, mistake := range mistakes {
+		changed := strings.Replace(good, mistake[0], mistake[1], 1)
+		if changed == good {
+			t.Fatalf("%s: the mistake changed nothing", name)
+		}
+		if !detected([]byte(changed)) {
+			t.Errorf("%s was not detected", name)
+		}
+	}
+}
+
 func writeFile(t *testing.T, path string, content []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {

@@ -1,12 +1,17 @@
 #pragma once
 
+#include <spdlog/spdlog.h>
+
+#include <array>
 #include <boost/asio/post.hpp>
 #include <future>
+#include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "bridges/server/server.h"
+#include "google/protobuf/stubs/logging.h"
 #include "tests/testing/fake_inference_service.h"
 
 namespace runnel::fuzz {
@@ -48,6 +53,21 @@ inline std::string StartReplyingService(bool with_silence) {
     }
   }).detach();
   return service->target();
+}
+
+// The bridges of a target, the second of which requires a key. They live as long as the process. `Bridge` is made of
+// the address of a service of StartReplyingService and of whether it requires a key.
+template <class Bridge>
+std::array<std::unique_ptr<Bridge>, 2>& Bridges(bool with_silence) {
+  static auto* const bridges = [with_silence] {
+    google::protobuf::SetLogHandler(nullptr);
+    spdlog::set_level(spdlog::level::off);
+    const std::string service = StartReplyingService(with_silence);
+    auto* const made = new std::array<std::unique_ptr<Bridge>, 2>();
+    for (const bool with_key : {false, true}) (*made)[with_key] = std::make_unique<Bridge>(service, with_key);
+    return made;
+  }();
+  return *bridges;
 }
 
 // Returns when the single io thread of `server` has read from all sockets and run the resulting handlers.

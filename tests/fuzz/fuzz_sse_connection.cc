@@ -1,9 +1,7 @@
 // Complete connections to the SSE bridge, split at any position: parser, router, session, APIs and streams, with a
 // service that replies automatically. For any input, the connection ends after its client has ended, every response is
 // well-formed, and the bridge then serves the next client.
-#include <spdlog/spdlog.h>
 
-#include <array>
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -16,7 +14,6 @@
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/server/server.h"
 #include "bridges/sse/sse_session.h"
-#include "google/protobuf/stubs/logging.h"
 #include "services/base/metrics.h"
 #include "services/base/strings.h"
 #include "tests/fuzz/bridge_harness.h"
@@ -55,19 +52,6 @@ class Bridge {
   std::unique_ptr<SseContext> context_;
   std::unique_ptr<bridge::Server> server_;
 };
-
-std::array<std::unique_ptr<Bridge>, 2>& Bridges() {
-  static auto* const bridges = [] {
-    google::protobuf::SetLogHandler(nullptr);
-    spdlog::set_level(spdlog::level::off);
-    // A silent stream would continue after its client has only closed its side, and this harness waits for the end.
-    const std::string service = fuzz::StartReplyingService(false);
-    auto* const made = new std::array<std::unique_ptr<Bridge>, 2>();
-    for (const bool with_key : {false, true}) (*made)[with_key] = std::make_unique<Bridge>(service, with_key);
-    return made;
-  }();
-  return *bridges;
-}
 
 // The value of a field, or empty.
 std::string_view Field(std::string_view head, const std::string& name) {
@@ -127,7 +111,8 @@ void CheckResponses(std::string_view responses) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace runnel;
   const fuzz::SplitInput input = fuzz::ParseInput(data, size);
-  auto& bridge = *sse::Bridges()[input.choice & 1];
+  // A silent stream would continue after its client has only closed its side, and Converse waits for the end.
+  auto& bridge = *fuzz::Bridges<sse::Bridge>(/*with_silence=*/false)[input.choice & 1];
   sse::CheckResponses(bridge.Converse(input.pieces));
   if (input.pieces.size() > 1) sse::CheckResponses(bridge.Converse({input.bytes}));
   FUZZ_CHECK(absl::StartsWith(bridge.Converse({sse::kProbe}), "HTTP/1.1 200 "));

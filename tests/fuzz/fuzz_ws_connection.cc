@@ -1,9 +1,7 @@
 // Complete connections to the WebSocket bridge, split at any position: the HTTP request, the upgrade, the frames and
 // the messages, with a service that replies automatically. For any input, the connection ends after its client has
 // ended, everything sent is well-formed, and the status does not depend on where the bytes were split.
-#include <spdlog/spdlog.h>
 
-#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -15,7 +13,6 @@
 #include "bridges/websocket/ws_context.h"
 #include "bridges/websocket/ws_upgrade.h"
 #include "bridges/wire/http_policy.h"
-#include "google/protobuf/stubs/logging.h"
 #include "runnel/v1/websocket.pb.h"
 #include "services/base/metrics.h"
 #include "tests/fuzz/bridge_harness.h"
@@ -54,18 +51,6 @@ class Bridge {
   WsContext context_;
   std::unique_ptr<bridge::Server> server_;
 };
-
-std::array<std::unique_ptr<Bridge>, 2>& Bridges() {
-  static auto* const bridges = [] {
-    google::protobuf::SetLogHandler(nullptr);
-    spdlog::set_level(spdlog::level::off);
-    const std::string service = fuzz::StartReplyingService(true);
-    auto* const made = new std::array<std::unique_ptr<Bridge>, 2>();
-    for (const bool with_key : {false, true}) (*made)[with_key] = std::make_unique<Bridge>(service, with_key);
-    return made;
-  }();
-  return *bridges;
-}
 
 // Checks the frames of a server: not fragmented, not masked, in the shortest form. The last may be cut by the end of
 // the connection.
@@ -108,10 +93,9 @@ int CheckResponse(std::string_view response) {
 }  // namespace runnel::websocket
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using runnel::websocket::Bridges;
   using runnel::websocket::CheckResponse;
   const runnel::fuzz::SplitInput input = runnel::fuzz::ParseInput(data, size);
-  auto& bridge = *Bridges()[input.choice & 1];
+  auto& bridge = *runnel::fuzz::Bridges<runnel::websocket::Bridge>(/*with_silence=*/true)[input.choice & 1];
   const int status = CheckResponse(bridge.Converse(input.pieces));
   if (input.pieces.size() > 1) FUZZ_CHECK(CheckResponse(bridge.Converse({input.bytes})) == status);
   return 0;
