@@ -114,7 +114,7 @@ TEST_F(WsLimitsTest, BrokenFramesHaveTheirCloseCodes) {
   }
 }
 
-TEST_F(WsLimitsTest, AFloodBehindABrokenFrameHoldsNobodyUp) {
+TEST_F(WsLimitsTest, AFloodBehindABrokenFrameHoldsUpNoOtherConnection) {
   bridge_options.io_threads = 1;
   ws_options.close_timeout = absl::Milliseconds(500);
   Start();
@@ -200,7 +200,7 @@ TEST_F(WsLimitsTest, AnIdleConnectionEndsButNotOneWithAStream) {
   EXPECT_EQ(streaming->ReadUntilClosed(), 4408);
 }
 
-TEST_F(WsLimitsTest, PingsAPeerAndDropsOneThatDoesNotAnswer) {
+TEST_F(WsLimitsTest, PingsAPeerAndDisconnectsOneThatDoesNotReply) {
   ws_options.ping_interval = absl::Milliseconds(50);
   Start();
   const auto silent = Connect();  // Sends pongs only while it reads.
@@ -213,7 +213,7 @@ TEST_F(WsLimitsTest, PingsAPeerAndDropsOneThatDoesNotAnswer) {
   EXPECT_EQ(silent->ReadUntilClosed(), 0);
 }
 
-TEST_F(WsLimitsTest, ASlowReaderIsPausedLosesNothingAndHoldsNobodyUp) {
+TEST_F(WsLimitsTest, ASlowReaderIsPausedLosesNothingAndHoldsUpNoOther) {
   Start();
   WsClient::Options options = ClientOptions();
   options.receive_buffer_bytes = 4096;
@@ -286,7 +286,7 @@ TEST_F(WsLimitsTest, ASocketThatTakesNothingIsClosedWith4499AndItsCursorResumes)
   EXPECT_EQ(text + ReadGeneration(again.get(), &gen, last), Text(1, kTokens));
 }
 
-TEST_F(WsLimitsTest, AClientThatAsksWithoutReadingIsNotReadWithoutBound) {
+TEST_F(WsLimitsTest, AClientThatSendsWithoutReadingIsNotReadWithoutLimit) {
   bridge_options.write_timeout = absl::Milliseconds(200);
   Start();
   WsClient::Options options = ClientOptions();

@@ -28,7 +28,7 @@ std::string Json(const v1::WebSocketServerMessage& message) {
   return out;
 }
 
-TEST(NegotiateProtocol, TakesTheFirstOfOursAndEchoesOnlyWhatWasOffered) {
+TEST(NegotiateProtocol, TakesTheFirstSupportedAndEchoesOnlyWhatWasOffered) {
   struct Row {
     const char* offered;
     bool ok;
@@ -84,7 +84,7 @@ TEST(ParseClientMessage, ResumeWithoutAfterReadsFromTheBeginning) {
   EXPECT_EQ(message.resume().gap_policy(), v1::GAP_POLICY_UNSPECIFIED);
 }
 
-TEST(ParseClientMessage, RefusesWhatIsNoMessage) {
+TEST(ParseClientMessage, RejectsWhatIsNotAMessage) {
   const std::string gen = R"("gen":"gen_abcdefghijklmnopqrstuvwxyz")";
   const std::vector<std::string> rows = {
       "",
@@ -148,7 +148,7 @@ TEST(ParseClientMessage, RefusesWhatIsNoMessage) {
   }
 }
 
-TEST(ParseClientMessage, TellsABadRequestFromABadFrameAndKeepsItsReq) {
+TEST(ParseClientMessage, DistinguishesABadRequestFromABadFrameAndKeepsItsReq) {
   const std::vector<std::string> rows = {
       R"({"type":"generate","req":"c9","body":{}})",
       R"({"type":"generate","req":"c9","body":{"prompt":5}})",
@@ -183,7 +183,7 @@ TEST(ParseClientMessage, ABadFrameKeepsItsReqWhereOneCanBeRead) {
   }
 }
 
-TEST(ParseClientMessage, RefusesAnUnknownKeyByName) {
+TEST(ParseClientMessage, RejectsAnUnknownKeyByName) {
   struct Row {
     std::string json;
     const char* key;
@@ -211,7 +211,7 @@ TEST(ParseClientMessage, RefusesAnUnknownKeyByName) {
   }
 }
 
-TEST(ParseAuth, TakesAuthAndNothingElse) {
+TEST(ParseAuth, AcceptsAuthAndNothingElse) {
   v1::WebSocketClientMessage proto;
   proto.mutable_auth()->set_token("secret");
   v1::WebSocketAuth auth;
@@ -247,7 +247,7 @@ TEST(EndsWithinCharacter, IsTrueForEveryCharacterThatIsCut) {
   EXPECT_FALSE(EndsWithinCharacter(""));
 }
 
-TEST(ParseClientMessage, ProtoSaysTheSame) {
+TEST(ParseClientMessage, ProtobufGivesTheSameMessages) {
   v1::WebSocketClientMessage sent;
   sent.mutable_resume()->set_req("c2");
   sent.mutable_resume()->set_generation_id(kGen);
@@ -259,7 +259,7 @@ TEST(ParseClientMessage, ProtoSaysTheSame) {
   EXPECT_EQ(read.SerializeAsString(), sent.SerializeAsString());
 }
 
-TEST(ParseClientMessage, ProtoRefusesWhatIsNoMessage) {
+TEST(ParseClientMessage, ProtobufRejectsWhatIsNotAMessage) {
   v1::WebSocketClientMessage bad_gen;
   bad_gen.mutable_cancel()->set_generation_id("gen_X");
   v1::WebSocketClientMessage no_gen;
@@ -287,7 +287,7 @@ TEST(ParseClientMessage, ProtoRefusesWhatIsNoMessage) {
   }
 }
 
-TEST(AppendMessage, WritesTheseBytes) {
+TEST(AppendMessage, WritesExactBytes) {
   v1::WebSocketServerMessage message;
   auto* hello = message.mutable_hello();
   hello->set_version(1);

@@ -9,7 +9,7 @@ namespace {
 
 class WsRequestSizeTest : public BridgeFixture {};
 
-TEST_F(WsRequestSizeTest, ARequestThatTheServiceDoesNotTakeFailsAlone) {
+TEST_F(WsRequestSizeTest, ARequestAboveTheServicesLimitFailsAlone) {
   ws_options.max_message_bytes = 16 << 20;
   Start();
   const auto client = Connect();

@@ -44,7 +44,7 @@ Checked Check(const UpgradeRequest& request, const bridge::BridgeOptions& option
   return checked;
 }
 
-TEST(CheckUpgrade, RefusesWhatIsNoUpgrade) {
+TEST(CheckUpgrade, RejectsWhatIsNotAnUpgrade) {
   struct Row {
     const char* what;
     int status;
@@ -81,7 +81,7 @@ TEST(CheckUpgrade, RefusesWhatIsNoUpgrade) {
   }
 }
 
-TEST(CheckUpgrade, SaysWhatWouldBeRight) {
+TEST(CheckUpgrade, SaysWhatWasExpected) {
   UpgradeRequest post = GoodRequest();
   post.method(http::verb::post);
   EXPECT_EQ(Check(post).error.headers, "allow: GET\r\n");
