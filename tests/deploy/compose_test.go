@@ -114,7 +114,7 @@ func TestBadComposeFilesAreRefused(t *testing.T) {
 	good := string(readFile(t, deployDir+"/docker/compose.yaml"))
 	forEachMistake(t, good, map[string][2]string{
 		"another port":          {"--listen=0.0.0.0:50051", "--listen=0.0.0.0:50052"},
-		"a name of nobody":      {"--inference=inference:50051", "--inference=inferences:50051"},
+		"an unknown name":       {"--inference=inference:50051", "--inference=inferences:50051"},
 		"published elsewhere":   {"127.0.0.1:8081:8080", "127.0.0.1:8082:8080"},
 		"a page from elsewhere": {"127.0.0.1:8080:8080", "127.0.0.1:8088:8080"},
 		"killed too early":      {"stop_grace_period: 45s", "stop_grace_period: 30s"},

@@ -44,7 +44,7 @@ func buildProblems(stages []instructions.Stage, args []instructions.ArgCommand) 
 	for _, arg := range args {
 		for _, each := range arg.Args {
 			if each.Value == nil || !pinnedBase.MatchString(*each.Value) {
-				problems = append(problems, each.Key+" is no Debian 12 pinned by its hash")
+				problems = append(problems, each.Key+" is not a Debian 12 image pinned by its hash")
 			}
 			bases["${"+each.Key+"}"] = true
 		}

@@ -73,7 +73,7 @@ func problemsOf(expression string, served map[string]map[string]bool) (problems 
 			return nil
 		}
 		if served[selector.Name] == nil {
-			problems = append(problems, expression+": nobody serves "+selector.Name)
+			problems = append(problems, expression+": no program serves "+selector.Name)
 			return nil
 		}
 		for _, matcher := range selector.LabelMatchers {

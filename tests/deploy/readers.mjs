@@ -115,7 +115,7 @@ export class Readers {
   report() {
     const { tally } = this;
     return [
-      `${tally.streams} answers, ${this.verified} verified, ${tally.events} events: ${tally.lost} lost, ` +
+      `${tally.streams} generations, ${this.verified} verified, ${tally.events} events: ${tally.lost} lost, ` +
         `${tally.duplicated} duplicated, ${tally.faults} faults in all`,
       `went on elsewhere: ${JSON.stringify(this.moves)}`,
       ...[...tally.cuts].map(([why, count]) => `  ${count} times ${why}`),

@@ -148,7 +148,7 @@ for (const [bridges, service] of [['old', 'new'], ['new', 'old']]) {
   });
 }
 
-test('bridges and replicas of both releases at once', { skip: missing, timeout: 120_000 }, async (t) => {
+test('bridges and replicas of both releases at the same time', { skip: missing, timeout: 120_000 }, async (t) => {
   const services = [await startService('old', ['--drain_timeout=3s']), await startService('new', ['--drain_timeout=3s'])];
   const addresses = services.map(({ address }) => address).join(',');
   const fleet = { sse: [], ws: [] };

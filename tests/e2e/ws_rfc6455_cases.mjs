@@ -190,8 +190,8 @@ function* utf8() {
     yield { name: `invalid: ${name}, a fragment an octet`, send: [fragments(TEXT, message, 1)], expect: ['close 1007'] };
     // Without the rest, so that only a server that checks immediately can know.
     const soon = Buffer.concat([Buffer.from('{"req":"a'), bad, Buffer.from('z')]);
-    yield { name: `invalid: ${name}, at once in a frame`, send: [frame(TEXT, soon, { announced: 100_000 })], expect: ['close 1007'] };
-    yield { name: `invalid: ${name}, at once in a fragment`, send: [frame(TEXT, soon, { fin: false })], expect: ['close 1007'] };
+    yield { name: `invalid: ${name}, detected immediately in a frame`, send: [frame(TEXT, soon, { announced: 100_000 })], expect: ['close 1007'] };
+    yield { name: `invalid: ${name}, detected immediately in a fragment`, send: [frame(TEXT, soon, { fin: false })], expect: ['close 1007'] };
   }
   for (const [name, text] of [['two bytes', 'é'], ['three bytes', '€'], ['four bytes', '😀']]) {
     const whole = Buffer.from(text);
@@ -212,7 +212,7 @@ function* closing() {
     yield { name: `close ${code} with a reason`, send: [closeFrame(code, 'because')], expect: [`close ${code}`] };
   }
   for (const code of [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999]) {
-    yield { name: `close ${code}, which nobody may send`, send: [closeFrame(code)], expect: ['close 1002'] };
+    yield { name: `close ${code}, which must not be sent`, send: [closeFrame(code)], expect: ['close 1002'] };
   }
   // Registered after the RFC, and not known to all libraries.
   yield { name: 'close 1014', send: [closeFrame(1014)], expect: [['close 1014', 'close 1002']] };

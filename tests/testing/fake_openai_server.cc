@@ -114,7 +114,7 @@ FakeOpenAiServer::Answer FakeOpenAiServer::Impl::NextAnswer(const httplib::Reque
   changed.NotifyAll();
   if (request.method == "GET") return {models_status, "application/json", {models_body}, End::kWhole, false, {}};
   if (answers.empty())
-    return {500, "application/json", {R"({"error":{"message":"no answer"}})"}, End::kWhole, false, {}};
+    return {500, "application/json", {R"({"error":{"message":"no response was pushed"}})"}, End::kWhole, false, {}};
   Answer answer = std::move(answers.front());
   answers.pop_front();
   return answer;

@@ -261,8 +261,8 @@ ROWS = (
     ("first token on a new connection, ms", "new_ms", 2),
     ("first token on an open connection, ms", "open_ms", 2),
     ("cut to next event, ms", "recovery_ms", 2),
-    ("at once in a page of Chromium, HTTP/1.1", "browser_http1", 0),
-    ("at once in a page of Chromium, HTTP/2 (nginx)", "browser_http2", 0),
+    ("streams in a page of Chromium, HTTP/1.1", "browser_http1", 0),
+    ("streams in a page of Chromium, HTTP/2 (nginx)", "browser_http2", 0),
 )
 
 
