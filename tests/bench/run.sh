@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# Installs what the benchmark needs, builds, and measures Runnel beside its peers: every row of every table in turn, round
-# by round, medians. Writes build/bench/report.md (tables for the README), raw.json and chart.svg.
+# Installs what the benchmark needs, builds, and compares Runnel with its peers: runs every row of every table in
+# interleaved rounds and takes medians. Writes build/bench/report.md (tables), raw.json and chart.svg.
 #
 #   tests/bench/run.sh [--quick] [--workloads=W1,W1s,W2,...|all] [--peers=floor,sse,...] [--seconds=4] [--rounds=3]
 #
-#   --quick   a smoke run of two minutes: few streams, a second each, one round
+#   --quick   smoke run of two minutes: few streams, one second each, one round
 #
-# The default, the main table, takes about a quarter of an hour. Figures of one round may be compared; those of two runs
-# only if the machine did nothing else.
+# The default, the main table, takes about 15 minutes. Figures of one run are comparable; those of two runs only if the
+# machine was idle otherwise.
 
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-say() { printf 'bench: %s\n' "$*"; }
+script_name=bench
+# shellcheck source=deploy/local/lib.sh
+. "$root/deploy/local/lib.sh"
 
-# What cannot be had leaves its rows out; the driver says which.
+# The driver skips the rows of a peer that could not be installed, and reports them.
 install_all() {
   local status=0 model=--without-model
   if [[ " $*" == *engine* || " $*" == *=all* ]]; then model=; fi
@@ -23,14 +25,8 @@ install_all() {
   if ((status == 1)); then exit 1; fi
   # shellcheck source=deploy/local/env.sh
   . "$root/deploy/local/env.sh"
-  install_npm_packages "$here/peers/node" || say "NO NODE PEER"
-  install_npm_packages "$root/tests/e2e/browser" || say "NO BROWSER"
-}
-
-install_npm_packages() {
-  if [[ $1/package-lock.json -ot $1/node_modules/.package-lock.json ]]; then return; fi
-  say "npm packages of ${1#"$root"/}"
-  (cd "$1" && npm ci --no-audit --no-fund --ignore-scripts </dev/null)
+  install_npm_packages tests/bench/peers/node || say "WITHOUT THE NODE PEER: its packages could not be installed"
+  install_npm_packages tests/e2e/browser || say "WITHOUT THE BROWSER: its packages could not be installed"
 }
 
 build() {
@@ -38,13 +34,13 @@ build() {
   cmake --preset release >/dev/null
   cmake --build "$root/build/release" --target bench_all | tail -n 1
   if [[ -n $(command -v go) ]]; then
-    "$here/peers/go/build.sh" "$root/build/release/bench" || say "NO GO PEER"
+    "$here/peers/go/build.sh" "$root/build/release/bench" || say "WITHOUT THE GO PEER: it could not be built"
   fi
 }
 
 case ${1-} in
   -h | --help)
-    sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    usage
     exit 0
     ;;
 esac

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# One program as confined.sh says; called by its name. SIGTERM goes to the program, and the end of this is its end.
+# Runs one program confined as confined.sh describes. confined.sh makes a link to this script with the program's name,
+# and calls that. Passes SIGTERM to the program, and exits with the program's status.
 
 set -euo pipefail
 
@@ -15,7 +16,7 @@ if ((EUID == 0)); then
   as_nobody=(setpriv --reuid=65532 --regid=65532 --clear-groups --inh-caps=-all --no-new-privs)
 fi
 
-# The program's process as seen from here. It is known once bubblewrap has said it.
+# Prints the program's process id in this namespace, once bubblewrap has reported it.
 program() {
   until grep -q child-pid "$info"; do kill -0 "$started" && sleep 0.01 || return; done
   grep -o '[0-9]\+' <(grep -o '"child-pid": [0-9]*' "$info")
@@ -30,7 +31,7 @@ trap 'kill -TERM "$(program)" 2>/dev/null || true' TERM
 started=$!
 printf '%s\n' "$(program)" >"$RUNNEL_CONFINED/$name.pid" || true
 
-# A trap ends the wait, not the program.
+# A trap interrupts `wait` while the program is still running.
 status=0
 while :; do
   wait "$started" && status=0 || status=$?

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs a test with the three programs confined as their pods are: in the root file system of their image, read-only, as
-# user 65532 without capabilities, as process 1, with a small /tmp and, where cgroups can be had, the memory limit of
-# the manifests.
+# Runs a test with the three programs confined as in their pods: in the root file system of their image, read-only, as
+# user 65532 without capabilities, as process 1, with a small /tmp and, if cgroups are available, with the memory limit
+# of the manifests.
 #
 #   RUNNEL_BIN=FOLDER tests/deploy/confined.sh COMMAND...
 #
-# The command gets another RUNNEL_BIN, and RUNNEL_CONFINED: a folder with the file NAME.pid for each program that runs,
-# and with the file `hosts` that they see as /etc/hosts. Ends as the command does, or with 77 where the kernel does not
-# permit it.
+# The command gets another RUNNEL_BIN, and RUNNEL_CONFINED: a folder with a file NAME.pid for each running program, and
+# the file `hosts` that the programs see as /etc/hosts. Exits with the command's status, or with 77 if the kernel does
+# not permit confinement.
 
 set -euo pipefail
 
@@ -30,7 +30,7 @@ clean() {
   rm -rf "$dir"
 }
 
-# The folder of the cgroup that this shell is in, where memory can be limited.
+# Prints the folder of this shell's cgroup that can limit memory.
 own_cgroup() {
   local line
   while IFS=: read -r -a line; do
@@ -75,12 +75,12 @@ prepare() {
   for name in "${PROGRAMS[@]}"; do
     "$deploy/docker/rootfs.sh" "$RUNNEL_BIN/runnel-$name" "$dir/rootfs/$name"
     cp "$deploy/kubernetes/base/config/$name.flags" "$dir/rootfs/$name/etc/runnel/base.flags"
-    # A place to mount the file at.
+    # The mount point of the file.
     touch "$dir/rootfs/$name/etc/hosts"
     ln -s "$here/confine.sh" "$dir/bin/runnel-$name"
   done
   ln -s "$RUNNEL_BIN/runnel-client" "$dir/bin/runnel-client"
-  # Other users have to find the way in.
+  # Other users need access.
   chmod 755 "$dir"
 }
 
@@ -90,9 +90,9 @@ main() {
   trap clean EXIT
   prepare
   export RUNNEL_CONFINED=$dir RUNNEL_CGROUP=
-  "$dir/bin/runnel-sse" --version >/dev/null || cannot "this kernel lets no user make namespaces"
+  "$dir/bin/runnel-sse" --version >/dev/null || cannot "this kernel does not let users create namespaces"
   if ! limit_all; then
-    echo "no memory limit: no cgroup can be made here"
+    echo "no memory limit: cannot create a cgroup"
     RUNNEL_CGROUP=
   fi
   local status=0

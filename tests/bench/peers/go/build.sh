@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Generates the Go code of the protocol and builds the bridge: build.sh OUT, a folder. All modules are pinned by go.sum.
+# Generates the Go code of the protocol and builds the bridge. go.sum pins all modules.
+#
+#   tests/bench/peers/go/build.sh FOLDER
+
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=$1
