@@ -1,27 +1,25 @@
 #!/usr/bin/env bash
-# Installs what the tests need, builds, runs every test, and ends with ctest's own summary.
+# Installs what the tests need, builds, runs the tests, and ends with ctest's summary.
 #
-#   tests/run.sh [release|asan|tsan|clang] [--skip-browser]
+#   tests/run.sh [release|asan|tsan|clang] [--skip-browser] [--with-node]
 #
-#   release         optimised (the default)
-#   asan, tsan      under AddressSanitizer with UBSan, or ThreadSanitizer; no browser tests
-#   clang           builds everything with clang and -Wthread-safety, then runs only what clang alone can: the fuzz
-#                   targets as libFuzzer's, and the checks of the warning itself
-#   --skip-browser  no browser tests (ctest label `browser`)
+#   release         all tests, optimised (the default)
+#   asan, tsan      the tests in C++ under AddressSanitizer with UBSan, or under ThreadSanitizer; with asan also
+#                   e2e_streams, in which the programs start, drain and exit
+#   clang           builds everything with clang and -Wthread-safety, then runs only the tests that need clang: the fuzz
+#                   targets with libFuzzer, and the tests of the warning itself
+#   --skip-browser  without the browser tests (ctest label `browser`)
+#   --with-node     with asan or tsan: also the tests in Node.js that run the real processes (ctest label `node`)
 
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+script_name=tests
+# shellcheck source=deploy/local/lib.sh
+. "$root/deploy/local/lib.sh"
 preset=release
 browser=true
-
-say() { printf 'tests: %s\n' "$*"; }
-die() {
-  say "$@" >&2
-  exit 1
-}
-
-usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+node=false
 
 parse_args() {
   local arg
@@ -30,6 +28,7 @@ parse_args() {
       release) preset=release ;;
       asan | tsan | clang) preset=$arg browser=false ;;
       --skip-browser) browser=false ;;
+      --with-node) node=true ;;
       -h | --help)
         usage
         exit 0
@@ -39,15 +38,15 @@ parse_args() {
   done
 }
 
-# Almost all tests make a model of their own, so they need llama.cpp but not the one from the network. Those of the llama
-# engine are left out if llama.cpp cannot be had, and the comparison with a peer if the model cannot.
+# Almost all tests build a small model themselves, so they need llama.cpp but not the downloaded model. Without
+# llama.cpp the tests of the llama engine are skipped; without the model, the comparison with a peer.
 install_all() {
   local status=0
   "$root/deploy/local/install.sh" --with-tests </dev/null || status=$?
   case $status in
     0) ;;
-    4) say "without the model: THE COMPARISON WITH A PEER IS LEFT OUT" ;;
-    3) say "without llama.cpp: THE TESTS OF THE LLAMA ENGINE ARE LEFT OUT" ;;
+    4) say "without the model: SKIPPING THE COMPARISON WITH A PEER" ;;
+    3) say "without llama.cpp: SKIPPING THE TESTS OF THE LLAMA ENGINE" ;;
     *) die "installing failed" ;;
   esac
   # shellcheck source=deploy/local/env.sh
@@ -60,37 +59,24 @@ install_all() {
   fi
 }
 
-# What go.sum pins, and compiled: the test itself then needs no network and no minutes.
+# Downloads and compiles the modules that go.sum pins, so that the test itself is quick and does not use the network.
 install_go_modules() {
-  say "Go modules of the deploy tests"
+  say "installing the Go modules of the deploy tests"
   (cd "$root/tests/deploy" && GOTOOLCHAIN=local go test -run '^$' .)
 }
 
-# npm notes in node_modules what it installed; it is asked again only if the lock file is newer.
-install_npm_packages() {
-  local dir=$root/$1
-  if [[ ! -f $dir/package-lock.json || $dir/node_modules/.package-lock.json -nt $dir/package-lock.json ]]; then
-    return
-  fi
-  say "npm packages of $1"
-  (cd "$dir" && npm ci --no-audit --no-fund --ignore-scripts </dev/null)
-}
-
-# The clients of tests/conformance that are written in Python, every file pinned by hash. A copy of what was installed
-# tells whether it still is what is wanted.
+# Installs the clients of tests/conformance that are written in Python, each file pinned by hash. A copy of the
+# requirements records what is installed.
 install_python_clients() {
   local wanted=$root/tests/conformance/requirements.txt venv
   venv=$(conformance_venv)
   export RUNNEL_PYTHON=$venv/bin/python
   if cmp -s "$wanted" "$venv/installed.txt"; then return; fi
-  say "Python packages of tests/conformance"
-  rm -rf "$venv"
-  if /usr/bin/python3 -m venv "$venv" &&
-    "$RUNNEL_PYTHON" -m pip --disable-pip-version-check --no-input install --quiet --no-deps --require-hashes \
-      --only-binary :all: --requirement "$wanted" </dev/null; then
+  say "installing the Python packages of tests/conformance"
+  if pinned_venv "$venv" "$wanted" --only-binary :all:; then
     cp "$wanted" "$venv/installed.txt"
   else
-    say "THE PYTHON CLIENTS COULD NOT BE INSTALLED: THEIR CONFORMANCE TESTS ARE LEFT OUT"
+    say "the Python clients could not be installed: SKIPPING THEIR CONFORMANCE TESTS"
     unset RUNNEL_PYTHON
   fi
 }
@@ -98,30 +84,29 @@ install_python_clients() {
 build() {
   say "building $preset"
   cmake --preset "$preset"
-  if [[ -t 1 ]]; then
-    cmake --build "build/$preset"
-  else
-    # A line every ten steps is enough for a log; what the compiler says stays.
-    NINJA_STATUS='[%f/%t, %es] ' cmake --build "build/$preset" | sed -u '/^\[[0-9]*[1-9]\//d'
-  fi
+  compile "build/$preset"
+  if $node; then compile "build/$preset" --target node_test_programs; fi
 }
 
-# The release before this one, which has to work together with this one: see tests/deploy/skew.test.mjs.
+# Builds the previous release, which must work together with this one: see tests/deploy/skew.test.mjs.
 build_skew() {
   local status=0
-  say "building the release before this one"
+  say "building the previous release"
   tests/deploy/build_skew.sh || status=$?
   case $status in
     0) ;;
-    77) say "THE HISTORY IS NOT HERE: THE TEST OF TWO RELEASES AT ONCE IS LEFT OUT" ;;
-    *) die "building the release before this one failed" ;;
+    77) say "without the history: SKIPPING THE TEST OF TWO RELEASES TOGETHER" ;;
+    *) die "building the previous release failed" ;;
   esac
 }
 
 run_tests() {
   local -a args=(--output-on-failure --no-tests=error)
+  local skipped=none
+  if ! $browser; then skipped+='|browser'; fi
+  if [[ $preset == *san ]] && ! $node; then skipped+='|node'; fi
   if [[ $preset == clang ]]; then args+=(--label-regex '^(fuzz|static)$'); fi
-  if ! $browser; then args+=(--label-exclude '^browser$'); fi
+  args+=(--label-exclude "^($skipped)\$")
   say "running $preset"
   ctest --test-dir "build/$preset" "${args[@]}"
 }
