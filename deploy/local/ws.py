@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Asks one question over the WebSocket bridge and prints each message as it comes.
+"""Sends one prompt to the WebSocket bridge and prints each message as it arrives.
 
     deploy/local/ws.py "What is a runnel?"
     deploy/local/ws.py --resume gen_...:17
 
-Needs nothing but Python's own library, so it works where no WebSocket client is installed. Exit code: 0 after `done`,
-1 after `failed`, an error or a lost connection. --url takes ws://HOST:PORT/PATH only.
+Uses only Python's standard library, so no WebSocket client has to be installed. Exit code: 0 after `done`, 1 after
+`failed`, an error or a lost connection. --url accepts only ws://HOST:PORT/PATH.
 """
 
 import argparse
@@ -22,13 +22,13 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
 class Lost(Exception):
-    """The connection ended before the answer did."""
+    """The connection ended before the generation."""
 
 
 def read_exactly(stream, size):
     data = stream.read(size)
     if len(data) != size:
-        raise Lost("the connection was cut")
+        raise Lost("the connection was closed")
     return data
 
 
@@ -52,7 +52,7 @@ def connect(url):
 
 
 def send(sock, opcode, data):
-    """One frame; a client's frames are masked."""
+    """Sends one frame. The protocol requires clients to mask their frames."""
     size = len(data)
     if size < 126:
         head = struct.pack("!BB", 0x80 | opcode, 0x80 | size)
@@ -75,7 +75,7 @@ def receive_frame(stream):
 
 
 def messages(sock, stream):
-    """The server's messages; pings are answered on the way."""
+    """Yields the server's messages; replies to pings."""
     message = b""
     while True:
         final, opcode, data = receive_frame(stream)
@@ -115,9 +115,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prompt", nargs="?", default="What is a runnel?")
     parser.add_argument("--url", default="ws://127.0.0.1:8081/v1/ws")
-    parser.add_argument("--resume", metavar="GEN:SEQ", help="read on after this event instead of asking")
+    parser.add_argument("--resume", metavar="GEN:SEQ", help="resume this generation after this event")
     parser.add_argument("--max-tokens", type=int, default=128)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it silently
     try:
         sys.exit(run(parser.parse_args()))
     except (Lost, OSError, ValueError) as error:
