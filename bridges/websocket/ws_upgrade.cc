@@ -93,7 +93,7 @@ bool CheckForm(const UpgradeRequest& request, bridge::HttpError* error) {
 // Checks the origin, and the key if there is one. A missing key is not an error: it may follow in `auth`.
 absl::Status CheckAccess(const UpgradeRequest& request, const WsContext& context, WsSession::Parameters* parameters) {
   const std::string_view origin = Header(request, http::field::origin);
-  const absl::Status allowed = context.policy->CheckOrigin(origin, Header(request, http::field::host));
+  absl::Status allowed = context.policy->CheckOrigin(origin, Header(request, http::field::host));
   if (!allowed.ok()) return allowed;
   // Browsers send an origin. A cookie without one means that something between the browser and here removed it.
   const bool cookie_alone = origin.empty() && request.count(http::field::cookie) > 0;

@@ -12,7 +12,7 @@ namespace {
 void RunBeforeInitializers(int, char**, char**) { OpenStandardStreams(); }
 
 // The only functions of a program that run before the initializers of its shared libraries.
-[[gnu::section(".preinit_array"), gnu::used]] void (*const run_before_initializers)(int, char**,
+[[gnu::section(".preinit_array"), gnu::used]] void (*const kRunBeforeInitializers)(int, char**,
                                                                                     char**) = &RunBeforeInitializers;
 
 }  // namespace

@@ -109,7 +109,8 @@ void CheckResponses(std::string_view responses) {
 }  // namespace runnel::sse
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace runnel;
+  namespace fuzz = runnel::fuzz;
+  namespace sse = runnel::sse;
   const fuzz::SplitInput input = fuzz::ParseInput(data, size);
   // A silent stream would continue after its client has only closed its side, and Converse waits for the end.
   auto& bridge = *fuzz::Bridges<sse::Bridge>(/*with_silence=*/false)[input.choice & 1];

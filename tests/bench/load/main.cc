@@ -18,8 +18,13 @@ ABSL_FLAG(std::string, json, "", "file for the result");
 
 namespace {
 
-using namespace runnel::bench;
 using nlohmann::json;
+using runnel::bench::Histogram;
+using runnel::bench::LoadOptions;
+using runnel::bench::LoadResult;
+using runnel::bench::ProcessUsage;
+using runnel::bench::Totals;
+using runnel::bench::Transport;
 
 json HistogramJson(const Histogram& histogram) {
   return {{"count", histogram.count()},
@@ -107,7 +112,7 @@ void Print(const json& out) {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Reads many streams of the scripted engine through a server and checks each.");
   absl::ParseCommandLine(argc, argv);
-  auto options = LoadOptionsFromFlags();
+  auto options = runnel::bench::LoadOptionsFromFlags();
   if (!options.ok()) {
     std::fprintf(stderr, "runnel-load: %s\n", std::string(options.status().message()).c_str());
     return 2;

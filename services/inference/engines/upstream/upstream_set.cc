@@ -42,6 +42,7 @@ UpstreamSet::UpstreamSet(const std::vector<UpstreamConnectionOptions>& upstreams
                          base::Metrics* metrics)
     : options_(options), upstreams_([&] {
         std::vector<std::unique_ptr<Upstream>> made;
+        made.reserve(upstreams.size());
         for (const UpstreamConnectionOptions& each : upstreams) {
           made.push_back(std::make_unique<Upstream>(each, options, metrics));
         }

@@ -17,7 +17,6 @@ using testing::DeltaEvent;
 using testing::DoneEvent;
 using testing::FakeId;
 using testing::MergedEvent;
-using testing::StartedEvent;
 using testing::WaitUntil;
 
 const std::string kGen = FakeId('a');

@@ -12,7 +12,7 @@ namespace runnel::base {
 namespace {
 
 using State = HttpParser::State;
-using std::string_literals::operator""s;
+using std::string_literals::operator""s;  // NOLINT(misc-unused-using-decls): clang-tidy 14 overlooks its uses
 
 constexpr HttpLimits kLimits{.max_header_bytes = 512, .max_target_bytes = 100, .max_headers = 8, .max_body_bytes = 64};
 

@@ -16,7 +16,6 @@ namespace runnel::sse {
 namespace {
 
 using nlohmann::json;
-using testing::DeltaEvent;
 using testing::FakeId;
 using testing::StartedEvent;
 

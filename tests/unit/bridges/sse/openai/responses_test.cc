@@ -19,7 +19,6 @@ using testing::DoneEvent;
 using testing::FailedEvent;
 using testing::FakeId;
 using testing::StartedEvent;
-using testing::WaitUntil;
 
 const std::string kGen = FakeId('a');
 const std::string kRandom(26, 'a');

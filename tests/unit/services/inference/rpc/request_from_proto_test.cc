@@ -14,9 +14,9 @@ namespace runnel::inference {
 namespace {
 
 const std::vector<ModelInfo>& Models() {
-  static const std::vector<ModelInfo> models = {{"first", "scripted", 0, absl::UnixEpoch()},
-                                                {"second", "llama", 2048, absl::UnixEpoch()}};
-  return models;
+  static const std::vector<ModelInfo> kModels = {{"first", "scripted", 0, absl::UnixEpoch()},
+                                                 {"second", "llama", 2048, absl::UnixEpoch()}};
+  return kModels;
 }
 
 v1::GenerateRequest Valid() {

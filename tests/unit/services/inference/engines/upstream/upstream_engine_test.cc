@@ -118,7 +118,7 @@ TEST_F(UpstreamEngine, RefusesOptionsThatCannotBe) {
     change(&options);
     return CreateUpstreamEngine(options, &metrics_).status().code();
   };
-  const auto kInvalid = absl::StatusCode::kInvalidArgument;
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
   EXPECT_EQ(code([](UpstreamOptions* o) { o->urls = {"nowhere"}; }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->api_key = "a\r\nX-Evil: 1"; }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->max_streams = 0; }), kInvalid);

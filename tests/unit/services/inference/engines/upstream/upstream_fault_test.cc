@@ -14,7 +14,6 @@
 namespace runnel::inference {
 namespace {
 
-using ::runnel::testing::FakeOpenAiServer;
 using ::runnel::testing::FakeSink;
 using ::runnel::testing::WaitUntil;
 using UpstreamFault = ::runnel::testing::EngineHarness;
