@@ -10,7 +10,7 @@ import { freePorts } from '../e2e/processes.mjs';
 const HOST = '127.0.0.1';
 const READY_MS = 60_000;
 
-// The documented settings.
+// As deploy/README.md documents it.
 const DOCUMENTED = `
   proxy_http_version 1.1;
   proxy_set_header Connection $connection_upgrade;

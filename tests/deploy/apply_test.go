@@ -133,7 +133,7 @@ func TestWithoutAutoscalingTheNumberIsFixed(t *testing.T) {
 
 const withReplicas = "spec:\n  replicas: 3\n"
 
-// The previous release had `replicas: 3` in the manifests without autoscaling; see README, "Upgrade".
+// The release before had `replicas: 3` in the manifests of those who did not autoscale; deploy/README.md, "Upgrade".
 func TestANumberThatLeavesAManifestNeedsTheStepOfTheReadme(t *testing.T) {
 	now := manifestOf(t, fixedNumber(t), "Deployment/runnel-sse")
 	before := []byte(strings.Replace(string(now), "spec:\n", withReplicas, 1))
@@ -152,13 +152,13 @@ func TestANumberThatLeavesAManifestNeedsTheStepOfTheReadme(t *testing.T) {
 	}
 }
 
-// editAsReadmeSays runs the editor command that the README passes to `kubectl apply edit-last-applied`.
+// editAsReadmeSays runs the editor that deploy/README.md gives to `kubectl apply edit-last-applied`.
 func editAsReadmeSays(t *testing.T, manifest []byte) []byte {
 	t.Helper()
-	_, after, found := strings.Cut(string(readFile(t, "../../README.md")), `KUBE_EDITOR="`)
+	_, after, found := strings.Cut(string(readFile(t, "../../deploy/README.md")), `KUBE_EDITOR="`)
 	editor, command, closed := strings.Cut(after, `"`)
 	if !found || !closed || !strings.HasPrefix(command, " kubectl -n runnel apply edit-last-applied deployment/runnel-sse") {
-		t.Fatal("the README has no step with KUBE_EDITOR")
+		t.Fatal("deploy/README.md has no step with KUBE_EDITOR")
 	}
 	// The editor gets several objects as a list.
 	file := t.TempDir() + "/manifests.yaml"

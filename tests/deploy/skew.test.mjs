@@ -166,7 +166,7 @@ test('bridges and replicas of both releases at the same time', { skip: missing, 
   await t.test('gaps', () => gaps(fleet));
 });
 
-// The documented order: first the service, then the bridges; back in the reverse order.
+// The order of deploy/README.md: the service first, then the bridges; back in reverse order.
 test('an update and a rollback under live streams', { skip: missing, timeout: 240_000 }, async (t) => {
   const [listen] = await freePorts(1);
   const balancer = await Balancer.start(`127.0.0.1:${listen}`, process.env.TMPDIR ?? '/tmp');

@@ -14,7 +14,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// Secrets and claims that operators create; the README says how.
+// Secrets and claims that an operator has to make; deploy/README.md says how.
 var madeByHand = map[string]bool{
 	"runnel-api-keys": true, "runnel-tls": true, "runnel-internal-tls": true, "runnel-model": true,
 }
