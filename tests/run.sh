@@ -82,10 +82,12 @@ install_python_clients() {
 }
 
 build() {
+  local start=$SECONDS
   say "building $preset"
   cmake --preset "$preset"
   compile "build/$preset"
   if $node; then compile "build/$preset" --target node_test_programs; fi
+  say "built $preset in $((SECONDS - start)) s"
 }
 
 # Builds the previous release, which must work together with this one: see tests/deploy/skew.test.mjs.

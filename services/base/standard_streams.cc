@@ -13,7 +13,7 @@ void RunBeforeInitializers(int, char**, char**) { OpenStandardStreams(); }
 
 // The only functions of a program that run before the initializers of its shared libraries.
 [[gnu::section(".preinit_array"), gnu::used]] void (*const kRunBeforeInitializers)(int, char**,
-                                                                                    char**) = &RunBeforeInitializers;
+                                                                                   char**) = &RunBeforeInitializers;
 
 }  // namespace
 

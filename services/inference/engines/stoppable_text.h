@@ -10,9 +10,9 @@
 
 namespace runnel::inference {
 
-// The text of one choice that stop strings may end, with its tokens: a StopStringFilter that returns held tokens together
-// with their text. Tokens that are left when the text ends, for example those of a stop string, are never returned,
-// because usage counts only the tokens that were delivered. Not thread-safe.
+// The text of one choice that stop strings may end, with its tokens: a StopStringFilter that returns held tokens
+// together with their text. Tokens that are left when the text ends, for example those of a stop string, are never
+// returned, because usage counts only the tokens that were delivered. Not thread-safe.
 class StoppableText {
  public:
   // Text to be appended as one delta, and the tokens it stands for. No text: nothing to append, and no tokens.
