@@ -9,9 +9,6 @@
 namespace runnel::bridge {
 namespace {
 
-using testing::FakeInferenceService;
-using testing::StartedEvent;
-using testing::WaitUntil;
 using Command = FakeInferenceService::Command;
 
 const std::string kOfFirst = "gen_aaaa" + std::string(22, 'x');

@@ -22,6 +22,24 @@
 
 namespace runnel::bridge {
 
+// For every test of this folder.
+using testing::DeltaEvent;
+using testing::DoneEvent;
+using testing::FakeId;
+using testing::FakeInferenceService;
+using testing::MergedEvent;
+using testing::StartedEvent;
+using testing::WaitUntil;
+
+inline const std::string kGen = FakeId('a');
+inline const std::string kOpened = "opened " + kGen + " 0";  // as RecordingReader writes OnOpened
+
+inline v1::GenerateRequest Prompt() {
+  v1::GenerateRequest request;
+  request.set_prompt("p");
+  return request;
+}
+
 // A reader that records its calls: "opened gen_x 5", "event 2", "flush", "progress 3", "end OK". It is called on the io
 // thread; its log may be read on any thread.
 class RecordingReader final : public Subscription::Handler {

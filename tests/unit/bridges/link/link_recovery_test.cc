@@ -13,21 +13,7 @@
 namespace runnel::bridge {
 namespace {
 
-using testing::DeltaEvent;
-using testing::DoneEvent;
 using ::testing::ElementsAre;
-using testing::FakeId;
-using testing::StartedEvent;
-using testing::WaitUntil;
-
-const std::string kGen = FakeId('a');
-const std::string kOpened = "opened " + kGen + " 0";
-
-v1::GenerateRequest Prompt() {
-  v1::GenerateRequest request;
-  request.set_prompt("p");
-  return request;
-}
 
 TEST(Link, AttachesAgainAfterTheLastEventWhenTheLinkIsLost) {
   LinkHarness harness;

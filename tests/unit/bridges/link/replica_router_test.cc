@@ -12,11 +12,7 @@
 namespace runnel::bridge {
 namespace {
 
-using testing::DeltaEvent;
 using ::testing::ElementsAre;
-using testing::FakeInferenceService;
-using testing::StartedEvent;
-using testing::WaitUntil;
 
 const std::string kOfFirst = "gen_aaaa" + std::string(22, 'x');
 const std::string kOfSecond = "gen_bbbb" + std::string(22, 'x');

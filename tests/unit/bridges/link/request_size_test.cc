@@ -8,8 +8,6 @@
 namespace runnel::bridge {
 namespace {
 
-using testing::FakeId;
-
 v1::GenerateRequest Prompt(size_t bytes) {
   v1::GenerateRequest request;
   request.set_prompt(std::string(bytes, 'x'));

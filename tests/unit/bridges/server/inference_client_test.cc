@@ -14,9 +14,6 @@
 namespace runnel::bridge {
 namespace {
 
-using testing::FakeId;
-using testing::FakeInferenceService;
-
 const std::string kGen = FakeId('a');
 
 template <typename Response>

@@ -15,7 +15,6 @@ namespace runnel::bridge {
 namespace {
 
 using testing::HttpStreamClient;
-using testing::WaitUntil;
 
 // A connection that only occupies its place.
 class IdleConnection final : public Connection {

@@ -14,6 +14,15 @@
 
 namespace runnel::sse {
 
+// For every test of this folder.
+using testing::DeltaEvent;
+using testing::DoneEvent;
+using testing::FailedEvent;
+using testing::FakeId;
+using testing::MergedEvent;
+using testing::StartedEvent;
+using testing::WaitUntil;
+
 // An SSE bridge in this process with a fake service behind it.
 class SseHarness {
  public:

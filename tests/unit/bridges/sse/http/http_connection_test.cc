@@ -14,11 +14,6 @@ namespace runnel::sse {
 namespace {
 
 using nlohmann::json;
-using testing::DeltaEvent;
-using testing::DoneEvent;
-using testing::FakeId;
-using testing::StartedEvent;
-using testing::WaitUntil;
 
 const std::string kGen = FakeId('a');
 const std::string kPath = "/v1/generations/" + kGen;

@@ -16,8 +16,6 @@ namespace runnel::sse {
 namespace {
 
 using nlohmann::json;
-using testing::FakeId;
-using testing::StartedEvent;
 
 const std::string kGen = FakeId('a');
 const std::string kPath = "/v1/generations/" + kGen;

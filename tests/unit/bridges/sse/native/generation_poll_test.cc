@@ -12,11 +12,6 @@ namespace runnel::sse {
 namespace {
 
 using nlohmann::json;
-using testing::DeltaEvent;
-using testing::DoneEvent;
-using testing::FakeId;
-using testing::MergedEvent;
-using testing::WaitUntil;
 
 const std::string kGen = FakeId('a');
 const std::string kPath = "/v1/generations/" + kGen;

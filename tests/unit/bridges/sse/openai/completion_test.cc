@@ -14,13 +14,6 @@
 namespace runnel::sse {
 namespace {
 
-using testing::DeltaEvent;
-using testing::DoneEvent;
-using testing::FailedEvent;
-using testing::FakeId;
-using testing::StartedEvent;
-using testing::WaitUntil;
-
 const std::string kGen = FakeId('a');
 const std::string kRandom(26, 'a');
 const std::string kMessages = R"("model":"m","messages":[{"role":"user","content":"hi"}])";

@@ -12,11 +12,6 @@
 // The bytes of /v1/responses that clients parse, for the generation `kGen`, which says "Hello".
 namespace runnel::sse {
 
-using testing::DeltaEvent;
-using testing::DoneEvent;
-using testing::FakeId;
-using testing::StartedEvent;
-
 inline const std::string kGen = FakeId('a');
 inline const std::string kRandom(26, 'a');
 inline const std::string kPath = "/v1/responses";

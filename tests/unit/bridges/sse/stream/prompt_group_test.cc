@@ -13,12 +13,6 @@
 namespace runnel::sse {
 namespace {
 
-using testing::DeltaEvent;
-using testing::DoneEvent;
-using testing::FailedEvent;
-using testing::FakeId;
-using testing::StartedEvent;
-using testing::WaitUntil;
 using Command = testing::FakeInferenceService::Command;
 
 const std::string kHead = R"({"id":"cmpl-)" + std::string(26, 'a') +

@@ -10,12 +10,7 @@
 namespace runnel::sse {
 namespace {
 
-using testing::DeltaEvent;
-using testing::DoneEvent;
-using testing::FakeId;
 using testing::HttpStreamClient;
-using testing::StartedEvent;
-using testing::WaitUntil;
 
 const std::string kGen = FakeId('a');
 const std::string kEvents = "/v1/generations/" + kGen + "/events";

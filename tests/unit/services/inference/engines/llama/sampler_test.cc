@@ -53,6 +53,17 @@ void ExpectShares(const SamplerOptions& options, const std::vector<float>& logit
   }
 }
 
+const std::vector<std::vector<float>> kHostileLogits = {
+    {kNan, kNan, kNan},
+    {kNan, 1, kNan},
+    {-kInfinity, -kInfinity},
+    {kInfinity, kInfinity, 0},
+    {1e38F, -1e38F, 1e38F},
+    {-kInfinity, 0, kNan},
+    {0},
+    {kInfinity, -kInfinity, kNan},
+};
+
 TEST(Sampler, DrawsWithTheProbabilitiesGiven) {
   ExpectShares(Plain(), Logits({0.5, 0.25, 0.15, 0.1}), {0.5, 0.25, 0.15, 0.1});
 }
@@ -163,18 +174,8 @@ TEST(ScoreTokens, DependsOnTheLogitsOnly) {
 }
 
 TEST(ScoreTokens, HostileLogitsGiveNumbers) {
-  const std::vector<std::vector<float>> rows = {
-      {kNan, kNan, kNan},
-      {kNan, 1, kNan},
-      {-kInfinity, -kInfinity},
-      {kInfinity, kInfinity, 0},
-      {1e38F, -1e38F, 1e38F},
-      {-kInfinity, 0, kNan},
-      {0},
-      {kInfinity, -kInfinity, kNan},
-  };
   Sampler::Scratch scratch;
-  for (const auto& row : rows) {
+  for (const auto& row : kHostileLogits) {
     for (size_t token = 0; token < row.size(); ++token) {
       for (const ScoredToken& scored : ScoreTokens(row, static_cast<int32_t>(token), 3, &scratch)) {
         EXPECT_GE(scored.logprob, kLeastLogprob);
@@ -223,20 +224,10 @@ TEST(Sampler, LargeVocabularyIsCutTheSameWithAndWithoutAHeap) {
 }
 
 TEST(Sampler, HostileLogitsGiveSomeToken) {
-  const std::vector<std::vector<float>> rows = {
-      {kNan, kNan, kNan},
-      {kNan, 1, kNan},
-      {-kInfinity, -kInfinity},
-      {kInfinity, kInfinity, 0},
-      {1e38F, -1e38F, 1e38F},
-      {-kInfinity, 0, kNan},
-      {0},
-      {kInfinity, -kInfinity, kNan},
-  };
   Sampler::Scratch scratch;
   for (const float temperature : {0.0F, 1e-38F, 1.0F, 2.0F}) {
     for (const uint32_t top_k : {0u, 1u, 2u, 1'000'000u}) {
-      for (const auto& row : rows) {
+      for (const auto& row : kHostileLogits) {
         SamplerOptions options = Plain();
         options.temperature = temperature;
         options.top_k = top_k;
