@@ -39,21 +39,19 @@ void ProgressToProto(const Progress& progress, v1::Progress* proto) {
 
 void GenerationToProto(const Generation& generation, absl::Time expires_at, size_t max_text_bytes,
                        v1::Generation* proto) {
+  // Before the snapshot: a status that says that the generation has ended must not come without its terminal event.
+  proto->set_status(StatusToProto(generation));
   EventLog::State state = generation.log().Snapshot(max_text_bytes);
   proto->set_id(generation.id());
   proto->set_model(generation.model());
-  proto->set_status(StatusToProto(generation));
   proto->set_last_seq(state.last_seq);
   for (ChoiceText& choice : state.choices) ChoiceTextToProto(std::move(choice), proto->add_choices());
   proto->set_text_omitted(state.texts_omitted);
   UsageToProto(state.usage, proto->mutable_usage());
-  proto->mutable_usage()->set_prompt_tokens(state.usage.prompt_tokens);
-  proto->mutable_usage()->set_completion_tokens(state.usage.completion_tokens);
   proto->set_annotation(generation.annotation());
   TimeToProto(generation.created_at(), proto->mutable_created_at());
   if (expires_at != absl::InfiniteFuture()) TimeToProto(expires_at, proto->mutable_expire_time());
   if (state.terminal.empty()) return;
-  // The terminal event of the snapshot decides: StatusToProto has read the log again.
   if (const auto* done = std::get_if<Done>(&state.terminal.front().payload)) {
     proto->set_status(v1::GENERATION_STATUS_DONE);
     DoneToProto(*done, proto->mutable_done());
