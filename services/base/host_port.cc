@@ -12,9 +12,9 @@ absl::StatusOr<HostPort> ParseHostPort(const std::string& address) {
   const std::string port = colon == std::string::npos ? "" : address.substr(colon + 1);
   if (port.empty() || port.find_first_not_of("0123456789") != std::string::npos ||
       !absl::SimpleAtoi(port, &result.port) || result.port > 65535) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", address,
-                     "' is not an address, want host:port, [IPv6 address]:port or :port, with a port from 0 to 65535"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", address,
+        "' is not an address: expected host:port, [IPv6 address]:port or :port, with a port from 0 to 65535"));
   }
   result.host = address.substr(0, colon);
   if (result.host.size() > 2 && result.host.front() == '[' && result.host.back() == ']') {

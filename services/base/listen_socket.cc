@@ -31,7 +31,7 @@ absl::StatusOr<AddressList> Resolve(const std::string& host, int port) {
   const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
   if (error != 0) {
     return absl::InvalidArgumentError(absl::StrCat("cannot listen on '", host, "': ", gai_strerror(error),
-                                                   "; want an IP address, localhost or a name of this machine"));
+                                                   ": expected an IP address, localhost or a name of this machine"));
   }
   return AddressList(found, &freeaddrinfo);
 }

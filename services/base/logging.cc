@@ -13,7 +13,7 @@ absl::Status InitLogging(std::string_view process, const std::string& level) {
   const auto parsed = spdlog::level::from_str(level);
   if (parsed == spdlog::level::off && level != "off") {
     return absl::InvalidArgumentError(
-        absl::StrCat("--log_level is '", level, "', want trace, debug, info, warn, error or off"));
+        absl::StrCat("--log_level is '", level, "': expected trace, debug, info, warn, error or off"));
   }
   auto logger =
       std::make_shared<spdlog::logger>(std::string(process), std::make_shared<spdlog::sinks::stderr_sink_mt>());

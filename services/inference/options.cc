@@ -117,7 +117,7 @@ absl::StatusOr<EngineKind> ParseEngine(const std::string& name) {
   if (name == "scripted") return EngineKind::kScripted;
   if (name == "llama") return EngineKind::kLlama;
   if (name == "upstream") return EngineKind::kUpstream;
-  return absl::InvalidArgumentError(absl::StrCat("--engine is '", name, "', want llama, upstream or scripted"));
+  return absl::InvalidArgumentError(absl::StrCat("--engine is '", name, "': expected llama, upstream or scripted"));
 }
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseModels(const std::vector<std::string>& pairs) {
@@ -125,7 +125,7 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseModels(con
   for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
     if (equals == 0 || equals == std::string::npos || equals + 1 == pair.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("--upstream_models: '", pair, "', want OURS=THEIRS"));
+      return absl::InvalidArgumentError(absl::StrCat("--upstream_models: '", pair, "': expected OURS=THEIRS"));
     }
     models.emplace_back(pair.substr(0, equals), pair.substr(equals + 1));
   }
@@ -163,12 +163,12 @@ absl::StatusOr<std::string> ReadPreamble(const std::string& path) {
 template <typename T>
 absl::Status CheckFlag(const char* name, T value, T least, T most) {
   if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--", name, " is ", value, ", want ", least, " to ", most));
+  return absl::InvalidArgumentError(absl::StrCat("--", name, " is ", value, ": expected ", least, " to ", most));
 }
 
 absl::Status CheckDuration(const char* name, absl::Duration value, absl::Duration least, absl::Duration most) {
   if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--", name, " is ", absl::FormatDuration(value), ", want ",
+  return absl::InvalidArgumentError(absl::StrCat("--", name, " is ", absl::FormatDuration(value), ": expected ",
                                                  absl::FormatDuration(least), " to ", absl::FormatDuration(most)));
 }
 

@@ -140,7 +140,7 @@ uint64_t LinkReactor::TakeNumber(uint32_t number) {
     }
   }
   BeginEnd(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
-                        absl::StrCat("attachment ", number, " is in use or too large: want a free number below ",
+                        absl::StrCat("attachment ", number, " is in use or too large: expected a free number below ",
                                      options_->max_attachments)));
   return 0;
 }

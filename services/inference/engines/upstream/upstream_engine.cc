@@ -33,14 +33,14 @@ constexpr absl::Duration kWatchInterval = absl::Milliseconds(500);
 
 absl::Status CheckOptions(const UpstreamOptions& options) {
   if (options.urls.empty() || options.urls.size() > kMaxUpstreams) {
-    return absl::InvalidArgumentError(absl::StrCat("upstream: want 1 to ", kMaxUpstreams, " URLs"));
+    return absl::InvalidArgumentError(absl::StrCat("upstream: expected 1 to ", kMaxUpstreams, " URLs"));
   }
   if (!std::all_of(options.api_key.begin(), options.api_key.end(),
                    [](unsigned char c) { return absl::ascii_isgraph(c); })) {
     return absl::InvalidArgumentError("upstream: the API key has blanks, control characters or non-ASCII characters");
   }
-  if (options.max_failures == 0) return absl::InvalidArgumentError("upstream: max_failures is 0, want at least 1");
-  if (options.max_streams == 0) return absl::InvalidArgumentError("upstream: max_streams is 0, want at least 1");
+  if (options.max_failures == 0) return absl::InvalidArgumentError("upstream: max_failures is 0: expected at least 1");
+  if (options.max_streams == 0) return absl::InvalidArgumentError("upstream: max_streams is 0: expected at least 1");
   for (const absl::Duration timeout :
        {options.connect_timeout, options.write_timeout, options.silence_timeout, options.first_token_timeout,
         options.next_token_timeout, options.failure_pause}) {

@@ -18,7 +18,7 @@ constexpr int kHttpsPort = 443;
 // The message never contains the URL, which may have a password in it.
 absl::Status Bad(std::string_view why) {
   return absl::InvalidArgumentError(
-      absl::StrCat("upstream URL: ", base::ToAbsl(why), "; want, for example, http://127.0.0.1:8000/v1"));
+      absl::StrCat("upstream URL: ", base::ToAbsl(why), ": expected, for example, http://127.0.0.1:8000/v1"));
 }
 
 bool IsNameChar(char c) {
