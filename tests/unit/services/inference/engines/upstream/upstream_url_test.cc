@@ -75,7 +75,7 @@ TEST(UpstreamUrl, RefusesWhatCannotBeAndNeverRepeatsIt) {
     const auto url = ParseUpstreamUrl(row);
     ASSERT_FALSE(url.ok()) << row;
     EXPECT_EQ(url.status().code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(std::string(url.status().message()), HasSubstr("want, for example,"));
+    EXPECT_THAT(std::string(url.status().message()), HasSubstr("expected, for example,"));
     EXPECT_THAT(std::string(url.status().message()), ::testing::Not(HasSubstr("hunter2")));
   }
 }
