@@ -63,7 +63,11 @@ ABSL_FLAG(std::vector<std::string>, upstream_models, {},
 ABSL_FLAG(std::string, upstream_api_key_file, "", "upstream: file with the bearer key");
 ABSL_FLAG(std::string, upstream_ca_file, "",
           "upstream: PEM file of the certificate authorities for https; empty: the system's");
-ABSL_FLAG(uint32_t, upstream_streams, 256, "upstream: limit of concurrent streams, each on its own thread");
+ABSL_FLAG(std::string, upstream_client_cert_file, "",
+          "upstream: PEM file of a certificate to present to https servers; empty: none");
+ABSL_FLAG(std::string, upstream_client_key_file, "", "upstream: PEM file of the certificate's key");
+ABSL_FLAG(uint32_t, upstream_threads, 1, "upstream: event loops, each of which serves thousands of streams");
+ABSL_FLAG(uint32_t, upstream_streams, 4096, "upstream: limit of concurrent streams");
 ABSL_FLAG(uint32_t, upstream_streams_each, 0,
           "upstream: limit of concurrent streams per server; 0: only --upstream_streams");
 ABSL_FLAG(uint32_t, upstream_max_failures, 5, "upstream: consecutive failures before a server is skipped");
@@ -192,6 +196,9 @@ absl::Status ReadUpstreamFlags(UpstreamOptions* upstream) {
   ASSIGN_OR_RETURN(upstream->models, ParseModels(absl::GetFlag(FLAGS_upstream_models)));
   ASSIGN_OR_RETURN(upstream->api_key, ReadKeyFile(absl::GetFlag(FLAGS_upstream_api_key_file)));
   upstream->ca_file = absl::GetFlag(FLAGS_upstream_ca_file);
+  upstream->client_cert_file = absl::GetFlag(FLAGS_upstream_client_cert_file);
+  upstream->client_key_file = absl::GetFlag(FLAGS_upstream_client_key_file);
+  upstream->threads = absl::GetFlag(FLAGS_upstream_threads);
   upstream->max_streams = absl::GetFlag(FLAGS_upstream_streams);
   upstream->max_streams_each = absl::GetFlag(FLAGS_upstream_streams_each);
   upstream->max_failures = absl::GetFlag(FLAGS_upstream_max_failures);
@@ -225,7 +232,8 @@ absl::Status CheckEngineFlags(const Options& options) {
   RETURN_IF_ERROR(CheckFlag("llama_sequences", options.llama.sequences, 1u, 60u));
   RETURN_IF_ERROR(CheckFlag("llama_context", options.llama.context, 16u, 1u << 20));
   RETURN_IF_ERROR(CheckFlag("llama_threads", options.llama.threads, 0u, 512u));
-  RETURN_IF_ERROR(CheckFlag("upstream_streams", options.upstream.max_streams, 1u, 4096u));
+  RETURN_IF_ERROR(CheckFlag("upstream_streams", options.upstream.max_streams, 1u, 1'000'000u));
+  RETURN_IF_ERROR(CheckFlag("upstream_threads", options.upstream.threads, 1u, 64u));
   RETURN_IF_ERROR(CheckFlag("upstream_max_failures", options.upstream.max_failures, 1u, 1000u));
   RETURN_IF_ERROR(CheckDuration("llama_grammar_step_timeout", options.llama.grammar_step_timeout, absl::Milliseconds(1),
                                 absl::Minutes(1)));

@@ -7,6 +7,7 @@
 #include "services/inference/engines/upstream/upstream_answer.h"
 #include "services/inference/engines/upstream/upstream_failure.h"
 #include "services/inference/engines/utf8.h"
+#include "services/inference/generation/wake_set.h"
 #include "tests/fuzz/fuzz_check.h"
 
 namespace {
@@ -55,9 +56,10 @@ std::string Read(std::string_view bytes, size_t piece) {
   options.limits = {4096, 4096};
   options.max_text_bytes = 64 << 10;
   CheckingSink sink;
+  WakeSet wake;
   UpstreamAnswer answer(2, options, &sink);
-  for (size_t at = 0; at < bytes.size(); at += piece) answer.Add(bytes.substr(at, piece));
-  answer.Finish(runnel::inference::Unavailable("cut"));
+  for (size_t at = 0; at < bytes.size(); at += piece) answer.Add(bytes.substr(at, piece), &wake);
+  answer.Finish(runnel::inference::Unavailable("cut"), &wake);
   FUZZ_CHECK(sink.ended && answer.ended());
   return sink.texts[0] + '\0' + sink.texts[1];
 }

@@ -27,6 +27,7 @@ class WakeSet {
 
   // Called by a log for a reader that had nothing to read before.
   void Add(std::shared_ptr<Flushable> reader) { readers_.push_back(std::move(reader)); }
+  bool empty() const { return readers_.empty(); }
 
   // The caller must not hold a lock.
   void Flush() {

@@ -27,39 +27,36 @@ std::string_view StripBlanks(std::string_view text) {
 UpstreamAnswer::UpstreamAnswer(uint32_t choice_count, const Options& options, EventSink* sink)
     : options_(options), sink_(sink), parser_(options.limits), choices_(choice_count), open_choices_(choice_count) {}
 
-void UpstreamAnswer::Add(std::string_view bytes) {
+void UpstreamAnswer::Add(std::string_view bytes, WakeSet* wake) {
   if (ended()) return;
-  WakeSet wake;
-  const absl::Status status = parser_.Add(bytes, [&](const auto& event) { return TakeEvent(event, &wake); });
+  const absl::Status status = parser_.Add(bytes, [&](const auto& event) { return TakeEvent(event, wake); });
   if (status.ok()) return;
   if (complete()) {
-    EndDone(&wake);
+    EndDone(wake);
   } else {
     Fail({"engine_failed", absl::StrCat("the upstream sent ", status.message()), false}, UpstreamVerdict::kFaulty,
-         &wake);
+         wake);
   }
 }
 
-void UpstreamAnswer::Finish(Failed cut) {
+void UpstreamAnswer::Finish(Failed cut, WakeSet* wake) {
   if (ended()) return;
-  WakeSet wake;
   if (complete()) {
-    EndDone(&wake);
+    EndDone(wake);
   } else {
-    Fail(std::move(cut), UpstreamVerdict::kFaulty, &wake);
+    Fail(std::move(cut), UpstreamVerdict::kFaulty, wake);
   }
 }
 
-void UpstreamAnswer::Cancel() {
+void UpstreamAnswer::Cancel(WakeSet* wake) {
   if (ended()) return;
-  WakeSet wake;
   if (complete()) {
-    EndDone(&wake);
+    EndDone(wake);
     return;
   }
   outcome_ = "cancelled";
   reported_ = true;
-  sink_->EndAll(FinishReason::kCancelled, &wake);
+  sink_->EndAll(FinishReason::kCancelled, wake);
 }
 
 bool UpstreamAnswer::TakeEvent(const UpstreamStreamParser::Event& event, WakeSet* wake) {

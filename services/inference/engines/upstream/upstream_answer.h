@@ -32,14 +32,14 @@ class UpstreamAnswer {
   // `sink` must outlive it.
   UpstreamAnswer(uint32_t choice_count, const Options& options, EventSink* sink);
 
-  // The next bytes of the stream. Wakes readers once. Ignored after the end.
-  void Add(std::string_view bytes);
+  // The next bytes of the stream. Readers are added to `wake`, which the caller flushes. Ignored after the end.
+  void Add(std::string_view bytes, WakeSet* wake);
 
   // The stream has ended, for whatever reason: done if all choices have finished, else `cut`. Ignored after the end.
-  void Finish(Failed cut);
+  void Finish(Failed cut, WakeSet* wake);
 
   // As Finish, for a generation that was cancelled.
-  void Cancel();
+  void Cancel(WakeSet* wake);
 
   // Every choice has its finish reason; only the usage may be missing.
   bool complete() const { return open_choices_ == 0; }

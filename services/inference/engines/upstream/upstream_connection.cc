@@ -1,11 +1,16 @@
 #include "services/inference/engines/upstream/upstream_connection.h"
 
-#include <httplib.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
+#include <cerrno>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
 namespace runnel::inference {
@@ -13,167 +18,255 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-std::unique_ptr<httplib::ClientImpl> NewClient(const UpstreamConnectionOptions& options) {
-  std::unique_ptr<httplib::ClientImpl> client;
-  if (options.url.tls) {
-    client = std::make_unique<httplib::SSLClient>(options.url.host, options.url.port);
-    client->enable_server_certificate_verification(true);
-    if (!options.ca_file.empty()) client->set_ca_cert_path(options.ca_file);
-  } else {
-    client = std::make_unique<httplib::ClientImpl>(options.url.host, options.url.port);
+absl::Status LoadFiles(const UpstreamConnectionOptions& options, SSL_CTX* tls) {
+  if (options.ca_file.empty()) {
+    SSL_CTX_set_default_verify_paths(tls);
+  } else if (SSL_CTX_load_verify_locations(tls, options.ca_file.c_str(), nullptr) != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("upstream: '", options.ca_file, "' is not a PEM file of certificate authorities"));
   }
-  client->set_keep_alive(true);
-  client->set_tcp_nodelay(true);
-  client->set_follow_location(false);
-  client->set_url_encode(false);
-  client->set_connection_timeout(absl::ToChronoMicroseconds(options.connect_timeout));
-  client->set_write_timeout(absl::ToChronoMicroseconds(options.write_timeout));
-  client->set_read_timeout(absl::ToChronoMicroseconds(options.silence_timeout));
-  return client;
+  if (options.client_cert_file.empty()) return absl::OkStatus();
+  if (SSL_CTX_use_certificate_chain_file(tls, options.client_cert_file.c_str()) != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("upstream: '", options.client_cert_file, "' is not a PEM file of a certificate"));
+  }
+  if (SSL_CTX_use_PrivateKey_file(tls, options.client_key_file.c_str(), SSL_FILETYPE_PEM) != 1 ||
+      SSL_CTX_check_private_key(tls) != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("upstream: '", options.client_key_file, "' is not a PEM file of the certificate's key"));
+  }
+  return absl::OkStatus();
 }
 
-httplib::Headers CommonHeaders(const UpstreamConnectionOptions& options) {
-  httplib::Headers headers = {
-      {"Host", options.url.authority},
-      {"User-Agent", "runnel-inference"},
-      // Compressed events would be delayed until a block is full.
-      {"Accept-Encoding", "identity"},
-  };
-  if (!options.api_key.empty()) headers.emplace("Authorization", absl::StrCat("Bearer ", options.api_key));
-  return headers;
+bool IsAddress(const std::string& host) {
+  ErrorCode ec;
+  net::ip::make_address(host, ec);
+  return !ec;
 }
 
-UpstreamResult::End EndOf(httplib::Error error, bool silent) {
-  switch (error) {
-    case httplib::Error::Success:
-      return UpstreamResult::End::kWhole;
-    case httplib::Error::Connection:
-    case httplib::Error::ConnectionTimeout:
-    case httplib::Error::BindIPAddress:
-      return UpstreamResult::End::kNoConnect;
-    case httplib::Error::SSLConnection:
-    case httplib::Error::SSLLoadingCerts:
-    case httplib::Error::SSLServerVerification:
-      return UpstreamResult::End::kUntrusted;
-    case httplib::Error::Canceled:
-      return UpstreamResult::End::kUnwanted;
-    default:
-      return silent ? UpstreamResult::End::kSilent : UpstreamResult::End::kCut;
+// Makes `ssl` check the certificate's name, and ask for it (SNI).
+void SetServerName(const std::string& host, SSL* ssl) {
+  if (IsAddress(host)) {
+    X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host.c_str());
+  } else {
+    // As SSL_set_tlsext_host_name, a macro with an old-style cast.
+    SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, const_cast<char*>(host.c_str()));
+    SSL_set1_host(ssl, host.c_str());
   }
 }
 
 }  // namespace
 
-struct UpstreamConnection::Impl {
-  std::unique_ptr<httplib::ClientImpl> client;
-  httplib::Request request;
+absl::StatusOr<std::unique_ptr<UpstreamTarget>> UpstreamTarget::Create(const UpstreamConnectionOptions& options) {
+  std::unique_ptr<UpstreamTarget> target(new UpstreamTarget(options));
+  if (!options.url.tls) return target;
+  target->tls_.reset(SSL_CTX_new(TLS_client_method()));
+  SSL_CTX* tls = target->tls_.get();
+  if (tls == nullptr) return absl::InternalError("upstream: OpenSSL has no memory for a context");
+  SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
+  SSL_CTX_set_verify(tls, SSL_VERIFY_PEER, nullptr);
+  // Idle streams hold no buffers of OpenSSL.
+  SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  RETURN_IF_ERROR(LoadFiles(options, tls));
+  return target;
+}
+
+std::string UpstreamTarget::Request(std::string_view path, std::string_view body) const {
+  const bool post = !body.empty();
+  std::string request =
+      absl::StrCat(post ? "POST " : "GET ", options_.url.base_path, base::ToAbsl(path),
+                   " HTTP/1.1\r\nHost: ", options_.url.authority, "\r\nUser-Agent: runnel-inference\r\nAccept: ",
+                   // Compressed events would be delayed until a block is full.
+                   post ? "text/event-stream" : "application/json", "\r\nAccept-Encoding: identity\r\n");
+  if (!options_.api_key.empty()) absl::StrAppend(&request, "Authorization: Bearer ", options_.api_key, "\r\n");
+  if (post) absl::StrAppend(&request, "Content-Type: application/json\r\nContent-Length: ", body.size(), "\r\n");
+  absl::StrAppend(&request, "\r\n", base::ToAbsl(body));
+  return request;
+}
+
+// Shared with the callback of the resolver, which may come after the connection has been destroyed.
+struct UpstreamConnection::Lookup {
+  std::vector<Endpoint> addresses;
+  bool done = false;
+  Timer* waiter = nullptr;
 };
 
-UpstreamConnection::UpstreamConnection(const UpstreamConnectionOptions& options)
-    : options_(options), impl_(std::make_unique<Impl>()) {
-  impl_->client = NewClient(options_);
+UpstreamConnection::UpstreamConnection(net::io_context* io, UpstreamResolver* resolver, const UpstreamTarget* target)
+    : io_(io), resolver_(resolver), target_(target), socket_(*io), ssl_(nullptr, &SSL_free) {}
+
+UpstreamConnection::~UpstreamConnection() { Close(); }
+
+Awaitable<std::vector<Endpoint>> UpstreamConnection::Resolve() {
+  auto lookup = std::make_shared<Lookup>();
+  const UpstreamUrl& url = target_->options().url;
+  resolver_->Resolve(url.host, url.port, [lookup, io = io_](std::vector<Endpoint> addresses) {
+    net::post(*io, [lookup, addresses = std::move(addresses)]() mutable {
+      lookup->addresses = std::move(addresses);
+      lookup->done = true;
+      if (lookup->waiter != nullptr) lookup->waiter->cancel();
+    });
+  });
+  Timer timer(*io_, Timer::time_point::max());
+  lookup->waiter = waiting_ = &timer;
+  if (!closed_) co_await timer.async_wait(kAwait);
+  lookup->waiter = waiting_ = nullptr;
+  co_return std::move(lookup->addresses);
 }
 
-UpstreamConnection::~UpstreamConnection() = default;
-
-void UpstreamConnection::Stop() { impl_->client->stop(); }
-
-UpstreamResult UpstreamConnection::Post(std::string_view path, std::string_view body, const Handlers& handlers) {
-  httplib::Request& request = impl_->request = {};
-  request.method = "POST";
-  request.path = absl::StrCat(options_.url.base_path, base::ToAbsl(path));
-  request.headers = CommonHeaders(options_);
-  request.headers.emplace("Accept", "text/event-stream");
-  request.headers.emplace("Content-Type", "application/json");
-  request.content_length_ = body.size();
-  // cpp-httplib makes the first call once it is connected, and reports that in no other way. The provider also avoids
-  // its copies of the body.
-  request.content_provider_ = [&handlers, body, connected = false](size_t offset, size_t length,
-                                                                   httplib::DataSink& sink) mutable {
-    if (!std::exchange(connected, true) && !handlers.on_connected()) return false;
-    sink.write(body.data() + offset, length);
-    return true;  // false would mean a cancellation; a failed write is noticed anyway
-  };
-  return Send(impl_.get(), handlers);
-}
-
-UpstreamResult UpstreamConnection::Get(std::string_view path, const Handlers& handlers) {
-  httplib::Request& request = impl_->request = {};
-  request.method = "GET";
-  request.path = absl::StrCat(options_.url.base_path, base::ToAbsl(path));
-  request.headers = CommonHeaders(options_);
-  request.headers.emplace("Accept", "application/json");
-  return Send(impl_.get(), handlers);
-}
-
-UpstreamResult UpstreamConnection::Send(Impl* impl, const Handlers& handlers) {
-  UpstreamResult result;
-  SteadyClock::time_point last_sign = SteadyClock::now();
-  impl->request.response_handler = [&](const httplib::Response& response) {
-    last_sign = SteadyClock::now();
-    result.status = response.status;
-    return handlers.on_head(response.status,
-                            {response.get_header_value("Content-Type"), response.get_header_value("Retry-After")});
-  };
-  impl->request.content_receiver = [&](const char* data, size_t size, uint64_t, uint64_t) {
-    last_sign = SteadyClock::now();
-    return handlers.on_body({data, size});
-  };
-  httplib::Response response;
-  httplib::Error error = httplib::Error::Success;
-  const bool sent = impl->client->send(impl->request, response, error);
-  impl->request = {};
-  if (!sent && error == httplib::Error::Success) error = httplib::Error::Unknown;
-  // A read that times out is reported as one that failed. The timeout, in whole milliseconds, starts at the last byte
-  // or a little later.
-  const auto timeout = absl::ToChronoNanoseconds(options_.silence_timeout - absl::Milliseconds(1));
-  result.end = EndOf(error, SteadyClock::now() - last_sign >= timeout);
-  used_ = result.end == UpstreamResult::End::kWhole && impl->client->is_socket_open() != 0;
-  return result;
-}
-
-UpstreamConnectionPool::UpstreamConnectionPool(const UpstreamConnectionOptions& options, size_t max_connections,
-                                               absl::Duration max_idle, base::Metrics* metrics)
-    : options_(options),
-      max_connections_(max_connections),
-      max_idle_(max_idle),
-      idle_gauge_(metrics->Gauge("runnel_upstream_idle_connections", "Idle upstream connections kept for reuse.")) {}
-
-std::unique_ptr<UpstreamConnection> UpstreamConnectionPool::Take(bool fresh) {
-  std::vector<Idle> old;
-  {
-    base::MutexLock lock(&mu_);
-    old = TakeOldLocked();
-    if (!fresh && !idle_.empty()) {
-      auto connection = std::move(idle_.back().connection);
-      idle_.pop_back();
-      SetGaugeLocked();
-      return connection;
+Awaitable<UpstreamConnection::Connected> UpstreamConnection::Connect() {
+  if (connected_) co_return Connected::kYes;
+  const std::vector<Endpoint> addresses = co_await Resolve();
+  for (const Endpoint& address : addresses) {
+    if (closed_) break;
+    const bool open = co_await ConnectTo(address);
+    if (!open) continue;
+    if (target_->tls() != nullptr) {
+      const bool trusted = co_await Handshake();
+      if (!trusted) co_return closed_ ? Connected::kNo : Connected::kUntrusted;
     }
+    connected_ = true;
+    co_return Connected::kYes;
   }
-  return std::make_unique<UpstreamConnection>(options_);
+  co_return Connected::kNo;
+}
+
+Awaitable<bool> UpstreamConnection::ConnectTo(Endpoint endpoint) {
+  ErrorCode ec;
+  socket_.close(ec);
+  const auto [error] = co_await socket_.async_connect(endpoint, kAwait);
+  if (error || closed_) co_return false;
+  socket_.set_option(net::ip::tcp::no_delay(true), ec);
+  socket_.set_option(net::socket_base::keep_alive(true), ec);
+  socket_.native_non_blocking(true, ec);
+  co_return !ec;
+}
+
+Awaitable<bool> UpstreamConnection::Handshake() {
+  ssl_.reset(SSL_new(target_->tls()));
+  if (ssl_ == nullptr || SSL_set_fd(ssl_.get(), socket_.native_handle()) != 1) co_return false;
+  SetServerName(target_->options().url.host, ssl_.get());
+  while (true) {
+    ERR_clear_error();
+    const int result = SSL_connect(ssl_.get());
+    if (result == 1) co_return true;
+    const bool ready = co_await WaitForTls(result);
+    if (!ready) co_return false;
+  }
+}
+
+Awaitable<bool> UpstreamConnection::WaitForTls(int result) {
+  const int error = SSL_get_error(ssl_.get(), result);
+  if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) co_return false;
+  const bool ready = co_await WaitFor(error == SSL_ERROR_WANT_READ ? TcpSocket::wait_read : TcpSocket::wait_write);
+  co_return ready;
+}
+
+Awaitable<bool> UpstreamConnection::WaitFor(TcpSocket::wait_type what) {
+  if (closed_) co_return false;
+  const auto [error] = co_await socket_.async_wait(what, kAwait);
+  co_return !error && !closed_;
+}
+
+Awaitable<bool> UpstreamConnection::Write(std::string_view bytes) {
+  while (!bytes.empty()) {
+    if (closed_) co_return false;
+    if (ssl_ != nullptr) {
+      ERR_clear_error();
+      size_t size = 0;
+      const int result = SSL_write_ex(ssl_.get(), bytes.data(), bytes.size(), &size);
+      if (result == 1) {
+        bytes.remove_prefix(size);
+        continue;
+      }
+      const bool ready = co_await WaitForTls(result);
+      if (!ready) co_return false;
+      continue;
+    }
+    const ssize_t size = send(socket_.native_handle(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (size >= 0) {
+      bytes.remove_prefix(static_cast<size_t>(size));
+      continue;
+    }
+    if (errno != EAGAIN && errno != EINTR) co_return false;
+    const bool ready = co_await WaitFor(TcpSocket::wait_write);
+    if (!ready) co_return false;
+  }
+  co_return true;
+}
+
+Awaitable<size_t> UpstreamConnection::Read(std::span<char> buffer) {
+  if (ssl_ == nullptr && !more_) {
+    const bool ready = co_await WaitFor(TcpSocket::wait_read);
+    if (!ready) co_return 0;
+  }
+  while (!closed_) {
+    if (ssl_ != nullptr) {
+      ERR_clear_error();
+      size_t size = 0;
+      const int result = SSL_read_ex(ssl_.get(), buffer.data(), buffer.size(), &size);
+      if (result == 1) co_return size;
+      const bool ready = co_await WaitForTls(result);
+      if (!ready) co_return 0;
+      continue;
+    }
+    const ssize_t size = recv(socket_.native_handle(), buffer.data(), buffer.size(), 0);
+    more_ = size == static_cast<ssize_t>(buffer.size());
+    if (size >= 0) co_return static_cast<size_t>(size);
+    if (errno != EAGAIN && errno != EINTR) co_return 0;
+    const bool ready = co_await WaitFor(TcpSocket::wait_read);
+    if (!ready) co_return 0;
+  }
+  co_return 0;
+}
+
+void UpstreamConnection::Close() {
+  closed_ = true;
+  connected_ = false;
+  if (waiting_ != nullptr) waiting_->cancel();
+  ErrorCode ec;
+  socket_.close(ec);
+}
+
+bool UpstreamConnection::IsIdle() const {
+  if (!connected_) return false;
+  char byte = 0;
+  // TLS 1.3 servers send session tickets, so bytes in the socket say nothing about such a connection.
+  const ssize_t size = recv(const_cast<TcpSocket&>(socket_).native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return size < 0 ? errno == EAGAIN : size > 0 && ssl_ != nullptr;
+}
+
+UpstreamConnectionPool::~UpstreamConnectionPool() {
+  idle_.clear();
+  SetGauge();
+}
+
+std::unique_ptr<UpstreamConnection> UpstreamConnectionPool::Take() {
+  CloseOld();
+  std::unique_ptr<UpstreamConnection> connection;
+  while (!idle_.empty() && connection == nullptr) {
+    connection = std::move(idle_.back().connection);
+    idle_.pop_back();
+    if (!connection->IsIdle()) connection.reset();
+  }
+  SetGauge();
+  return connection;
 }
 
 void UpstreamConnectionPool::Put(std::unique_ptr<UpstreamConnection> connection) {
-  std::vector<Idle> old;  // destroyed after the lock
-  base::MutexLock lock(&mu_);
-  old = TakeOldLocked();
+  CloseOld();
   if (idle_.size() < max_connections_) idle_.push_back({std::move(connection), SteadyClock::now()});
-  SetGaugeLocked();
+  SetGauge();
 }
 
-void UpstreamConnectionPool::SetGaugeLocked() {
-  idle_gauge_.Increment(static_cast<double>(idle_.size()) - static_cast<double>(gauged_));
-  gauged_ = idle_.size();
-}
-
-std::vector<UpstreamConnectionPool::Idle> UpstreamConnectionPool::TakeOldLocked() {
-  const auto oldest = SteadyClock::now() - absl::ToChronoNanoseconds(max_idle_);
+void UpstreamConnectionPool::CloseOld() {
+  const auto oldest = SteadyClock::now() - max_idle_;
   const auto keep = std::find_if(idle_.begin(), idle_.end(), [&](const Idle& each) { return each.since > oldest; });
-  std::vector<Idle> old(std::make_move_iterator(idle_.begin()), std::make_move_iterator(keep));
   idle_.erase(idle_.begin(), keep);
-  SetGaugeLocked();
-  return old;
+}
+
+void UpstreamConnectionPool::SetGauge() {
+  idle_gauge_->Increment(static_cast<double>(idle_.size()) - static_cast<double>(gauged_));
+  gauged_ = idle_.size();
 }
 
 }  // namespace runnel::inference

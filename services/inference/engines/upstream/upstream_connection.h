@@ -1,113 +1,123 @@
 #pragma once
 
+#include <openssl/ssl.h>
+
 #include <chrono>
-#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "services/base/metrics.h"
-#include "services/base/mutex.h"
+#include "services/inference/engines/upstream/upstream_net.h"
+#include "services/inference/engines/upstream/upstream_resolver.h"
 #include "services/inference/engines/upstream/upstream_url.h"
 
 namespace runnel::inference {
 
 struct UpstreamConnectionOptions {
   UpstreamUrl url;
-  std::string api_key;  // empty: none is sent
-  std::string ca_file;  // PEM; empty: the system's
+  std::string api_key;           // empty: none is sent
+  std::string ca_file;           // PEM; empty: the system's
+  std::string client_cert_file;  // PEM of a certificate chain to present; empty: none
+  std::string client_key_file;   // PEM of its key
   absl::Duration connect_timeout;
   absl::Duration write_timeout;
   absl::Duration silence_timeout;  // the longest time without a byte from the server
 };
 
-// The result of an exchange.
-struct UpstreamResult {
-  enum class End {
-    kWhole,      // the response was read to its end
-    kNoConnect,  // nothing was sent: no connection
-    kUntrusted,  // nothing was sent: the TLS handshake failed, or the server's certificate is not trusted
-    kSilent,     // no byte arrived for silence_timeout
-    kCut,        // the connection was lost, or Stop was called
-    kUnwanted,   // a handler returned false
-  };
-  End end = End::kCut;
-  int status = 0;  // of HTTP; 0: no response
-};
-
-// A blocking HTTP connection to the upstream, kept alive between exchanges. Used by one thread at a time, except Stop.
-// The process must ignore SIGPIPE.
-class UpstreamConnection {
+// What connections to one upstream share. Immutable, so that every loop may use it.
+class UpstreamTarget {
  public:
-  // The response headers that are used; empty if absent.
-  struct Head {
-    std::string content_type;
-    std::string retry_after;
-  };
-  struct Handlers {
-    // The connection is established and nothing is sent yet. Stop works from now on.
-    std::function<bool()> on_connected;
-    // The status line and headers have arrived.
-    std::function<bool(int status, const Head& head)> on_head;
-    // The next bytes of the body, whatever the status.
-    std::function<bool(std::string_view bytes)> on_body;
-  };
+  // InvalidArgument if a file of a certificate or key cannot be used.
+  static absl::StatusOr<std::unique_ptr<UpstreamTarget>> Create(const UpstreamConnectionOptions& options);
 
-  explicit UpstreamConnection(const UpstreamConnectionOptions& options);
-  ~UpstreamConnection();
-
-  // `path` is below the URL's base path and begins with '/'. A handler that returns false ends the exchange.
-  UpstreamResult Post(std::string_view path, std::string_view body, const Handlers& handlers);
-  // `handlers.on_connected` is not called.
-  UpstreamResult Get(std::string_view path, const Handlers& handlers);
-
-  // Makes the exchange that is under way end with kCut immediately. Any thread. While connecting it would block until
-  // that is done, so call it only between on_connected and the end of Post.
-  void Stop();
-
-  // The last exchange was complete and the connection is open as far as known: the server may have closed it meanwhile.
-  bool used() const { return used_; }
+  const UpstreamConnectionOptions& options() const { return options_; }
+  // Null without TLS.
+  SSL_CTX* tls() const { return tls_.get(); }
+  // A request of HTTP/1.1; `path` is below the URL's base path and begins with '/'. With a body it is a POST of JSON
+  // that accepts an event stream, otherwise a GET of JSON.
+  std::string Request(std::string_view path, std::string_view body) const;
 
  private:
-  struct Impl;
-  UpstreamResult Send(Impl* impl, const Handlers& handlers);
+  explicit UpstreamTarget(const UpstreamConnectionOptions& options) : options_(options), tls_(nullptr, &SSL_CTX_free) {}
 
   const UpstreamConnectionOptions options_;
-  const std::unique_ptr<Impl> impl_;
-  bool used_ = false;
+  std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> tls_;
 };
 
-// Idle connections, the last used first. Thread-safe.
+// A connection to an upstream, over TLS or not, that waits without a thread and without a buffer. Confined to the
+// thread of its loop; one coroutine at a time calls Connect, Write or Read. The process must ignore SIGPIPE.
+class UpstreamConnection {
+ public:
+  // All must outlive it.
+  UpstreamConnection(net::io_context* io, UpstreamResolver* resolver, const UpstreamTarget* target);
+  ~UpstreamConnection();
+
+  enum class Connected { kYes, kNo, kUntrusted };  // kUntrusted: the TLS handshake or the certificate's check failed
+  // Tries each address of the host. Immediate if it is connected.
+  Awaitable<Connected> Connect();
+  // False if the connection is broken or Close was called.
+  Awaitable<bool> Write(std::string_view bytes);
+  // Waits for bytes and reads up to the size of `buffer`. 0: the server has closed the connection, it is broken, or
+  // Close was called. `buffer` is not used while it waits, so that all connections of a loop can share one.
+  Awaitable<size_t> Read(std::span<char> buffer);
+
+  // Ends whatever is awaited, and the connection. Idempotent.
+  void Close();
+  // The connection is open, and the server has sent nothing that was not read.
+  bool IsIdle() const;
+
+ private:
+  struct Lookup;
+  Awaitable<std::vector<Endpoint>> Resolve();
+  Awaitable<bool> ConnectTo(Endpoint endpoint);
+  Awaitable<bool> Handshake();
+  Awaitable<bool> WaitFor(TcpSocket::wait_type what);
+  // Waits for what the result of an SSL function asks for. False if it is an error.
+  Awaitable<bool> WaitForTls(int result);
+
+  net::io_context* const io_;
+  UpstreamResolver* const resolver_;
+  const UpstreamTarget* const target_;
+  TcpSocket socket_;
+  std::unique_ptr<SSL, decltype(&SSL_free)> ssl_;
+  Timer* waiting_ = nullptr;  // for the resolver
+  bool connected_ = false;
+  bool closed_ = false;
+  bool more_ = false;  // the last read may have left bytes, so the next one does not wait first
+};
+
+// The idle connections of one loop to one upstream, the last used first. Confined to the loop's thread.
 class UpstreamConnectionPool {
  public:
-  // Connections idle for `max_idle` are closed when one is taken or given back; at most `max_connections` are kept.
-  UpstreamConnectionPool(const UpstreamConnectionOptions& options, size_t max_connections, absl::Duration max_idle,
-                         base::Metrics* metrics);
+  // Connections idle for `max_idle` are closed when one is taken or put back; at most `max_connections` are kept. All
+  // pools share `idle_gauge`.
+  UpstreamConnectionPool(size_t max_connections, absl::Duration max_idle, prometheus::Gauge* idle_gauge)
+      : max_connections_(max_connections), max_idle_(absl::ToChronoNanoseconds(max_idle)), idle_gauge_(idle_gauge) {}
+  ~UpstreamConnectionPool();
+  UpstreamConnectionPool(UpstreamConnectionPool&&) = default;
 
-  // An idle connection, or a new one if there is none or `fresh` is true.
-  std::unique_ptr<UpstreamConnection> Take(bool fresh) EXCLUDES(mu_);
-  // Requires used().
-  void Put(std::unique_ptr<UpstreamConnection> connection) EXCLUDES(mu_);
+  // Null if there is none that is usable.
+  std::unique_ptr<UpstreamConnection> Take();
+  void Put(std::unique_ptr<UpstreamConnection> connection);
+  void CloseOld();
 
  private:
   struct Idle {
     std::unique_ptr<UpstreamConnection> connection;
     std::chrono::steady_clock::time_point since;
   };
-  // Moves out the connections that are too old; the caller destroys them without the lock.
-  std::vector<Idle> TakeOldLocked() REQUIRES(mu_);
-  // All pools share one gauge.
-  void SetGaugeLocked() REQUIRES(mu_);
+  void SetGauge();
 
-  const UpstreamConnectionOptions options_;
   const size_t max_connections_;
-  const absl::Duration max_idle_;
-  prometheus::Gauge& idle_gauge_;
-  base::Mutex mu_;
-  std::vector<Idle> idle_ GUARDED_BY(mu_);  // in the order of `since`
-  size_t gauged_ GUARDED_BY(mu_) = 0;       // of idle_, in the gauge
+  const std::chrono::nanoseconds max_idle_;
+  prometheus::Gauge* const idle_gauge_;
+  std::vector<Idle> idle_;  // in the order of `since`
+  size_t gauged_ = 0;       // of idle_, in the gauge
 };
 
 }  // namespace runnel::inference

@@ -17,11 +17,14 @@ struct UpstreamOptions {
   std::vector<std::string> urls;  // http://host:port[/v1] or https://..., see upstream_url.h; 1 to 64
   std::string api_key;            // bearer key; empty: none is sent
   std::string ca_file;            // https: PEM file of the authorities to trust; empty: the system's
+  std::string client_cert_file;   // https: PEM file of a certificate to present; empty: none
+  std::string client_key_file;    // https: PEM file of its key
   std::string model;              // the upstream's name of the model; empty: the first that it lists at the start
   std::string model_id;           // the name that our clients use; empty: the same
   // Replaces the two above for several models: the name that our clients use, and the upstream's.
   std::vector<std::pair<std::string, std::string>> models;
-  uint32_t max_streams = 256;
+  uint32_t threads = 1;  // event loops, 1 to 64
+  uint32_t max_streams = 4096;
   uint32_t max_streams_each = 0;  // per upstream; 0: only max_streams
   // See UpstreamBreaker.
   uint32_t max_failures = 5;
@@ -40,18 +43,18 @@ struct UpstreamOptions {
 };
 
 // An engine that sends generations to OpenAI-compatible servers (vLLM, llama-server, Ollama): one streaming request
-// each, blocking on its own thread. Prompts, outputs and keys are never logged.
+// each, all on a few event loops. Prompts, outputs and keys are never logged.
 //
 // Several servers are assumed to have the same models. The server with the fewest streams gets the next one; if it
 // fails before the first token, another is tried; a server that keeps failing is skipped for a while.
 //
-// MaxRunning is max_streams: a request with several choices is one stream but counts as several, so there are always
-// enough threads. Threads are started when they are needed and kept until Stop.
+// MaxRunning is max_streams: a request with several choices is one stream but counts as several.
 //
 // Without a model name, asks the upstream for its models, which blocks for up to connect_timeout + silence_timeout (at
-// most 10 s of the latter). InvalidArgument if the options are wrong, Unavailable if the upstream cannot be reached or
-// returns no list of models. With a name nothing is asked, and the upstream may start later. `metrics` must outlive the
-// engine. The process must ignore SIGPIPE, as base::ShutdownSignal does.
+// most 10 s of the latter). InvalidArgument if the options are wrong or a file of a certificate cannot be used,
+// Unavailable if the upstream cannot be reached or returns no list of models. With a name nothing is asked, and the
+// upstream may start later. `metrics` must outlive the engine. The process must ignore SIGPIPE, as base::ShutdownSignal
+// does.
 absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptions& options, base::Metrics* metrics);
 
 }  // namespace runnel::inference

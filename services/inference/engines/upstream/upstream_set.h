@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -13,7 +14,6 @@
 #include "services/base/metrics.h"
 #include "services/base/mutex.h"
 #include "services/inference/engines/upstream/upstream_breaker.h"
-#include "services/inference/engines/upstream/upstream_connection.h"
 
 namespace runnel::inference {
 
@@ -33,26 +33,23 @@ class UpstreamSet {
     uint32_t max_failures = 5;    // in a row, see UpstreamBreaker
     absl::Duration pause = absl::Seconds(10);
     absl::Duration longest_retry_after = absl::Minutes(1);
-    size_t max_idle_connections = 0;
-    absl::Duration max_idle;
+    std::function<void()> on_free;  // called without a lock after each GiveBack, if max_streams_each is set
     const base::Clock* clock = &base::Clock::System();
   };
-  // `metrics` must outlive the set.
-  UpstreamSet(const std::vector<UpstreamConnectionOptions>& upstreams, const Options& options, base::Metrics* metrics);
+  // `names` are labels of metrics, for example host:port. `metrics` must outlive the set.
+  UpstreamSet(const std::vector<std::string>& names, const Options& options, base::Metrics* metrics);
   ~UpstreamSet();
 
   size_t size() const { return upstreams_.size(); }
 
-  // Takes a place at the upstream with the fewest streams, among those that are available and not in `tried`. Returns
-  // its number, for GiveBack. If all of them are full, waits until one is not or `give_up` is true, which is called
-  // under the set's lock. Empty if there is no such upstream.
-  std::optional<size_t> Take(std::span<const size_t> tried, const std::function<bool()>& give_up) EXCLUDES(mu_);
+  struct Place {
+    std::optional<size_t> upstream;  // its number, for GiveBack
+    bool full = false;               // without a number: one may become free; otherwise there is none to wait for
+  };
+  // Takes a place at the upstream with the fewest streams, among those that are available and not in `tried`.
+  Place Take(std::span<const size_t> tried) EXCLUDES(mu_);
   // `retry_after`: the pause that the upstream asked for; zero for none.
   void GiveBack(size_t upstream, UpstreamVerdict verdict, absl::Duration retry_after) EXCLUDES(mu_);
-  // To be called when a `give_up` has become true.
-  void Wake() EXCLUDES(mu_);
-
-  UpstreamConnectionPool* pool(size_t upstream);
 
  private:
   struct Upstream;
@@ -61,7 +58,6 @@ class UpstreamSet {
 
   const Options options_;
   base::Mutex mu_;
-  base::CondVar changed_;
   const std::vector<std::unique_ptr<Upstream>> upstreams_;
   size_t next_ GUARDED_BY(mu_) = 0;  // the first of several with equally few streams
 };

@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/strings.h"
 #include "services/inference/engines/upstream/upstream_failure.h"
-#include "services/inference/generation/wake_set.h"
 
 namespace runnel::inference {
 namespace {
@@ -16,60 +14,89 @@ namespace {
 constexpr int kOk = 200;
 constexpr size_t kMaxErrorBodyBytes = 64 << 10;
 constexpr size_t kMaxContentTypeBytes = 64;
+constexpr UpstreamStream::Clock::time_point kNever = UpstreamStream::Clock::time_point::max();
 
 Failed Draining() { return {"draining", "the service is stopping", true}; }
 
+UpstreamStream::Clock::time_point After(absl::Duration timeout) {
+  return UpstreamStream::Clock::now() + absl::ToChronoNanoseconds(timeout);
+}
+
 }  // namespace
 
-UpstreamStream::UpstreamStream(std::unique_ptr<PreparedUpstream> prepared, std::shared_ptr<EventSink> sink,
-                               const Options& options)
-    : options_(options), prepared_(std::move(prepared)), sink_(std::move(sink)) {}
+UpstreamStream::UpstreamStream(UpstreamLoop* loop, std::unique_ptr<PreparedUpstream> prepared,
+                               std::shared_ptr<EventSink> sink, const Options& options, prometheus::Counter* failovers,
+                               OnOver over)
+    : loop_(loop),
+      prepared_(std::move(prepared)),
+      sink_(std::move(sink)),
+      options_(options),
+      failovers_(failovers),
+      over_(std::move(over)) {}
 
-std::string UpstreamStream::Run(UpstreamSet* upstreams, prometheus::Counter* failovers) {
+Awaitable<void> UpstreamStream::Run() {
   std::vector<size_t> tried;
   Failed failed = Unavailable("no upstream is available");
   while (true) {
-    const auto upstream = upstreams->Take(tried, [this] { return HasEnded(); });
-    if (!upstream.has_value()) return EndWithout(std::move(failed));
-    if (!tried.empty()) failovers->Increment();
+    CheckCancelled();
+    const std::optional<size_t> upstream = co_await TakePlace(tried);
+    if (!upstream.has_value()) {
+      EndWithout(failed);
+      co_return;
+    }
+    if (!tried.empty()) failovers_->Increment();
     tried.push_back(*upstream);
-    Attempt attempt = Try(upstreams->pool(*upstream));
-    upstreams->GiveBack(*upstream, attempt.verdict, retry_after_);
-    if (!attempt.outcome.empty()) return attempt.outcome;
+    Attempt attempt = co_await Try(*upstream);
+    loop_->shared().set->GiveBack(*upstream, attempt.verdict, retry_after_);
+    if (attempt.over) {
+      over_(answer_->outcome());
+      co_return;
+    }
     failed = std::move(attempt.failed);
   }
 }
 
-UpstreamStream::Attempt UpstreamStream::Try(UpstreamConnectionPool* pool) {
-  std::unique_ptr<UpstreamConnection> connection = pool->Take(false);
-  bool may_try_again = connection->used();
+Awaitable<std::optional<size_t>> UpstreamStream::TakePlace(const std::vector<size_t>& tried) {
+  while (!interrupted()) {
+    const UpstreamSet::Place place = loop_->shared().set->Take(tried);
+    if (place.upstream.has_value() || !place.full) co_return place.upstream;
+    Timer timer(*loop_->io(), kNever);
+    place_timer_ = &timer;
+    co_await timer.async_wait(kAwait);
+    place_timer_ = nullptr;
+  }
+  co_return std::nullopt;
+}
+
+Awaitable<UpstreamStream::Attempt> UpstreamStream::Try(size_t upstream) {
+  const UpstreamTarget& target = *loop_->shared().targets[upstream];
+  std::unique_ptr<UpstreamConnection> connection = loop_->pool(upstream)->Take();
+  bool may_repeat = connection != nullptr;
   while (true) {
     Reset();
-    const UpstreamResult result = Exchange(prepared_->path, prepared_->body, connection.get());
-    Attempt attempt{Judge(result), {}, {}};
+    if (connection == nullptr) {
+      connection = std::make_unique<UpstreamConnection>(loop_->io(), loop_->shared().resolver, &target);
+    }
+    connection_ = connection.get();
+    const End end = co_await Exchange(connection.get(), target);
+    connection_ = nullptr;
     // The server closed an idle connection just as it was used again: no byte of the response has arrived, so a new
     // connection is enough.
-    attempt.failed = FailureOf(result);
-    const bool again = std::exchange(may_try_again, false) && result.end == UpstreamResult::End::kCut &&
-                       result.status == 0 && attempt.failed.code == Unavailable("").code;
-    const bool others_may = !answer_->reported() &&
-                            (attempt.verdict == UpstreamVerdict::kFaulty || attempt.verdict == UpstreamVerdict::kBusy);
-    bool waits = again || others_may;
-    bool engine_stops = false;
-    if (!OnExchangeOver(&waits, &engine_stops)) {
-      attempt.outcome = engine_stops ? Draining().code : "cancelled";
-      return attempt;
-    }
-    if (waits && again) {
-      connection = pool->Take(true);
+    const bool repeat = std::exchange(may_repeat, false) && end == End::kCut && !parser_->begun() && !interrupted() &&
+                        expired_ == Expired::kNone;
+    if (repeat) {
+      connection.reset();
       continue;
     }
-    if (!waits) {
-      End(result, engine_stops);
-      attempt.outcome = answer_->outcome();
+    Attempt attempt{Judge(end), true, FailureOf(end)};
+    const bool others_may = attempt.verdict == UpstreamVerdict::kFaulty || attempt.verdict == UpstreamVerdict::kBusy;
+    if (others_may && !answer_->reported() && !interrupted()) {
+      attempt.over = false;
+    } else {
+      EndOutput(attempt.failed);
     }
-    if (connection->used()) pool->Put(std::move(connection));
-    return attempt;
+    if (end == End::kWhole && parser_->keep_alive()) loop_->pool(upstream)->Put(std::move(connection));
+    co_return attempt;
   }
 }
 
@@ -77,54 +104,61 @@ void UpstreamStream::Reset() {
   UpstreamAnswer::Options options = options_.answer;
   options.keep_first_failure = true;
   answer_.emplace(prepared_->choice_count, options, sink_.get());
+  parser_.emplace(UpstreamResponseParser::Limits{}, static_cast<UpstreamResponseParser::Handler*>(this));
+  expired_ = Expired::kNone;
+  io_deadline_ = token_deadline_ = linger_deadline_ = kNever;
+  status_ = 0;
+  malformed_ = false;
   is_event_stream_ = false;
   content_type_.clear();
   error_body_.clear();
   retry_after_ = absl::ZeroDuration();
 }
 
-bool UpstreamStream::HasEnded() {
-  base::MutexLock lock(&mu_);
-  return state_ == State::kEnded;
-}
-
-std::string UpstreamStream::EndWithout(Failed failed) {
-  {
-    base::MutexLock lock(&mu_);
-    if (state_ == State::kEnded) return engine_stops_ ? Draining().code : "cancelled";
-    state_ = State::kEnded;
-  }
-  WakeSet wake;
-  std::string outcome = failed.code;
-  sink_->Fail(std::move(failed), &wake);
-  return outcome;
-}
-
-UpstreamResult UpstreamStream::Exchange(std::string_view path, std::string_view body, UpstreamConnection* connection) {
-  UpstreamConnection::Handlers handlers;
-  handlers.on_connected = [&] { return OnConnected(connection); };
-  handlers.on_head = [&](int status, const UpstreamConnection::Head& head) { return OnHead(status, head); };
-  handlers.on_body = [&](std::string_view bytes) { return OnBody(bytes); };
-  return connection->Post(path, body, handlers);
-}
-
-bool UpstreamStream::OnConnected(UpstreamConnection* connection) {
-  {
-    base::MutexLock lock(&mu_);
-    if (state_ != State::kWaiting) return false;
-    state_ = State::kStreaming;
-    connection_ = connection;
-    timed_out_ = false;
-    token_until_ = SteadyClock::now() + absl::ToChronoNanoseconds(options_.first_token_timeout);
-  }
+Awaitable<UpstreamStream::End> UpstreamStream::Exchange(UpstreamConnection* connection, const UpstreamTarget& target) {
+  io_deadline_ = After(target.options().connect_timeout);
+  const UpstreamConnection::Connected connected = co_await connection->Connect();
+  if (connected == UpstreamConnection::Connected::kNo) co_return End::kNoConnect;
+  if (connected == UpstreamConnection::Connected::kUntrusted) co_return End::kUntrusted;
+  token_deadline_ = After(options_.first_token_timeout);
   if (!std::exchange(begun_, true)) sink_->Begin();
-  return !sink_->cancelled();
+  CheckCancelled();
+  if (interrupted()) co_return End::kUnwanted;
+  io_deadline_ = After(target.options().write_timeout);
+  // A server that rejects a request may close its side before it has read all: its response is read all the same.
+  const std::string request = target.Request(prepared_->path, prepared_->body);
+  co_await connection->Write(request);
+  const End end = co_await ReadResponse(connection, target);
+  co_return end;
 }
 
-bool UpstreamStream::OnHead(int status, const UpstreamConnection::Head& head) {
-  is_event_stream_ = status == kOk && absl::StartsWithIgnoreCase(head.content_type, "text/event-stream");
+Awaitable<UpstreamStream::End> UpstreamStream::ReadResponse(UpstreamConnection* connection,
+                                                            const UpstreamTarget& target) {
+  using State = UpstreamResponseParser::State;
+  State state = State::kReading;
+  while (state == State::kReading) {
+    io_deadline_ = After(target.options().silence_timeout);
+    const size_t size = co_await connection->Read(*loop_->buffer());
+    if (size == 0 && (interrupted() || expired_ != Expired::kNone)) co_return End::kCut;
+    state = size == 0 ? parser_->OnEof() : parser_->Feed({loop_->buffer()->data(), size});
+    malformed_ = size > 0 && state == State::kFailed;
+  }
+  switch (state) {
+    case State::kDone:
+      co_return End::kWhole;
+    case State::kUnwanted:
+      co_return End::kUnwanted;
+    default:
+      co_return End::kCut;
+  }
+}
+
+bool UpstreamStream::OnHead(const UpstreamHead& head) {
+  status_ = head.status;
+  is_event_stream_ =
+      head.status == kOk && absl::StartsWithIgnoreCase(base::ToAbsl(head.content_type), "text/event-stream");
   content_type_ = ToMessage(head.content_type, kMaxContentTypeBytes);
-  if (status != kOk) retry_after_ = ParseRetryAfter(head.retry_after);
+  if (head.status != kOk) retry_after_ = ParseRetryAfter(head.retry_after);
   return !sink_->cancelled();
 }
 
@@ -136,106 +170,92 @@ bool UpstreamStream::OnBody(std::string_view bytes) {
   }
   const bool was_complete = answer_->complete();
   const uint64_t progress = answer_->progress();
-  answer_->Add(bytes);
+  answer_->Add(bytes, loop_->wake());
   if (answer_->progress() != progress) {
-    base::MutexLock lock(&mu_);
-    token_until_ = SteadyClock::now() + absl::ToChronoNanoseconds(options_.next_token_timeout);
+    token_deadline_ = After(options_.next_token_timeout);
     if (answer_->complete() && !was_complete) {
-      linger_until_ = SteadyClock::now() + absl::ToChronoNanoseconds(options_.linger);
-      token_until_ = SteadyClock::time_point::max();
+      linger_deadline_ = After(options_.linger);
+      token_deadline_ = kNever;
     }
   }
   return !answer_->failed();
 }
 
-bool UpstreamStream::OnExchangeOver(bool* again, bool* engine_stops) {
-  base::MutexLock lock(&mu_);
-  connection_ = nullptr;
-  token_until_ = SteadyClock::time_point::max();
-  *engine_stops = engine_stops_;
-  if (state_ == State::kEnded) return false;
-  *again = *again && !cut_ && !sink_->cancelled();
-  state_ = *again ? State::kWaiting : State::kEnded;
-  return true;
+void UpstreamStream::Interrupt(Reason reason) {
+  if (interrupted()) return;
+  reason_ = reason;
+  if (place_timer_ != nullptr) place_timer_->cancel();
+  if (connection_ != nullptr) connection_->Close();
 }
 
-void UpstreamStream::End(const UpstreamResult& result, bool engine_stops) {
-  if (sink_->cancelled()) {
-    answer_->Cancel();
-  } else if (engine_stops) {
-    answer_->Finish(Draining());
+void UpstreamStream::CheckDeadlines(Clock::time_point now) {
+  if (connection_ == nullptr || expired_ != Expired::kNone) return;
+  if (now >= linger_deadline_) {
+    expired_ = Expired::kLinger;
+  } else if (now >= token_deadline_) {
+    expired_ = Expired::kToken;
+  } else if (now >= io_deadline_) {
+    expired_ = Expired::kIo;
   } else {
-    answer_->Finish(FailureOf(result));
+    return;
+  }
+  connection_->Close();
+}
+
+void UpstreamStream::EndOutput(const Failed& failed) {
+  if (reason_ == Reason::kCancelled || sink_->cancelled()) {
+    answer_->Cancel(loop_->wake());
+  } else {
+    answer_->Finish(reason_ == Reason::kStopping ? Draining() : failed, loop_->wake());
   }
   if (!answer_->kept_failure().has_value()) return;
-  WakeSet wake;
   if (sink_->cancelled()) {
-    sink_->EndAll(FinishReason::kCancelled, &wake);
+    sink_->EndAll(FinishReason::kCancelled, loop_->wake());
   } else {
-    sink_->Fail(*answer_->kept_failure(), &wake);
+    sink_->Fail(*answer_->kept_failure(), loop_->wake());
   }
 }
 
-UpstreamVerdict UpstreamStream::Judge(const UpstreamResult& result) {
-  using End = UpstreamResult::End;
-  if (answer_->complete()) return UpstreamVerdict::kHealthy;
-  {
-    base::MutexLock lock(&mu_);
-    if (cut_) return UpstreamVerdict::kUnknown;
-    if (timed_out_) return UpstreamVerdict::kFaulty;
+void UpstreamStream::EndWithout(const Failed& failed) {
+  if (reason_ == Reason::kCancelled) {
+    sink_->EndAll(FinishReason::kCancelled, loop_->wake());
+    return over_("cancelled");
   }
+  const Failed& reported = reason_ == Reason::kStopping ? Draining() : failed;
+  sink_->Fail(reported, loop_->wake());
+  over_(reported.code);
+}
+
+UpstreamVerdict UpstreamStream::Judge(End end) const {
+  if (answer_->complete()) return UpstreamVerdict::kHealthy;
+  if (interrupted()) return UpstreamVerdict::kUnknown;
+  if (expired_ != Expired::kNone) return UpstreamVerdict::kFaulty;
   if (answer_->failed()) return answer_->verdict();
-  if (result.status != 0 && result.status != kOk) return VerdictOfStatus(result.status);
-  // Only our own cancellation can cause this.
-  if (result.end == End::kUnwanted && sink_->cancelled()) return UpstreamVerdict::kUnknown;
+  if (status_ != 0 && status_ != kOk) return VerdictOfStatus(status_);
+  // Only a cancellation can cause this.
+  if (end == End::kUnwanted && sink_->cancelled()) return UpstreamVerdict::kUnknown;
   return UpstreamVerdict::kFaulty;
 }
 
-Failed UpstreamStream::FailureOf(const UpstreamResult& result) {
-  using End = UpstreamResult::End;
+Failed UpstreamStream::FailureOf(End end) const {
   if (answer_->kept_failure().has_value()) return *answer_->kept_failure();
-  {
-    base::MutexLock lock(&mu_);
-    if (timed_out_) return {"engine_timeout", "the upstream sent no token in time", true};
+  if (expired_ == Expired::kToken) return {"engine_timeout", "the upstream sent no token in time", true};
+  if (end == End::kNoConnect) return Unavailable("no connection to the upstream");
+  if (end == End::kUntrusted) return Unavailable("no TLS connection to the upstream");
+  if (malformed_) {
+    return {"engine_failed", absl::StrCat("the upstream's response is malformed: ", base::ToAbsl(parser_->error())),
+            false};
   }
-  if (result.end == End::kNoConnect) return Unavailable("no connection to the upstream");
-  if (result.end == End::kUntrusted) return Unavailable("no TLS connection to the upstream");
-  if (result.status != 0 && result.status != kOk) {
-    return FailureOfStatus(result.status, ParseUpstreamError(error_body_), options_.answer.secret);
+  if (status_ != 0 && status_ != kOk) {
+    return FailureOfStatus(status_, ParseUpstreamError(error_body_), options_.answer.secret);
   }
-  if (result.status == kOk && !is_event_stream_) {
+  if (status_ == kOk && !is_event_stream_) {
     return {"engine_failed",
             absl::StrCat("the upstream responded with '", content_type_, "' instead of an event stream"), false};
   }
-  if (result.end == End::kSilent) return {"engine_timeout", "the upstream sent nothing in time", true};
-  return Unavailable(result.status == 0 ? "the upstream closed the connection without a response"
-                                        : "the upstream's stream was cut");
-}
-
-UpstreamStream::SteadyClock::time_point UpstreamStream::Watch(bool engine_stops) {
-  const bool cancelled = sink_->cancelled();
-  {
-    base::MutexLock lock(&mu_);
-    const auto now = SteadyClock::now();
-    const bool lingers = now >= linger_until_;
-    if (state_ == State::kEnded) return SteadyClock::time_point::max();
-    if (!cancelled && !engine_stops && !lingers && now < token_until_) return std::min(linger_until_, token_until_);
-    engine_stops_ = engine_stops && !cancelled;
-    if (state_ == State::kStreaming) {
-      timed_out_ = !cancelled && !engine_stops && !lingers;
-      cut_ = !timed_out_;
-      connection_->Stop();
-      return SteadyClock::time_point::max();
-    }
-    state_ = State::kEnded;
-  }
-  WakeSet wake;
-  if (cancelled) {
-    sink_->EndAll(FinishReason::kCancelled, &wake);
-  } else {
-    sink_->Fail(Draining(), &wake);
-  }
-  return SteadyClock::time_point::max();
+  if (expired_ == Expired::kIo) return {"engine_timeout", "the upstream sent nothing in time", true};
+  return Unavailable(status_ == 0 ? "the upstream closed the connection without a response"
+                                  : "the upstream's stream was cut");
 }
 
 }  // namespace runnel::inference

@@ -6,10 +6,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include "services/base/mutex.h"
+#include "absl/functional/any_invocable.h"
+#include "services/inference/engines/upstream/response_parser.h"
 #include "services/inference/engines/upstream/upstream_answer.h"
-#include "services/inference/engines/upstream/upstream_connection.h"
+#include "services/inference/engines/upstream/upstream_loop.h"
 #include "services/inference/engines/upstream/upstream_set.h"
 #include "services/inference/generation/engine.h"
 
@@ -26,78 +28,93 @@ class PreparedUpstream final : public PreparedGeneration {
   uint32_t choice_count = 1;
 };
 
-// One generation on its way from the engine's queue through an upstream into its sink. Shared by the thread that runs
-// it and the engine's watcher.
+// One generation on its way through an upstream into its sink: a coroutine of a loop. Confined to the loop's thread
+// from Start on.
 //
-// Until the connection is established, the first of the two threads to act ends the generation: the watcher, if it was
-// cancelled, so that a cancel never waits for the queue or a connect timeout. From then on the sink belongs to the
-// running thread, and the watcher only closes the connection.
-//
-// If an upstream fails before it has sent anything, the next one is tried, each of them once.
-class UpstreamStream {
+// If an upstream fails before it has sent any output, the next one is tried, each of them once.
+class UpstreamStream final : private UpstreamResponseParser::Handler {
  public:
+  using Clock = std::chrono::steady_clock;
   struct Options {
     UpstreamAnswer::Options answer;
     absl::Duration linger;               // time limit of the stream after its last finish reason
     absl::Duration first_token_timeout;  // from when the connection is established
     absl::Duration next_token_timeout;   // from each token
   };
-  UpstreamStream(std::unique_ptr<PreparedUpstream> prepared, std::shared_ptr<EventSink> sink, const Options& options);
+  // `over` is called at the end with the outcome: done, cancelled, or the code of the failure.
+  using OnOver = absl::AnyInvocable<void(const std::string& outcome)>;
+  UpstreamStream(UpstreamLoop* loop, std::unique_ptr<PreparedUpstream> prepared, std::shared_ptr<EventSink> sink,
+                 const Options& options, prometheus::Counter* failovers, OnOver over);
 
-  // Blocks until the exchange is over. The sink has had its last call then, from this thread or from the watcher.
-  // Returns the outcome: done, cancelled, or the code of the failure. Counts in `failovers` each switch to another
-  // upstream.
-  std::string Run(UpstreamSet* upstreams, prometheus::Counter* failovers) EXCLUDES(mu_);
+  // Until the sink has had its last call.
+  Awaitable<void> Run();
 
-  using SteadyClock = std::chrono::steady_clock;
-  // Ends it, or makes Run end it, if it was cancelled, the engine stops, or a time limit has passed. Never blocks for
-  // long. Returns the latest time for the next call.
-  SteadyClock::time_point Watch(bool engine_stops) EXCLUDES(mu_);
+  // Why it has to end before its output does.
+  enum class Reason { kNone, kCancelled, kStopping };
+  void Interrupt(Reason reason);
+  void CheckCancelled() {
+    if (sink_->cancelled()) Interrupt(Reason::kCancelled);
+  }
+  void CheckDeadlines(Clock::time_point now);
+  void OnPlaceFree() {
+    if (place_timer_ != nullptr) place_timer_->cancel();
+  }
 
  private:
-  enum class State { kWaiting, kStreaming, kEnded };
-  // The result of one upstream.
+  // How an exchange with one upstream ended.
+  enum class End {
+    kWhole,      // the response was read to its end
+    kNoConnect,  // nothing was sent: no connection
+    kUntrusted,  // nothing was sent: the TLS handshake failed, or the server's certificate is not trusted
+    kCut,        // the connection was lost, or the response is not HTTP
+    kUnwanted,   // the rest of the response is not wanted
+  };
+  // A deadline of this upstream that has passed.
+  enum class Expired { kNone, kIo, kToken, kLinger };
   struct Attempt {
     UpstreamVerdict verdict = UpstreamVerdict::kUnknown;
-    std::string outcome;  // empty: the next upstream is tried
-    Failed failed;        // if outcome is empty
+    bool over = false;  // otherwise the next upstream is tried, and this is what to report if there is none
+    Failed failed;
   };
 
-  UpstreamResult Exchange(std::string_view path, std::string_view body, UpstreamConnection* connection) EXCLUDES(mu_);
-  bool OnConnected(UpstreamConnection* connection) EXCLUDES(mu_);
-  bool OnHead(int status, const UpstreamConnection::Head& head);
-  bool OnBody(std::string_view bytes) EXCLUDES(mu_);
-  // False if the watcher has ended it. Otherwise this thread has to end it, or it waits again if `again` stays true.
-  bool OnExchangeOver(bool* again, bool* engine_stops) EXCLUDES(mu_);
-  Attempt Try(UpstreamConnectionPool* pool) EXCLUDES(mu_);
+  Awaitable<std::optional<size_t>> TakePlace(const std::vector<size_t>& tried);
+  Awaitable<Attempt> Try(size_t upstream);
+  Awaitable<End> Exchange(UpstreamConnection* connection, const UpstreamTarget& target);
+  Awaitable<End> ReadResponse(UpstreamConnection* connection, const UpstreamTarget& target);
+  bool OnHead(const UpstreamHead& head) override;
+  bool OnBody(std::string_view bytes) override;
   void Reset();
-  bool HasEnded() EXCLUDES(mu_);
-  // No upstream is left to try.
-  std::string EndWithout(Failed failed) EXCLUDES(mu_);
-  void End(const UpstreamResult& result, bool engine_stops) EXCLUDES(mu_);
-  UpstreamVerdict Judge(const UpstreamResult& result) EXCLUDES(mu_);
-  Failed FailureOf(const UpstreamResult& result) EXCLUDES(mu_);
+  void EndOutput(const Failed& failed);
+  void EndWithout(const Failed& failed);
+  UpstreamVerdict Judge(End end) const;
+  Failed FailureOf(End end) const;
+  bool interrupted() const { return reason_ != Reason::kNone; }
 
-  const Options options_;
+  UpstreamLoop* const loop_;
   const std::unique_ptr<PreparedUpstream> prepared_;
   const std::shared_ptr<EventSink> sink_;
+  const Options options_;
+  prometheus::Counter* const failovers_;
+  OnOver over_;
 
-  // Used by the running thread only.
-  std::optional<UpstreamAnswer> answer_;
+  Reason reason_ = Reason::kNone;
+  Timer* place_timer_ = nullptr;              // while it waits for a place
+  UpstreamConnection* connection_ = nullptr;  // during an exchange
   bool begun_ = false;
+
+  // Of the present attempt.
+  std::optional<UpstreamAnswer> answer_;
+  std::optional<UpstreamResponseParser> parser_;
+  Expired expired_ = Expired::kNone;
+  Clock::time_point io_deadline_;
+  Clock::time_point token_deadline_;
+  Clock::time_point linger_deadline_;
+  int status_ = 0;
+  bool malformed_ = false;  // the response is not HTTP, or above a limit
   bool is_event_stream_ = false;
   std::string content_type_;
   std::string error_body_;  // of a response that is not an event stream
   absl::Duration retry_after_;
-
-  base::Mutex mu_;
-  State state_ GUARDED_BY(mu_) = State::kWaiting;
-  UpstreamConnection* connection_ GUARDED_BY(mu_) = nullptr;  // while state_ is kStreaming
-  bool engine_stops_ GUARDED_BY(mu_) = false;
-  bool cut_ GUARDED_BY(mu_) = false;        // the watcher has cut the connection, for good
-  bool timed_out_ GUARDED_BY(mu_) = false;  // the watcher has cut the connection, because no token arrived in time
-  SteadyClock::time_point token_until_ GUARDED_BY(mu_) = SteadyClock::time_point::max();
-  SteadyClock::time_point linger_until_ GUARDED_BY(mu_) = SteadyClock::time_point::max();
 };
 
 }  // namespace runnel::inference

@@ -1,4 +1,5 @@
 #include "services/inference/engines/upstream/upstream_answer.h"
+#include "services/inference/generation/wake_set.h"
 
 #include <gtest/gtest.h>
 
@@ -22,9 +23,10 @@ std::string Event(const std::string& data) { return "data: " + data + "\n\n"; }
 // The outcome of a stream that ends after `bytes`.
 std::string Story(const std::string& bytes, uint32_t choices = 1, const UpstreamAnswer::Options& options = {}) {
   FakeSink sink(choices);
+  WakeSet wake;
   UpstreamAnswer answer(choices, options, &sink);
-  answer.Add(bytes);
-  answer.Finish(Unavailable("cut"));
+  answer.Add(bytes, &wake);
+  answer.Finish(Unavailable("cut"), &wake);
   EXPECT_TRUE(answer.ended());
   return sink.Story();
 }
@@ -33,15 +35,16 @@ const std::string kHello = Fake::ChatDelta("") + Fake::ChatDelta("Hel") + Fake::
 
 TEST(UpstreamAnswer, LogprobsGoWithTheTextThatTheyAreOf) {
   FakeSink sink(1);
+  WakeSet wake;
   UpstreamAnswer answer(1, {}, &sink);
   const auto event = [](const std::string& content, const std::string& token) {
     return Event(R"({"choices":[{"delta":{"content":")" + content + R"("},"logprobs":{"content":[)" + token + "]}}]}");
   };
   // A character in two tokens, of which the first has no text.
-  answer.Add(event("", R"({"token":"?","logprob":-1,"bytes":[226,130]})"));
+  answer.Add(event("", R"({"token":"?","logprob":-1,"bytes":[226,130]})"), &wake);
   EXPECT_EQ(sink.logprobs().size(), 0u);
-  answer.Add(event("\u20AC", R"({"token":"?","logprob":-2,"bytes":[172]})"));
-  answer.Add(Fake::ChatFinish("stop") + Fake::DoneEvent());
+  answer.Add(event("\u20AC", R"({"token":"?","logprob":-2,"bytes":[172]})"), &wake);
+  answer.Add(Fake::ChatFinish("stop") + Fake::DoneEvent(), &wake);
   EXPECT_EQ(sink.Story(), "\u20AC/2 stop; prompt 0");
   EXPECT_EQ(sink.logprobs(), (std::vector<TokenLogprob>{{"\xE2\x82", -1, {}}, {"\xAC", -2, {}}}));
 }
@@ -61,8 +64,9 @@ TEST(UpstreamAnswer, KeepsAFailureBeforeAnythingWasSaid) {
   UpstreamAnswer::Options options;
   options.keep_first_failure = true;
   FakeSink sink(1);
+  WakeSet wake;
   UpstreamAnswer answer(1, options, &sink);
-  answer.Add(Fake::ChatDelta("") + Event("{nonsense"));
+  answer.Add(Fake::ChatDelta("") + Event("{nonsense"), &wake);
   EXPECT_TRUE(answer.failed());
   EXPECT_FALSE(answer.reported());
   EXPECT_EQ(answer.verdict(), UpstreamVerdict::kFaulty);
@@ -133,9 +137,10 @@ TEST(UpstreamAnswer, IsTheSameWhereverTheBytesAreCut) {
                             Fake::DoneEvent();
   for (size_t cut = 0; cut <= bytes.size(); ++cut) {
     FakeSink sink(2);
+    WakeSet wake;
     UpstreamAnswer answer(2, {}, &sink);
-    answer.Add(std::string_view(bytes).substr(0, cut));
-    answer.Add(std::string_view(bytes).substr(cut));
+    answer.Add(std::string_view(bytes).substr(0, cut), &wake);
+    answer.Add(std::string_view(bytes).substr(cut), &wake);
     ASSERT_EQ(sink.Story(), "a\xE6\x9D\xB1\xF0\x9F\x8C\x8A/3 stop; b/1 length; prompt 3") << "cut at " << cut;
     EXPECT_EQ(answer.outcome(), "done");
   }
@@ -153,13 +158,14 @@ TEST(UpstreamAnswer, EveryPrefixOfAStreamIsAFailureUntilEveryChoiceHasFinished) 
 
 TEST(UpstreamAnswer, EndsAChoiceAtOnceAndTheLastWithTheUsage) {
   FakeSink sink(2);
+  WakeSet wake;
   UpstreamAnswer answer(2, {}, &sink);
-  answer.Add(Fake::ChatFinish("stop", 1));
+  answer.Add(Fake::ChatFinish("stop", 1), &wake);
   EXPECT_EQ(sink.Story(), "/0 -; /0 stop; prompt 0; open");
-  answer.Add(Fake::ChatFinish("stop", 0));
+  answer.Add(Fake::ChatFinish("stop", 0), &wake);
   EXPECT_TRUE(answer.complete());
   EXPECT_EQ(sink.Story(), "/0 -; /0 stop; prompt 0; open");
-  answer.Add(Fake::UsageChunk(5, 0));
+  answer.Add(Fake::UsageChunk(5, 0), &wake);
   EXPECT_EQ(sink.Story(), "/0 stop; /0 stop; prompt 5");
   EXPECT_TRUE(answer.ended());
   EXPECT_FALSE(answer.failed());
@@ -188,20 +194,22 @@ TEST(UpstreamAnswer, CountsTokensByARunningUsageIfThereIsOne) {
 
 TEST(UpstreamAnswer, CancelEndsWhatIsNotComplete) {
   FakeSink sink;
+  WakeSet wake;
   UpstreamAnswer answer(1, {}, &sink);
-  answer.Add(kHello);
-  answer.Cancel();
-  answer.Add(kHello);
-  answer.Finish(Unavailable("cut"));
+  answer.Add(kHello, &wake);
+  answer.Cancel(&wake);
+  answer.Add(kHello, &wake);
+  answer.Finish(Unavailable("cut"), &wake);
   EXPECT_EQ(sink.Story(), "Hello/2 cancelled; prompt 0");
   EXPECT_EQ(answer.outcome(), "cancelled");
 }
 
 TEST(UpstreamAnswer, CancelComesTooLateForWhatIsComplete) {
   FakeSink sink;
+  WakeSet wake;
   UpstreamAnswer answer(1, {}, &sink);
-  answer.Add(kHello + Fake::ChatFinish("stop"));
-  answer.Cancel();
+  answer.Add(kHello + Fake::ChatFinish("stop"), &wake);
+  answer.Cancel(&wake);
   EXPECT_EQ(sink.Story(), "Hello/2 stop; prompt 0");
 }
 

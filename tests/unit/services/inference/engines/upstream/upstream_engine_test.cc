@@ -152,25 +152,6 @@ TEST_F(UpstreamEngine, KeepsNoConnectionForLongerThanItsTime) {
   EXPECT_NE(server_.requests()[1].client_port, server_.requests()[0].client_port);
 }
 
-TEST_F(UpstreamEngine, RunsNoMoreStreamsThanItMayAndQueuesTheRest) {
-  options_.max_streams = 2;
-  server_.Push(Hanging({Fake::ChatDelta("one")}));
-  server_.Push(Hanging({Fake::ChatDelta("one")}));
-  const auto first = Start();
-  const auto second = Start();
-  ASSERT_TRUE(first->WaitText("one"));
-  ASSERT_TRUE(second->WaitText("one"));
-  server_.Push(Hello());
-  const auto third = Start();
-  EXPECT_TRUE(Exposes("runnel_upstream_streams_active 2"));
-  EXPECT_TRUE(Exposes("runnel_upstream_streams_queued 1"));
-  EXPECT_EQ(server_.requests().size(), 2u);
-  first->Cancel();
-  engine().CancelRequested();
-  ASSERT_TRUE(third->WaitEnded());
-  EXPECT_EQ(third->Story(), "Hello/2 stop; prompt 9");
-}
-
 TEST_F(UpstreamEngine, RunsManyStreamsAtOnce) {
   options_.max_streams = 50;
   std::vector<std::shared_ptr<FakeSink>> sinks;

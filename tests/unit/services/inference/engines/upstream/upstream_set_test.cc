@@ -60,14 +60,12 @@ TEST(UpstreamBreaker, LetsOneFindOutAfterThePause) {
 class UpstreamSetTest : public ::testing::Test {
  protected:
   void Make(size_t count) {
-    std::vector<UpstreamConnectionOptions> upstreams(count);
-    for (size_t i = 0; i < count; ++i) upstreams[i].url.authority = std::to_string(i);
+    std::vector<std::string> names;
+    for (size_t i = 0; i < count; ++i) names.push_back(std::to_string(i));
     options_.clock = &clock_;
-    set_ = std::make_unique<UpstreamSet>(upstreams, options_, &metrics_);
+    set_ = std::make_unique<UpstreamSet>(names, options_, &metrics_);
   }
-  std::optional<size_t> Take(std::vector<size_t> tried = {}) {
-    return set_->Take(tried, [] { return false; });
-  }
+  std::optional<size_t> Take(std::vector<size_t> tried = {}) { return set_->Take(tried).upstream; }
   void GiveBack(size_t upstream, UpstreamVerdict verdict, absl::Duration retry_after = absl::ZeroDuration()) {
     set_->GiveBack(upstream, verdict, retry_after);
   }
@@ -142,30 +140,20 @@ TEST_F(UpstreamSetTest, KeepsAwayForAsLongAsItWasAsked) {
   EXPECT_EQ(Take(), 0u);
 }
 
-TEST_F(UpstreamSetTest, WaitsForAPlaceAtOneThatIsFull) {
+TEST_F(UpstreamSetTest, ReportsWhetherAPlaceMayBecomeFree) {
+  int freed = 0;
   options_.max_streams_each = 1;
-  Make(1);
+  options_.on_free = [&] { ++freed; };
+  Make(2);
   ASSERT_EQ(Take(), 0u);
-  std::optional<size_t> second;
-  {
-    const std::jthread waiter([&] { second = Take(); });
-    GiveBack(0, kHealthy);
-  }
-  EXPECT_EQ(second, 0u);
-}
-
-TEST_F(UpstreamSetTest, WaitingEndsWhenItIsGivenUp) {
-  options_.max_streams_each = 1;
-  Make(1);
-  ASSERT_EQ(Take(), 0u);
-  std::atomic<bool> give_up = false;
-  std::optional<size_t> second = 7;
-  {
-    const std::jthread waiter([&] { second = set_->Take({}, [&] { return give_up.load(); }); });
-    give_up = true;
-    set_->Wake();
-  }
-  EXPECT_EQ(second, std::nullopt);
+  ASSERT_EQ(Take(), 1u);
+  EXPECT_FALSE(set_->Take({}).upstream.has_value());
+  EXPECT_TRUE(set_->Take({}).full);
+  EXPECT_TRUE(set_->Take(std::vector<size_t>{0}).full);
+  EXPECT_FALSE(set_->Take(std::vector<size_t>{0, 1}).full);
+  GiveBack(0, kHealthy);
+  EXPECT_EQ(freed, 1);
+  EXPECT_EQ(Take(), 0u);
 }
 
 TEST(UpstreamFailure, SaysWhoseFaultAStatusIs) {

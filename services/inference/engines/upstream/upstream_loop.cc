@@ -1,0 +1,105 @@
+#include "services/inference/engines/upstream/upstream_loop.h"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <exception>
+#include <utility>
+
+#include "services/inference/engines/upstream/upstream_stream.h"
+
+namespace runnel::inference {
+namespace {
+
+// How precisely deadlines are kept. One timer for all streams: a timer for each would be moved with every token.
+constexpr std::chrono::milliseconds kDeadlineInterval(25);
+// Without streams, only idle connections have deadlines.
+constexpr std::chrono::milliseconds kIdleInterval(1000);
+
+}  // namespace
+
+UpstreamLoop::UpstreamLoop(const Shared* shared) : shared_(shared), deadline_timer_(io_) {
+  pools_.reserve(shared->targets.size());
+  for (size_t i = 0; i < shared->targets.size(); ++i) {
+    pools_.emplace_back(shared->max_idle_connections, shared->max_idle, shared->idle_gauge);
+  }
+  net::co_spawn(io_, CheckDeadlines(), net::detached);
+  thread_ = std::jthread([this] { Run(); });
+}
+
+UpstreamLoop::~UpstreamLoop() = default;
+
+void UpstreamLoop::Run() {
+  while (io_.run_one() > 0) {
+    io_.poll();
+    FlushPaced();
+  }
+  wake_.Flush();
+}
+
+void UpstreamLoop::FlushPaced() {
+  if (wake_.empty()) return;
+  const Clock::time_point next = last_flush_ + kTick;
+  if (Clock::now() < next) {
+    std::this_thread::sleep_until(next);
+    io_.poll();
+  }
+  wake_.Flush();
+  last_flush_ = Clock::now();
+}
+
+void UpstreamLoop::Start(std::shared_ptr<UpstreamStream> stream) {
+  net::post(io_, [this, stream = std::move(stream)]() mutable {
+    if (streams_.empty()) deadline_timer_.cancel();  // to the shorter interval
+    streams_.insert(stream.get());
+    if (stopping_) stream->Interrupt(UpstreamStream::Reason::kStopping);
+    net::co_spawn(io_, RunStream(std::move(stream)), net::detached);
+  });
+}
+
+Awaitable<void> UpstreamLoop::RunStream(std::shared_ptr<UpstreamStream> stream) {
+  co_await stream->Run();
+  streams_.erase(stream.get());
+  if (stopping_ && streams_.empty()) deadline_timer_.cancel();
+}
+
+Awaitable<void> UpstreamLoop::CheckDeadlines() {
+  while (!stopping_ || !streams_.empty()) {
+    deadline_timer_.expires_after(streams_.empty() ? kIdleInterval : kDeadlineInterval);
+    co_await deadline_timer_.async_wait(kAwait);
+    const Clock::time_point now = Clock::now();
+    for (UpstreamStream* stream : streams_) stream->CheckDeadlines(now);
+    if (streams_.empty()) {
+      for (UpstreamConnectionPool& pool : pools_) pool.CloseOld();
+    }
+  }
+  pools_.clear();
+}
+
+void UpstreamLoop::CheckCancelled() {
+  if (check_posted_.exchange(true)) return;
+  net::post(io_, [this] {
+    check_posted_ = false;
+    for (UpstreamStream* stream : streams_) stream->CheckCancelled();
+  });
+}
+
+void UpstreamLoop::OnPlaceFree() {
+  net::post(io_, [this] {
+    for (UpstreamStream* stream : streams_) stream->OnPlaceFree();
+  });
+}
+
+void UpstreamLoop::Stop() {
+  net::post(io_, [this] {
+    stopping_ = true;
+    for (UpstreamStream* stream : streams_) stream->Interrupt(UpstreamStream::Reason::kStopping);
+    deadline_timer_.cancel();
+  });
+}
+
+void UpstreamLoop::Join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+}  // namespace runnel::inference

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/inference/engines/upstream/upstream_chunk.h"
+#include "services/inference/engines/upstream/upstream_connection.h"
+
+namespace runnel::inference {
+
+// The first model of the first upstream that responds; asks them in order. Blocks for up to connect_timeout and
+// silence_timeout (at most 10 s of the latter) for each. Unavailable if none returns a list of models.
+absl::StatusOr<UpstreamModel> AskForModel(const std::vector<std::unique_ptr<UpstreamTarget>>& targets);
+
+}  // namespace runnel::inference
