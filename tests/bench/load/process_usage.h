@@ -8,7 +8,7 @@ namespace runnel::bench {
 
 // Resources that one or several processes have used so far, as counted by the kernel.
 struct ProcessUsage {
-  double cpu_us = 0;  // user and system time, to 10 ms
+  double cpu_us = 0;  // user and system time
   uint64_t rss_kib = 0;
   uint64_t threads = 0;
   uint64_t context_switches = 0;  // voluntary and involuntary, of the current threads
