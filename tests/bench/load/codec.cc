@@ -3,95 +3,16 @@
 #include <array>
 #include <charconv>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "runnel/v1/websocket.pb.h"
+#include "tests/bench/load/chat_codec.h"
+#include "tests/bench/load/http_text.h"
+#include "tests/bench/load/sse_codec.h"
 
 namespace runnel::bench {
 namespace {
 
 constexpr size_t kNone = std::string::npos;
-
-std::string PostRequest(const std::string& body, const char* accept) {
-  return absl::StrCat("POST /v1/generations HTTP/1.1\r\nhost: localhost\r\naccept: ", accept,
-                      "\r\ncontent-type: application/json\r\ncontent-length: ", body.size(), "\r\n\r\n", body);
-}
-
-// Removes the head of a response from `in`. Empty if it is not complete yet.
-std::string TakeHead(std::string* in) {
-  const size_t end = in->find("\r\n\r\n");
-  if (end == kNone) return "";
-  std::string head = in->substr(0, end + 2);
-  in->erase(0, end + 4);
-  absl::AsciiStrToLower(&head);
-  return head;
-}
-
-bool HasStatus(const std::string& head, const char* status) { return head.compare(9, 3, status) == 0; }
-
-std::string FirstLine(const std::string& head) { return head.substr(0, head.find('\r')); }
-
-// text/event-stream over HTTP/1.1, chunked or not.
-class SseCodec final : public Codec {
- public:
-  explicit SseCodec(std::string opening, bool opened_by_head)
-      : opening_(std::move(opening)), opened_by_head_(opened_by_head) {}
-
-  std::string Opening() override { return std::move(opening_); }
-
-  std::string OnBytes(std::string* in, std::string*, Sink* sink) override {
-    if (!head_done_) {
-      const std::string head = TakeHead(in);
-      if (head.empty()) return "";
-      if (!HasStatus(head, "200")) return FirstLine(head);
-      chunked_ = head.find("transfer-encoding: chunked") != kNone;
-      head_done_ = true;
-      if (opened_by_head_) sink->OnOpened();
-    }
-    if (chunked_) {
-      if (!Unchunk(in)) return "invalid chunk";
-      return ParseLines(&text_, sink);
-    }
-    return ParseLines(in, sink);
-  }
-
- private:
-  bool Unchunk(std::string* in) {
-    size_t at = 0;
-    for (;;) {
-      const size_t line = in->find("\r\n", at);
-      if (line == kNone) break;
-      size_t size = 0;
-      if (std::from_chars(in->data() + at, in->data() + line, size, 16).ec != std::errc()) return false;
-      if (in->size() < line + 2 + size + 2) break;
-      text_.append(*in, line + 2, size);
-      at = line + 2 + size + 2;
-      if (size == 0) break;
-    }
-    in->erase(0, at);
-    return true;
-  }
-
-  std::string ParseLines(std::string* text, Sink* sink) {
-    size_t at = 0;
-    for (size_t end; !sink->ended() && (end = text->find('\n', at)) != kNone; at = end + 1) {
-      const std::string_view line(text->data() + at, end - at);
-      if (!line.starts_with("data: ")) continue;
-      if (!ReadEventJson(line.substr(6), &event_)) return absl::StrCat("invalid event ", std::string(line));
-      sink->OnEvent(&event_);
-    }
-    text->erase(0, at);
-    if (text->empty() && text->capacity() > 4096) std::string().swap(*text);
-    return "";
-  }
-
-  std::string opening_;
-  const bool opened_by_head_;
-  bool head_done_ = false;
-  bool chunked_ = false;
-  std::string text_;
-  Event event_;
-};
 
 // A client frame. The mask may be zero.
 std::string ClientFrame(unsigned char opcode, const std::string& payload) {
@@ -208,7 +129,7 @@ class PollCodec final : public Codec {
  public:
   explicit PollCodec(std::string body) : body_(std::move(body)) {}
 
-  std::string Opening() override { return PostRequest(body_, "application/json"); }
+  std::string Opening() override { return PostRequest("/v1/generations", body_, "application/json"); }
 
   std::string OnBytes(std::string* in, std::string* out, Sink* sink) override {
     for (;;) {
@@ -265,6 +186,9 @@ std::unique_ptr<Codec> MakeCodec(const LoadOptions* options, int index) {
           absl::StrCat("GET ", options->path, index,
                        " HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n"),
           /*opened_by_head=*/true);
+    case Transport::kChat:
+      return std::make_unique<ChatCodec>(
+          PostRequest("/v1/chat/completions", RequestBody(*options, index), "text/event-stream"));
     case Transport::kPoll:
       return std::make_unique<PollCodec>(RequestBody(*options, index));
     case Transport::kWs:
@@ -272,8 +196,9 @@ std::unique_ptr<Codec> MakeCodec(const LoadOptions* options, int index) {
     case Transport::kWsGet:
       return std::make_unique<WsCodec>(options, index);
     default:
-      return std::make_unique<SseCodec>(PostRequest(RequestBody(*options, index), "text/event-stream"),
-                                        /*opened_by_head=*/false);
+      return std::make_unique<SseCodec>(
+          PostRequest("/v1/generations", RequestBody(*options, index), "text/event-stream"),
+          /*opened_by_head=*/false);
   }
 }
 

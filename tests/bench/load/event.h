@@ -15,16 +15,16 @@ struct Event {
   uint64_t first = 0;
   uint64_t seq = 0;
   std::string text;     // of a delta, unescaped
-  uint64_t tokens = 0;  // of a delta
+  uint64_t tokens = 0;  // of a delta; of `done`, those of the usage, 0 if it reports none
   // From `done`, for its first choice.
   uint64_t events = 0;
+  bool has_digest = true;  // the next two are set; a chat completion has none
   uint64_t text_bytes = 0;
   uint32_t crc32 = 0;
 };
 
-// Reads one event from compact JSON with keys in any order. It scans for keys instead of parsing, so that the client
-// does not cost more than the server that it measures. A message that is not an event is kOther. False if a part of the
-// event is missing.
+// Reads one event from compact JSON with keys in any order. A message that is not an event is kOther. False if a part
+// of the event is missing.
 bool ReadEventJson(std::string_view json, Event* event);
 
 // The same for a Protobuf message.

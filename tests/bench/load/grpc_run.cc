@@ -25,7 +25,8 @@ struct Shared {
 // One Generate call. Must outlive OnDone.
 class GrpcStream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
  public:
-  GrpcStream(const LoadOptions& options, int index, Shared* shared, Totals* totals) : shared_(shared), check_(totals) {
+  GrpcStream(const LoadOptions& options, int index, Shared* shared, Totals* totals)
+      : shared_(shared), check_(totals, MockPlanOf(options, index)) {
     FillRequest(options, index, &request_);
   }
 

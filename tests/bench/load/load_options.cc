@@ -11,11 +11,12 @@
 #include "absl/strings/str_cat.h"
 
 ABSL_FLAG(std::string, transport, "sse",
-          "sse, ws, wsproto, poll or grpc; sse-get or ws-get for a channel of a fan-out server");
+          "sse, chat, ws, wsproto, poll or grpc; sse-get or ws-get for a channel of a fan-out server");
 ABSL_FLAG(std::string, address, "127.0.0.1:8080", "IPv4 address:port of the server");
 ABSL_FLAG(std::string, path, "/sub/", "path prefix of sse-get and ws-get; the number of the stream is appended");
 ABSL_FLAG(std::string, prompt, "",
           "prompt for an engine with a model, sampled greedily; the number of the stream is appended");
+ABSL_FLAG(bool, mock, false, "whether bench-upstream-mock makes the tokens, behind the server; chat requires it");
 ABSL_FLAG(int, streams, 1000, "number of streams, one connection each");
 ABSL_FLAG(double, open_rate, 0, "connections to open per second, regardless of responses; 0: at most 64 at a time");
 ABSL_FLAG(uint32_t, tokens, 0, "tokens of each stream; 0: enough for warm-up, window and slack");
@@ -39,7 +40,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::pair<Transport, const char*>, 7> kTransports = {{{Transport::kSse, "sse"},
+constexpr std::array<std::pair<Transport, const char*>, 8> kTransports = {{{Transport::kSse, "sse"},
+                                                                           {Transport::kChat, "chat"},
                                                                            {Transport::kSseGet, "sse-get"},
                                                                            {Transport::kWs, "ws"},
                                                                            {Transport::kWsProto, "wsproto"},
@@ -100,6 +102,7 @@ absl::StatusOr<LoadOptions> LoadOptionsFromFlags() {
   options.path = absl::GetFlag(FLAGS_path);
   options.prompt = absl::GetFlag(FLAGS_prompt);
   options.streams = absl::GetFlag(FLAGS_streams);
+  options.mock = absl::GetFlag(FLAGS_mock);
   options.open_rate = absl::GetFlag(FLAGS_open_rate);
   options.pace = absl::GetFlag(FLAGS_pace);
   options.stepped = absl::GetFlag(FLAGS_stepped);
@@ -115,6 +118,9 @@ absl::StatusOr<LoadOptions> LoadOptionsFromFlags() {
   if (options.streams < 1 || options.streams > 1'000'000 || options.stalled > options.streams || options.pace <= 0) {
     return absl::InvalidArgumentError(
         "expected --streams of 1 to 1000000, --stalled of at most --streams, and --pace above 0");
+  }
+  if (options.transport == Transport::kChat && !options.mock) {
+    return absl::InvalidArgumentError("--transport=chat requires --mock: only its tokens can be checked");
   }
   for (const std::string& text : absl::GetFlag(FLAGS_pids)) {
     ProcessGroup group;
@@ -132,7 +138,28 @@ const char* NameOf(Transport transport) {
   return "";
 }
 
+std::optional<MockPlan> MockPlanOf(const LoadOptions& options, int index) {
+  if (!options.mock) return std::nullopt;
+  MockPlan plan;
+  plan.seed = static_cast<uint64_t>(index) + 1;
+  plan.tokens = options.tokens;
+  plan.pace = options.pace;
+  plan.phase = options.stepped ? 0 : static_cast<double>(index) / options.streams;
+  // As the mock reads it, which has fewer digits.
+  ReadPlan(PromptOf(plan), &plan);
+  return plan;
+}
+
 std::string RequestBody(const LoadOptions& options, int index) {
+  if (const auto plan = MockPlanOf(options, index); plan.has_value()) {
+    json body = {{"messages", {{{"role", "user"}, {"content", PromptOf(*plan)}}}}, {"max_tokens", options.tokens}};
+    if (options.transport == Transport::kChat) {
+      body.update({{"model", "mock"}, {"stream", true}, {"stream_options", {{"include_usage", true}}}});
+    } else {
+      body["detach"] = {{"cancel_after_ms", 0}};
+    }
+    return body.dump();
+  }
   if (!options.prompt.empty()) {
     return json{{"prompt", absl::StrCat(options.prompt, index)}, {"max_tokens", options.tokens}, {"temperature", 0}}
         .dump();
@@ -149,6 +176,13 @@ std::string RequestBody(const LoadOptions& options, int index) {
 
 void FillRequest(const LoadOptions& options, int index, v1::GenerateRequest* request) {
   request->mutable_detach_timeout();
+  if (const auto plan = MockPlanOf(options, index); plan.has_value()) {
+    v1::ChatMessage* message = request->add_messages();
+    message->set_role(v1::CHAT_ROLE_USER);
+    message->set_content(PromptOf(*plan));
+    request->set_max_tokens(options.tokens);
+    return;
+  }
   if (!options.prompt.empty()) {
     request->set_prompt(absl::StrCat(options.prompt, index));
     request->set_max_tokens(options.tokens);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -7,11 +8,13 @@
 #include "absl/time/time.h"
 #include "runnel/v1/inference.pb.h"
 #include "tests/bench/load/process_usage.h"
+#include "tests/bench/peers/upstream_mock/numbered_token.h"
 
 namespace runnel::bench {
 
 enum class Transport {
   kSse,      // POST /v1/generations; the response is the stream
+  kChat,     // POST /v1/chat/completions with "stream": true; with the mock only
   kSseGet,   // GET of a channel of a fan-out server
   kWs,       // subprotocol runnel.v1
   kWsProto,  // subprotocol runnel.v1.proto
@@ -27,6 +30,7 @@ struct LoadOptions {
   std::string path;  // path prefix of kSseGet and kWsGet; the number of the stream is appended
   int streams = 1;
   std::string prompt;     // for an engine with a model; the number of the stream is appended; empty: scripted engine
+  bool mock = false;      // the tokens are those of the upstream mock, somewhere behind the server
   double open_rate = 0;   // connections to open per second, regardless of responses; 0: at most 64 at a time
   uint32_t tokens = 100;  // of each stream
   double pace = 30;       // tokens per second of each stream
@@ -46,6 +50,9 @@ struct LoadOptions {
 absl::StatusOr<LoadOptions> LoadOptionsFromFlags();
 
 const char* NameOf(Transport transport);
+
+// The plan of stream `index` for the upstream mock; none without --mock.
+std::optional<MockPlan> MockPlanOf(const LoadOptions& options, int index);
 
 // The body of the request of stream `index`, with its plan for the scripted engine.
 std::string RequestBody(const LoadOptions& options, int index);

@@ -74,7 +74,8 @@ json ResultJson(const LoadOptions& options, const LoadResult& result, bool good)
               {"bytes_in", result.window_bytes_in},
               {"bytes_out_in_all", totals.bytes_out},
               {"delay_us", HistogramJson(totals.delay)},
-              {"first_token_us", HistogramJson(totals.first_token)}};
+              {"first_token_us", HistogramJson(totals.first_token)},
+              {"added_first_token_us", HistogramJson(totals.added_first_token)}};
   for (size_t i = 0; i < options.processes.size(); ++i) {
     out["processes"][options.processes[i].name] = ProcessJson(options, result, i);
   }

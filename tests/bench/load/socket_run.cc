@@ -38,7 +38,10 @@ sockaddr_in AddressOf(const LoadOptions& options) {
 class Stream final : public Codec::Sink {
  public:
   Stream(const LoadOptions* options, int index, Totals* totals)
-      : codec_(MakeCodec(options, index)), stalled_(index < options->stalled), totals_(totals), check_(totals) {}
+      : codec_(MakeCodec(options, index)),
+        stalled_(index < options->stalled),
+        totals_(totals),
+        check_(totals, MockPlanOf(*options, index)) {}
   ~Stream() override { CloseSocket(); }
 
   // False if the stream failed immediately.
