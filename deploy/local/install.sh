@@ -5,7 +5,7 @@
 #
 #   --with-tests     also what the tests and the gates need: clang and its tools, shellcheck, Chromium, nginx, HAProxy,
 #                    bubblewrap, Node.js, Go, llama.cpp's server in Python
-#   --with-bench     also what the benchmark's peers need: nginx with nchan, Node.js
+#   --with-bench     also what the benchmark's peers need: nginx with nchan, HAProxy, Node.js
 #   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines do not need them)
 #   --without-model  no model
 #
@@ -40,7 +40,7 @@ TEST_PACKAGES=(
   clang-14 libclang-rt-14-dev clang-format-14 clang-tidy-14 shellcheck
   chromium nginx-light openssl haproxy bubblewrap
 )
-BENCH_PACKAGES=(nginx-light libnginx-mod-nchan chromium openssl)
+BENCH_PACKAGES=(nginx-light libnginx-mod-nchan haproxy chromium openssl)
 # The packages above that Debian would run as services. Tests and benchmarks start their own instances on other ports.
 declare -rA SERVICES=([nginx-light]=nginx [haproxy]=haproxy)
 readonly POLICY=/usr/sbin/policy-rc.d POLICY_MARK='# of deploy/local/install.sh, for the time of an installation'

@@ -26,7 +26,25 @@ install_all() {
   # shellcheck source=deploy/local/env.sh
   . "$root/deploy/local/env.sh"
   install_npm_packages tests/bench/peers/node || say "WITHOUT THE NODE PEER: its packages could not be installed"
+  if [[ " $*" == *W8* || " $*" == *=all* ]]; then install_proxies; fi
   install_npm_packages tests/e2e/browser || say "WITHOUT THE BROWSER: its packages could not be installed"
+}
+
+# The proxies of W8 that are Python packages.
+install_proxies() {
+  local name requirements venv
+  for name in vllm-router litellm; do
+    requirements=$here/peers/upstream_proxies/requirements-$name.txt
+    venv=$(runnel_cache)/bench-$name
+    if cmp -s "$requirements" "$venv/installed"; then continue; fi
+    say "installing $name"
+    if pinned_venv "$venv" "$requirements" --only-binary :all:; then
+      cp "$requirements" "$venv/installed"
+    else
+      rm -rf "$venv"
+      say "WITHOUT $name: its packages could not be installed"
+    fi
+  done
 }
 
 build() {
@@ -49,4 +67,4 @@ cd "$root"
 install_all "$@"
 build
 exec /usr/bin/python3 "$here/driver/bench.py" --build "$root/build/release" --out "$root/build/bench" \
-  --model "$(model_path)" "$@"
+  --model "$(model_path)" --cache "$(runnel_cache)" "$@"

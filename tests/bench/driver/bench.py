@@ -14,31 +14,37 @@ import chart
 import engine
 import peers
 import report
+import upstream
+import upstream_peers
+import upstream_report
 import workloads
 from processes import Stack
 
 
-# Measured differently: the largest number of live streams, the engine, and the comparison of the transports.
-SPECIAL = ("W7", "engine", "article")
+# Measured differently: the largest number of live streams, the upstream engine among proxies, the llama engine, and the
+# comparison of the transports.
+SPECIAL = ("W7", "W8", "engine", "article")
 
 
 def parse_args():
     parser = argparse.ArgumentParser(prog="run.sh", description="Measures Runnel and its peers.")
     parser.add_argument("--workloads", default="W1,W1s,W2",
                         help=f"comma-separated, or all: {','.join([*workloads.BY_NAME, *SPECIAL])}")
-    parser.add_argument("--peers", default="", help=f"comma-separated; default: all peers of a workload: {','.join(peers.BY_NAME)}")
+    parser.add_argument("--peers", default="", help=f"comma-separated; default: all peers of a workload: {','.join([*peers.BY_NAME, *upstream_peers.BY_NAME])}")
     parser.add_argument("--seconds", type=float, default=4, help="measured time of a row [s]")
     parser.add_argument("--rounds", type=int, default=3, help="number of runs of each row; the report shows medians")
     parser.add_argument("--quick", action="store_true", help="smoke run with few streams, one second and one round")
     parser.add_argument("--model", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--cache", default="", help=argparse.SUPPRESS)
     parser.add_argument("--build", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.out = args.out.resolve()
     if args.quick:
         args.seconds, args.rounds = 0.5, 1
     args.workloads = [*workloads.BY_NAME, *SPECIAL] if args.workloads == "all" else args.workloads.split(",")
     args.peers = args.peers.split(",") if args.peers else []
-    known = [*workloads.BY_NAME, *SPECIAL, *peers.BY_NAME]
+    known = [*workloads.BY_NAME, *SPECIAL, *peers.BY_NAME, *upstream_peers.BY_NAME]
     if unknown := [name for name in args.workloads + args.peers if name not in known]:
         parser.error(f"unknown: {', '.join(unknown)}")
     return args
@@ -144,6 +150,9 @@ def special_tables(args):
     tables, raw = [], {}
     if "W7" in args.workloads:
         tables.append(live_table(args))
+    if "W8" in args.workloads:
+        raw["W8"] = upstream.run(args)
+        tables.append(upstream_report.tables(args, raw["W8"]))
     if "engine" in args.workloads:
         if args.model and Path(args.model).exists() and (args.build / "bin/bench-llama").exists():
             raw["engine"] = engine.run(args, args.model)
@@ -171,7 +180,8 @@ def main():
     (args.out / "report.md").write_text(text)
     print(text)
     print(f"bench: {args.out}/report.md, raw.json and chart.svg")
-    return 0 if all(run["good"] for runs in results.values() for run in runs) else 1
+    good = all(run["good"] for runs in results.values() for run in runs) and upstream.is_good(raw.get("W8", {}))
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -56,14 +56,15 @@ class Stack:
                         end(child)
                 child.wait()
 
-    def start(self, name, args, port, admin=None, env=None):
-        """Starts a process and waits until it listens on `port` and, given an admin port, is ready. Returns its pid."""
+    def start(self, name, args, port, admin=None, env=None, seconds=READY_SECONDS):
+        """Starts a process and waits until it listens on `port` and, given an admin port, is ready, but at most so many
+        seconds. Returns its pid."""
         with open(self.logs / f"{name}.log", "ab") as log:
             child = subprocess.Popen(
                 [str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=os.environ | (env or {}))
         self.children.append(child)
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + seconds
         while not (self._listens(port) and (admin is None or self._is_ready(admin))):
             if child.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} did not become ready, see {self.logs / name}.log")

@@ -1,4 +1,4 @@
-"""The loads, as flags of the load client."""
+"""The loads, as flags of the load client. Those of W8 are in upstream.py."""
 
 from dataclasses import dataclass
 
