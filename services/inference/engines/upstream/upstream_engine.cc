@@ -113,6 +113,7 @@ UpstreamSet::Options SetOptions(const UpstreamOptions& options, std::function<vo
 
 std::vector<std::string> NamesOf(const std::vector<std::unique_ptr<UpstreamTarget>>& targets) {
   std::vector<std::string> names;
+  names.reserve(targets.size());
   for (const auto& target : targets) names.push_back(target->options().url.authority);
   return names;
 }
