@@ -22,7 +22,7 @@ class LinkTable {
   Link* Add(std::unique_ptr<Link> link);
   void EraseClosed();
 
-  // Each returns null if there is none that is connected.
+  // Each returns null if no such Link is connected.
   Link* FindAny() const;
   // By Link::connection().
   Link* FindConnection(uint64_t connection) const;

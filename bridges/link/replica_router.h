@@ -29,7 +29,7 @@ struct GrpcStub;
 //
 //   a new generation   to the replica with the least load from this thread; if that refuses because it is full or is
 //                      shutting down, to the next. With a client's key, after the key was claimed (see KeyedStarts).
-//   a known one        to the replica whose prefix its id has. If there is none, even after another DNS query, it is
+//   a known one        to the replica whose prefix its id has. If no replica has it, even after another query, it is
 //                      refused as
 //                        lost         if its replica is known to be gone, or if the reader has seen it and no replica
 //                                     that may keep it is away;

@@ -79,7 +79,7 @@ class Subscription final : public WaitingRequest {
   void Continue();
   bool paused() const { return paused_; }
 
-  // Requests the progress of the generation. OnProgress receives the reply; there is none if it is not attached now.
+  // Requests the progress of the generation. OnProgress receives the reply. Without an attachment nothing happens.
   void RequestProgress();
 
   // Empty before OnOpened, unless given to Attach.

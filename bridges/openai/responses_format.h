@@ -19,7 +19,7 @@ struct ResponseState {
   std::string model;
   int64_t created_at = 0;  // Unix, seconds
   std::string_view status = "in_progress";
-  std::string_view item_status;  // of the only message; empty: there is none yet
+  std::string_view item_status;  // of the only message; empty: it does not exist yet
   std::string text;
   std::string logprobs;                // of the text, from AppendTokenList; empty: none, or too many
   std::string_view incomplete_reason;  // empty: null

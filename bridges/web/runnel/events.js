@@ -21,7 +21,7 @@ export function checkEvent(event) {
 export const alreadyEnded = () => broken('already_ended', 'the generation ended at the cursor');
 
 /**
- * The progress in a heartbeat, or null if there is none that can be shown.
+ * The progress in a heartbeat, or null if nothing in it can be shown.
  *
  * @param {{ stage?: unknown, queue_position?: unknown, prefill_share?: unknown }} [state]
  */
