@@ -33,7 +33,8 @@ class Listener {
   ~Listener();
 
   int port() const { return port_; }
-  // Accepts no further connections, whether or not the threads run yet. Connections that were not accepted are reset.
+  // Lets each thread close its acceptor, whether or not the threads run yet. Connections that were not accepted by then
+  // are reset.
   void Stop();
 
  private:
