@@ -25,7 +25,6 @@ using bridge::Unsupported;
 using nlohmann::json;
 
 constexpr uint64_t kMaxLegacyLogprobs = 5;
-constexpr uint32_t kLegacyMaxTokens = 16;
 constexpr size_t kMaxPrompts = 16;
 constexpr size_t kMaxPromptBytes = size_t{1} << 30;  // the body's limit is lower
 
@@ -98,6 +97,12 @@ absl::Status ReadStreamOptions(const std::string& field, const json& value, Draf
   return bridge::ReadFlag("stream_options.include_usage", *usage, &draft->result.shape.include_usage);
 }
 
+template <v1::TokenLimitName name>
+absl::Status ReadTokenLimit(const std::string& field, const json& value, Draft* draft) {
+  draft->request()->set_token_limit_name(name);
+  return bridge::ReadMaxTokens(field, value, draft->request());
+}
+
 absl::Status ReadChoices(const std::string& field, const json& value, Draft* draft) {
   ASSIGN_OR_RETURN(const uint64_t choices, bridge::ReadWhole(field, value, 1, base::kMaxChoices));
   draft->request()->set_choice_count(static_cast<uint32_t>(choices));
@@ -146,7 +151,7 @@ const Table::Row kCommonFields[] = {
     {"stream", [](const std::string& field, const json& value,
                   Draft* draft) { return bridge::ReadFlag(field, value, &draft->result.shape.stream); }},
     {"stream_options", ReadStreamOptions},
-    {"max_tokens", Table::IntoRequest<bridge::ReadMaxTokens>},
+    {"max_tokens", ReadTokenLimit<v1::TOKEN_LIMIT_NAME_MAX_TOKENS>},
     {"n", ReadChoices},
     {"stop", Table::IntoRequest<bridge::ReadStop>},
     {"temperature", Table::IntoRequest<ReadTemperature>},
@@ -163,7 +168,7 @@ const Table::Row kCommonFields[] = {
 
 const Table::Row kChatFields[] = {
     {"messages", ReadMessages},
-    {"max_completion_tokens", Table::IntoRequest<bridge::ReadMaxTokens>},
+    {"max_completion_tokens", ReadTokenLimit<v1::TOKEN_LIMIT_NAME_MAX_COMPLETION_TOKENS>},
     {"logprobs", [](const std::string& field, const json& value,
                     Draft* draft) { return bridge::ReadFlag(field, value, &draft->logprobs.wanted); }},
     {"top_logprobs", Table::TopLogprobs},
@@ -204,7 +209,6 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body) 
   ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
   Draft draft(body);
   draft.result.shape.chat = false;
-  draft.request()->set_max_tokens(kLegacyMaxTokens);
   RETURN_IF_ERROR(kLegacyTable.Read(parsed, &draft));
   RETURN_IF_ERROR(CheckCommon(&draft));
   if (draft.request()->prompt().empty()) return InvalidField("prompt", "is missing");

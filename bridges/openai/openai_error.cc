@@ -82,7 +82,22 @@ bridge::HttpError OpenAiErrorOf(const absl::Status& status, OpenAiApi api, bool 
   return error;
 }
 
+bridge::HttpError ErrorOfServer(const v1::Failed& failed) {
+  const v1::ServerError& server = failed.server_error();
+  const auto status = static_cast<int>(server.status());
+  bridge::HttpError error = ServerError(status, failed.code(), failed.message(), failed.retryable());
+  if (status < 500) error.type = status == 429 ? "rate_limit_error" : "invalid_request_error";
+  if (!server.type().empty()) error.type = server.type();
+  if (!server.code().empty()) error.code = server.code();
+  error.param = server.param();
+  if (server.has_retry_after()) {
+    absl::StrAppend(&error.headers, "retry-after: ", server.retry_after().seconds(), "\r\n");
+  }
+  return error;
+}
+
 bridge::HttpError ErrorOfFailed(const v1::Failed& failed) {
+  if (failed.server_error().status() >= 400 && failed.server_error().status() < 600) return ErrorOfServer(failed);
   // The generation has ended, so a retry duplicates nothing. The engine decides whether a retry may succeed.
   const bool timeout = failed.code() == "engine_timeout";
   const bool request = failed.code() == "output_format_too_complex";

@@ -13,7 +13,8 @@ enum class OpenAiApi { kChat, kCompletions, kResponses };
 // request does not start a second generation.
 bridge::HttpError OpenAiErrorOf(const absl::Status& status, OpenAiApi api, bool repeatable = false);
 
-// The error for a generation that has failed. Its status is only sent with a response in one piece.
+// The error for a generation that has failed. A server behind the upstream engine that rejected the request decides on
+// its status, type, code and param. The status is only sent if the response has not begun.
 bridge::HttpError ErrorOfFailed(const v1::Failed& failed);
 // The error for a generation that was cancelled, for which OpenAI has no finish reason.
 bridge::HttpError ErrorOfCancelled();

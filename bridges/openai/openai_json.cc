@@ -27,7 +27,7 @@ void AppendChatUsage(const v1::Usage& usage, std::string* out) {
                   ",\"completion_tokens\":", usage.completion_tokens(),
                   ",\"total_tokens\":", uint64_t{usage.prompt_tokens()} + usage.completion_tokens(),
                   ",\"prompt_tokens_details\":{\"cached_tokens\":", usage.cached_prompt_tokens(),
-                  "},\"completion_tokens_details\":{\"reasoning_tokens\":0}}");
+                  "},\"completion_tokens_details\":{\"reasoning_tokens\":", usage.reasoning_tokens(), "}}");
 }
 
 void AppendLogprob(float logprob, std::string* out) {

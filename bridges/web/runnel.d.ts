@@ -55,6 +55,10 @@ export interface Usage {
   prompt_tokens: number;
   completion_tokens: number;
   total_tokens: number;
+  /** Absent if 0. */
+  cached_prompt_tokens?: number;
+  /** Absent if 0. */
+  reasoning_tokens?: number;
 }
 
 export interface DoneEvent extends LogEvent {

@@ -22,6 +22,7 @@ void MergeDone(const v1::Done& done, uint32_t first_choice, v1::Done* into) {
   sum->set_prompt_tokens(sum->prompt_tokens() + done.usage().prompt_tokens());
   sum->set_completion_tokens(sum->completion_tokens() + done.usage().completion_tokens());
   sum->set_cached_prompt_tokens(sum->cached_prompt_tokens() + done.usage().cached_prompt_tokens());
+  sum->set_reasoning_tokens(sum->reasoning_tokens() + done.usage().reasoning_tokens());
 }
 
 void CollectedGeneration::Add(v1::GenerationEvent& event) {

@@ -1,5 +1,6 @@
 #include "bridges/wire/event_json.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
@@ -56,6 +57,8 @@ void AppendUsage(const v1::Usage& usage, std::string* out) {
   AppendField("{\"prompt_tokens\":", usage.prompt_tokens(), out);
   AppendField(",\"completion_tokens\":", usage.completion_tokens(), out);
   AppendField(",\"total_tokens\":", uint64_t{usage.prompt_tokens()} + usage.completion_tokens(), out);
+  if (usage.cached_prompt_tokens() > 0) AppendField(",\"cached_prompt_tokens\":", usage.cached_prompt_tokens(), out);
+  if (usage.reasoning_tokens() > 0) AppendField(",\"reasoning_tokens\":", usage.reasoning_tokens(), out);
   out->push_back('}');
 }
 
@@ -69,10 +72,24 @@ void AppendFinishReason(v1::FinishReason reason, std::string* out) {
   }
 }
 
+void AppendServerError(const v1::ServerError& error, std::string* out) {
+  AppendField(",\"server_error\":{\"status\":", error.status(), out);
+  if (!error.type().empty()) AppendField(",\"type\":", error.type(), out);
+  if (!error.code().empty()) AppendField(",\"code\":", error.code(), out);
+  if (!error.param().empty()) AppendField(",\"param\":", error.param(), out);
+  if (error.has_retry_after()) {
+    AppendField(",\"retry_after_seconds\":", static_cast<uint64_t>(std::max<int64_t>(error.retry_after().seconds(), 0)),
+                out);
+  }
+  out->push_back('}');
+}
+
 void AppendError(const v1::Failed& failed, std::string* out) {
   AppendField("{\"code\":", failed.code(), out);
   AppendField(",\"message\":", failed.message(), out);
-  out->append(failed.retryable() ? ",\"retryable\":true}" : ",\"retryable\":false}");
+  out->append(failed.retryable() ? ",\"retryable\":true" : ",\"retryable\":false");
+  if (failed.has_server_error()) AppendServerError(failed.server_error(), out);
+  out->push_back('}');
 }
 
 void AppendStarted(const v1::Started& started, std::string* out) {

@@ -16,8 +16,10 @@ void AppendJsonString(std::string_view text, std::string* out);
 //   {"type":"started","gen","seq","model","created_at","prompt_tokens","ms"}
 //   {"type":"delta","gen","first_seq" only if merged,"seq","choice","text","tokens","ms"}
 //   {"type":"done","gen","seq","final":true,"events","choices":[{"index","finish_reason","text_bytes","crc32"}],
-//    "usage":{"prompt_tokens","completion_tokens","total_tokens"},"ms"}
-//   {"type":"failed","gen","seq","final":true,"error":{"code","message","retryable"},"ms"}
+//    "usage":{"prompt_tokens","completion_tokens","total_tokens",
+//    "cached_prompt_tokens","reasoning_tokens" only if not 0},"ms"}
+//   {"type":"failed","gen","seq","final":true,"error":{"code","message","retryable",
+//    "server_error":{"status","type","code","param","retry_after_seconds"} only if given},"ms"}
 //   {"type":"gap","gen","seq","requested_after","first_available","reason",
 //    "snapshot":{"seq","choices":[{"index","text"}]}}
 void AppendEventJson(std::string_view gen, const v1::GenerationEvent& event, std::string* out);

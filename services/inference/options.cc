@@ -74,9 +74,19 @@ ABSL_FLAG(uint32_t, upstream_max_failures, 5, "upstream: consecutive failures be
 ABSL_FLAG(absl::Duration, upstream_failure_pause, absl::Seconds(10),
           "upstream: time for which such a server is skipped before one request probes it");
 ABSL_FLAG(absl::Duration, upstream_connect_timeout, absl::Seconds(5), "upstream: time limit for connecting");
+ABSL_FLAG(absl::Duration, upstream_first_byte_timeout, absl::Minutes(5),
+          "upstream: time limit for the first byte of the response once the request is sent");
 ABSL_FLAG(absl::Duration, upstream_first_token_timeout, absl::Minutes(5),
           "upstream: time limit for the first token once connected");
 ABSL_FLAG(absl::Duration, upstream_next_token_timeout, absl::Minutes(1), "upstream: time limit for each further token");
+ABSL_FLAG(absl::Duration, upstream_total_timeout, absl::Hours(6), "upstream: time limit for a whole generation");
+ABSL_FLAG(std::string, upstream_max_tokens_field, "max_tokens",
+          "upstream: field for the token limit of chats whose client did not use one of OpenAI's names: max_tokens or "
+          "max_completion_tokens");
+ABSL_FLAG(
+    std::vector<std::string>, upstream_extra_fields, runnel::inference::DefaultUpstreamExtraFields(),
+    "upstream: fields of requests to forward to the servers unchanged, comma-separated; a name may end in *, and * "
+    "alone forwards all");
 ABSL_FLAG(double, scripted_tokens_per_second, 30, "scripted: pace of each generation (tokens per second)");
 ABSL_FLAG(absl::Duration, scripted_first_token, absl::Milliseconds(50), "scripted: delay of the first token");
 ABSL_FLAG(uint32_t, scripted_tokens, 120, "scripted: length of the output (tokens)");
@@ -87,7 +97,6 @@ ABSL_FLAG(uint32_t, prepare_threads, 2, "threads that check and tokenise request
 ABSL_FLAG(uint64_t, max_preparing, 4096, "limit of starts in preparation; further ones are rejected");
 ABSL_FLAG(uint64_t, max_waiting_bytes, uint64_t{64} << 20,
           "memory limit for requests in preparation or waiting for the engine (bytes); further ones are rejected");
-ABSL_FLAG(uint32_t, default_max_tokens, 512, "max_tokens of a request that does not set it");
 ABSL_FLAG(absl::Duration, default_detach_timeout, absl::Seconds(60),
           "time without a reader after which a generation is cancelled, for requests that do not set it");
 ABSL_FLAG(absl::Duration, retention, absl::Minutes(10), "time for which a log can be read after its end");
@@ -195,6 +204,14 @@ absl::Status ReadUpstreamFlags(UpstreamOptions* upstream) {
   upstream->model_id = absl::GetFlag(FLAGS_model_id);
   ASSIGN_OR_RETURN(upstream->models, ParseModels(absl::GetFlag(FLAGS_upstream_models)));
   ASSIGN_OR_RETURN(upstream->api_key, ReadKeyFile(absl::GetFlag(FLAGS_upstream_api_key_file)));
+  const std::string limit_field = absl::GetFlag(FLAGS_upstream_max_tokens_field);
+  if (limit_field != "max_tokens" && limit_field != "max_completion_tokens") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--upstream_max_tokens_field is '", limit_field, "', want max_tokens or max_completion_tokens"));
+  }
+  upstream->token_limit_name =
+      limit_field == "max_tokens" ? TokenLimitName::kMaxTokens : TokenLimitName::kMaxCompletionTokens;
+  upstream->extra_fields = absl::GetFlag(FLAGS_upstream_extra_fields);
   upstream->ca_file = absl::GetFlag(FLAGS_upstream_ca_file);
   upstream->client_cert_file = absl::GetFlag(FLAGS_upstream_client_cert_file);
   upstream->client_key_file = absl::GetFlag(FLAGS_upstream_client_key_file);
@@ -204,9 +221,10 @@ absl::Status ReadUpstreamFlags(UpstreamOptions* upstream) {
   upstream->max_failures = absl::GetFlag(FLAGS_upstream_max_failures);
   upstream->failure_pause = absl::GetFlag(FLAGS_upstream_failure_pause);
   upstream->connect_timeout = absl::GetFlag(FLAGS_upstream_connect_timeout);
+  upstream->first_byte_timeout = absl::GetFlag(FLAGS_upstream_first_byte_timeout);
   upstream->first_token_timeout = absl::GetFlag(FLAGS_upstream_first_token_timeout);
   upstream->next_token_timeout = absl::GetFlag(FLAGS_upstream_next_token_timeout);
-  upstream->silence_timeout = std::max(upstream->first_token_timeout, upstream->next_token_timeout) + absl::Seconds(1);
+  upstream->total_timeout = absl::GetFlag(FLAGS_upstream_total_timeout);
   return absl::OkStatus();
 }
 
@@ -294,8 +312,6 @@ absl::StatusOr<Options> OptionsFromFlags() {
   RETURN_IF_ERROR(
       CheckFlag("max_request_bytes", options.link.max_request_bytes, base::kMinRequestBytes, base::kMaxRequestBytes));
   options.grpc.limits.max_request_bytes = options.link.max_request_bytes;
-  options.link.defaults.max_tokens = absl::GetFlag(FLAGS_default_max_tokens);
-  RETURN_IF_ERROR(CheckFlag("default_max_tokens", options.link.defaults.max_tokens, 1u, 1'000'000u));
   options.link.defaults.detach_timeout = absl::GetFlag(FLAGS_default_detach_timeout);
   return options;
 }

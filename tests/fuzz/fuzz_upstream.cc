@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include "services/inference/engines/upstream/upstream_answer.h"
 #include "services/inference/engines/upstream/upstream_failure.h"
+#include "services/inference/engines/upstream/upstream_output.h"
 #include "services/inference/engines/utf8.h"
 #include "services/inference/generation/wake_set.h"
 #include "tests/fuzz/fuzz_check.h"
@@ -16,13 +16,14 @@ using runnel::inference::EventSink;
 using runnel::inference::Failed;
 using runnel::inference::FinishReason;
 using runnel::inference::Tokens;
-using runnel::inference::UpstreamAnswer;
+using runnel::inference::UpstreamOutput;
 using runnel::inference::WakeSet;
 
 class CheckingSink final : public EventSink {
  public:
   void Begin() override {}
   void SetPromptTokens(uint32_t, uint32_t) override { FUZZ_CHECK(!ended); }
+  void SetUsage(const runnel::inference::Usage&) override { FUZZ_CHECK(!ended); }
   void SetPrefillShare(float) override {}
   void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet*) override {
     FUZZ_CHECK(!ended && choice < 2 && !choice_ended[choice] && !text.empty());
@@ -52,15 +53,15 @@ class CheckingSink final : public EventSink {
 
 // The texts of both choices, from `bytes` in pieces of `piece`.
 std::string Read(std::string_view bytes, size_t piece) {
-  UpstreamAnswer::Options options;
+  UpstreamOutput::Options options;
   options.limits = {4096, 4096};
   options.max_text_bytes = 64 << 10;
   CheckingSink sink;
   WakeSet wake;
-  UpstreamAnswer answer(2, options, &sink);
-  for (size_t at = 0; at < bytes.size(); at += piece) answer.Add(bytes.substr(at, piece), &wake);
-  answer.Finish(runnel::inference::Unavailable("cut"), &wake);
-  FUZZ_CHECK(sink.ended && answer.ended());
+  UpstreamOutput output(2, options, &sink);
+  for (size_t at = 0; at < bytes.size(); at += piece) output.Add(bytes.substr(at, piece), &wake);
+  output.Finish(runnel::inference::Unavailable("cut"), &wake);
+  FUZZ_CHECK(sink.ended && output.ended());
   return sink.texts[0] + '\0' + sink.texts[1];
 }
 

@@ -56,6 +56,7 @@ class RecordingSink final : public inference::EventSink {
     base::MutexLock lock(&mu_);
     record_.cached_prompt_tokens = cached_prompt_tokens;
   }
+  void SetUsage(const inference::Usage&) override {}
   void SetPrefillShare(float) override {}
   void Append(uint32_t choice, std::string_view text, inference::Tokens tokens, inference::WakeSet*) override {
     base::MutexLock lock(&mu_);

@@ -192,7 +192,9 @@ Awaitable<ApiResult> CreateResponse(const ApiCall* call) {
   std::optional<bridge::HttpError> error = CollectionError(collector, openai::OpenAiApi::kResponses);
   // A background response need not have ended, and a failure is a state of a response.
   if (collector.opened() && background && subscription.last_seq() > 0) error.reset();
-  if (collector.collected().failed.has_value()) error.reset();
+  // An error of a server behind the engine has a status for the client, unless the response can be read later.
+  const std::optional<v1::Failed>& failed = collector.collected().failed;
+  if (failed.has_value() && (background || !failed->has_server_error())) error.reset();
   if (error.has_value()) co_return RespondWith(*error);
   co_return RespondWithState(StateOf(collector, subscription.generation_id(), std::move(body->echo)));
 }

@@ -187,7 +187,7 @@ absl::StatusOr<std::unique_ptr<PreparedGeneration>> ScriptedEngine::Prepare(cons
   auto prepared = std::make_unique<PreparedScript>();
   ASSIGN_OR_RETURN(prepared->script, ReadScript(request, options_.script));
   prepared->seed = request.seed;
-  prepared->max_tokens = request.max_tokens;
+  prepared->max_tokens = request.max_tokens.value_or(prepared->script.tokens);
   prepared->choice_count = request.choice_count;
   prepared->stop = request.stop;
   prepared->top_logprobs = request.top_logprobs;

@@ -28,6 +28,10 @@ class EventSink {
   // the last EndChoice.
   virtual void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) = 0;
 
+  // Replaces the usage, which otherwise counts the tokens of the appends, for an engine whose backend counts tokens
+  // itself. Before the last EndChoice or EndAll.
+  virtual void SetUsage(const Usage& usage) = 0;
+
   // The share of the prompt that has been processed, 0 to 1. An engine that does not know it never calls this.
   virtual void SetPrefillShare(float share) = 0;
 

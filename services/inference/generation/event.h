@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -18,6 +19,7 @@ struct Usage {
   uint32_t prompt_tokens = 0;
   uint32_t completion_tokens = 0;
   uint32_t cached_prompt_tokens = 0;
+  uint32_t reasoning_tokens = 0;  // of completion_tokens
 };
 
 struct Started {
@@ -64,10 +66,20 @@ struct Done {
   Usage usage;
 };
 
+// An error of the server behind an engine.
+struct ServerError {
+  int status = 0;
+  std::string type;
+  std::string code;
+  std::string param;
+  absl::Duration retry_after;  // zero: none given
+};
+
 struct Failed {
   std::string code;
   std::string message;
   bool retryable = false;
+  std::optional<ServerError> server_error = {};
 };
 
 struct ChoiceText {

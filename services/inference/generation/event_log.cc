@@ -77,6 +77,11 @@ void EventLog::SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_to
   usage_.cached_prompt_tokens = cached_prompt_tokens;
 }
 
+void EventLog::SetUsage(const Usage& usage) {
+  base::MutexLock lock(&mu_);
+  usage_ = usage;
+}
+
 bool EventLog::Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) const {
   base::MutexLock lock(&mu_);
   const uint64_t last = LastSeqLocked();

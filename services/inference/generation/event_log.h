@@ -55,6 +55,8 @@ class EventLog {
   bool EndAll(FinishReason reason, int64_t monotonic_us, WakeSet* wake) EXCLUDES(mu_);
 
   void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) EXCLUDES(mu_);
+  // Replaces what the deltas have summed up to.
+  void SetUsage(const Usage& usage) EXCLUDES(mu_);
 
   // Appends to `out` the events after `after`, deltas of one choice merged, until `max_bytes` of text and
   // log-probabilities are reached (at least one event if there is one). Returns whether there are more after those.

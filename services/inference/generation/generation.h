@@ -115,6 +115,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override {
     log_.SetPromptTokens(prompt_tokens, cached_prompt_tokens);
   }
+  void SetUsage(const Usage& usage) override { log_.SetUsage(usage); }
   void SetPrefillShare(float share) override { prefill_share_.store(share, std::memory_order_relaxed); }
   void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) override EXCLUDES(mu_);
   void EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);

@@ -28,6 +28,9 @@ struct Sampling {
   std::map<uint32_t, float> logit_bias;  // by token
 };
 
+// The name under which the client gave max_tokens.
+enum class TokenLimitName { kUnspecified, kMaxTokens, kMaxCompletionTokens };
+
 // The form that the text must have.
 struct OutputFormat {
   enum class Kind { kText, kJsonObject, kJsonSchema };
@@ -43,7 +46,9 @@ struct GenerationRequest {
   std::string prompt;
   Sampling sampling;
   uint64_t seed = 0;  // random if the caller set none
-  uint32_t max_tokens = 0;
+  bool seed_given = false;
+  std::optional<uint32_t> max_tokens;  // absent: as many as the engine can make
+  TokenLimitName token_limit_name = TokenLimitName::kUnspecified;
   uint32_t choice_count = 1;
   std::vector<std::string> stop;
   std::optional<uint32_t> top_logprobs;  // absent: no log-probabilities

@@ -75,6 +75,7 @@ void UsageToProto(const Usage& usage, v1::Usage* proto) {
   proto->set_prompt_tokens(usage.prompt_tokens);
   proto->set_completion_tokens(usage.completion_tokens);
   proto->set_cached_prompt_tokens(usage.cached_prompt_tokens);
+  proto->set_reasoning_tokens(usage.reasoning_tokens);
 }
 
 void DoneToProto(const Done& done, v1::Done* proto) {
@@ -93,6 +94,16 @@ void FailedToProto(const Failed& failed, v1::Failed* proto) {
   proto->set_code(failed.code);
   proto->set_message(failed.message);
   proto->set_retryable(failed.retryable);
+  if (!failed.server_error.has_value()) return;
+  const ServerError& error = *failed.server_error;
+  v1::ServerError* const to = proto->mutable_server_error();
+  to->set_status(static_cast<uint32_t>(error.status));
+  to->set_type(error.type);
+  to->set_code(error.code);
+  to->set_param(error.param);
+  if (error.retry_after > absl::ZeroDuration()) {
+    to->mutable_retry_after()->set_seconds(absl::ToInt64Seconds(absl::Ceil(error.retry_after, absl::Seconds(1))));
+  }
 }
 
 void EventToProto(Event event, v1::GenerationEvent* proto) {

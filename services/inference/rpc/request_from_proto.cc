@@ -97,6 +97,7 @@ absl::Status ReadSampling(const v1::Sampling& proto, GenerationRequest* request)
     sampling.logit_bias[token] = bias;
   }
   request->seed = proto.seed();
+  request->seed_given = proto.has_seed();
   while (!proto.has_seed() && (request->seed == 0 || request->seed == kReservedSeed)) {
     std::random_device random;
     request->seed = (uint64_t{random()} << 32) | random();
@@ -147,10 +148,22 @@ absl::Status ReadOutput(const v1::GenerateRequest& proto, GenerationRequest* req
   return absl::OkStatus();
 }
 
+TokenLimitName NameFromProto(v1::TokenLimitName name) {
+  switch (name) {
+    case v1::TOKEN_LIMIT_NAME_MAX_TOKENS:
+      return TokenLimitName::kMaxTokens;
+    case v1::TOKEN_LIMIT_NAME_MAX_COMPLETION_TOKENS:
+      return TokenLimitName::kMaxCompletionTokens;
+    default:
+      return TokenLimitName::kUnspecified;
+  }
+}
+
 absl::Status ReadLimits(const v1::GenerateRequest& proto, const RequestDefaults& defaults, GenerationRequest* request) {
-  request->max_tokens = proto.has_max_tokens() ? proto.max_tokens() : defaults.max_tokens;
-  if (request->max_tokens < 1) return InvalidField("max_tokens", "must be a whole number of at least 1");
-  if (request->max_tokens > defaults.max_max_tokens) {
+  if (proto.has_max_tokens()) request->max_tokens = proto.max_tokens();
+  request->token_limit_name = NameFromProto(proto.token_limit_name());
+  if (request->max_tokens == 0u) return InvalidField("max_tokens", "must be a whole number of at least 1");
+  if (request->max_tokens.value_or(1) > defaults.max_max_tokens) {
     return InvalidField("max_tokens", absl::StrCat("must be at most ", defaults.max_max_tokens));
   }
   request->choice_count = proto.has_choice_count() ? proto.choice_count() : 1;

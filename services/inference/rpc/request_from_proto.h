@@ -12,7 +12,6 @@
 namespace runnel::inference {
 
 struct RequestDefaults {
-  uint32_t max_tokens = 512;
   uint32_t max_max_tokens = 1'000'000;
   absl::Duration detach_timeout = absl::Seconds(60);
 };

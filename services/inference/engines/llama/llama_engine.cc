@@ -132,7 +132,7 @@ class LlamaEngine final : public Engine {
     job.principal = request.principal;
     job.top_logprobs = request.top_logprobs;
     job.seed = request.seed;
-    job.max_tokens = request.max_tokens;
+    job.max_tokens = request.max_tokens.value_or(info_.context_length);  // the context ends it before that
     job.choice_count = request.choice_count;
     job.stop = request.stop;
     return prepared;

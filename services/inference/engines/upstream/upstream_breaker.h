@@ -31,6 +31,9 @@ class UpstreamBreaker {
   // The request says nothing about the upstream.
   void Forget() { probing_ = false; }
 
+  // The earliest time at which MayTry may be true.
+  absl::Duration next_try() const { return failures_ < max_failures_ ? -absl::InfiniteDuration() : open_until_; }
+
   State state() const {
     if (failures_ < max_failures_) return State::kClosed;
     return probing_ ? State::kHalfOpen : State::kOpen;

@@ -1,11 +1,15 @@
 #include "services/inference/engines/upstream/upstream_chunk.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <initializer_list>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/ascii.h"
-#include "services/inference/engines/utf8.h"
+#include "absl/strings/str_cat.h"
+#include "services/inference/engines/upstream/stand_ins.h"
 
 namespace runnel::inference {
 namespace {
@@ -14,86 +18,6 @@ using Json = nlohmann::json;
 
 // The choice of a piece whose index is invalid.
 constexpr uint32_t kNoChoice = std::numeric_limits<uint32_t>::max();
-
-// The JSON parser accepts UTF-8 only. Other bytes, and halves of surrogate pairs, pass through it as the characters
-// U+10FF80 to U+10FFFF, each of which replaces one byte. This is done only for events that the parser has rejected, so
-// these characters (private use, at the end of the last plane) are mistaken for bytes only in such an event.
-constexpr std::string_view kStandInHead = "\xF4\x8F";
-
-void AppendStandIn(uint8_t byte, std::string* out) {
-  out->append(kStandInHead);
-  out->push_back(static_cast<char>(0xBC | (byte >> 6)));
-  out->push_back(static_cast<char>(0x80 | (byte & 0x3F)));
-}
-
-std::string DecodeStandIns(std::string_view text) {
-  std::string out;
-  while (!text.empty()) {
-    const size_t at = std::min(text.find(kStandInHead), text.size());
-    out.append(text.substr(0, at));
-    text.remove_prefix(at);
-    if (text.size() < 4) {
-      out.append(text);
-      break;
-    }
-    const auto third = static_cast<uint8_t>(text[2]);
-    if (third >= 0xBE) {
-      out.push_back(static_cast<char>(((third & 0x03) << 6) | (static_cast<uint8_t>(text[3]) & 0x3F)));
-    } else {
-      out.append(text.substr(0, 4));
-    }
-    text.remove_prefix(4);
-  }
-  return out;
-}
-
-// The code unit of the \uXXXX that `text` begins with; -1 if it begins with something else.
-int ReadEscape(std::string_view text) {
-  if (text.size() < 6 || !text.starts_with("\\u")) return -1;
-  int unit = 0;
-  for (const char c : text.substr(2, 4)) {
-    if (!absl::ascii_isxdigit(static_cast<unsigned char>(c))) return -1;
-    const int digit = c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
-    unit = unit * 16 + digit;
-  }
-  return unit;
-}
-
-bool IsHighSurrogate(int unit) { return unit >= 0xD800 && unit <= 0xDBFF; }
-bool IsLowSurrogate(int unit) { return unit >= 0xDC00 && unit <= 0xDFFF; }
-
-// Copies the escape that `text` begins with, a half of a pair as stand-ins. Returns how much of `text` it took.
-size_t CopyEscape(std::string_view text, std::string* out) {
-  const int unit = ReadEscape(text);
-  const bool pair = IsHighSurrogate(unit) && IsLowSurrogate(ReadEscape(text.substr(6)));
-  if (!pair && (IsHighSurrogate(unit) || IsLowSurrogate(unit))) {
-    AppendStandIn(0xED, out);
-    AppendStandIn(static_cast<uint8_t>(0x80 | ((unit >> 6) & 0x3F)), out);
-    AppendStandIn(static_cast<uint8_t>(0x80 | (unit & 0x3F)), out);
-    return 6;
-  }
-  const size_t length = pair ? 12 : unit >= 0 ? 6 : 2;
-  out->append(text.substr(0, length));
-  return std::min(length, text.size());
-}
-
-std::string EncodeStandIns(std::string_view data) {
-  std::string out;
-  out.reserve(data.size() + 64);
-  while (!data.empty()) {
-    size_t length = 1;
-    if (data.front() == '\\') {
-      length = CopyEscape(data, &out);
-    } else if (length = Utf8CharLength(data); length > 0) {
-      out.append(data.substr(0, length));
-    } else {
-      AppendStandIn(static_cast<uint8_t>(data.front()), &out);
-      length = 1;
-    }
-    data.remove_prefix(length);
-  }
-  return out;
-}
 
 const Json& Member(const Json& object, const char* name) {
   static const Json kNull;
@@ -109,14 +33,37 @@ uint32_t ReadUint32(const Json& value, uint32_t otherwise) {
 
 std::string ReadString(const Json& value) { return value.is_string() ? value.get<std::string>() : std::string(); }
 
-void ReadFinish(const Json& value, UpstreamPiece* piece) {
-  const std::string reason = ReadString(value);
-  piece->finished = !reason.empty();
-  piece->aborted = reason == "abort" || reason == "error";
-  piece->reason = !piece->finished             ? FinishReason::kNone
-                  : reason == "length"         ? FinishReason::kLength
-                  : reason == "content_filter" ? FinishReason::kContentFilter
-                                               : FinishReason::kStop;
+bool IsTruthy(const Json& value) {
+  return !value.is_null() && value != false && value != "" && !(value.is_structured() && value.empty());
+}
+
+bool IsOneOf(std::string_view name, std::initializer_list<std::string_view> names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+constexpr char kToolCalls[] = "tool calls";
+
+// The names of OpenAI's API, vLLM, TGI, Mistral, Anthropic and Gemini. A reason that is not known counts as stop.
+UpstreamFragment ReadFinish(const Json& value) {
+  using Kind = UpstreamFragment::Kind;
+  const std::string reason = absl::AsciiStrToLower(ReadString(value));
+  UpstreamFragment fragment;
+  fragment.kind = Kind::kFinish;
+  if (IsOneOf(reason, {"length", "max_tokens", "max_output_tokens", "max_length", "model_length", "context_length",
+                       "token_limit", "model_context_window_exceeded"})) {
+    fragment.reason = FinishReason::kLength;
+  } else if (IsOneOf(reason, {"content_filter", "content_filtered", "safety", "recitation", "language", "blocklist",
+                              "prohibited_content", "spii", "refusal", "guardrail_intervened"})) {
+    fragment.reason = FinishReason::kContentFilter;
+  } else if (IsOneOf(reason, {"abort", "aborted", "cancelled", "canceled", "error", "insufficient_system_resource"})) {
+    fragment.kind = Kind::kAbort;
+  } else if (IsOneOf(reason, {"tool_calls", "tool_call", "tool_use", "function_call", "malformed_function_call"})) {
+    fragment.kind = Kind::kUnsupported;
+    fragment.bytes = kToolCalls;
+  } else {
+    fragment.reason = FinishReason::kStop;
+  }
+  return fragment;
 }
 
 // JSON has no infinity; OpenAI's server writes this instead.
@@ -172,25 +119,116 @@ std::vector<TokenLogprob> ReadTextLogprobs(const Json& lists) {
   return logprobs;
 }
 
-void DecodeStandIns(std::vector<TokenLogprob>* logprobs) {
+void DecodeLogprobs(std::vector<TokenLogprob>* logprobs) {
   for (TokenLogprob& each : *logprobs) {
     each.token = DecodeStandIns(each.token);
-    DecodeStandIns(&each.top);
+    DecodeLogprobs(&each.top);
   }
 }
 
-UpstreamPiece ReadChoice(const Json& choice) {
-  UpstreamPiece piece;
-  const Json& index = Member(choice, "index");
-  piece.choice = ReadUint32(index, index.is_null() ? 0 : kNoChoice);
-  const Json& delta = Member(choice, "delta");
-  piece.bytes = ReadString(delta.is_object() ? Member(delta, "content") : Member(choice, "text"));
-  const Json& logprobs = Member(choice, "logprobs");
-  const Json& content = Member(logprobs, "content");
-  piece.logprobs = content.is_array() ? ReadChatLogprobs(content) : ReadTextLogprobs(logprobs);
-  ReadFinish(Member(choice, "finish_reason"), &piece);
-  return piece;
-}
+// Collects the fragments of one choice.
+class ChoiceReader {
+ public:
+  using Kind = UpstreamFragment::Kind;
+
+  ChoiceReader(const Json& choice, std::vector<UpstreamFragment>* out)
+      : choice_(choice), index_(ReadIndex(Member(choice, "index"))), out_(out), begin_(out->size()) {}
+
+  void Read() {
+    // Some servers send a whole message as their only chunk.
+    const Json& delta = Member(choice_, "delta");
+    const Json& message = delta.is_object() ? delta : Member(choice_, "message");
+    message.is_object() ? ReadMessage(message) : ReadContent(Member(choice_, "text"), Kind::kText);
+    const bool finished = !ReadString(Member(choice_, "finish_reason")).empty();
+    AddLogprobs(finished);
+    if (out_->size() == begin_ && !finished) Add(Kind::kText, {});
+    if (!finished) return;
+    out_->push_back(ReadFinish(Member(choice_, "finish_reason")));
+    out_->back().choice = index_;
+  }
+
+ private:
+  static uint32_t ReadIndex(const Json& index) { return ReadUint32(index, index.is_null() ? 0 : kNoChoice); }
+
+  void Add(Kind kind, std::string bytes) { out_->push_back({index_, kind, std::move(bytes)}); }
+
+  void ReadMessage(const Json& message) {
+    // Servers that send both names of the reasoning send the same text twice.
+    for (const char* const name : {"reasoning_content", "reasoning", "thinking"}) {
+      const Json& reasoning = Member(message, name);
+      if (!reasoning.is_string() || reasoning == "") continue;
+      Add(Kind::kReasoning, reasoning.get<std::string>());
+      break;
+    }
+    ReadContent(Member(message, "content"), Kind::kText);
+    ReadContent(Member(message, "refusal"), Kind::kRefusal);
+    for (const char* const name : {"tool_calls", "function_call"}) {
+      if (IsTruthy(Member(message, name))) Add(Kind::kUnsupported, kToolCalls);
+    }
+    for (const char* const name : {"audio", "images"}) {
+      if (IsTruthy(Member(message, name))) Add(Kind::kUnsupported, name);
+    }
+  }
+
+  // A string, or an array of parts.
+  void ReadContent(const Json& content, Kind kind) {
+    if (content.is_null()) return;
+    if (content.is_string()) {
+      if (content != "") Add(kind, content.get<std::string>());
+    } else if (content.is_array()) {
+      for (const Json& part : content) ReadPart(part, kind);
+    } else {
+      Add(Kind::kUnsupported, "content that is neither a string nor an array");
+    }
+  }
+
+  void ReadPart(const Json& part, Kind kind) {
+    const std::string type = ReadString(Member(part, "type"));
+    if (part.is_string()) {
+      ReadContent(part, kind);
+    } else if (IsOneOf(type, {"text", "output_text", "reasoning_text"})) {
+      const Json& text = Member(part, "text");
+      text.is_string() ? ReadContent(text, type == "reasoning_text" ? Kind::kReasoning : kind)
+                       : Add(Kind::kUnsupported, "a text part without a text");
+    } else if (type == "refusal") {
+      ReadContent(Member(part, "refusal"), Kind::kRefusal);
+    } else if (IsOneOf(type, {"thinking", "reasoning"})) {
+      // Mistral nests its parts once.
+      const Json& inner = Member(part, type.c_str());
+      if (!inner.is_array()) return Add(Kind::kReasoning, ReadString(inner));
+      for (const Json& each : inner) Add(Kind::kReasoning, ReadString(Member(each, "text")));
+    } else {
+      Add(Kind::kUnsupported, absl::StrCat("a content part of type '", type, "'"));
+    }
+  }
+
+  // The log-probabilities belong to the text of the chunk, or else to its refusal. Those of a chunk that has only
+  // reasoning are dropped with the reasoning.
+  void AddLogprobs(bool finished) {
+    const Json& logprobs = Member(choice_, "logprobs");
+    const Json& content = Member(logprobs, "content");
+    const Json& refusal = Member(logprobs, "refusal");
+    std::vector<TokenLogprob> read = content.is_array()   ? ReadChatLogprobs(content)
+                                     : refusal.is_array() ? ReadChatLogprobs(refusal)
+                                                          : ReadTextLogprobs(logprobs);
+    if (read.empty()) return;
+    const auto begin = out_->begin() + static_cast<std::ptrdiff_t>(begin_);
+    const auto text = std::find_if(begin, out_->end(), [](const UpstreamFragment& each) {
+      return each.kind == Kind::kText || each.kind == Kind::kRefusal;
+    });
+    if (text != out_->end()) {
+      text->logprobs = std::move(read);
+    } else if (begin == out_->end() || finished) {
+      Add(Kind::kText, {});
+      out_->back().logprobs = std::move(read);
+    }
+  }
+
+  const Json& choice_;
+  const uint32_t index_;
+  std::vector<UpstreamFragment>* const out_;
+  const size_t begin_;
+};
 
 int ReadStatus(const Json& code) {
   const uint32_t status = ReadUint32(code, 0);
@@ -199,12 +237,47 @@ int ReadStatus(const Json& code) {
 
 // `error` is the value of a member of that name, not null.
 UpstreamError ReadError(const Json& error) {
-  if (error.is_string()) return {error.get<std::string>(), 0};
-  return {ReadString(Member(error, "message")), ReadStatus(Member(error, "code"))};
+  if (error.is_string()) return {error.get<std::string>(), 0, {}, {}, {}};
+  const Json& code = Member(error, "code");
+  return {ReadString(Member(error, "message")), ReadStatus(code), ReadString(Member(error, "type")), ReadString(code),
+          ReadString(Member(error, "param"))};
 }
 
-bool IsTruthy(const Json& value) {
-  return !value.is_null() && value != false && value != "" && !(value.is_object() && value.empty());
+// "body.max_tokens", of FastAPI.
+std::string ReadLocation(const Json& loc) {
+  std::string path;
+  if (!loc.is_array()) return path;
+  for (const Json& each : loc) {
+    const std::string step = each.is_number_unsigned() ? std::to_string(each.get<uint64_t>()) : ReadString(each);
+    if (!step.empty()) absl::StrAppend(&path, path.empty() ? "" : ".", step);
+  }
+  return path;
+}
+
+// FastAPI's own errors, {"detail":"..."} or {"detail":[{"loc":["body","max_tokens"],"msg":"...","type":"..."}]}.
+UpstreamError ReadDetail(const Json& detail) {
+  constexpr std::string_view kBody = "body.";
+  UpstreamError error;
+  if (!detail.is_array()) return ReadError(detail);
+  for (const Json& each : detail) {
+    const std::string path = ReadLocation(Member(each, "loc"));
+    absl::StrAppend(&error.message, error.message.empty() ? "" : "; ", path, path.empty() ? "" : ": ",
+                    ReadString(Member(each, "msg")));
+    if (error.param.empty() && path.starts_with(kBody)) error.param = path.substr(kBody.size());
+    if (error.code.empty()) error.code = ReadString(Member(each, "type"));
+  }
+  return error;
+}
+
+// Absent if it has no tokens, as the first chunks of some servers have it.
+std::optional<Usage> ReadUsage(const Json& usage) {
+  Usage read;
+  read.prompt_tokens = ReadUint32(Member(usage, "prompt_tokens"), 0);
+  read.completion_tokens = ReadUint32(Member(usage, "completion_tokens"), 0);
+  read.cached_prompt_tokens = ReadUint32(Member(Member(usage, "prompt_tokens_details"), "cached_tokens"), 0);
+  read.reasoning_tokens = ReadUint32(Member(Member(usage, "completion_tokens_details"), "reasoning_tokens"), 0);
+  if (read.prompt_tokens == 0 && read.completion_tokens == 0) return std::nullopt;
+  return read;
 }
 
 }  // namespace
@@ -223,18 +296,15 @@ absl::StatusOr<UpstreamChunk> ParseUpstreamChunk(std::string_view data) {
   }
   if (const Json& choices = Member(json, "choices"); choices.is_array()) {
     for (const Json& choice : choices) {
-      if (!choice.is_object()) continue;
-      chunk.pieces.push_back(ReadChoice(choice));
-      if (!with_stand_ins) continue;
-      chunk.pieces.back().bytes = DecodeStandIns(chunk.pieces.back().bytes);
-      DecodeStandIns(&chunk.pieces.back().logprobs);
+      if (choice.is_object()) ChoiceReader(choice, &chunk.fragments).Read();
     }
   }
-  if (const Json& usage = Member(json, "usage"); usage.is_object()) {
-    chunk.usage =
-        Usage{ReadUint32(Member(usage, "prompt_tokens"), 0), ReadUint32(Member(usage, "completion_tokens"), 0),
-              ReadUint32(Member(Member(usage, "prompt_tokens_details"), "cached_tokens"), 0)};
+  for (UpstreamFragment& fragment : chunk.fragments) {
+    if (!with_stand_ins) break;
+    fragment.bytes = DecodeStandIns(fragment.bytes);
+    DecodeLogprobs(&fragment.logprobs);
   }
+  chunk.usage = ReadUsage(Member(json, "usage"));
   return chunk;
 }
 
@@ -242,7 +312,7 @@ UpstreamError ParseUpstreamError(std::string_view body) {
   const Json json = Json::parse(body, nullptr, false);
   if (!json.is_object()) return {};
   if (const Json& error = Member(json, "error"); IsTruthy(error)) return ReadError(error);
-  if (const Json& detail = Member(json, "detail"); detail.is_string()) return {detail.get<std::string>(), 0};
+  if (const Json& detail = Member(json, "detail"); IsTruthy(detail)) return ReadDetail(detail);
   return ReadError(json);
 }
 

@@ -11,35 +11,47 @@
 
 namespace runnel::inference {
 
-// The part of a chunk for one choice.
-struct UpstreamPiece {
+// One step of one choice. A delta has at least one fragment, which may be an empty text.
+struct UpstreamFragment {
+  enum class Kind {
+    kText,
+    kReasoning,    // text that precedes the output, which the server marks as reasoning
+    kRefusal,      // text by which the model declines, which is delivered as text
+    kUnsupported,  // output that has no form here, for example a tool call; `bytes` names it
+    kFinish,       // the choice has ended, by `reason`
+    kAbort,        // the choice has ended because the server gave up
+  };
   uint32_t choice = 0;
-  std::string bytes;                   // text; may be cut within a character, see Utf8Joiner
-  std::vector<TokenLogprob> logprobs;  // of its tokens; empty if the server gives none
-  bool finished = false;
-  bool aborted = false;                       // it ended because the server gave up
-  FinishReason reason = FinishReason::kNone;  // if finished and not aborted
+  Kind kind = Kind::kText;
+  std::string bytes = {};                     // may be cut within a character, see Utf8Joiner
+  std::vector<TokenLogprob> logprobs = {};    // of its tokens; empty if the server gives none
+  FinishReason reason = FinishReason::kNone;  // of kFinish
 };
 
+// The members hold what the server wrote: any bytes, any length.
 struct UpstreamError {
-  std::string message;  // as the server wrote it: any bytes, any length
-  int status = 0;       // the HTTP status that it names; 0: none
+  std::string message;
+  int status = 0;  // the HTTP status that it names; 0: none
+  std::string type = {};
+  std::string code = {};
+  std::string param = {};
 };
 
 // A chat.completion.chunk or a text_completion of an OpenAI-compatible server.
 struct UpstreamChunk {
-  std::vector<UpstreamPiece> pieces;
-  std::optional<Usage> usage;
+  std::vector<UpstreamFragment> fragments;
+  std::optional<Usage> usage;  // absent if it has no tokens
   std::optional<UpstreamError> error;
 };
 
-// Parses the data of one event. Fields that are unknown, null or of the wrong type count as absent; bytes that are not
-// UTF-8 are kept inside strings. InvalidArgument if it is not a JSON object.
+// Parses the data of one event. Fields that are unknown, null or of the wrong type count as absent, except that a
+// content of the wrong type is kUnsupported. Bytes that are not UTF-8 are kept inside strings. InvalidArgument if it is
+// not a JSON object.
 absl::StatusOr<UpstreamChunk> ParseUpstreamChunk(std::string_view data);
 
 // The error in a body, in the forms that servers use: {"error":{...}}, {"error":"..."},
-// {"object":"error","message":...},
-// {"detail":...}. The message is empty if there is none.
+// {"object":"error","message":...}, and FastAPI's {"detail":"..."} and {"detail":[{"loc":[...],"msg":...}]}. The
+// message is empty if there is none.
 UpstreamError ParseUpstreamError(std::string_view body);
 
 struct UpstreamModel {

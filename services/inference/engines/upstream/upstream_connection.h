@@ -26,7 +26,7 @@ struct UpstreamConnectionOptions {
   std::string client_key_file;   // PEM of its key
   absl::Duration connect_timeout;
   absl::Duration write_timeout;
-  absl::Duration silence_timeout;  // the longest time without a byte from the server
+  absl::Duration first_byte_timeout;  // from when the request is written
 };
 
 // What connections to one upstream share. Immutable, so that every loop may use it.

@@ -43,8 +43,8 @@ absl::Status CheckOptions(const UpstreamOptions& options) {
   }
   if (options.max_streams == 0) return absl::InvalidArgumentError("upstream: max_streams is 0: expected at least 1");
   for (const absl::Duration timeout :
-       {options.connect_timeout, options.write_timeout, options.silence_timeout, options.first_token_timeout,
-        options.next_token_timeout, options.failure_pause}) {
+       {options.connect_timeout, options.write_timeout, options.first_byte_timeout, options.first_token_timeout,
+        options.next_token_timeout, options.total_timeout, options.failure_pause}) {
     if (timeout < absl::Milliseconds(1) || timeout > absl::Hours(24)) {
       return absl::InvalidArgumentError("upstream: each timeout must be 1 ms to 24 h");
     }
@@ -61,7 +61,7 @@ UpstreamConnectionOptions ConnectionOptions(const UpstreamOptions& options, Upst
   result.client_key_file = options.client_key_file;
   result.connect_timeout = options.connect_timeout;
   result.write_timeout = options.write_timeout;
-  result.silence_timeout = options.silence_timeout;
+  result.first_byte_timeout = options.first_byte_timeout;
   return result;
 }
 
@@ -102,8 +102,11 @@ class UpstreamEngine final : public Engine {
   bool stopping_ GUARDED_BY(mu_) = false;
 };
 
-UpstreamSet::Options SetOptions(const UpstreamOptions& options, std::function<void()> on_free) {
+UpstreamSet::Options SetOptions(const UpstreamOptions& options, const std::vector<ServedModel>& models,
+                                std::function<void()> on_free) {
   UpstreamSet::Options set;
+  set.models.clear();
+  for (const ServedModel& model : models) set.models.push_back(model.info.id);
   set.max_streams_each = options.max_streams_each;
   set.max_failures = options.max_failures;
   set.pause = options.failure_pause;
@@ -127,17 +130,18 @@ UpstreamEngine::UpstreamEngine(const UpstreamOptions& options, std::vector<std::
       failovers_(metrics->Counter("runnel_upstream_failovers_total",
                                   "Generations moved to another upstream before the first token.")),
       upstreams_(NamesOf(targets),
-                 SetOptions(options,
+                 SetOptions(options, models_,
                             [this] {
                               for (const auto& loop : loops_) loop->OnPlaceFree();
                             }),
                  metrics) {
-  stream_options_.answer.limits = {options.max_event_bytes, options.max_event_bytes};
-  stream_options_.answer.max_text_bytes = options.max_answer_bytes;
-  stream_options_.answer.secret = options.api_key;
+  stream_options_.output.limits = {options.max_event_bytes, options.max_event_bytes};
+  stream_options_.output.max_text_bytes = options.max_output_bytes;
+  stream_options_.output.secret = options.api_key;
   stream_options_.linger = options.linger;
   stream_options_.first_token_timeout = options.first_token_timeout;
   stream_options_.next_token_timeout = options.next_token_timeout;
+  stream_options_.total_timeout = options.total_timeout;
   shared_.targets = std::move(targets);
   shared_.set = &upstreams_;
   shared_.resolver = &resolver_;
@@ -156,11 +160,15 @@ std::vector<ModelInfo> UpstreamEngine::Models() const {
 absl::StatusOr<std::unique_ptr<PreparedGeneration>> UpstreamEngine::Prepare(const GenerationRequest& request) {
   const auto served = std::find_if(models_.begin(), models_.end(),
                                    [&](const ServedModel& model) { return model.info.id == request.model; });
-  const ServedModel& model = served == models_.end() ? models_.front() : *served;
+  const size_t number = served == models_.end() ? 0 : static_cast<size_t>(served - models_.begin());
+  RETURN_IF_ERROR(CheckUpstreamFields(request, options_.extra_fields));
   auto prepared = std::make_unique<PreparedUpstream>();
   prepared->path = std::string(UpstreamRoute(request));
-  prepared->body = UpstreamBody(request, model.upstream_id);
+  prepared->body = MakeUpstreamBody(request, models_[number].upstream_id, options_.token_limit_name);
+  prepared->model = number;
+  prepared->max_tokens = request.max_tokens;
   prepared->choice_count = request.choice_count;
+  prepared->stop = request.stop;
   return prepared;
 }
 
@@ -217,9 +225,7 @@ absl::StatusOr<std::vector<ServedModel>> ServedModels(const UpstreamOptions& opt
   return models;
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptions& options, base::Metrics* metrics) {
+absl::StatusOr<std::vector<std::unique_ptr<UpstreamTarget>>> MakeTargets(const UpstreamOptions& options) {
   RETURN_IF_ERROR(CheckOptions(options));
   std::vector<std::unique_ptr<UpstreamTarget>> targets;
   for (const std::string& text : options.urls) {
@@ -227,6 +233,18 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptio
     ASSIGN_OR_RETURN(auto target, UpstreamTarget::Create(ConnectionOptions(options, std::move(url))));
     targets.push_back(std::move(target));
   }
+  return targets;
+}
+
+}  // namespace
+
+absl::Status CheckUpstreamIsReady(const UpstreamOptions& options) {
+  ASSIGN_OR_RETURN(const auto targets, MakeTargets(options));
+  return CheckModels(targets);
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptions& options, base::Metrics* metrics) {
+  ASSIGN_OR_RETURN(auto targets, MakeTargets(options));
   ASSIGN_OR_RETURN(auto models, ServedModels(options, targets));
   return std::make_unique<UpstreamEngine>(options, std::move(targets), std::move(models), metrics);
 }

@@ -12,23 +12,34 @@ namespace runnel::inference {
 namespace {
 
 constexpr size_t kMaxMessageBytes = 512;
+constexpr size_t kMaxNameBytes = 128;
 constexpr char kEngineFailed[] = "engine_failed";
 constexpr char kEngineUnavailable[] = "engine_unavailable";
 constexpr char kEngineTimeout[] = "engine_timeout";
+constexpr char kRequestRejected[] = "request_rejected";
+
+std::string WithoutSecret(const std::string& text, std::string_view secret, size_t max_bytes) {
+  return ToMessage(secret.empty() ? text : absl::StrReplaceAll(text, {{base::ToAbsl(secret), "***"}}), max_bytes);
+}
 
 std::string WithMessage(std::string text, const UpstreamError& error, std::string_view secret) {
-  std::string message = error.message;
-  if (!secret.empty()) message = absl::StrReplaceAll(message, {{base::ToAbsl(secret), "***"}});
-  message = ToMessage(message, kMaxMessageBytes);
+  const std::string message = WithoutSecret(error.message, secret, kMaxMessageBytes);
   return message.empty() ? text : absl::StrCat(text, ": ", message);
+}
+
+ServerError ServerErrorOf(int status, const UpstreamError& error, std::string_view secret, absl::Duration retry_after) {
+  return {status, WithoutSecret(error.type, secret, kMaxNameBytes), WithoutSecret(error.code, secret, kMaxNameBytes),
+          WithoutSecret(error.param, secret, kMaxNameBytes), retry_after};
 }
 
 }  // namespace
 
-Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view secret) {
+Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view secret, absl::Duration retry_after) {
   switch (status) {
     case 401:
+    case 402:
     case 403:
+    case 407:
       return {kEngineFailed, absl::StrCat("the upstream rejected the API key (HTTP ", status, ")"), false};
     case 408:
     case 504:
@@ -36,27 +47,46 @@ Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view 
     case 429:
     case 502:
     case 503:
+    case 529:  // of Anthropic: overloaded
       return {kEngineUnavailable, WithMessage(absl::StrCat("the upstream is busy (HTTP ", status, ")"), error, secret),
-              true};
+              true, ServerErrorOf(status == 429 ? 429 : 503, error, secret, retry_after)};
     default:
-      return {kEngineFailed,
-              WithMessage(absl::StrCat("the upstream rejected the request (HTTP ", status, ")"), error, secret), false};
+      break;
   }
+  const std::string rejected = absl::StrCat("the upstream rejected the request (HTTP ", status, ")");
+  if (status < 400 || status >= 500) return {kEngineFailed, WithMessage(rejected, error, secret), false};
+  const std::string message = WithoutSecret(error.message, secret, kMaxMessageBytes);
+  return {kRequestRejected, message.empty() ? rejected : message, false,
+          ServerErrorOf(status, error, secret, retry_after)};
 }
 
-UpstreamVerdict VerdictOfStatus(int status) {
-  if (status == 429) return UpstreamVerdict::kBusy;
+UpstreamVerdict VerdictOfStatus(int status, absl::Duration retry_after) {
+  if (status == 429 || (status == 503 && retry_after > absl::ZeroDuration())) return UpstreamVerdict::kBusy;
   if (status >= 500 || status == 401 || status == 403 || status == 408) return UpstreamVerdict::kFaulty;
   return UpstreamVerdict::kHealthy;
 }
 
-absl::Duration ParseRetryAfter(std::string_view header) {
+absl::Duration ParseRetryAfter(std::string_view header, absl::Time now) {
+  constexpr absl::Duration kLongest = absl::Hours(24);
   uint32_t seconds = 0;
-  return absl::SimpleAtoi(base::ToAbsl(header), &seconds) ? absl::Seconds(seconds) : absl::ZeroDuration();
+  if (absl::SimpleAtoi(base::ToAbsl(header), &seconds)) return std::min(absl::Seconds(seconds), kLongest);
+  absl::Time date;
+  std::string error;
+  if (!absl::ParseTime("%a, %d %b %Y %H:%M:%S GMT", base::ToAbsl(header), &date, &error)) return absl::ZeroDuration();
+  return std::clamp(date - now, absl::ZeroDuration(), kLongest);
+}
+
+bool NamesField(const Failed& failed, std::string_view field) {
+  if (!failed.server_error.has_value() || (failed.server_error->status != 400 && failed.server_error->status != 422)) {
+    return false;
+  }
+  return failed.server_error->param == field || failed.message.find(field) != std::string::npos;
 }
 
 Failed FailureOfError(const UpstreamError& error, std::string_view secret) {
   if (error.status != 0) return FailureOfStatus(error.status, error, secret);
+  // OpenAI's errors name their type instead.
+  if (error.type == "invalid_request_error") return FailureOfStatus(400, error, secret);
   return {kEngineFailed, WithMessage("the upstream reported an error", error, secret), false};
 }
 

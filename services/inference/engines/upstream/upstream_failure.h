@@ -3,6 +3,8 @@
 #include <string>
 #include <string_view>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "services/inference/engines/upstream/upstream_chunk.h"
 #include "services/inference/engines/upstream/upstream_set.h"
 #include "services/inference/generation/event.h"
@@ -13,16 +15,24 @@ namespace runnel::inference {
 // when it is retried. The upstream's message is passed on to the client and never logged, because it may quote the
 // prompt.
 
-// For a response with an HTTP status other than 200, or an error inside a stream that names one. `secret` (the key; may
-// be empty) is removed from the message; 401 and 403 have a fixed message, because servers quote the key in theirs.
-Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view secret);
+// For a response with an HTTP status other than 200, or an error inside a stream that names one. A rejected request
+// (400, 404, 422 and so on) and a server without room (429, 503) are passed on as Failed::server_error. `secret` (the
+// key; may be empty) is removed from all parts. 401, 402, 403 and 407 concern the service's own account: they have a
+// fixed message, because servers quote the key in theirs.
+Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view secret,
+                       absl::Duration retry_after = absl::ZeroDuration());
 
 // What such a status says about the upstream. An error in the request (400, 404, 422 and so on) does not count against
 // it.
-UpstreamVerdict VerdictOfStatus(int status);
+// A server that says when to retry is busy, not faulty.
+UpstreamVerdict VerdictOfStatus(int status, absl::Duration retry_after = absl::ZeroDuration());
 
-// The pause that the upstream asks for: the seconds of a Retry-After header; zero for anything else.
-absl::Duration ParseRetryAfter(std::string_view header);
+// The pause that the upstream asks for in a Retry-After header, as seconds or as a date; zero for anything else, and at
+// most a day.
+absl::Duration ParseRetryAfter(std::string_view header, absl::Time now = absl::Now());
+
+// Whether `failed` rejects the request because of `field`.
+bool NamesField(const Failed& failed, std::string_view field);
 
 // An error inside a stream, with or without a status.
 Failed FailureOfError(const UpstreamError& error, std::string_view secret);

@@ -5,6 +5,7 @@
 #include <boost/asio/detached.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/base/strings.h"
@@ -13,7 +14,10 @@
 namespace runnel::inference {
 namespace {
 
-constexpr absl::Duration kLongestSilence = absl::Seconds(10);
+constexpr absl::Duration kLongestWait = absl::Seconds(10);
+constexpr int kOk = 200;
+constexpr int kUnauthorized = 401;
+constexpr int kForbidden = 403;
 constexpr size_t kMaxModelsBytes = size_t{4} << 20;
 
 // Reads the response to GET /models.
@@ -53,29 +57,47 @@ Awaitable<void> GetModels(UpstreamConnection* connection, const UpstreamTarget* 
   if (parser->state() == State::kDone) *problem = "";
 }
 
-absl::StatusOr<UpstreamModel> AskOne(const UpstreamTarget& target) {
+// A response to GET /models.
+struct ModelsResponse {
+  std::string where;    // the URL, for messages
+  std::string problem;  // why there is no whole response; empty if there is one
+  int status = 0;
+  std::string body;
+
+  absl::Status Unavailable(std::string_view why) const {
+    return absl::UnavailableError(absl::StrCat(where, ": ", base::ToAbsl(why)));
+  }
+  absl::Status UnexpectedStatus() const { return Unavailable(absl::StrCat("it responds with HTTP ", status)); }
+};
+
+ModelsResponse AskOne(const UpstreamTarget& target) {
   const UpstreamUrl& url = target.options().url;
-  const std::string where =
-      absl::StrCat("upstream ", url.tls ? "https://" : "http://", url.authority, url.base_path, "/models");
+  ModelsResponse response;
+  response.where = absl::StrCat("upstream ", url.tls ? "https://" : "http://", url.authority, url.base_path, "/models");
+  response.problem = "it sends no response";
   net::io_context io(1);
   UpstreamResolver resolver;
   UpstreamConnection connection(&io, &resolver, &target);
   ModelsReader reader;
   UpstreamResponseParser parser({}, &reader);
-  std::string problem = "it sends no response";
-  net::co_spawn(io, GetModels(&connection, &target, &problem, &parser), net::detached);
+  net::co_spawn(io, GetModels(&connection, &target, &response.problem, &parser), net::detached);
   io.run_for(absl::ToChronoNanoseconds(target.options().connect_timeout +
-                                       std::min(target.options().silence_timeout, kLongestSilence)));
+                                       std::min(target.options().first_byte_timeout, kLongestWait)));
   connection.Close();
   io.restart();
   io.run();
-  if (!problem.empty()) return absl::UnavailableError(absl::StrCat(where, ": ", problem));
-  if (parser.status() != 200) {
-    return absl::UnavailableError(absl::StrCat(where, ": it responds with HTTP ", parser.status()));
-  }
-  auto model = ParseFirstModel(reader.body);
+  response.status = parser.status();
+  response.body = std::move(reader.body);
+  return response;
+}
+
+absl::StatusOr<UpstreamModel> FirstModel(const UpstreamTarget& target) {
+  const ModelsResponse response = AskOne(target);
+  if (!response.problem.empty()) return response.Unavailable(response.problem);
+  if (response.status != kOk) return response.UnexpectedStatus();
+  auto model = ParseFirstModel(response.body);
   if (!model.ok()) {
-    return absl::UnavailableError(absl::StrCat(where, ": ", model.status().message(), "; set --upstream_model"));
+    return response.Unavailable(absl::StrCat(model.status().message(), "; set --upstream_model"));
   }
   return model;
 }
@@ -84,8 +106,20 @@ absl::StatusOr<UpstreamModel> AskOne(const UpstreamTarget& target) {
 
 absl::StatusOr<UpstreamModel> AskForModel(const std::vector<std::unique_ptr<UpstreamTarget>>& targets) {
   absl::StatusOr<UpstreamModel> model = absl::UnavailableError("no upstream");
-  for (size_t i = 0; i < targets.size() && !model.ok(); ++i) model = AskOne(*targets[i]);
+  for (size_t i = 0; i < targets.size() && !model.ok(); ++i) model = FirstModel(*targets[i]);
   return model;
+}
+
+absl::Status CheckModels(const std::vector<std::unique_ptr<UpstreamTarget>>& targets) {
+  absl::Status status = absl::UnavailableError("no upstream");
+  for (const auto& target : targets) {
+    const ModelsResponse response = AskOne(*target);
+    const bool serves = response.problem.empty() && response.status < 500 && response.status != kUnauthorized &&
+                        response.status != kForbidden;
+    if (serves) return absl::OkStatus();
+    status = response.problem.empty() ? response.UnexpectedStatus() : response.Unavailable(response.problem);
+  }
+  return status;
 }
 
 }  // namespace runnel::inference

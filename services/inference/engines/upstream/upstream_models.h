@@ -10,7 +10,11 @@
 namespace runnel::inference {
 
 // The first model of the first upstream that responds; asks them in order. Blocks for up to connect_timeout and
-// silence_timeout (at most 10 s of the latter) for each. Unavailable if none returns a list of models.
+// first_byte_timeout (at most 10 s of the latter) for each. Unavailable if none returns a list of models.
 absl::StatusOr<UpstreamModel> AskForModel(const std::vector<std::unique_ptr<UpstreamTarget>>& targets);
+
+// OK if an upstream responds to GET /models, with any status but 401, 403 and 5xx, which is enough to serve models that
+// are named. Otherwise Unavailable, with the reason of the last upstream. Blocks like AskForModel.
+absl::Status CheckModels(const std::vector<std::unique_ptr<UpstreamTarget>>& targets);
 
 }  // namespace runnel::inference

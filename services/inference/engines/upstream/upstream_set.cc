@@ -7,24 +7,35 @@
 #include "absl/strings/str_cat.h"
 
 namespace runnel::inference {
-// Guarded by the set's lock.
-struct UpstreamSet::Upstream {
-  Upstream(const std::string& name, const Options& options, base::Metrics* metrics)
+// A model on an upstream. Guarded by the set's lock.
+struct UpstreamSet::Served {
+  Served(const std::string& upstream, const std::string& model, const Options& options, base::Metrics* metrics)
       : breaker(options.max_failures, options.pause),
-        streams_gauge(metrics->Gauge("runnel_upstream_streams", "Open streams per upstream.", {{"upstream", name}})),
-        breaker_gauge(
-            metrics->Gauge("runnel_upstream_breaker_state",
-                           "State of an upstream: 0: in use; 1: probed by one request; 2: skipped after failures.",
-                           {{"upstream", name}})),
+        breaker_gauge(metrics->Gauge(
+            "runnel_upstream_breaker_state",
+            "State of a model on an upstream: 0: in use; 1: probed by one request; 2: skipped after failures.",
+            {{"upstream", upstream}, {"model", model}})),
         failures(metrics->Counter("runnel_upstream_failures_total", "Exchanges that failed because of the upstream.",
-                                  {{"upstream", name}})) {}
+                                  {{"upstream", upstream}, {"model", model}})) {}
 
   UpstreamBreaker breaker;
   size_t streams = 0;
   absl::Duration not_before = -absl::InfiniteDuration();  // by its Retry-After
-  prometheus::Gauge& streams_gauge;
   prometheus::Gauge& breaker_gauge;
   prometheus::Counter& failures;
+};
+
+// Guarded by the set's lock.
+struct UpstreamSet::Upstream {
+  Upstream(const std::string& name, const Options& options, base::Metrics* metrics)
+      : streams_gauge(metrics->Gauge("runnel_upstream_streams", "Open streams per upstream.", {{"upstream", name}})) {
+    served.reserve(options.models.size());
+    for (const std::string& model : options.models) served.emplace_back(name, model, options, metrics);
+  }
+
+  size_t streams = 0;
+  std::vector<Served> served;  // by model
+  prometheus::Gauge& streams_gauge;
 };
 
 UpstreamSet::UpstreamSet(const std::vector<std::string>& names, const Options& options, base::Metrics* metrics)
@@ -39,62 +50,80 @@ UpstreamSet::UpstreamSet(const std::vector<std::string>& names, const Options& o
 
 UpstreamSet::~UpstreamSet() = default;
 
-bool UpstreamSet::FitLocked(const Upstream& upstream, absl::Duration now) const {
-  return now >= upstream.not_before && upstream.breaker.MayTry(now);
+bool UpstreamSet::FitLocked(const Served& served, absl::Duration now) const {
+  return upstreams_.size() == 1 || (now >= served.not_before && served.breaker.MayTry(now));
 }
 
-UpstreamSet::Place UpstreamSet::Take(std::span<const size_t> tried) {
+UpstreamSet::Place UpstreamSet::Take(size_t model, std::span<const size_t> tried) {
   base::MutexLock lock(&mu_);
   const absl::Duration now = options_.clock->Monotonic();
+  const auto load = [&](size_t number) {
+    return std::make_pair(upstreams_[number]->served[model].streams, upstreams_[number]->streams);
+  };
   Place place;
   for (size_t i = 0; i < upstreams_.size(); ++i) {
     const size_t number = (next_ + i) % upstreams_.size();
     const Upstream& upstream = *upstreams_[number];
-    if (std::find(tried.begin(), tried.end(), number) != tried.end() || !FitLocked(upstream, now)) continue;
+    const bool was_tried = std::find(tried.begin(), tried.end(), number) != tried.end();
+    if (was_tried || !FitLocked(upstream.served[model], now)) continue;
     if (options_.max_streams_each > 0 && upstream.streams >= options_.max_streams_each) {
       place.full = true;
-    } else if (!place.upstream.has_value() || upstream.streams < upstreams_[*place.upstream]->streams) {
+    } else if (!place.upstream.has_value() || load(number) < load(*place.upstream)) {
       place.upstream = number;
     }
   }
   if (!place.upstream.has_value()) return place;
   next_ = *place.upstream + 1;
   Upstream& upstream = *upstreams_[*place.upstream];
-  upstream.breaker.Begin();
+  Served& served = upstream.served[model];
+  served.breaker.Begin();
+  ++served.streams;
   ++upstream.streams;
-  SetGaugesLocked(upstream);
+  SetGaugesLocked(upstream, served);
   return place;
 }
 
-void UpstreamSet::GiveBack(size_t number, UpstreamVerdict verdict, absl::Duration retry_after) {
+void UpstreamSet::GiveBack(size_t number, size_t model, UpstreamVerdict verdict, absl::Duration retry_after) {
   base::MutexLock lock(&mu_);
   Upstream& upstream = *upstreams_[number];
+  Served& served = upstream.served[model];
   const absl::Duration now = options_.clock->Monotonic();
   --upstream.streams;
+  --served.streams;
   switch (verdict) {
     case UpstreamVerdict::kHealthy:
-      upstream.breaker.Succeed();
+      served.breaker.Succeed();
       break;
     case UpstreamVerdict::kFaulty:
-      upstream.breaker.Fail(now);
-      upstream.failures.Increment();
+      served.breaker.Fail(now);
+      served.failures.Increment();
       break;
     case UpstreamVerdict::kBusy:
     case UpstreamVerdict::kUnknown:
-      upstream.breaker.Forget();
+      served.breaker.Forget();
       break;
   }
   if (retry_after > absl::ZeroDuration()) {
-    upstream.not_before = now + std::min(retry_after, options_.longest_retry_after);
+    served.not_before = now + std::min(retry_after, options_.longest_retry_after);
   }
-  SetGaugesLocked(upstream);
+  SetGaugesLocked(upstream, served);
   lock.Release();
   if (options_.max_streams_each > 0 && options_.on_free) options_.on_free();
 }
 
-void UpstreamSet::SetGaugesLocked(const Upstream& upstream) {
+absl::Duration UpstreamSet::RetryAfter(size_t model) {
+  base::MutexLock lock(&mu_);
+  absl::Duration soonest = absl::InfiniteDuration();
+  for (const auto& upstream : upstreams_) {
+    const Served& served = upstream->served[model];
+    soonest = std::min(soonest, std::max(served.not_before, served.breaker.next_try()));
+  }
+  return std::max(soonest - options_.clock->Monotonic(), absl::Seconds(1));
+}
+
+void UpstreamSet::SetGaugesLocked(const Upstream& upstream, const Served& served) {
   upstream.streams_gauge.Set(static_cast<double>(upstream.streams));
-  upstream.breaker_gauge.Set(static_cast<double>(upstream.breaker.state()));
+  served.breaker_gauge.Set(static_cast<double>(served.breaker.state()));
 }
 
 }  // namespace runnel::inference

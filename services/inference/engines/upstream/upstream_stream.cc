@@ -16,7 +16,14 @@ constexpr size_t kMaxErrorBodyBytes = 64 << 10;
 constexpr size_t kMaxContentTypeBytes = 64;
 constexpr UpstreamStream::Clock::time_point kNever = UpstreamStream::Clock::time_point::max();
 
+Failed NoneAvailable(absl::Duration retry_after) {
+  Failed failed = Unavailable("no upstream is available");
+  failed.server_error = ServerError{503, {}, {}, {}, retry_after};
+  return failed;
+}
+
 Failed Draining() { return {"draining", "the service is stopping", true}; }
+Failed TooLong() { return {"engine_timeout", "the output took longer than the service allows", false}; }
 
 UpstreamStream::Clock::time_point After(absl::Duration timeout) {
   return UpstreamStream::Clock::now() + absl::ToChronoNanoseconds(timeout);
@@ -32,24 +39,26 @@ UpstreamStream::UpstreamStream(UpstreamLoop* loop, std::unique_ptr<PreparedUpstr
       sink_(std::move(sink)),
       options_(options),
       failovers_(failovers),
-      over_(std::move(over)) {}
+      over_(std::move(over)),
+      total_deadline_(After(options.total_timeout)) {}
 
 Awaitable<void> UpstreamStream::Run() {
+  const size_t model = prepared_->model;
   std::vector<size_t> tried;
-  Failed failed = Unavailable("no upstream is available");
+  Failed failed;
   while (true) {
     CheckCancelled();
     const std::optional<size_t> upstream = co_await TakePlace(tried);
     if (!upstream.has_value()) {
-      EndWithout(failed);
+      EndWithout(tried.empty() ? NoneAvailable(loop_->shared().set->RetryAfter(model)) : failed);
       co_return;
     }
     if (!tried.empty()) failovers_->Increment();
     tried.push_back(*upstream);
     Attempt attempt = co_await Try(*upstream);
-    loop_->shared().set->GiveBack(*upstream, attempt.verdict, retry_after_);
+    loop_->shared().set->GiveBack(*upstream, model, attempt.verdict, retry_after_);
     if (attempt.over) {
-      over_(answer_->outcome());
+      over_(output_->outcome());
       co_return;
     }
     failed = std::move(attempt.failed);
@@ -58,7 +67,7 @@ Awaitable<void> UpstreamStream::Run() {
 
 Awaitable<std::optional<size_t>> UpstreamStream::TakePlace(const std::vector<size_t>& tried) {
   while (!interrupted()) {
-    const UpstreamSet::Place place = loop_->shared().set->Take(tried);
+    const UpstreamSet::Place place = loop_->shared().set->Take(prepared_->model, tried);
     if (place.upstream.has_value() || !place.full) co_return place.upstream;
     Timer timer(*loop_->io(), kNever);
     place_timer_ = &timer;
@@ -89,8 +98,16 @@ Awaitable<UpstreamStream::Attempt> UpstreamStream::Try(size_t upstream) {
       continue;
     }
     Attempt attempt{Judge(end), true, FailureOf(end)};
+    const std::string& limit_field = prepared_->body.limit_field;
+    if (!limit_field.empty() && !output_->reported() && !interrupted() && NamesField(attempt.failed, limit_field)) {
+      prepared_->body.DropTokenLimit();
+      prepared_->limit_dropped = true;
+      if (end != End::kWhole || !parser_->keep_alive()) connection.reset();
+      may_repeat = connection != nullptr;
+      continue;
+    }
     const bool others_may = attempt.verdict == UpstreamVerdict::kFaulty || attempt.verdict == UpstreamVerdict::kBusy;
-    if (others_may && !answer_->reported() && !interrupted()) {
+    if (others_may && !output_->reported() && !interrupted()) {
       attempt.over = false;
     } else {
       EndOutput(attempt.failed);
@@ -101,9 +118,11 @@ Awaitable<UpstreamStream::Attempt> UpstreamStream::Try(size_t upstream) {
 }
 
 void UpstreamStream::Reset() {
-  UpstreamAnswer::Options options = options_.answer;
+  UpstreamOutput::Options options = options_.output;
+  options.stop = prepared_->stop;
+  if (prepared_->limit_dropped) options.max_tokens = prepared_->max_tokens.value_or(0);
   options.keep_first_failure = true;
-  answer_.emplace(prepared_->choice_count, options, sink_.get());
+  output_.emplace(prepared_->choice_count, options, sink_.get());
   parser_.emplace(UpstreamResponseParser::Limits{}, static_cast<UpstreamResponseParser::Handler*>(this));
   expired_ = Expired::kNone;
   io_deadline_ = token_deadline_ = linger_deadline_ = kNever;
@@ -126,7 +145,7 @@ Awaitable<UpstreamStream::End> UpstreamStream::Exchange(UpstreamConnection* conn
   if (interrupted()) co_return End::kUnwanted;
   io_deadline_ = After(target.options().write_timeout);
   // A server that rejects a request may close its side before it has read all: its response is read all the same.
-  const std::string request = target.Request(prepared_->path, prepared_->body);
+  const std::string request = target.Request(prepared_->path, prepared_->body.json);
   co_await connection->Write(request);
   const End end = co_await ReadResponse(connection, target);
   co_return end;
@@ -136,10 +155,11 @@ Awaitable<UpstreamStream::End> UpstreamStream::ReadResponse(UpstreamConnection* 
                                                             const UpstreamTarget& target) {
   using State = UpstreamResponseParser::State;
   State state = State::kReading;
+  io_deadline_ = After(target.options().first_byte_timeout);
   while (state == State::kReading) {
-    io_deadline_ = After(target.options().silence_timeout);
     const size_t size = co_await connection->Read(*loop_->buffer());
     if (size == 0 && (interrupted() || expired_ != Expired::kNone)) co_return End::kCut;
+    io_deadline_ = kNever;
     state = size == 0 ? parser_->OnEof() : parser_->Feed({loop_->buffer()->data(), size});
     malformed_ = size > 0 && state == State::kFailed;
   }
@@ -168,17 +188,17 @@ bool UpstreamStream::OnBody(std::string_view bytes) {
     error_body_.append(bytes.substr(0, kMaxErrorBodyBytes - error_body_.size()));
     return error_body_.size() < kMaxErrorBodyBytes;
   }
-  const bool was_complete = answer_->complete();
-  const uint64_t progress = answer_->progress();
-  answer_->Add(bytes, loop_->wake());
-  if (answer_->progress() != progress) {
+  const bool was_complete = output_->complete();
+  const uint64_t progress = output_->progress();
+  output_->Add(bytes, loop_->wake());
+  if (output_->progress() != progress) {
     token_deadline_ = After(options_.next_token_timeout);
-    if (answer_->complete() && !was_complete) {
+    if (output_->complete() && !was_complete) {
       linger_deadline_ = After(options_.linger);
       token_deadline_ = kNever;
     }
   }
-  return !answer_->failed();
+  return !output_->failed() && !output_->cut_short();
 }
 
 void UpstreamStream::Interrupt(Reason reason) {
@@ -189,6 +209,7 @@ void UpstreamStream::Interrupt(Reason reason) {
 }
 
 void UpstreamStream::CheckDeadlines(Clock::time_point now) {
+  if (now >= total_deadline_) return Interrupt(Reason::kTooLong);
   if (connection_ == nullptr || expired_ != Expired::kNone) return;
   if (now >= linger_deadline_) {
     expired_ = Expired::kLinger;
@@ -204,15 +225,26 @@ void UpstreamStream::CheckDeadlines(Clock::time_point now) {
 
 void UpstreamStream::EndOutput(const Failed& failed) {
   if (reason_ == Reason::kCancelled || sink_->cancelled()) {
-    answer_->Cancel(loop_->wake());
+    output_->Cancel(loop_->wake());
   } else {
-    answer_->Finish(reason_ == Reason::kStopping ? Draining() : failed, loop_->wake());
+    output_->Finish(InterruptedOr(failed), loop_->wake());
   }
-  if (!answer_->kept_failure().has_value()) return;
+  if (!output_->kept_failure().has_value()) return;
   if (sink_->cancelled()) {
     sink_->EndAll(FinishReason::kCancelled, loop_->wake());
   } else {
-    sink_->Fail(*answer_->kept_failure(), loop_->wake());
+    sink_->Fail(*output_->kept_failure(), loop_->wake());
+  }
+}
+
+Failed UpstreamStream::InterruptedOr(const Failed& failed) const {
+  switch (reason_) {
+    case Reason::kStopping:
+      return Draining();
+    case Reason::kTooLong:
+      return TooLong();
+    default:
+      return failed;
   }
 }
 
@@ -221,24 +253,24 @@ void UpstreamStream::EndWithout(const Failed& failed) {
     sink_->EndAll(FinishReason::kCancelled, loop_->wake());
     return over_("cancelled");
   }
-  const Failed& reported = reason_ == Reason::kStopping ? Draining() : failed;
+  const Failed reported = InterruptedOr(failed);
   sink_->Fail(reported, loop_->wake());
   over_(reported.code);
 }
 
 UpstreamVerdict UpstreamStream::Judge(End end) const {
-  if (answer_->complete()) return UpstreamVerdict::kHealthy;
+  if (output_->complete()) return UpstreamVerdict::kHealthy;
   if (interrupted()) return UpstreamVerdict::kUnknown;
   if (expired_ != Expired::kNone) return UpstreamVerdict::kFaulty;
-  if (answer_->failed()) return answer_->verdict();
-  if (status_ != 0 && status_ != kOk) return VerdictOfStatus(status_);
+  if (output_->failed()) return output_->verdict();
+  if (status_ != 0 && status_ != kOk) return VerdictOfStatus(status_, retry_after_);
   // Only a cancellation can cause this.
   if (end == End::kUnwanted && sink_->cancelled()) return UpstreamVerdict::kUnknown;
   return UpstreamVerdict::kFaulty;
 }
 
 Failed UpstreamStream::FailureOf(End end) const {
-  if (answer_->kept_failure().has_value()) return *answer_->kept_failure();
+  if (output_->kept_failure().has_value()) return *output_->kept_failure();
   if (expired_ == Expired::kToken) return {"engine_timeout", "the upstream sent no token in time", true};
   if (end == End::kNoConnect) return Unavailable("no connection to the upstream");
   if (end == End::kUntrusted) return Unavailable("no TLS connection to the upstream");
@@ -247,7 +279,7 @@ Failed UpstreamStream::FailureOf(End end) const {
             false};
   }
   if (status_ != 0 && status_ != kOk) {
-    return FailureOfStatus(status_, ParseUpstreamError(error_body_), options_.answer.secret);
+    return FailureOfStatus(status_, ParseUpstreamError(error_body_), options_.output.secret, retry_after_);
   }
   if (status_ == kOk && !is_event_stream_) {
     return {"engine_failed",

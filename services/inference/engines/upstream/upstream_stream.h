@@ -10,8 +10,9 @@
 
 #include "absl/functional/any_invocable.h"
 #include "services/inference/engines/upstream/response_parser.h"
-#include "services/inference/engines/upstream/upstream_answer.h"
 #include "services/inference/engines/upstream/upstream_loop.h"
+#include "services/inference/engines/upstream/upstream_output.h"
+#include "services/inference/engines/upstream/upstream_request.h"
 #include "services/inference/engines/upstream/upstream_set.h"
 #include "services/inference/generation/engine.h"
 
@@ -24,8 +25,12 @@ class PreparedUpstream final : public PreparedGeneration {
   uint32_t prompt_tokens() const override { return 0; }
 
   std::string path;
-  std::string body;
+  UpstreamBody body;
+  size_t model = 0;  // its number in UpstreamSet
+  std::optional<uint32_t> max_tokens;
+  bool limit_dropped = false;  // the server rejected the limit: it is enforced here
   uint32_t choice_count = 1;
+  std::vector<std::string> stop;
 };
 
 // One generation on its way through an upstream into its sink: a coroutine of a loop. Confined to the loop's thread
@@ -36,10 +41,11 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
  public:
   using Clock = std::chrono::steady_clock;
   struct Options {
-    UpstreamAnswer::Options answer;
+    UpstreamOutput::Options output;
     absl::Duration linger;               // time limit of the stream after its last finish reason
     absl::Duration first_token_timeout;  // from when the connection is established
     absl::Duration next_token_timeout;   // from each token
+    absl::Duration total_timeout;        // from the start, over all upstreams
   };
   // `over` is called at the end with the outcome: done, cancelled, or the code of the failure.
   using OnOver = absl::AnyInvocable<void(const std::string& outcome)>;
@@ -50,7 +56,7 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
   Awaitable<void> Run();
 
   // Why it has to end before its output does.
-  enum class Reason { kNone, kCancelled, kStopping };
+  enum class Reason { kNone, kCancelled, kStopping, kTooLong };
   void Interrupt(Reason reason);
   void CheckCancelled() {
     if (sink_->cancelled()) Interrupt(Reason::kCancelled);
@@ -86,6 +92,8 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
   void Reset();
   void EndOutput(const Failed& failed);
   void EndWithout(const Failed& failed);
+  // What to report if it ends now: `failed`, unless it was interrupted.
+  Failed InterruptedOr(const Failed& failed) const;
   UpstreamVerdict Judge(End end) const;
   Failed FailureOf(End end) const;
   bool interrupted() const { return reason_ != Reason::kNone; }
@@ -96,6 +104,7 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
   const Options options_;
   prometheus::Counter* const failovers_;
   OnOver over_;
+  const Clock::time_point total_deadline_;
 
   Reason reason_ = Reason::kNone;
   Timer* place_timer_ = nullptr;              // while it waits for a place
@@ -103,7 +112,7 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
   bool begun_ = false;
 
   // Of the present attempt.
-  std::optional<UpstreamAnswer> answer_;
+  std::optional<UpstreamOutput> output_;
   std::optional<UpstreamResponseParser> parser_;
   Expired expired_ = Expired::kNone;
   Clock::time_point io_deadline_;

@@ -51,6 +51,7 @@ TEST(ChatRequest, ReadsEveryField) {
   EXPECT_EQ(request.messages(4).content(), "no");
   EXPECT_EQ(request.messages(5).content(), "never");
   EXPECT_EQ(request.max_tokens(), 7u);
+  EXPECT_EQ(request.token_limit_name(), v1::TOKEN_LIMIT_NAME_MAX_COMPLETION_TOKENS);
   EXPECT_EQ(request.choice_count(), 3u);
   EXPECT_EQ(request.stop_size(), 2);
   EXPECT_TRUE(request.sampling().has_temperature());
@@ -251,7 +252,7 @@ TEST(CompletionRequest, ReadsItsFields) {
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_FALSE(result->shape.chat);
   EXPECT_EQ(result->request.prompt(), "hi");
-  EXPECT_EQ(result->request.max_tokens(), 16u);
+  EXPECT_FALSE(result->request.has_max_tokens());
   EXPECT_EQ(result->request.top_logprobs(), 5u);
   EXPECT_TRUE(result->more_prompts.empty());
   const auto several = ParseCompletionRequest(R"({"model":"m","prompt":["a","b","c"],"n":8})");

@@ -60,6 +60,13 @@ TEST(EventJson, WritesDone) {
             R"("usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21},"ms":14})");
 }
 
+TEST(EventJson, WritesTheDetailsOfTheUsageIfThereAreAny) {
+  v1::GenerationEvent event = DoneEvent(14, "");
+  event.mutable_done()->mutable_usage()->set_cached_prompt_tokens(8);
+  event.mutable_done()->mutable_usage()->set_reasoning_tokens(5);
+  EXPECT_NE(Json(event).find(R"("total_tokens":21,"cached_prompt_tokens":8,"reasoning_tokens":5})"), std::string::npos);
+}
+
 TEST(EventJson, PadsTheCrc) {
   v1::GenerationEvent event = DoneEvent(3, "");
   event.mutable_done()->mutable_choices(0)->set_text_crc32(0xab);

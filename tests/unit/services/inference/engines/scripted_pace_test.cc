@@ -65,6 +65,7 @@ class SlowSink final : public EventSink, public Flushable, public std::enable_sh
   bool cancelled() const override { return false; }
   void Begin() override {}
   void SetPromptTokens(uint32_t, uint32_t) override {}
+  void SetUsage(const Usage&) override {}
   void SetPrefillShare(float) override {}
 
   int tokens_flushed() const { return tokens_flushed_; }

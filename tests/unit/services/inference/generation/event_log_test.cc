@@ -158,6 +158,18 @@ TEST_F(EventLogTest, ProvesTheWholeText) {
   EXPECT_EQ(done.usage.completion_tokens, 2u);
 }
 
+TEST_F(EventLogTest, ReportsTheUsageThatTheEngineSets) {
+  Add("a");
+  log_.SetUsage({9, 30, 8, 20});
+  End();
+  const Usage usage = std::get<Done>(Read(2)[0].payload).usage;
+  EXPECT_EQ(usage.prompt_tokens, 9u);
+  EXPECT_EQ(usage.completion_tokens, 30u);
+  EXPECT_EQ(usage.cached_prompt_tokens, 8u);
+  EXPECT_EQ(usage.reasoning_tokens, 20u);
+  EXPECT_EQ(log_.GetState().usage.completion_tokens, 30u);
+}
+
 TEST_F(EventLogTest, IgnoresAppendsAfterTheTerminalEvent) {
   EXPECT_TRUE(log_.AppendFailed({"engine_failed", "x", true}, now_, &wake_));
   EXPECT_FALSE(Add("late"));

@@ -19,7 +19,8 @@ TEST(EventToProto, WritesEveryPayload) {
   EXPECT_EQ(proto.first_seq(), 3u);
   EXPECT_EQ(proto.delta().tokens(), 3u);
   proto.Clear();
-  EventToProto({6, 6, 12, Done{6, {{0, FinishReason::kLength, 4, 0xabcd}}, {9, 3, 2}}}, &proto);
+  EventToProto({6, 6, 12, Done{6, {{0, FinishReason::kLength, 4, 0xabcd}}, {9, 3, 2, 1}}}, &proto);
+  EXPECT_EQ(proto.done().usage().reasoning_tokens(), 1u);
   EXPECT_EQ(proto.done().usage().cached_prompt_tokens(), 2u);
   EXPECT_EQ(proto.done().choices(0).finish_reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(proto.done().choices(0).text_crc32(), 0xabcdu);

@@ -33,7 +33,8 @@ TEST(RequestFromProto, FillsDefaults) {
   const auto request = Convert(Valid());
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(request->model, "first");
-  EXPECT_EQ(request->max_tokens, 512u);
+  EXPECT_EQ(request->max_tokens, std::nullopt);
+  EXPECT_FALSE(request->seed_given);
   EXPECT_EQ(request->choice_count, 1u);
   EXPECT_EQ(request->detach_timeout, absl::Seconds(60));
   EXPECT_NE(request->seed, 0u);
@@ -54,6 +55,7 @@ TEST(RequestFromProto, KeepsTheFieldsThatAreSet) {
   EXPECT_EQ(request->sampling.temperature, 0.0f);
   EXPECT_FALSE(request->sampling.top_p.has_value());
   EXPECT_EQ(request->seed, 5u);
+  EXPECT_TRUE(request->seed_given);
   EXPECT_EQ(request->detach_timeout, absl::InfiniteDuration());
 }
 

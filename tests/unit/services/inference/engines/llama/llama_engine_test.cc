@@ -62,9 +62,9 @@ TEST_F(LlamaEngineTest, DrawsWithTheModelsProbabilities) {
   };
   const auto expect_shares = [&](const GenerationRequest& request, const std::vector<double>& want) {
     const std::string text = Answer(request).text;
-    ASSERT_EQ(text.size(), request.max_tokens);
+    ASSERT_EQ(text.size(), *request.max_tokens);
     for (size_t i = 0; i < want.size(); ++i) {
-      const double sigma = std::sqrt(want[i] * (1 - want[i]) / request.max_tokens);
+      const double sigma = std::sqrt(want[i] * (1 - want[i]) / *request.max_tokens);
       EXPECT_NEAR(share(text, static_cast<char>('a' + i)), want[i], 4 * sigma) << "of " << static_cast<char>('a' + i);
     }
   };

@@ -254,6 +254,7 @@ class WakingSink final : public EventSink {
   explicit WakingSink(std::shared_ptr<CountingReader> reader) : reader_(std::move(reader)) {}
   void Begin() override {}
   void SetPromptTokens(uint32_t, uint32_t) override {}
+  void SetUsage(const Usage&) override {}
   void SetPrefillShare(float) override {}
   void Append(uint32_t, std::string_view, Tokens, WakeSet* wake) override {
     seen_.insert(reader_->flushes);

@@ -42,7 +42,9 @@ class EngineHarness : public ::testing::Test {
     request.model = "fake-model";
     request.messages = {{inference::ChatRole::kUser, "Hi"}};
     request.seed = 7;
+    request.seed_given = true;
     request.max_tokens = 16;
+    request.token_limit_name = inference::TokenLimitName::kMaxTokens;
     return request;
   }
 

@@ -26,11 +26,14 @@ class FakeSink final : public inference::EventSink {
     changed_.NotifyAll();
   }
   void SetPrefillShare(float) override {}
-  void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override {
+  void SetPromptTokens(uint32_t, uint32_t) override {
     base::MutexLock lock(&mu_);
-    CheckOpenLocked("SetPromptTokens");
-    prompt_tokens_ = prompt_tokens;
-    cached_prompt_tokens_ = cached_prompt_tokens;
+    faults_ += "SetPromptTokens; ";
+  }
+  void SetUsage(const inference::Usage& usage) override {
+    base::MutexLock lock(&mu_);
+    CheckOpenLocked("SetUsage");
+    usage_ = usage;
   }
   void Append(uint32_t choice, std::string_view text, inference::Tokens tokens, inference::WakeSet*) override {
     base::MutexLock lock(&mu_);
@@ -87,14 +90,20 @@ class FakeSink final : public inference::EventSink {
     return WaitFor([this]() NO_THREAD_SAFETY_ANALYSIS { return begins_ > 0; });
   }
 
-  // The whole story in one line: "Hello/2 stop; prompt 9", "Hel/1 -; failed engine_failed !retry: message".
+  // The whole story in one line: "Hello/2 stop; prompt 9", "Hel/1 -; failed engine_failed !retry: message". The output
+  // tokens of the usage are shown if they are not the sum of the appends.
   std::string Story() const {
     base::MutexLock lock(&mu_);
     std::string story;
     for (const Choice& each : choices_) {
       absl::StrAppend(&story, each.text, "/", each.tokens, " ", ReasonName(each.reason), "; ");
     }
-    absl::StrAppend(&story, "prompt ", prompt_tokens_);
+    absl::StrAppend(&story, "prompt ", usage_.prompt_tokens);
+    uint32_t tokens = 0;
+    for (const Choice& each : choices_) tokens += each.tokens;
+    if (usage_.completion_tokens != tokens && usage_.completion_tokens > 0) {
+      absl::StrAppend(&story, " output ", usage_.completion_tokens);
+    }
     if (failed_.has_value()) {
       absl::StrAppend(&story, "; failed ", failed_->code,
                       failed_->retryable ? " retry: " : " !retry: ", failed_->message);
@@ -111,9 +120,9 @@ class FakeSink final : public inference::EventSink {
     base::MutexLock lock(&mu_);
     return choices_[0].logprobs;
   }
-  uint32_t cached_prompt_tokens() const {
+  inference::Usage usage() const {
     base::MutexLock lock(&mu_);
-    return cached_prompt_tokens_;
+    return usage_;
   }
   int begins() const {
     base::MutexLock lock(&mu_);
@@ -149,8 +158,7 @@ class FakeSink final : public inference::EventSink {
   mutable base::Mutex mu_;
   mutable base::CondVar changed_;
   std::vector<Choice> choices_ GUARDED_BY(mu_);
-  uint32_t prompt_tokens_ GUARDED_BY(mu_) = 0;
-  uint32_t cached_prompt_tokens_ GUARDED_BY(mu_) = 0;
+  inference::Usage usage_ GUARDED_BY(mu_);
   std::optional<inference::Failed> failed_ GUARDED_BY(mu_);
   bool ended_ GUARDED_BY(mu_) = false;
   int begins_ GUARDED_BY(mu_) = 0;

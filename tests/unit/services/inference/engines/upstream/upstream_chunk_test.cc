@@ -10,14 +10,17 @@
 namespace runnel::inference {
 namespace {
 
-// "0:Hel", "1:lo!stop" (finished), "0:!abort", " usage 9+12", " error 503 message".
+// "0:Hel", "1:lo 1!stop" (finished), "0!abort", "0~reasoning", "0-refusal", "0?unsupported", " usage 9+12",
+// " error 503 message".
 std::string Describe(const absl::StatusOr<UpstreamChunk>& chunk) {
   if (!chunk.ok()) return "bad";
   constexpr const char* kReasons[] = {"none", "stop", "length", "cancelled", "content_filter"};
   std::string out;
-  for (const UpstreamPiece& piece : chunk->pieces) {
-    absl::StrAppend(&out, out.empty() ? "" : " ", piece.choice, ":", piece.bytes);
-    if (piece.finished) absl::StrAppend(&out, "!", piece.aborted ? "abort" : kReasons[static_cast<int>(piece.reason)]);
+  constexpr const char* kKinds[] = {":", "~", "-", "?", "!", "!abort"};
+  for (const UpstreamFragment& each : chunk->fragments) {
+    const bool finish = each.kind == UpstreamFragment::Kind::kFinish;
+    absl::StrAppend(&out, out.empty() ? "" : " ", each.choice, kKinds[static_cast<int>(each.kind)],
+                    finish ? kReasons[static_cast<int>(each.reason)] : each.bytes);
   }
   if (chunk->usage) absl::StrAppend(&out, " usage ", chunk->usage->prompt_tokens, "+", chunk->usage->completion_tokens);
   if (chunk->error) absl::StrAppend(&out, " error ", chunk->error->status, " ", chunk->error->message);
@@ -32,17 +35,31 @@ TEST(UpstreamChunk, ReadsWhatServersSend) {
       {R"({"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]})",
        "0:"},
       {R"({"choices":[{"index":0,"delta":{"content":"Hel"},"finish_reason":null}]})", "0:Hel"},
-      {R"({"choices":[{"index":1,"delta":{"content":"lo"},"finish_reason":"stop"}]})", "1:lo!stop"},
-      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"length"}]})", "0:!length"},
-      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]})", "0:!content_filter"},
-      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]})", "0:!stop"},
-      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"abort"}]})", "0:!abort"},
+      {R"({"choices":[{"index":1,"delta":{"content":"lo"},"finish_reason":"stop"}]})", "1:lo 1!stop"},
+      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"length"}]})", "0!length"},
+      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]})", "0!content_filter"},
+      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]})", "0?tool calls"},
+      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"abort"}]})", "0!abort"},
       {R"({"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":""}]})", "0:a"},
       {R"({"choices":[{"index":0,"text":"plain","finish_reason":null}]})", "0:plain"},
       {R"({"choices":[{"delta":{"content":"a"}},{"index":null,"delta":{"content":"b"}}]})", "0:a 0:b"},
       {R"({"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21}})", " usage 9+12"},
       {R"({"choices":[{"index":0,"delta":{"content":"a"}}],"usage":null})", "0:a"},
-      {R"({"choices":[{"index":0,"delta":{"content":null,"reasoning_content":"hm","tool_calls":[]}}]})", "0:"},
+      {R"({"choices":[{"index":0,"delta":{"content":null,"reasoning_content":"hm","tool_calls":[]}}]})", "0~hm"},
+      {R"({"choices":[{"index":1,"delta":{"reasoning":"hm","reasoning_content":"hm","content":"a"}}]})", "1~hm 1:a"},
+      {R"({"choices":[{"delta":{"refusal":"No."}}]})", "0-No."},
+      {R"({"choices":[{"delta":{"content":null,"refusal":null,"function_call":null,"audio":null}}]})", "0:"},
+      {R"({"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]})", "0?tool calls"},
+      {R"({"choices":[{"delta":{"function_call":{"name":"f"}}}]})", "0?tool calls"},
+      {R"({"choices":[{"delta":{"audio":{"data":"AA=="}}}]})", "0?audio"},
+      {R"({"choices":[{"message":{"role":"assistant","content":"whole"},"finish_reason":"stop"}]})", "0:whole 0!stop"},
+      {R"({"choices":[{"delta":{"content":[{"type":"text","text":"a"},"b",{"type":"output_text","text":"c"}]}}]})",
+       "0:a 0:b 0:c"},
+      {R"({"choices":[{"delta":{"content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]}]}}]})", "0~hm"},
+      {R"({"choices":[{"delta":{"content":[{"type":"refusal","refusal":"No."}]}}]})", "0-No."},
+      {R"({"choices":[{"delta":{"content":[{"type":"reference","reference_ids":[1]}]}}]})",
+       "0?a content part of type 'reference'"},
+      {R"({"choices":[{"delta":{"content":[]}}]})", "0:"},
       {R"({"error":{"message":"busy","type":"server_error","param":null,"code":503}})", " error 503 busy"},
       {R"({"error":{"message":"m","code":"engine_unavailable"}})", " error 0 m"},
       {R"({"error":"text"})", " error 0 text"},
@@ -66,14 +83,22 @@ TEST(UpstreamChunk, TakesWhatDoesNotFitForAbsent) {
       {R"({"choices":[null,1,"x",[]]})", ""},
       {R"({"choices":[{"delta":null}]})", "0:"},
       {R"({"choices":[{"delta":"x"}]})", "0:"},
-      {R"({"choices":[{"delta":{"content":7}}]})", "0:"},
-      {R"({"choices":[{"delta":{"content":["a"]}}]})", "0:"},
+      {R"({"choices":[{"delta":{"content":7}}]})", "0?content that is neither a string nor an array"},
+      {R"({"choices":[{"delta":{"content":[7]}}]})", "0?a content part of type ''"},
+      {R"({"choices":[{"delta":{"content":[[["a"]]]}}]})", "0?a content part of type ''"},
+      {R"({"choices":[{"delta":{"content":[{"type":"text","text":7}]}}]})", "0?a text part without a text"},
+      {R"({"choices":[{"delta":{"content":[{"type":"thinking","thinking":{"a":1}}]}}]})", "0~"},
+      {R"({"choices":[{"delta":{"reasoning":{"a":1},"refusal":7}}]})",
+       "0?content that is neither a string nor an array"},
+      {R"({"choices":[{"text":7}]})", "0?content that is neither a string nor an array"},
       {R"({"choices":[{"finish_reason":{"type":"stop"}}]})", "0:"},
       {R"({"choices":[{"index":-1,"text":"a"}]})", "4294967295:a"},
       {R"({"choices":[{"index":1.5,"text":"a"}]})", "4294967295:a"},
       {R"({"choices":[{"index":"0","text":"a"}]})", "4294967295:a"},
       {R"({"choices":[{"index":18446744073709551615,"text":"a"}]})", "4294967295:a"},
-      {R"({"usage":{"prompt_tokens":-5,"completion_tokens":"9"}})", " usage 0+0"},
+      {R"({"usage":{"prompt_tokens":-5,"completion_tokens":"9"}})", ""},
+      {R"({"usage":[]})", ""},
+      {R"({"usage":{}})", ""},
       {R"({"usage":{"prompt_tokens":99999999999,"completion_tokens":1.0}})", " usage 4294967295+0"},
       {R"({"error":{"message":["x"],"code":[1]}})", " error 0 "},
       {R"({"error":42})", " error 0 "},
@@ -130,7 +155,7 @@ TEST(UpstreamChunk, LetsBytesThroughThatAreNotUtf8) {
   for (const auto& row : rows) {
     const auto chunk = ParseUpstreamChunk(R"({"choices":[{"index":0,"delta":{"content":")" + row.content + R"("}}]})");
     ASSERT_TRUE(chunk.ok()) << ::testing::PrintToString(row.content);
-    EXPECT_EQ(chunk->pieces[0].bytes, row.bytes) << ::testing::PrintToString(row.content);
+    EXPECT_EQ(chunk->fragments[0].bytes, row.bytes) << ::testing::PrintToString(row.content);
   }
 }
 
@@ -170,14 +195,62 @@ TEST(UpstreamChunk, ReadsLogprobsOfBothRoutes) {
   for (const auto& row : rows) {
     const auto chunk = ParseUpstreamChunk(R"({"choices":[{"index":0,"delta":{},"logprobs":)" + row.logprobs + "}]}");
     ASSERT_TRUE(chunk.ok()) << row.logprobs;
-    EXPECT_EQ(Describe(chunk->pieces[0].logprobs), row.want) << row.logprobs;
+    EXPECT_EQ(Describe(chunk->fragments[0].logprobs), row.want) << row.logprobs;
   }
 }
 
-TEST(UpstreamChunk, ReadsHowMuchOfThePromptWasCached) {
+TEST(UpstreamChunk, ReadsTheFinishReasonsOfOtherDialects) {
+  const struct {
+    const char* reason;
+    const char* want;
+  } rows[] = {
+      {"length", "0!length"},
+      {"max_tokens", "0!length"},
+      {"MAX_TOKENS", "0!length"},
+      {"model_length", "0!length"},
+      {"model_context_window_exceeded", "0!length"},
+      {"stop", "0!stop"},
+      {"eos", "0!stop"},
+      {"eos_token", "0!stop"},
+      {"stop_sequence", "0!stop"},
+      {"end_turn", "0!stop"},
+      {"STOP", "0!stop"},
+      {"a reason of tomorrow", "0!stop"},
+      {"content_filter", "0!content_filter"},
+      {"SAFETY", "0!content_filter"},
+      {"RECITATION", "0!content_filter"},
+      {"refusal", "0!content_filter"},
+      {"tool_use", "0?tool calls"},
+      {"function_call", "0?tool calls"},
+      {"error", "0!abort"},
+  };
+  for (const auto& row : rows) {
+    const auto chunk =
+        ParseUpstreamChunk(absl::StrCat(R"({"choices":[{"delta":{},"finish_reason":")", row.reason, "\"}]}"));
+    EXPECT_EQ(Describe(chunk), row.want) << row.reason;
+  }
+}
+
+TEST(UpstreamChunk, GivesLogprobsToTheTextAndNotToTheReasoning) {
+  const std::string logprobs = R"("logprobs":{"content":[{"token":"x","logprob":-1}]})";
+  const auto both = ParseUpstreamChunk(R"({"choices":[{"delta":{"reasoning":"r","content":"c"},)" + logprobs + "}]}");
+  ASSERT_EQ(both->fragments.size(), 2u);
+  EXPECT_EQ(both->fragments[0].logprobs.size(), 0u);
+  EXPECT_EQ(both->fragments[1].logprobs.size(), 1u);
+  const auto reasoning = ParseUpstreamChunk(R"({"choices":[{"delta":{"reasoning":"r"},)" + logprobs + "}]}");
+  ASSERT_EQ(reasoning->fragments.size(), 1u);
+  EXPECT_EQ(reasoning->fragments[0].logprobs.size(), 0u);
+  const auto last = ParseUpstreamChunk(R"({"choices":[{"delta":{},"finish_reason":"stop",)" + logprobs + "}]}");
+  ASSERT_EQ(last->fragments.size(), 2u);
+  EXPECT_EQ(last->fragments[0].logprobs.size(), 1u);
+}
+
+TEST(UpstreamChunk, ReadsTheDetailsOfTheUsage) {
   const auto chunk = ParseUpstreamChunk(
-      R"({"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":8}}})");
-  ASSERT_TRUE(chunk.ok());
+      R"({"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":8},)"
+      R"("completion_tokens_details":{"reasoning_tokens":1}}})");
+  ASSERT_TRUE(chunk.ok() && chunk->usage.has_value());
+  EXPECT_EQ(chunk->usage->reasoning_tokens, 1u);
   EXPECT_EQ(chunk->usage->cached_prompt_tokens, 8u);
 }
 
@@ -191,7 +264,11 @@ TEST(UpstreamError, ReadsTheShapesInUse) {
       {R"({"error":"model not found"})", "model not found", 0},
       {R"({"object":"error","message":"old","code":404})", "old", 404},
       {R"({"detail":"Not Found"})", "Not Found", 0},
-      {R"({"detail":[{"msg":"x"}]})", "", 0},
+      {R"({"detail":[{"msg":"x"}]})", "x", 0},
+      {R"({"detail":[{"loc":["body","messages",0,"role"],"msg":"bad","type":"enum"},{"loc":["body"],"msg":"y"}]})",
+       "body.messages.0.role: bad; body: y", 0},
+      {R"({"detail":{"message":"m"}})", "m", 0},
+      {R"({"detail":[7,null,{"loc":7,"msg":[]}]})", "", 0},
       {"<html>502 Bad Gateway</html>", "", 0},
       {"", "", 0},
       {"[1]", "", 0},
@@ -211,6 +288,68 @@ TEST(UpstreamFailure, StrikesTheKeyAndBoundsTheMessage) {
   // Servers quote a part of the key in their error.
   EXPECT_EQ(FailureOfStatus(401, {"Incorrect API key provided: sk-se***et", 0}, "sk-secret").message,
             "the upstream rejected the API key (HTTP 401)");
+}
+
+// "code retry? message | status type code param retry_after"
+std::string Describe(const Failed& failed) {
+  std::string text = absl::StrCat(failed.code, failed.retryable ? " retry " : " final ", failed.message);
+  if (!failed.server_error.has_value()) return text;
+  const ServerError& error = *failed.server_error;
+  return absl::StrCat(text, " | ", error.status, " ", error.type, " ", error.code, " ", error.param, " ",
+                      absl::ToInt64Seconds(error.retry_after));
+}
+
+TEST(UpstreamFailure, ForwardsTheErrorsOfTheRequest) {
+  const struct {
+    int status;
+    std::string body;
+    std::string want;
+  } rows[] = {
+      {400,
+       R"({"error":{"message":"maximum context length is 5 tokens","code":"context_length_exceeded",)"
+       R"("type":"invalid_request_error","param":"messages"}})",
+       "request_rejected final maximum context length is 5 tokens | 400 invalid_request_error context_length_exceeded "
+       "messages 7"},
+      {404, R"({"object":"error","message":"no such model","type":"NotFoundError","param":null,"code":404})",
+       "request_rejected final no such model | 404 NotFoundError   7"},
+      {413, "<html>too large</html>", "request_rejected final the upstream rejected the request (HTTP 413) | 413    7"},
+      {422, R"({"detail":[{"type":"extra_forbidden","loc":["body","seed"],"msg":"Extra inputs"}]})",
+       "request_rejected final body.seed: Extra inputs | 422  extra_forbidden seed 7"},
+      {429, R"({"error":{"message":"slow down","type":"rate_limit_error","code":"rate_limit_exceeded"}})",
+       "engine_unavailable retry the upstream is busy (HTTP 429): slow down | 429 rate_limit_error rate_limit_exceeded "
+       " 7"},
+      {503, "", "engine_unavailable retry the upstream is busy (HTTP 503) | 503    7"},
+      {529, R"({"error":{"type":"overloaded_error","message":"Overloaded"}})",
+       "engine_unavailable retry the upstream is busy (HTTP 529): Overloaded | 503 overloaded_error   7"},
+      // Of the service's own account.
+      {401, R"({"error":{"message":"bad key","code":"invalid_api_key"}})",
+       "engine_failed final the upstream rejected the API key (HTTP 401)"},
+      {402, R"({"error":{"message":"no credit"}})", "engine_failed final the upstream rejected the API key (HTTP 402)"},
+      {500, R"({"error":{"message":"m"}})", "engine_failed final the upstream rejected the request (HTTP 500): m"},
+      {307, "", "engine_failed final the upstream rejected the request (HTTP 307)"},
+      {400, R"({"error":{"message":"sk-secret","type":"sk-secret","code":"a\nsk-secret","param":"sk-secret"}})",
+       "request_rejected final *** | 400 *** a *** *** 7"},
+  };
+  for (const auto& row : rows) {
+    EXPECT_EQ(Describe(FailureOfStatus(row.status, ParseUpstreamError(row.body), "sk-secret", absl::Seconds(7))),
+              row.want);
+  }
+  const std::string in_stream = R"({"error":{"message":"too long","type":"invalid_request_error","code":"x"}})";
+  EXPECT_EQ(Describe(FailureOfError(ParseUpstreamError(in_stream), "")),
+            "request_rejected final too long | 400 invalid_request_error x  0");
+}
+
+TEST(UpstreamFailure, FindsTheFieldThatIsRejected) {
+  const auto failed = [](int status, const std::string& body) {
+    return FailureOfStatus(status, ParseUpstreamError(body), "");
+  };
+  const std::string message = R"({"error":{"message":"Unsupported parameter: 'max_tokens' is not supported"}})";
+  EXPECT_TRUE(NamesField(failed(400, message), "max_tokens"));
+  EXPECT_TRUE(NamesField(failed(422, message), "max_tokens"));
+  EXPECT_TRUE(NamesField(failed(400, R"({"error":{"message":"no","param":"max_tokens"}})"), "max_tokens"));
+  EXPECT_FALSE(NamesField(failed(400, R"({"error":{"message":"no","param":"stop"}})"), "max_tokens"));
+  EXPECT_FALSE(NamesField(failed(404, message), "max_tokens"));
+  EXPECT_FALSE(NamesField(failed(500, message), "max_tokens"));
 }
 
 TEST(UpstreamFailure, MessagesAreOneLineOfUtf8) {

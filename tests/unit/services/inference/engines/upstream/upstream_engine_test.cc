@@ -15,6 +15,7 @@ namespace {
 using ::runnel::testing::FakeSink;
 using ::runnel::testing::WaitUntil;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using UpstreamEngine = ::runnel::testing::EngineHarness;
 
 TEST_F(UpstreamEngine, StreamsAChat) {
@@ -30,7 +31,7 @@ TEST_F(UpstreamEngine, StreamsAChat) {
   EXPECT_EQ(requests[0].method, "POST");
   EXPECT_EQ(requests[0].path, "/v1/chat/completions");
   EXPECT_EQ(requests[0].body, R"({"model":"fake-model","messages":[{"role":"user","content":"Hi"}],"stream":true,)"
-                              R"("stream_options":{"include_usage":true},"max_tokens":16,"seed":7})");
+                              R"("stream_options":{"include_usage":true},"seed":7,"max_tokens":16})");
   EXPECT_EQ(requests[0].headers.at("authorization"), "Bearer sk-secret");
   EXPECT_EQ(requests[0].headers.at("content-type"), "application/json");
   EXPECT_EQ(requests[0].headers.at("accept"), "text/event-stream");
@@ -122,8 +123,60 @@ TEST_F(UpstreamEngine, RefusesOptionsThatCannotBe) {
   EXPECT_EQ(code([](UpstreamOptions* o) { o->urls = {"nowhere"}; }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->api_key = "a\r\nX-Evil: 1"; }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->max_streams = 0; }), kInvalid);
-  EXPECT_EQ(code([](UpstreamOptions* o) { o->silence_timeout = absl::ZeroDuration(); }), kInvalid);
+  EXPECT_EQ(code([](UpstreamOptions* o) { o->first_byte_timeout = absl::ZeroDuration(); }), kInvalid);
+  EXPECT_EQ(code([](UpstreamOptions* o) { o->total_timeout = absl::ZeroDuration(); }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->connect_timeout = absl::InfiniteDuration(); }), kInvalid);
+}
+
+TEST_F(UpstreamEngine, RepeatsARequestOnceWithoutALimitThatIsRejected) {
+  const std::string rejection = R"({"error":{"message":"Unsupported parameter: 'max_tokens'","param":"max_tokens"}})";
+  const Fake::Answer rejected{400, "application/json", {rejection}, End::kWhole, false, {}};
+  GenerationRequest request = Chat();
+  request.max_tokens = 2;
+  request.token_limit_name = TokenLimitName::kUnspecified;
+  server_.Push(rejected);
+  server_.Push(Hanging({Fake::ChatDelta("a"), Fake::ChatDelta("b"), Fake::ChatDelta("c")}));
+  auto sink = Start(request);
+  ASSERT_TRUE(sink->WaitEnded());
+  // The limit is enforced here, and the request closed.
+  EXPECT_EQ(sink->Story(), "ab/2 length; prompt 0");
+  EXPECT_TRUE(server_.WaitForDisconnects(1));
+  EXPECT_THAT(server_.requests()[0].body, HasSubstr(R"("max_tokens":2)"));
+  EXPECT_THAT(server_.requests()[1].body, Not(HasSubstr("max_tokens")));
+  // Once, and only a limit that has its name from here.
+  server_.Push(rejected);
+  server_.Push(rejected);
+  sink = Start(request);
+  ASSERT_TRUE(sink->WaitEnded());
+  EXPECT_EQ(sink->Story(), "/0 -; prompt 0; failed request_rejected !retry: Unsupported parameter: 'max_tokens'");
+  request.token_limit_name = TokenLimitName::kMaxTokens;
+  server_.Push(rejected);
+  sink = Start(request);
+  ASSERT_TRUE(sink->WaitEnded());
+  EXPECT_EQ(sink->failed()->server_error->param, "max_tokens");
+  EXPECT_EQ(server_.requests().size(), 5u);
+}
+
+TEST_F(UpstreamEngine, ForwardsExtraFieldsAndRejectsOthers) {
+  GenerationRequest request = Chat();
+  request.extra_fields = {{"min_tokens", "5"}};
+  server_.Push(Hello());
+  ASSERT_TRUE(Start(request)->WaitEnded());
+  EXPECT_THAT(server_.requests()[0].body, HasSubstr(R"("min_tokens":5)"));
+  request.extra_fields = {{"made_up", "5"}};
+  EXPECT_EQ(engine().Prepare(request).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(UpstreamEngine, ClosesTheRequestAtAStopStringThatTheServerIgnores) {
+  GenerationRequest request = Chat();
+  request.stop = {"END"};
+  server_.Push(Hanging({Fake::ChatDelta("abE"), Fake::ChatDelta("ND"), Fake::ChatDelta("more")}));
+  const auto sink = Start(request);
+  ASSERT_TRUE(sink->WaitEnded());
+  EXPECT_EQ(sink->Story(), "ab/1 stop; prompt 0 output 2");
+  EXPECT_TRUE(server_.WaitForDisconnects(1));
+  EXPECT_TRUE(WaitUntil([&] { return Exposes("runnel_upstream_requests_total{outcome=\"done\"} 1"); }));
+  EXPECT_TRUE(Exposes("runnel_upstream_idle_connections 0"));
 }
 
 TEST_F(UpstreamEngine, UsesAConnectionAgain) {

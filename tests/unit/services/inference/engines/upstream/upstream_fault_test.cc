@@ -61,12 +61,10 @@ TEST_F(UpstreamFault, EveryAnswerThatIsNoStream) {
       {502, "<html>", "engine_unavailable retry: the upstream is busy (HTTP 502)"},
       {504, "", "engine_timeout retry: the upstream took too long (HTTP 504)"},
       {400, R"({"object":"error","message":"max_tokens is too large","code":400})",
-       "engine_failed !retry: the upstream rejected the request (HTTP 400): max_tokens is too large"},
-      {400, "", "engine_failed !retry: the upstream rejected the request (HTTP 400)"},
-      {404, R"({"error":"model not found"})",
-       "engine_failed !retry: the upstream rejected the request (HTTP 404): model not found"},
-      {422, R"({"detail":"bad field"})",
-       "engine_failed !retry: the upstream rejected the request (HTTP 422): bad field"},
+       "request_rejected !retry: max_tokens is too large"},
+      {400, "", "request_rejected !retry: the upstream rejected the request (HTTP 400)"},
+      {404, R"({"error":"model not found"})", "request_rejected !retry: model not found"},
+      {422, R"({"detail":"bad field"})", "request_rejected !retry: bad field"},
       {401, R"({"error":{"message":"key sk-se"}})",
        "engine_failed !retry: the upstream rejected the API key (HTTP 401)"},
       {500, R"({"error":{"message":"CUDA"}})",
@@ -94,7 +92,7 @@ TEST_F(UpstreamFault, AnErrorBodyWithoutEndIsCutOff) {
   Fake::Answer answer{400, "application/json", {}, End::kHang, false, {}};
   for (int i = 0; i < 100; ++i) answer.pieces.push_back(std::string(4096, 'x'));
   EXPECT_EQ(StoryOf(answer),
-            "/0 -; prompt 0; failed engine_failed !retry: the upstream rejected the request (HTTP 400)");
+            "/0 -; prompt 0; failed request_rejected !retry: the upstream rejected the request (HTTP 400)");
 }
 
 TEST_F(UpstreamFault, AStreamThatIsCutHasFailed) {
@@ -120,20 +118,25 @@ TEST_F(UpstreamFault, AnErrorInsideTheStreamEndsItWithoutWaiting) {
 }
 
 TEST_F(UpstreamFault, AnAnswerWithoutEndIsCutOff) {
-  options_.max_answer_bytes = 1000;
+  options_.max_output_bytes = 1000;
   EXPECT_EQ(StoryOf(Hanging({Fake::ChatDelta(std::string(1000, 'x')), Fake::ChatDelta("y")})),
             std::string(1000, 'x') +
                 "/1 -; prompt 0; failed engine_failed !retry: the upstream's output is longer than 1000 bytes");
   EXPECT_TRUE(server_.WaitForDisconnects(1));
 }
 
-TEST_F(UpstreamFault, SilenceHasALimit) {
-  options_.silence_timeout = absl::Seconds(1);
-  const std::string silent = "; failed engine_timeout retry: the upstream sent nothing in time";
-  EXPECT_EQ(StoryOf(Hanging({Fake::ChatDelta("Hi")})), "Hi/1 -; prompt 0" + silent);
+TEST_F(UpstreamFault, TheFirstByteHasALimit) {
+  options_.first_byte_timeout = absl::Milliseconds(200);
   Fake::Answer answer = Hello();
   answer.hang_before_head = true;
-  EXPECT_EQ(StoryOf(answer), "/0 -; prompt 0" + silent);
+  EXPECT_EQ(StoryOf(answer), "/0 -; prompt 0; failed engine_timeout retry: the upstream sent nothing in time");
+}
+
+TEST_F(UpstreamFault, AWholeGenerationHasALimit) {
+  options_.total_timeout = absl::Milliseconds(200);
+  EXPECT_EQ(StoryOf(Hanging({Fake::ChatDelta("Hi")})),
+            "Hi/1 -; prompt 0; failed engine_timeout !retry: the output took longer than the service allows");
+  EXPECT_TRUE(server_.WaitForDisconnects(1));
 }
 
 TEST_F(UpstreamFault, AFinishedAnswerDoesNotWaitForItsUsageForEver) {

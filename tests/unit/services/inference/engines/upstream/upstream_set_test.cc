@@ -65,9 +65,12 @@ class UpstreamSetTest : public ::testing::Test {
     options_.clock = &clock_;
     set_ = std::make_unique<UpstreamSet>(names, options_, &metrics_);
   }
-  std::optional<size_t> Take(std::vector<size_t> tried = {}) { return set_->Take(tried).upstream; }
-  void GiveBack(size_t upstream, UpstreamVerdict verdict, absl::Duration retry_after = absl::ZeroDuration()) {
-    set_->GiveBack(upstream, verdict, retry_after);
+  std::optional<size_t> Take(std::vector<size_t> tried = {}, size_t model = 0) {
+    return set_->Take(model, tried).upstream;
+  }
+  void GiveBack(size_t upstream, UpstreamVerdict verdict, absl::Duration retry_after = absl::ZeroDuration(),
+                size_t model = 0) {
+    set_->GiveBack(upstream, model, verdict, retry_after);
   }
   void FailAll(size_t upstream) {
     for (uint32_t i = 0; i < options_.max_failures; ++i) {
@@ -106,15 +109,15 @@ TEST_F(UpstreamSetTest, LeavesOutWhatWasTried) {
 TEST_F(UpstreamSetTest, LeavesAloneWhoFailsAndTriesAgainWithOne) {
   Make(2);
   FailAll(0);
-  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{upstream=\"0\"} 2"));
-  EXPECT_TRUE(Exposes("runnel_upstream_failures_total{upstream=\"0\"} 5"));
+  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{model=\"default\",upstream=\"0\"} 2"));
+  EXPECT_TRUE(Exposes("runnel_upstream_failures_total{model=\"default\",upstream=\"0\"} 5"));
   for (int i = 0; i < 4; ++i) EXPECT_EQ(Take(), 1u);
   clock_.Advance(options_.pause);
   EXPECT_EQ(Take(), 0u);
-  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{upstream=\"0\"} 1"));
+  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{model=\"default\",upstream=\"0\"} 1"));
   EXPECT_EQ(Take(), 1u);
   GiveBack(0, kHealthy);
-  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{upstream=\"0\"} 0"));
+  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{model=\"default\",upstream=\"0\"} 0"));
   EXPECT_EQ(Take(), 0u);
 }
 
@@ -140,6 +143,45 @@ TEST_F(UpstreamSetTest, KeepsAwayForAsLongAsItWasAsked) {
   EXPECT_EQ(Take(), 0u);
 }
 
+TEST_F(UpstreamSetTest, FailuresPausesAndLoadAreThoseOfAModel) {
+  options_.models = {"a", "b"};
+  Make(2);
+  EXPECT_EQ(Take({1}, 0), 0u);
+  GiveBack(0, kBusy, absl::Seconds(5), 0);
+  EXPECT_EQ(Take({1}, 0), std::nullopt);
+  EXPECT_EQ(Take({1}, 1), 0u);
+  for (uint32_t i = 0; i < options_.max_failures; ++i) {
+    ASSERT_EQ(Take({0}, 1), 1u);
+    GiveBack(1, kFaulty, absl::ZeroDuration(), 1);
+  }
+  EXPECT_EQ(Take({0}, 1), std::nullopt);
+  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{model=\"b\",upstream=\"1\"} 2"));
+  EXPECT_TRUE(Exposes("runnel_upstream_breaker_state{model=\"a\",upstream=\"1\"} 0"));
+  // The server has one stream of b, and gets the first of a all the same once its pause is over.
+  clock_.Advance(absl::Seconds(5));
+  EXPECT_EQ(Take({}, 0), 1u);
+  EXPECT_EQ(Take({}, 0), 0u);
+}
+
+TEST_F(UpstreamSetTest, ASingleUpstreamIsAlwaysTried) {
+  Make(1);
+  FailAll(0);
+  ASSERT_EQ(Take(), 0u);
+  GiveBack(0, kBusy, absl::Hours(1));
+  EXPECT_EQ(Take(), 0u);
+  EXPECT_EQ(Take({0}), std::nullopt);
+}
+
+TEST_F(UpstreamSetTest, SaysWhenAnUpstreamIsAvailableAgain) {
+  Make(2);
+  EXPECT_EQ(Take({1}), 0u);
+  GiveBack(0, kBusy, absl::Seconds(30));
+  FailAll(1);
+  EXPECT_EQ(set_->RetryAfter(0), options_.pause);
+  clock_.Advance(options_.pause);
+  EXPECT_EQ(set_->RetryAfter(0), absl::Seconds(1));
+}
+
 TEST_F(UpstreamSetTest, ReportsWhetherAPlaceMayBecomeFree) {
   int freed = 0;
   options_.max_streams_each = 1;
@@ -147,10 +189,10 @@ TEST_F(UpstreamSetTest, ReportsWhetherAPlaceMayBecomeFree) {
   Make(2);
   ASSERT_EQ(Take(), 0u);
   ASSERT_EQ(Take(), 1u);
-  EXPECT_FALSE(set_->Take({}).upstream.has_value());
-  EXPECT_TRUE(set_->Take({}).full);
-  EXPECT_TRUE(set_->Take(std::vector<size_t>{0}).full);
-  EXPECT_FALSE(set_->Take(std::vector<size_t>{0, 1}).full);
+  EXPECT_FALSE(set_->Take(0, {}).upstream.has_value());
+  EXPECT_TRUE(set_->Take(0, {}).full);
+  EXPECT_TRUE(set_->Take(0, std::vector<size_t>{0}).full);
+  EXPECT_FALSE(set_->Take(0, std::vector<size_t>{0, 1}).full);
   GiveBack(0, kHealthy);
   EXPECT_EQ(freed, 1);
   EXPECT_EQ(Take(), 0u);
@@ -160,10 +202,15 @@ TEST(UpstreamFailure, SaysWhoseFaultAStatusIs) {
   for (const int status : {500, 502, 503, 504, 408, 401, 403}) EXPECT_EQ(VerdictOfStatus(status), kFaulty) << status;
   for (const int status : {400, 404, 409, 413, 422}) EXPECT_EQ(VerdictOfStatus(status), kHealthy) << status;
   EXPECT_EQ(VerdictOfStatus(429), kBusy);
+  EXPECT_EQ(VerdictOfStatus(503, absl::Seconds(1)), kBusy);
+  EXPECT_EQ(VerdictOfStatus(500, absl::Seconds(1)), kFaulty);
 }
 
 TEST(UpstreamFailure, ReadsRetryAfter) {
   EXPECT_EQ(ParseRetryAfter("7"), absl::Seconds(7));
+  EXPECT_EQ(ParseRetryAfter("4294967295"), absl::Hours(24));
+  const absl::Time now = absl::FromUnixSeconds(1445412470);
+  EXPECT_EQ(ParseRetryAfter("Wed, 21 Oct 2015 07:28:00 GMT", now), absl::Seconds(10));
   for (const char* none : {"", "-1", "1.5", "1e9", "99999999999999999999", "Wed, 21 Oct 2015 07:28:00 GMT", "7;"}) {
     EXPECT_EQ(ParseRetryAfter(none), absl::ZeroDuration()) << none;
   }

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "services/inference/engines/stop_string_filter.h"
 #include "services/inference/engines/upstream/upstream_chunk.h"
 #include "services/inference/engines/upstream/upstream_set.h"
 #include "services/inference/engines/upstream/upstream_stream_parser.h"
@@ -18,19 +19,27 @@ namespace runnel::inference {
 // stream, and not [DONE] alone. Once all choices have one, the last EndChoice waits for the usage with the prompt's
 // size, or else for [DONE] or the end of the stream. Not thread-safe: owned by the one thread that reads the stream.
 //
-// A piece of text counts as one token, unless it has log-probabilities, one for each of its tokens, or the server keeps
-// a running count for a single choice; nothing else is known before the text is appended.
-class UpstreamAnswer {
+// Reasoning is not delivered: it is progress, and counts as tokens. Output that has no form here ends the generation
+// with unsupported_output, so that no part of a successful output is missing.
+//
+// Each append reports the tokens of its text as far as they are known then: a fragment is one token, unless it has
+// log-probabilities, one for each of its tokens, or the server keeps a running count for a single choice. The usage at
+// the end is that of the server. If it reports none, or did not see the end, it is the count made here: after a cancel,
+// and after a stop string or a limit that the server ignored.
+class UpstreamOutput {
  public:
   struct Options {
     UpstreamStreamParser::Limits limits;
     uint64_t max_text_bytes = uint64_t{16} << 20;  // over all choices
     std::string secret;                            // must not appear in a message
+    // A choice ends before the first of these, also if the server ignores them. Valid UTF-8, not empty.
+    std::vector<std::string> stop;
+    uint32_t max_tokens = 0;  // of each choice, as counted here, for a server that got no limit; 0: none
     // A failure before the first call of the sink is kept and not reported to the sink: another upstream may succeed.
     bool keep_first_failure = false;
   };
   // `sink` must outlive it.
-  UpstreamAnswer(uint32_t choice_count, const Options& options, EventSink* sink);
+  UpstreamOutput(uint32_t choice_count, const Options& options, EventSink* sink);
 
   // The next bytes of the stream. Readers are added to `wake`, which the caller flushes. Ignored after the end.
   void Add(std::string_view bytes, WakeSet* wake);
@@ -43,13 +52,15 @@ class UpstreamAnswer {
 
   // Every choice has its finish reason; only the usage may be missing.
   bool complete() const { return open_choices_ == 0; }
+  // It has ended although the server would send more: close the request.
+  bool cut_short() const { return cut_short_ && ended(); }
   // The sink was called, so another upstream can no longer be tried.
   bool reported() const { return reported_; }
   // What the stream says about the upstream, once failed().
   UpstreamVerdict verdict() const { return verdict_; }
   // With keep_first_failure, if it failed and reported() is false.
   const std::optional<Failed>& kept_failure() const { return kept_failure_; }
-  // Grows with each token and each finish reason.
+  // Grows with each delta, also one without text, and each finish reason.
   uint64_t progress() const { return progress_; }
   // The sink has had its last call, or the failure is kept.
   bool ended() const { return !outcome_.empty(); }
@@ -60,17 +71,27 @@ class UpstreamAnswer {
  private:
   struct Choice {
     Utf8Joiner joiner;
-    uint32_t pending_tokens = 0;  // of text held by the joiner
+    std::optional<StopStringFilter> stops;  // if there are stop strings
+    uint32_t tokens = 0;
+    uint32_t pending_tokens = 0;  // of text that is held
     std::vector<TokenLogprob> pending_logprobs;
     bool finished = false;
+    bool cut_short = false;  // finished here, not by the server
   };
 
   // False: the rest of the stream is ignored.
   bool TakeEvent(const UpstreamStreamParser::Event& event, WakeSet* wake);
-  void TakePiece(const UpstreamPiece& piece, const std::optional<Usage>& usage, WakeSet* wake);
+  void TakeChunk(const UpstreamChunk& chunk, WakeSet* wake);
+  void TakeFragment(const UpstreamFragment& fragment, const std::optional<Usage>& usage, WakeSet* wake);
+  void TakeText(const UpstreamFragment& fragment, uint32_t tokens, WakeSet* wake);
+  // `text` is whole characters, from which the stop strings are not removed yet.
   void AppendText(uint32_t index, const std::string& text, WakeSet* wake);
+  void AppendCertain(uint32_t index, const std::string& text, WakeSet* wake);
   void FinishChoice(uint32_t index, FinishReason reason, WakeSet* wake);
-  uint32_t CountTokens(const UpstreamPiece& piece, const std::optional<Usage>& usage);
+  void CutShort(uint32_t index, FinishReason reason, WakeSet* wake);
+  void EndChoice(uint32_t index, FinishReason reason, WakeSet* wake);
+  uint32_t CountTokens(const UpstreamFragment& fragment, const std::optional<Usage>& usage);
+  void ReportUsage(bool by_server);
   // False if the output is too long and has failed.
   bool AddBytes(size_t bytes, WakeSet* wake);
   void EndDone(WakeSet* wake);
@@ -83,6 +104,8 @@ class UpstreamAnswer {
   std::vector<Choice> choices_;
   uint32_t open_choices_;
   uint32_t counted_tokens_ = 0;
+  uint32_t counted_reasoning_ = 0;  // of these
+  bool cut_short_ = false;          // a choice was
   uint64_t text_bytes_ = 0;
   std::optional<Usage> usage_;
   uint32_t last_choice_ = 0;  // whose EndChoice waits

@@ -1,0 +1,254 @@
+#include "services/inference/engines/upstream/upstream_output.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/inference/engines/upstream/upstream_failure.h"
+#include "services/inference/generation/wake_set.h"
+
+namespace runnel::inference {
+namespace {
+
+constexpr size_t kMaxNameBytes = 64;
+
+size_t LogprobBytes(const TokenLogprob& logprob) {
+  size_t bytes = sizeof(TokenLogprob) + logprob.token.size();
+  for (const TokenLogprob& each : logprob.top) bytes += sizeof(TokenLogprob) + each.token.size();
+  return bytes;
+}
+
+std::string_view StripBlanks(std::string_view text) {
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  return text;
+}
+
+}  // namespace
+
+UpstreamOutput::UpstreamOutput(uint32_t choice_count, const Options& options, EventSink* sink)
+    : options_(options), sink_(sink), parser_(options.limits), choices_(choice_count), open_choices_(choice_count) {
+  if (options_.stop.empty()) return;
+  for (Choice& choice : choices_) choice.stops.emplace(options_.stop);
+}
+
+void UpstreamOutput::Add(std::string_view bytes, WakeSet* wake) {
+  if (ended()) return;
+  const absl::Status status = parser_.Add(bytes, [&](const auto& event) { return TakeEvent(event, wake); });
+  if (status.ok()) return;
+  if (complete()) {
+    EndDone(wake);
+  } else {
+    Fail({"engine_failed", absl::StrCat("the upstream sent ", status.message()), false}, UpstreamVerdict::kFaulty,
+         wake);
+  }
+}
+
+void UpstreamOutput::Finish(Failed cut, WakeSet* wake) {
+  if (ended()) return;
+  if (complete()) {
+    EndDone(wake);
+  } else {
+    Fail(std::move(cut), UpstreamVerdict::kFaulty, wake);
+  }
+}
+
+void UpstreamOutput::Cancel(WakeSet* wake) {
+  if (ended()) return;
+  if (complete()) {
+    EndDone(wake);
+    return;
+  }
+  outcome_ = "cancelled";
+  reported_ = true;
+  ReportUsage(/*by_server=*/false);
+  sink_->EndAll(FinishReason::kCancelled, wake);
+}
+
+bool UpstreamOutput::TakeEvent(const UpstreamStreamParser::Event& event, WakeSet* wake) {
+  const std::string_view data = StripBlanks(event.data);
+  if (data == "[DONE]") {
+    if (complete()) {
+      EndDone(wake);
+    } else {
+      Fail(Unavailable("the upstream ended the stream before every choice had finished"), UpstreamVerdict::kFaulty,
+           wake);
+    }
+    return false;
+  }
+  if (data.empty()) return true;
+  // An error after every choice has finished is ignored.
+  if (event.name == "error" && !complete()) {
+    FailByError(ParseUpstreamError(data), wake);
+    return false;
+  }
+  auto chunk = ParseUpstreamChunk(data);
+  if (!chunk.ok() && complete()) return true;
+  if (!chunk.ok()) {
+    Fail({"engine_failed", absl::StrCat("the upstream sent ", chunk.status().message()), false},
+         UpstreamVerdict::kFaulty, wake);
+    return false;
+  }
+  TakeChunk(*chunk, wake);
+  return !ended();
+}
+
+void UpstreamOutput::TakeChunk(const UpstreamChunk& chunk, WakeSet* wake) {
+  // With several choices, the usage of a chunk that has a part of one may be that of this choice only.
+  const bool whole_usage = chunk.usage.has_value() && (choices_.size() == 1 || chunk.fragments.empty());
+  if (whole_usage) usage_ = chunk.usage;
+  for (const UpstreamFragment& fragment : chunk.fragments) {
+    if (!ended()) TakeFragment(fragment, chunk.usage, wake);
+  }
+  if (chunk.error.has_value() && !complete()) FailByError(*chunk.error, wake);
+  if (complete() && whole_usage) EndDone(wake);
+}
+
+void UpstreamOutput::TakeFragment(const UpstreamFragment& fragment, const std::optional<Usage>& usage, WakeSet* wake) {
+  using Kind = UpstreamFragment::Kind;
+  ++progress_;
+  const bool known = fragment.choice < choices_.size();
+  if (known && choices_[fragment.choice].cut_short) return;
+  if (!known || choices_[fragment.choice].finished) {
+    // Ignoring it would drop a part of the output.
+    if (fragment.bytes.empty()) return;
+    return Fail({"engine_failed",
+                 known ? "the upstream sent output of a choice after its end"
+                       : "the upstream sent output of a choice that was not requested",
+                 false},
+                UpstreamVerdict::kFaulty, wake);
+  }
+  switch (fragment.kind) {
+    case Kind::kText:
+    case Kind::kRefusal:
+      return TakeText(fragment, CountTokens(fragment, usage), wake);
+    case Kind::kReasoning:
+      counted_reasoning_ += CountTokens(fragment, usage);
+      return;
+    case Kind::kUnsupported:
+      return Fail(
+          {"unsupported_output",
+           absl::StrCat("the upstream sent output that is not supported: ", ToMessage(fragment.bytes, kMaxNameBytes)),
+           false},
+          UpstreamVerdict::kHealthy, wake);
+    case Kind::kFinish:
+      return FinishChoice(fragment.choice, fragment.reason, wake);
+    case Kind::kAbort:
+      return Fail({"engine_failed", "the upstream aborted the generation", true}, UpstreamVerdict::kFaulty, wake);
+  }
+}
+
+void UpstreamOutput::TakeText(const UpstreamFragment& fragment, uint32_t tokens, WakeSet* wake) {
+  Choice& choice = choices_[fragment.choice];
+  choice.tokens += tokens;
+  choice.pending_tokens += tokens;
+  for (const TokenLogprob& each : fragment.logprobs) {
+    if (!AddBytes(LogprobBytes(each), wake)) return;
+    choice.pending_logprobs.push_back(each);
+  }
+  AppendText(fragment.choice, choice.joiner.Add(fragment.bytes), wake);
+  if (ended() || choice.finished) return;
+  if (options_.max_tokens > 0 && choice.tokens >= options_.max_tokens) {
+    CutShort(fragment.choice, FinishReason::kLength, wake);
+  }
+}
+
+uint32_t UpstreamOutput::CountTokens(const UpstreamFragment& fragment, const std::optional<Usage>& usage) {
+  if (fragment.bytes.empty() && fragment.logprobs.empty()) return 0;
+  uint32_t tokens = std::max<uint32_t>(1, static_cast<uint32_t>(fragment.logprobs.size()));
+  const bool counts = fragment.logprobs.empty() && choices_.size() == 1 && usage.has_value();
+  if (counts && usage->completion_tokens > counted_tokens_) {
+    tokens = usage->completion_tokens - counted_tokens_;
+  }
+  counted_tokens_ += tokens;
+  return tokens;
+}
+
+void UpstreamOutput::AppendText(uint32_t index, const std::string& text, WakeSet* wake) {
+  Choice& choice = choices_[index];
+  if (!choice.stops.has_value()) return AppendCertain(index, text, wake);
+  AppendCertain(index, choice.stops->Push(text), wake);
+  if (!ended() && choice.stops->stopped()) CutShort(index, FinishReason::kStop, wake);
+}
+
+void UpstreamOutput::AppendCertain(uint32_t index, const std::string& text, WakeSet* wake) {
+  if (text.empty()) return;
+  if (!AddBytes(text.size(), wake)) return;
+  Choice& choice = choices_[index];
+  reported_ = true;
+  sink_->Append(index, text, {std::exchange(choice.pending_tokens, 0), std::exchange(choice.pending_logprobs, {})},
+                wake);
+}
+
+bool UpstreamOutput::AddBytes(size_t bytes, WakeSet* wake) {
+  text_bytes_ += bytes;
+  if (text_bytes_ <= options_.max_text_bytes) return true;
+  Fail({"engine_failed", absl::StrCat("the upstream's output is longer than ", options_.max_text_bytes, " bytes"),
+        false},
+       UpstreamVerdict::kHealthy, wake);
+  return false;
+}
+
+void UpstreamOutput::FinishChoice(uint32_t index, FinishReason reason, WakeSet* wake) {
+  Choice& choice = choices_[index];
+  AppendText(index, choice.joiner.Flush(), wake);
+  if (!ended() && !choice.finished && choice.stops.has_value()) AppendCertain(index, choice.stops->Finish(), wake);
+  if (!ended() && !choice.finished) EndChoice(index, reason, wake);
+}
+
+void UpstreamOutput::CutShort(uint32_t index, FinishReason reason, WakeSet* wake) {
+  Choice& choice = choices_[index];
+  if (choice.stops.has_value()) AppendCertain(index, choice.stops->Finish(), wake);
+  if (ended()) return;
+  choice.cut_short = cut_short_ = true;
+  EndChoice(index, reason, wake);
+  // The usage would come after more text.
+  if (complete()) EndDone(wake);
+}
+
+void UpstreamOutput::EndChoice(uint32_t index, FinishReason reason, WakeSet* wake) {
+  choices_[index].finished = true;
+  reported_ = true;
+  if (--open_choices_ > 0) {
+    sink_->EndChoice(index, reason, wake);
+    return;
+  }
+  last_choice_ = index;
+  last_reason_ = reason;
+}
+
+void UpstreamOutput::EndDone(WakeSet* wake) {
+  if (ended()) return;
+  outcome_ = "done";
+  ReportUsage(/*by_server=*/!cut_short_);
+  sink_->EndChoice(last_choice_, last_reason_, wake);
+}
+
+void UpstreamOutput::ReportUsage(bool by_server) {
+  Usage usage = usage_.value_or(Usage{});
+  if (!by_server || (usage.completion_tokens == 0 && counted_tokens_ > 0)) {
+    usage.completion_tokens = counted_tokens_;
+    usage.reasoning_tokens = counted_reasoning_;
+  }
+  sink_->SetUsage(usage);
+}
+
+void UpstreamOutput::FailByError(const UpstreamError& error, WakeSet* wake) {
+  // Without a status it is unknown whether the request or the upstream is at fault.
+  const UpstreamVerdict verdict = error.status == 0 ? UpstreamVerdict::kUnknown : VerdictOfStatus(error.status);
+  Fail(FailureOfError(error, options_.secret), verdict, wake);
+}
+
+void UpstreamOutput::Fail(Failed failed, UpstreamVerdict verdict, WakeSet* wake) {
+  if (ended()) return;
+  outcome_ = failed.code;
+  verdict_ = verdict;
+  if (options_.keep_first_failure && !reported_) {
+    kept_failure_ = std::move(failed);
+    return;
+  }
+  reported_ = true;
+  sink_->Fail(std::move(failed), wake);
+}
+
+}  // namespace runnel::inference
