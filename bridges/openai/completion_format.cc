@@ -67,6 +67,12 @@ bridge::HttpError CompletionEncoder::ErrorOf(const absl::Status& status, bool re
   return OpenAiErrorOf(status, shape_.chat ? OpenAiApi::kChat : OpenAiApi::kCompletions, repeatable);
 }
 
+std::optional<bridge::HttpError> CompletionEncoder::ErrorOfEnd(const v1::GenerationEvent& event) const {
+  if (event.has_failed()) return ErrorOfFailed(event.failed());
+  if (event.has_done() && WasCancelled(event.done())) return ErrorOfCancelled();
+  return std::nullopt;
+}
+
 void CompletionEncoder::EncodeStarted(std::string_view gen, const v1::Started& started, std::string* out) {
   head_ = "data: " + Head(gen, shape_.chat ? "chat.completion.chunk" : "text_completion", shape_.chat, started);
   if (!shape_.chat) return;

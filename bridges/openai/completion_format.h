@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,8 @@ class CompletionEncoder final : public bridge::StreamEncoder {
 
   void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) override;
   bridge::HttpError ErrorOf(const absl::Status& status, bool repeatable) const override;
+  bool delays_head() const override { return true; }
+  std::optional<bridge::HttpError> ErrorOfEnd(const v1::GenerationEvent& event) const override;
 
  private:
   void EncodeStarted(std::string_view gen, const v1::Started& started, std::string* out);

@@ -49,8 +49,8 @@ std::string UsageJson(const v1::Usage& usage) {
   return absl::StrCat("{\"input_tokens\":", usage.prompt_tokens(),
                       ",\"input_tokens_details\":{\"cached_tokens\":", usage.cached_prompt_tokens(),
                       "},\"output_tokens\":", usage.completion_tokens(),
-                      ",\"output_tokens_details\":{\"reasoning_tokens\":0},\"total_tokens\":",
-                      uint64_t{usage.prompt_tokens()} + usage.completion_tokens(), "}");
+                      ",\"output_tokens_details\":{\"reasoning_tokens\":", usage.reasoning_tokens(),
+                      "},\"total_tokens\":", uint64_t{usage.prompt_tokens()} + usage.completion_tokens(), "}");
 }
 
 }  // namespace
@@ -179,6 +179,11 @@ void ResponsesEncoder::Encode(std::string_view, v1::GenerationEvent& event, std:
     case v1::GenerationEvent::PAYLOAD_NOT_SET:
       return;
   }
+}
+
+std::optional<bridge::HttpError> ResponsesEncoder::ErrorOfEnd(const v1::GenerationEvent& event) const {
+  if (!event.failed().has_server_error() || state_.echo.background) return std::nullopt;
+  return ErrorOfFailed(event.failed());
 }
 
 void ResponsesEncoder::EncodeStarted(std::string* out) {

@@ -50,6 +50,9 @@ class ResponsesEncoder final : public bridge::StreamEncoder {
   absl::Status Open(std::string_view gen, const bridge::GenerationInfo& opened) override;
   void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) override;
   bridge::HttpError ErrorOf(const absl::Status& status, bool repeatable) const override;
+  bool delays_head() const override { return kind_ == Kind::kNew; }
+  // A response that its server rejected, unless it is a background response, which can be read later.
+  std::optional<bridge::HttpError> ErrorOfEnd(const v1::GenerationEvent& event) const override;
 
  private:
   absl::Status CheckStart(const bridge::GenerationInfo& opened);

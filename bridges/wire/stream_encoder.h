@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -27,6 +28,14 @@ class StreamEncoder {
   virtual HttpError ErrorOf(const absl::Status& status, bool repeatable) const {
     return repeatable ? RepeatableErrorOf(status) : HttpErrorOf(status);
   }
+
+  // Whether the head of the response waits for the first delta, the terminal event or a heartbeat, so that a generation
+  // that fails before its first delta is an HTTP error.
+  virtual bool delays_head() const { return false; }
+
+  // With delays_head: the whole response to a generation whose `event`, which is terminal, precedes any delta. Empty:
+  // the event is sent in a stream.
+  virtual std::optional<HttpError> ErrorOfEnd(const v1::GenerationEvent& /*event*/) const { return std::nullopt; }
 
   // Whether heartbeats report the progress of the generation.
   virtual bool reports_progress() const { return false; }

@@ -98,19 +98,33 @@ void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent&
 }
 
 void SseStream::Append(bridge::Subscription* subscription, v1::GenerationEvent& event) {
-  if (phase_ == Phase::kOpening && opening_->rejection.ok()) WriteHeader();
+  if (phase_ == Phase::kOpening && opening_->rejection.ok() && !HoldBack(event)) BeginBody();
   if (phase_ != Phase::kStreaming || write_failed_) return;
+  Encode(subscription, event);
+  if (body_.pending() <= options_->max_pending_bytes) return;
+  write_failed_ = !Send();
+  if (body_.pending() <= options_->max_pending_bytes) return;
+  thread_->metrics->slow_pauses.Increment();
+  group_ != nullptr ? group_->Pause() : subscription->Pause();
+}
+
+void SseStream::Encode(bridge::Subscription* subscription, v1::GenerationEvent& event) {
   body_.OpenChunk();
   encoder_->Encode(subscription->generation_id(), event, body_.buffer());
   ++events_;
   tokens_ += event.delta().tokens();
   if (event.seq() <= replay_until_) ++replayed_;
   if (event.has_gap()) thread_->metrics->resumes_gap.Increment();
-  if (body_.pending() <= options_->max_pending_bytes) return;
-  write_failed_ = !Send();
-  if (body_.pending() <= options_->max_pending_bytes) return;
-  thread_->metrics->slow_pauses.Increment();
-  group_ != nullptr ? group_->Pause() : subscription->Pause();
+}
+
+bool SseStream::HoldBack(const v1::GenerationEvent& event) {
+  if (!encoder_->delays_head() || opening_->failure.has_value()) return opening_->failure.has_value();
+  if (event.has_started()) {
+    opening_->started = event;
+    return true;
+  }
+  if (event.has_failed() || event.has_done()) opening_->failure = encoder_->ErrorOfEnd(event);
+  return opening_->failure.has_value();
 }
 
 void SseStream::OnFlush(bridge::Subscription*) {
@@ -119,7 +133,11 @@ void SseStream::OnFlush(bridge::Subscription*) {
 
 void SseStream::Flush() {
   if (phase_ == Phase::kOpening && !opening_->rejection.ok()) return Reject(opening_->rejection);
-  if (phase_ == Phase::kOpening && opening_->opened && !opening_->nothing_left) WriteHeader();
+  if (phase_ == Phase::kOpening && opening_->opened && !opening_->nothing_left && !encoder_->delays_head()) {
+    WriteHeader();
+  }
+  // The client had closed its side before the stream could begin: see LookAtClient.
+  if (half_closed_ && MayBegin()) return BeginWithHeartbeat();
   if (phase_ == Phase::kStreaming) SendOrClose();
 }
 
@@ -129,6 +147,8 @@ void SseStream::OnEnd(bridge::Subscription* subscription, const absl::Status& st
 
 void SseStream::End(bridge::Subscription* subscription, const absl::Status& status) {
   if (phase_ == Phase::kOpening && !opening_->rejection.ok()) return Reject(opening_->rejection);
+  if (phase_ == Phase::kOpening && opening_->failure.has_value()) return WriteError(*opening_->failure);
+  if (phase_ == Phase::kOpening && opening_->started.has_value()) BeginBody();
   if (phase_ == Phase::kOpening) return status.ok() ? RespondNothingLeft() : Reject(status);
   if (phase_ != Phase::kStreaming) return;
   const bool complete = group_ != nullptr ? group_->complete() : subscription->terminal_seen();
@@ -137,6 +157,22 @@ void SseStream::End(bridge::Subscription* subscription, const absl::Status& stat
 }
 
 // -------------------------------------------------------------------------------------------------- the response
+
+bool SseStream::MayBegin() const {
+  return phase_ == Phase::kOpening && encoder_->delays_head() && opening_->opened && opening_->rejection.ok() &&
+         !opening_->nothing_left && !opening_->failure.has_value();
+}
+
+void SseStream::BeginWithHeartbeat() {
+  BeginBody();
+  SendHeartbeat(nullptr);
+}
+
+void SseStream::BeginBody() {
+  std::optional<v1::GenerationEvent> started = std::move(opening_->started);
+  WriteHeader();
+  if (started.has_value()) Encode(&*subscription_, *started);
+}
 
 void SseStream::WriteHeader() {
   body_.BorrowBuffer();
@@ -159,8 +195,10 @@ void SseStream::WriteHeader() {
 void SseStream::Reject(const absl::Status& status) {
   const bridge::HttpError error = encoder_->ErrorOf(status, opening_->spec.repeatable);
   if (error.status == 404 || error.status == 410) thread_->metrics->resumes_gone.Increment();
-  WriteWhole(bridge::ErrorResponse(error));
+  WriteError(error);
 }
+
+void SseStream::WriteError(const bridge::HttpError& error) { WriteWhole(bridge::ErrorResponse(error)); }
 
 void SseStream::RespondNothingLeft() {
   bridge::HttpResponse response;
@@ -195,6 +233,8 @@ void SseStream::OnTick(absl::Duration now) {
     thread_->metrics->slow_disconnects.Increment();
     return Close();
   }
+  if (MayBegin() && now >= leave_at_) BeginBody();
+  if (MayBegin() && now - last_write_ >= options_->heartbeat_interval) return BeginWithHeartbeat();
   if (phase_ != Phase::kStreaming) return;
   if (now >= leave_at_) {
     thread_->metrics->broken_streams.Increment();

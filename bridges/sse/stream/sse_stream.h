@@ -56,6 +56,8 @@ struct StreamSpec {
 // as little memory as possible: its subscription, its socket and the tick call it.
 //
 // The header is written with the first event, in the same write, so that a rejection by the service is an HTTP error.
+// With an encoder that delays the head, `started` waits for the next event, or for one heartbeat interval, so that a
+// failure before the first delta is an HTTP error as well.
 // Only a terminal event is followed by the last chunk: a stream that breaks, here or in the service, ends without it,
 // and the client sees an incomplete transfer.
 //
@@ -100,8 +102,17 @@ class SseStream final : public bridge::Connection,
   void Append(bridge::Subscription* subscription, v1::GenerationEvent& event);
   void Flush();
   void End(bridge::Subscription* subscription, const absl::Status& status);
+  // Handles an event that comes before the header. True if it waits, or has become the response.
+  bool HoldBack(const v1::GenerationEvent& event);
+  // Writes the header and the `started` that waits.
+  void BeginBody();
+  void BeginWithHeartbeat();
   void WriteHeader();
+  void Encode(bridge::Subscription* subscription, v1::GenerationEvent& event);
+  // Whether the header waits only because the encoder delays it.
+  bool MayBegin() const;
   void Reject(const absl::Status& status);
+  void WriteError(const bridge::HttpError& error);
   void RespondNothingLeft();
   void WriteWhole(bridge::HttpResponse response);
   // Ends the response; `complete` if the client may take it for the whole stream.
@@ -152,8 +163,10 @@ class SseStream final : public bridge::Connection,
 struct SseStream::Opening {
   StreamSpec spec;
   bool opened = false;
-  absl::Status rejection;     // by this bridge, after the service has accepted
-  bool nothing_left = false;  // the log had ended at the cursor
+  absl::Status rejection;                      // by this bridge, after the service has accepted
+  bool nothing_left = false;                   // the log had ended at the cursor
+  std::optional<v1::GenerationEvent> started;  // waits for the header
+  std::optional<bridge::HttpError> failure;    // of the generation, before the header
 };
 
 }  // namespace runnel::sse

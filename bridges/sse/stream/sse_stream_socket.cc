@@ -62,7 +62,11 @@ bool SseStream::LookAtClient() {
   if (peer == bridge::Peer::kThere || (peer == bridge::Peer::kHalfClosed && half_closed_)) return true;
   if (peer == bridge::Peer::kHalfClosed) {
     half_closed_ = true;
-    if (phase_ == Phase::kStreaming && body_.pending() == 0) SendHeartbeat(nullptr);
+    if (MayBegin()) {
+      BeginWithHeartbeat();
+    } else if (phase_ == Phase::kStreaming && body_.pending() == 0) {
+      SendHeartbeat(nullptr);
+    }
     return false;
   }
   auto& metrics = *thread_->metrics;

@@ -292,8 +292,14 @@ TEST(HttpConnection, AHalfClosedClientReadsItsStreamToTheEnd) {
                        : client->Request("POST", "/v1/chat/completions", "", chat).ok());
     const auto command = harness.service.NextCommand();
     harness.service.Attach(*command, kGen);
-    ASSERT_TRUE(client->ReadHead().ok());
+    // The head of a chat waits for the first delta, or for this.
+    if (native) {
+      ASSERT_TRUE(client->ReadHead().ok());
+    }
     client->ShutdownSend();
+    if (!native) {
+      ASSERT_TRUE(client->ReadHead().ok());
+    }
     harness.service.SendEvents(*command, {StartedEvent(), DeltaEvent(2, "half")});
     EXPECT_TRUE(client->ReadUntil("half").ok());
     harness.service.SendEvents(*command, {DoneEvent(3, "half")});

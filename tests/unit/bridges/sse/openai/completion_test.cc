@@ -133,10 +133,11 @@ TEST(ChatStream, AFailureIsAnErrorAndNeverACleanEnd) {
       Role(0) + Text(0, "a") +
           R"(data: {"error":{"message":"it \"broke\"","type":"server_error","param":null,"code":"engine_failed"}})" +
           "\n\n" + kDone);
-  response = Ask(&harness, kChatPath, body, {StartedEvent(), DoneWith(2, {v1::FINISH_REASON_CANCELLED})});
+  response =
+      Ask(&harness, kChatPath, body, {StartedEvent(), DeltaEvent(2, "a"), DoneWith(3, {v1::FINISH_REASON_CANCELLED})});
   EXPECT_EQ(
       response.body,
-      Role(0) +
+      Role(0) + Text(0, "a") +
           R"(data: {"error":{"message":"the generation was cancelled","type":"server_error","param":null,"code":"cancelled"}})" +
           "\n\n" + kDone);
 }
@@ -147,7 +148,7 @@ TEST(ChatStream, ABrokenStreamBreaksTheTransport) {
   ASSERT_TRUE(client->Request("POST", kChatPath, "", "{" + kMessages + R"(,"stream":true})").ok());
   const auto command = harness.service.NextCommand();
   harness.service.Attach(*command, kGen);
-  harness.service.SendEvents(*command, {StartedEvent()});
+  harness.service.SendEvents(*command, {StartedEvent(), DeltaEvent(2, "a")});
   ASSERT_TRUE(client->ReadHead().ok());
   ASSERT_TRUE(client->ReadUntil("assistant").ok());
   harness.service.EndLink(command->link, absl::UnavailableError("gone"));
@@ -170,6 +171,73 @@ TEST(ChatStream, HeartbeatsAreOneLineWithoutProgress) {
   EXPECT_EQ(*client->ReadChunk(), ": hb\n");
   EXPECT_EQ(*client->ReadChunk(), ": hb\n");
   EXPECT_EQ(harness.service.pending_commands(), 0u);
+}
+
+v1::GenerationEvent Rejected(uint32_t status, const std::string& code, bool retryable) {
+  v1::GenerationEvent event = FailedEvent(2, retryable ? "engine_unavailable" : "request_rejected");
+  event.mutable_failed()->set_retryable(retryable);
+  v1::ServerError* error = event.mutable_failed()->mutable_server_error();
+  error->set_status(status);
+  error->set_code(code);
+  if (retryable) error->mutable_retry_after()->set_seconds(7);
+  return event;
+}
+
+TEST(ChatStream, AFailureBeforeTheFirstDeltaHasAStatus) {
+  SseHarness harness;
+  for (const char* const stream : {"true", "false"}) {
+    const std::string body = "{" + kMessages + ",\"stream\":" + stream + "}";
+    auto response = Ask(&harness, kChatPath, body, {StartedEvent(), Rejected(429, "", true)});
+    EXPECT_EQ(response.head.status, 429) << stream;
+    EXPECT_EQ(response.head.headers.at("retry-after"), "7");
+    EXPECT_EQ(response.head.headers.at("x-should-retry"), "true");
+    EXPECT_EQ(
+        response.body,
+        R"({"error":{"message":"it \"broke\"","type":"rate_limit_error","param":null,"code":"engine_unavailable"}})");
+    v1::GenerationEvent rejected = Rejected(422, "too_long", false);
+    rejected.mutable_failed()->mutable_server_error()->set_type("their_type");
+    rejected.mutable_failed()->mutable_server_error()->set_param("messages");
+    response = Ask(&harness, kChatPath, body, {StartedEvent(), rejected});
+    EXPECT_EQ(response.head.status, 422) << stream;
+    EXPECT_EQ(response.head.headers.at("content-type"), "application/json");
+    EXPECT_EQ(response.head.headers.at("x-should-retry"), "false");
+    EXPECT_EQ(response.body,
+              R"({"error":{"message":"it \"broke\"","type":"their_type","param":"messages","code":"too_long"}})");
+    response = Ask(&harness, kChatPath, body, {StartedEvent(), DoneWith(2, {v1::FINISH_REASON_CANCELLED})});
+    EXPECT_EQ(response.head.status, 500) << stream;
+  }
+  EXPECT_EQ(harness.metrics.streams.Value(), 0);
+}
+
+TEST(ChatStream, TheHeadWaitsForTheFirstDelta) {
+  SseHarness harness;
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("POST", kChatPath, "", "{" + kMessages + R"(,"stream":true})").ok());
+  const auto command = harness.service.NextCommand();
+  harness.service.Attach(*command, kGen);
+  harness.service.SendEvents(*command, {StartedEvent()});
+  ASSERT_TRUE(WaitUntil([&] { return harness.metrics.link_events.Value() == 1; }));
+  EXPECT_EQ(harness.metrics.streams.Value(), 0);
+  harness.service.SendEvents(*command, {DeltaEvent(2, "a")});
+  ASSERT_TRUE(client->ReadHead().ok());
+  EXPECT_EQ(*client->ReadChunk(), Role(0) + Text(0, "a"));
+}
+
+TEST(ChatStream, TheHeadWaitsForNoLongerThanAHeartbeat) {
+  SseOptions options = SseHarness::QuickOptions();
+  options.bridge.heartbeat_interval = absl::Milliseconds(50);
+  SseHarness harness(options);
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("POST", kChatPath, "", "{" + kMessages + R"(,"stream":true})").ok());
+  const auto command = harness.service.NextCommand();
+  harness.service.Attach(*command, kGen);
+  harness.service.SendEvents(*command, {StartedEvent()});
+  const auto head = client->ReadHead();
+  ASSERT_TRUE(head.ok());
+  EXPECT_EQ(head->status, 200);
+  ASSERT_TRUE(client->ReadUntil(": hb\n").ok());
+  harness.service.SendEvents(*command, {Rejected(429, "", true)});
+  EXPECT_TRUE(client->ReadUntil("data: [DONE]").ok());
 }
 
 TEST(ChatStream, ADisconnectCancelsTheGeneration) {

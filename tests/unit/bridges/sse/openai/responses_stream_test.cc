@@ -137,6 +137,19 @@ TEST(ResponsesStream, ReportsOtherEnds) {
       << failed;
 }
 
+TEST(ResponsesStream, AnErrorOfTheServerBeforeTheFirstDeltaHasAStatus) {
+  SseHarness harness;
+  v1::GenerationEvent rejected = FailedEvent(2, "request_rejected");
+  rejected.mutable_failed()->mutable_server_error()->set_status(404);
+  for (const char* const more : {R"(,"stream":true)", R"(,"stream":false)"}) {
+    EXPECT_EQ(Ask(&harness, "POST", kPath, Body(more), Annotation(), {StartedEvent(), rejected}).head.status, 404);
+    // Other failures are a state of the response.
+    EXPECT_EQ(Ask(&harness, "POST", kPath, Body(more), Annotation(), {StartedEvent(), FailedEvent(2, "engine_failed")})
+                  .head.status,
+              200);
+  }
+}
+
 TEST(ResponsesStream, RejectsGenerationsThatAreNotStoredResponses) {
   for (const std::string& annotation : {std::string(), std::string("{}"), std::string("[]"),
                                         std::string(R"({"api":5})"), Annotation(R"(,"store":false)")}) {

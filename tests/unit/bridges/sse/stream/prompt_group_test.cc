@@ -179,6 +179,7 @@ TEST_F(PromptGroupTest, ADisconnectCancelsAll) {
     ASSERT_NO_FATAL_FAILURE(Ask(stream));
     if (stream) {
       ASSERT_NO_FATAL_FAILURE(BeginBoth());
+      harness_.service.SendEvents(a_, {DeltaEvent(2, "a")});
       ASSERT_TRUE(client_->ReadHead().ok());
     } else {
       const double before = harness_.metrics.link_events.Value();
