@@ -19,6 +19,7 @@
 #include "services/base/exposition.h"
 #include "services/base/host_name.h"
 #include "services/base/metrics.h"
+#include "services/base/mutex.h"
 #include "services/base/status_macros.h"
 
 namespace runnel::base {
@@ -38,7 +39,7 @@ std::shared_ptr<const std::string> Line(absl::string_view text) {
 
 }  // namespace
 
-// Everything but the constructor, Start and the destructor runs on the io thread.
+// Everything but the constructor, Start, SetProbes and the destructor runs on the io thread.
 class AdminServer::Impl {
  public:
   Impl(Metrics* metrics, Probes probes, const AdminLimits& limits)
@@ -52,6 +53,11 @@ class AdminServer::Impl {
         acceptor_(io_.get_executor()),
         pause_(io_),
         exposition_(metrics) {}
+
+  void SetProbes(Probes probes) EXCLUDES(mu_) {
+    MutexLock lock(&mu_);
+    probes_ = std::move(probes);
+  }
 
   ~Impl() {
     io_.stop();
@@ -140,9 +146,13 @@ class AdminServer::Impl {
                                   .body = Line("the method is not allowed: use GET or HEAD")});
     }
     if (!probe) return RespondWithMetrics(std::move(connection));
-    const auto& reason = path == "/livez" ? probes_.not_live_reason : probes_.not_ready_reason;
-    const std::string why = reason ? reason() : "";
+    const std::string why = ReasonOf(path == "/livez" ? &Probes::not_live_reason : &Probes::not_ready_reason);
     connection->Respond({.status = why.empty() ? 200 : 503, .body = Line(why.empty() ? "ok" : why)});
+  }
+
+  std::string ReasonOf(std::function<std::string()> Probes::*probe) EXCLUDES(mu_) {
+    MutexLock lock(&mu_);
+    return probes_.*probe ? (probes_.*probe)() : "";
   }
 
   void RespondWithMetrics(std::shared_ptr<AdminConnection> connection) {
@@ -159,7 +169,8 @@ class AdminServer::Impl {
   }
 
   const AdminLimits limits_;
-  const Probes probes_;
+  Mutex mu_;  // held while a probe is called
+  Probes probes_ GUARDED_BY(mu_);
   prometheus::Gauge& open_;
   prometheus::Counter& evicted_;
   prometheus::Counter& errors_;
@@ -180,6 +191,8 @@ class AdminServer::Impl {
 AdminServer::AdminServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 AdminServer::~AdminServer() = default;
+
+void AdminServer::SetProbes(Probes probes) { impl_->SetProbes(std::move(probes)); }
 
 int AdminServer::port() const { return impl_->port(); }
 

@@ -42,6 +42,9 @@ class AdminServer {
   // Closes the connections and joins the threads.
   ~AdminServer();
 
+  // Replaces the probes. Once it has returned, the former ones are not called any more. Thread-safe.
+  void SetProbes(Probes probes);
+
   int port() const;
 
  private:

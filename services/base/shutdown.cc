@@ -34,6 +34,12 @@ int ShutdownSignal::Wait() {
   return number;
 }
 
+bool ShutdownSignal::ArrivesWithin(absl::Duration time) {
+  const sigset_t set = StopSignals();
+  const timespec timeout = absl::ToTimespec(time);
+  return sigtimedwait(&set, nullptr, &timeout) > 0;
+}
+
 void ShutdownSignal::Raise() { kill(getpid(), SIGTERM); }
 
 }  // namespace runnel::base

@@ -1,5 +1,6 @@
 #include "services/inference/engine_factory.h"
 
+#include "services/base/status_macros.h"
 #include "services/inference/engines/scripted_engine.h"
 #include "services/inference/engines/upstream/upstream_engine.h"
 #if RUNNEL_HAVE_LLAMA
@@ -28,6 +29,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Options& options, bas
     case EngineKind::kLlama:
       return CreateLlama(options.llama, metrics);
     case EngineKind::kUpstream:
+      RETURN_IF_ERROR(CheckUpstreamIsReady(options.upstream));
       return CreateUpstreamEngine(options.upstream, metrics);
     case EngineKind::kScripted:
       break;

@@ -10,7 +10,8 @@
 namespace runnel::inference {
 
 // Creates the engine that the options name. Unimplemented if it is llama and this build has no llama.cpp; otherwise the
-// engine's errors (no such file, server not reachable). `metrics` must outlive the engine.
+// engine's errors (no such file). Unavailable if no server of the upstream engine is ready. `metrics` must outlive the
+// engine.
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Options& options, base::Metrics* metrics);
 
 }  // namespace runnel::inference

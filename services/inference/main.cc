@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <utility>
 
 #include "services/base/admin_server.h"
 #include "services/base/clock.h"
@@ -15,7 +16,6 @@
 #include "services/base/shutdown.h"
 #include "services/base/standard_streams.h"
 #include "services/base/status_macros.h"
-#include "services/inference/engine_factory.h"
 #include "services/inference/generation/engine_watchdog.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/options.h"
@@ -23,6 +23,7 @@
 #include "services/inference/rpc/inference_service.h"
 #include "services/inference/rpc/live_calls.h"
 #include "services/inference/rpc/serving_state.h"
+#include "services/inference/start_engine.h"
 
 namespace runnel::inference {
 namespace {
@@ -49,26 +50,29 @@ absl::Status Run() {
   prometheus::Gauge& streams = metrics.Gauge("runnel_streams_active", "Open streaming calls.", {{"transport", "grpc"}});
   metrics.BeforeExpose([&] { streams.Set(static_cast<double>(live.size())); });
 
-  ASSIGN_OR_RETURN(const auto engine, CreateEngine(options, &metrics));
+  ASSIGN_OR_RETURN(auto early_admin, base::AdminServer::Create(options.admin_listen, &metrics, {}));
+  auto started = StartEngine(options, &metrics, early_admin.get(),
+                             [&](absl::Duration time) { return shutdown.ArrivesWithin(time); });
+  if (absl::IsCancelled(started.status())) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const auto engine, std::move(started));
   GenerationManager manager(engine.get(), &metrics, options.manager);
   InferenceService service(&manager, &live, options.link);
   auto listening = GrpcListener::Create(options.grpc, &service, &metrics);
   ServingState serving(listening.ok() ? &(*listening)->server() : nullptr, kServiceName);
   EngineWatchdog watchdog(engine.get(), &metrics, {.timeout = options.engine_stall_timeout},
                           [&](bool stalled) { serving.SetStalled(stalled); });
-  const base::AdminServer::Probes probes{
-      .not_ready_reason = [&] { return serving.open() ? watchdog.NotReadyReason() : "starting or draining"; },
-      .not_live_reason = [&] { return watchdog.NotLiveReason(); }};
-  auto admin = listening.ok() ? base::AdminServer::Create(options.admin_listen, &metrics, probes) : listening.status();
-  if (!admin.ok()) {
+  if (!listening.ok()) {
     engine->Stop();
     manager.Stop();
-    return admin.status();
+    return listening.status();
   }
+  const auto admin = std::move(early_admin);  // ends before what its probes use
+  admin->SetProbes({.not_ready_reason = [&] { return serving.open() ? watchdog.NotReadyReason() : "draining"; },
+                    .not_live_reason = [&] { return watchdog.NotLiveReason(); }});
   grpc::Server& server = (*listening)->server();
   serving.SetOpen(true);
   spdlog::info("serving model {} as replica {}, admin port {}", engine->Models().front().id, options.link.replica,
-               (*admin)->port());
+               admin->port());
 
   spdlog::info("signal {}: draining", shutdown.Wait());
   serving.SetOpen(false);

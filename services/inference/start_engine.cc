@@ -1,0 +1,36 @@
+#include "services/inference/start_engine.h"
+
+#include <spdlog/spdlog.h>
+
+#include <string>
+#include <utility>
+
+#include "services/inference/engine_factory.h"
+
+namespace runnel::inference {
+namespace {
+
+constexpr absl::Duration kRetryInterval = absl::Seconds(1);
+
+void ReportNotReady(base::AdminServer* admin, std::string reason) {
+  admin->SetProbes({.not_ready_reason = [reason = std::move(reason)] { return reason; }, .not_live_reason = nullptr});
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> StartEngine(const Options& options, base::Metrics* metrics,
+                                                    base::AdminServer* admin,
+                                                    const std::function<bool(absl::Duration)>& stop_within) {
+  ReportNotReady(admin, "the engine is starting");
+  auto engine = CreateEngine(options, metrics);
+  const auto waits = [&] { return options.engine == EngineKind::kUpstream && absl::IsUnavailable(engine.status()); };
+  if (waits()) spdlog::warn("not ready: {}", std::string(engine.status().message()));
+  while (waits()) {
+    ReportNotReady(admin, std::string(engine.status().message()));
+    if (stop_within(kRetryInterval)) return absl::CancelledError("stopped before a server was ready");
+    engine = CreateEngine(options, metrics);
+  }
+  return engine;
+}
+
+}  // namespace runnel::inference
