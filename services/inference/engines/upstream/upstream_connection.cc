@@ -262,6 +262,7 @@ void UpstreamConnectionPool::CloseOld() {
   const auto oldest = SteadyClock::now() - max_idle_;
   const auto keep = std::find_if(idle_.begin(), idle_.end(), [&](const Idle& each) { return each.since > oldest; });
   idle_.erase(idle_.begin(), keep);
+  SetGauge();
 }
 
 void UpstreamConnectionPool::SetGauge() {

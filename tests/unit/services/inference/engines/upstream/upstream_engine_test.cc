@@ -205,6 +205,13 @@ TEST_F(UpstreamEngine, KeepsNoConnectionForLongerThanItsTime) {
   EXPECT_NE(server_.requests()[1].client_port, server_.requests()[0].client_port);
 }
 
+TEST_F(UpstreamEngine, ClosesAnIdleConnectionWithoutAnotherRequest) {
+  options_.max_idle = absl::Milliseconds(500);
+  EXPECT_EQ(StoryOf(Hello()), "Hello/2 stop; prompt 9");
+  ASSERT_TRUE(WaitUntil([&] { return Exposes("runnel_upstream_idle_connections 1"); }));
+  EXPECT_TRUE(WaitUntil([&] { return Exposes("runnel_upstream_idle_connections 0"); }));
+}
+
 TEST_F(UpstreamEngine, RunsManyStreamsAtOnce) {
   options_.max_streams = 50;
   std::vector<std::shared_ptr<FakeSink>> sinks;
