@@ -80,6 +80,8 @@ ABSL_FLAG(absl::Duration, upstream_first_token_timeout, absl::Minutes(5),
           "upstream: time limit for the first token once connected");
 ABSL_FLAG(absl::Duration, upstream_next_token_timeout, absl::Minutes(1), "upstream: time limit for each further token");
 ABSL_FLAG(absl::Duration, upstream_total_timeout, absl::Hours(6), "upstream: time limit for a whole generation");
+ABSL_FLAG(absl::Duration, upstream_idle_timeout, absl::Seconds(30),
+          "upstream: time after which an unused connection is closed; 0: none is reused");
 ABSL_FLAG(std::string, upstream_max_tokens_field, "max_tokens",
           "upstream: field for the token limit of chats whose client did not use one of OpenAI's names: max_tokens or "
           "max_completion_tokens");
@@ -225,6 +227,7 @@ absl::Status ReadUpstreamFlags(UpstreamOptions* upstream) {
   upstream->first_token_timeout = absl::GetFlag(FLAGS_upstream_first_token_timeout);
   upstream->next_token_timeout = absl::GetFlag(FLAGS_upstream_next_token_timeout);
   upstream->total_timeout = absl::GetFlag(FLAGS_upstream_total_timeout);
+  upstream->max_idle = absl::GetFlag(FLAGS_upstream_idle_timeout);
   return absl::OkStatus();
 }
 
