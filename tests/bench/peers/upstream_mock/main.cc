@@ -19,6 +19,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -137,8 +138,10 @@ class MockServer {
 
   void Receive(Connection* connection) {
     std::array<char, 4096> buffer;
-    for (ssize_t n; connection->fd >= 0 && (n = recv(connection->fd, buffer.data(), buffer.size(), 0)) != -1;) {
-      if (n == 0) return Close(connection);
+    while (connection->fd >= 0) {
+      const ssize_t n = recv(connection->fd, buffer.data(), buffer.size(), 0);
+      if (n < 0 && errno == EAGAIN) break;
+      if (n <= 0) return Close(connection);
       connection->in.append(buffer.data(), static_cast<size_t>(n));
       if (connection->in.size() > kMaxHeadBytes + kMaxBodyBytes) return Close(connection);
     }
@@ -208,16 +211,19 @@ class MockServer {
     Send(connection, chunk_);
   }
 
-  // Appends event_ to chunk_ in the framing of the response.
+  // Appends the events of event_ to chunk_ in the framing of the response: a chunk for each event, like the servers for
+  // which it stands.
   void AppendBody(const Connection& connection) {
-    if (event_.empty()) return;
     if (!connection.chunked) {
       chunk_.append(event_);
       return;
     }
-    std::array<char, 20> size;
-    chunk_.append(size.data(), static_cast<size_t>(std::snprintf(size.data(), size.size(), "%zx\r\n", event_.size())));
-    chunk_.append(event_).append("\r\n");
+    for (size_t begin = 0, end = 0; begin < event_.size(); begin = end) {
+      end = event_.find("\n\n", begin) + 2;
+      std::array<char, 20> size;
+      const int digits = std::snprintf(size.data(), size.size(), "%zx\r\n", end - begin);
+      chunk_.append(size.data(), static_cast<size_t>(digits)).append(event_, begin, end - begin).append("\r\n");
+    }
   }
 
   void SendToken(Connection* connection) {
@@ -279,6 +285,7 @@ class MockServer {
     size_t sent = 0;
     while (sent < all->size()) {
       const ssize_t n = send(connection->fd, all->data() + sent, all->size() - sent, MSG_NOSIGNAL);
+      if (n < 0 && errno != EAGAIN) return Close(connection);
       if (n < 0) break;
       sent += static_cast<size_t>(n);
     }
