@@ -133,6 +133,7 @@ Awaitable<UpstreamConnection::Connected> UpstreamConnection::Connect() {
 Awaitable<bool> UpstreamConnection::ConnectTo(Endpoint endpoint) {
   ErrorCode ec;
   socket_.close(ec);
+  protocol_ = endpoint.protocol();
   const auto [error] = co_await socket_.async_connect(endpoint, kAwait);
   if (error || closed_) co_return false;
   socket_.set_option(net::ip::tcp::no_delay(true), ec);
@@ -163,6 +164,12 @@ Awaitable<bool> UpstreamConnection::WaitForTls(int result) {
 
 Awaitable<bool> UpstreamConnection::WaitFor(TcpSocket::wait_type what) {
   if (closed_) co_return false;
+  if (fd_) {
+    ErrorCode ec;
+    socket_.assign(protocol_, fd_.get(), ec);
+    if (ec) co_return false;
+    fd_.release();
+  }
   const auto [error] = co_await socket_.async_wait(what, kAwait);
   co_return !error && !closed_;
 }
@@ -182,7 +189,7 @@ Awaitable<bool> UpstreamConnection::Write(std::string_view bytes) {
       if (!ready) co_return false;
       continue;
     }
-    const ssize_t size = send(socket_.native_handle(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    const ssize_t size = send(fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (size >= 0) {
       bytes.remove_prefix(static_cast<size_t>(size));
       continue;
@@ -200,38 +207,99 @@ Awaitable<size_t> UpstreamConnection::Read(std::span<char> buffer) {
     if (!ready) co_return 0;
   }
   while (!closed_) {
-    if (ssl_ != nullptr) {
-      ERR_clear_error();
-      size_t size = 0;
-      const int result = SSL_read_ex(ssl_.get(), buffer.data(), buffer.size(), &size);
-      if (result == 1) co_return size;
-      const bool ready = co_await WaitForTls(result);
-      if (!ready) co_return 0;
-      continue;
-    }
-    const ssize_t size = recv(socket_.native_handle(), buffer.data(), buffer.size(), 0);
-    more_ = size == static_cast<ssize_t>(buffer.size());
-    if (size >= 0) co_return static_cast<size_t>(size);
-    if (errno != EAGAIN && errno != EINTR) co_return 0;
-    const bool ready = co_await WaitFor(TcpSocket::wait_read);
+    size_t size = 0;
+    const Got got = ReadNow(buffer, &size);
+    if (got != Got::kNothing) co_return size;
+    const bool ready = co_await WaitFor(wait_);
     if (!ready) co_return 0;
   }
   co_return 0;
+}
+
+UpstreamConnection::Got UpstreamConnection::ReadNow(std::span<char> buffer, size_t* size) {
+  if (ssl_ != nullptr) {
+    ERR_clear_error();
+    const int result = SSL_read_ex(ssl_.get(), buffer.data(), buffer.size(), size);
+    // There may be another record.
+    more_ = result == 1;
+    if (result == 1) return Got::kBytes;
+    *size = 0;
+    const int error = SSL_get_error(ssl_.get(), result);
+    wait_ = error == SSL_ERROR_WANT_WRITE ? TcpSocket::wait_write : TcpSocket::wait_read;
+    return error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? Got::kNothing : Got::kEnd;
+  }
+  wait_ = TcpSocket::wait_read;
+  ssize_t result = 0;
+  do {
+    result = recv(fd(), buffer.data(), buffer.size(), 0);
+  } while (result < 0 && errno == EINTR);
+  more_ = result == static_cast<ssize_t>(buffer.size());
+  *size = static_cast<size_t>(std::max<ssize_t>(result, 0));
+  if (result > 0) return Got::kBytes;
+  return result < 0 && errno == EAGAIN ? Got::kNothing : Got::kEnd;
+}
+
+Awaitable<bool> UpstreamConnection::ReadPaced(UpstreamPoller* poller, std::span<char> buffer,
+                                              absl::FunctionRef<bool(std::string_view)> take) {
+  if (closed_) co_return false;
+  if (!fd_) {
+    ErrorCode ec;
+    fd_.reset(socket_.release(ec));
+    if (ec) co_return false;
+  }
+  Timer done(*io_, Timer::time_point::max());
+  Paced paced{.poller = poller, .buffer = buffer, .take = take, .done = &done};
+  // It is readable at first, even if everything has been read: so what arrived before is found.
+  if (!poller->Add(fd_.get(), this)) co_return false;
+  paced_ = &paced;
+  co_await done.async_wait(kAwait);
+  if (paced.error != nullptr) std::rethrow_exception(paced.error);
+  co_return paced.satisfied;
+}
+
+void UpstreamConnection::OnReadable() noexcept {
+  // So many reads, so that a fast server does not keep the loop from the others.
+  constexpr int kReads = 4;
+  Paced* const paced = paced_;
+  try {
+    for (int i = 0; i < kReads; ++i) {
+      size_t size = 0;
+      const Got got = ReadNow(paced->buffer, &size);
+      if (got == Got::kNothing) return;
+      paced->satisfied = got == Got::kBytes && !paced->take({paced->buffer.data(), size});
+      // `take` may have closed the connection.
+      if (paced_ == nullptr) return;
+      if (paced->satisfied || got == Got::kEnd) return EndPaced();
+      if (!more_) return;
+    }
+    paced->poller->Again(this);
+  } catch (...) {
+    paced->error = std::current_exception();
+    if (paced_ != nullptr) EndPaced();
+  }
+}
+
+void UpstreamConnection::EndPaced() {
+  Paced* const paced = std::exchange(paced_, nullptr);
+  paced->poller->Remove(fd_.get(), this);
+  paced->done->cancel();
 }
 
 void UpstreamConnection::Close() {
   closed_ = true;
   connected_ = false;
   if (waiting_ != nullptr) waiting_->cancel();
+  if (paced_ != nullptr) EndPaced();
   ErrorCode ec;
   socket_.close(ec);
+  fd_.reset();
 }
 
 bool UpstreamConnection::IsIdle() const {
   if (!connected_) return false;
   char byte = 0;
   // TLS 1.3 servers send session tickets, so bytes in the socket say nothing about such a connection.
-  const ssize_t size = recv(const_cast<TcpSocket&>(socket_).native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  const ssize_t size = recv(fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   return size < 0 ? errno == EAGAIN : size > 0 && ssl_ != nullptr;
 }
 

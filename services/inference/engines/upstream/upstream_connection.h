@@ -3,16 +3,20 @@
 #include <openssl/ssl.h>
 
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "services/base/metrics.h"
+#include "services/base/unique_fd.h"
 #include "services/inference/engines/upstream/upstream_net.h"
+#include "services/inference/engines/upstream/upstream_poller.h"
 #include "services/inference/engines/upstream/upstream_resolver.h"
 #include "services/inference/engines/upstream/upstream_url.h"
 
@@ -50,8 +54,8 @@ class UpstreamTarget {
 };
 
 // A connection to an upstream, over TLS or not, that waits without a thread and without a buffer. Confined to the
-// thread of its loop; one coroutine at a time calls Connect, Write or Read. The process must ignore SIGPIPE.
-class UpstreamConnection {
+// thread of its loop; one coroutine at a time calls Connect, Write, Read or ReadPaced. The process must ignore SIGPIPE.
+class UpstreamConnection final : private UpstreamPoller::Reader {
  public:
   // All must outlive it.
   UpstreamConnection(net::io_context* io, UpstreamResolver* resolver, const UpstreamTarget* target);
@@ -65,6 +69,10 @@ class UpstreamConnection {
   // Waits for bytes and reads up to the size of `buffer`. 0: the server has closed the connection, it is broken, or
   // Close was called. `buffer` is not used while it waits, so that all connections of a loop can share one.
   Awaitable<size_t> Read(std::span<char> buffer);
+  // Passes everything that arrives to `take`, whenever `poller` says so, and resumes the caller only at the end: when
+  // `take` has returned false (the result is true), or as Read returns 0 (false). Throws what `take` throws.
+  Awaitable<bool> ReadPaced(UpstreamPoller* poller, std::span<char> buffer,
+                            absl::FunctionRef<bool(std::string_view)> take);
 
   // Ends whatever is awaited, and the connection. Idempotent.
   void Close();
@@ -73,6 +81,22 @@ class UpstreamConnection {
 
  private:
   struct Lookup;
+  // What ReadPaced waits for; in its frame.
+  struct Paced {
+    UpstreamPoller* poller = nullptr;
+    std::span<char> buffer;
+    absl::FunctionRef<bool(std::string_view)> take;
+    Timer* done = nullptr;  // ends the wait
+    bool satisfied = false;
+    std::exception_ptr error = nullptr;
+  };
+  enum class Got { kBytes, kNothing, kEnd };
+
+  void OnReadable() noexcept override;
+  // Reads without waiting; `size` is that of kBytes.
+  Got ReadNow(std::span<char> buffer, size_t* size);
+  void EndPaced();
+  int fd() const { return fd_ ? fd_.get() : const_cast<TcpSocket&>(socket_).native_handle(); }
   Awaitable<std::vector<Endpoint>> Resolve();
   Awaitable<bool> ConnectTo(Endpoint endpoint);
   Awaitable<bool> Handshake();
@@ -83,9 +107,15 @@ class UpstreamConnection {
   net::io_context* const io_;
   UpstreamResolver* const resolver_;
   const UpstreamTarget* const target_;
+  // Either one has the descriptor: Asio's reactor would wake the loop for each token, so that ReadPaced takes the
+  // descriptor out of it. The next wait gives it back.
   TcpSocket socket_;
+  base::UniqueFd fd_;
   std::unique_ptr<SSL, decltype(&SSL_free)> ssl_;
-  Timer* waiting_ = nullptr;  // for the resolver
+  Timer* waiting_ = nullptr;                          // for the resolver
+  Paced* paced_ = nullptr;                            // during ReadPaced
+  net::ip::tcp protocol_ = net::ip::tcp::v4();        // of the socket
+  TcpSocket::wait_type wait_ = TcpSocket::wait_read;  // for what, after kNothing
   bool connected_ = false;
   bool closed_ = false;
   bool more_ = false;  // the last read may have left bytes, so the next one does not wait first

@@ -18,12 +18,14 @@ constexpr std::chrono::milliseconds kIdleInterval(1000);
 
 }  // namespace
 
-UpstreamLoop::UpstreamLoop(const Shared* shared) : shared_(shared), deadline_timer_(io_) {
+UpstreamLoop::UpstreamLoop(const Shared* shared)
+    : shared_(shared), tick_timer_(io_), readable_(io_), deadline_timer_(io_) {
   pools_.reserve(shared->targets.size());
   for (size_t i = 0; i < shared->targets.size(); ++i) {
     pools_.emplace_back(shared->max_idle_connections, shared->max_idle, shared->idle_gauge);
   }
   net::co_spawn(io_, CheckDeadlines(), net::detached);
+  Watch();
   thread_ = std::jthread([this] { Run(); });
 }
 
@@ -32,20 +34,56 @@ UpstreamLoop::~UpstreamLoop() = default;
 void UpstreamLoop::Run() {
   while (io_.run_one() > 0) {
     io_.poll();
-    FlushPaced();
+    if (std::exchange(read_due_, false)) {
+      ReadStreams();
+    } else if (!wake_.empty()) {
+      if (Clock::now() >= last_flush_ + kShortTick) {
+        Flush();
+      } else {
+        Pace();
+      }
+    }
   }
   wake_.Flush();
 }
 
-void UpstreamLoop::FlushPaced() {
-  if (wake_.empty()) return;
-  const Clock::time_point next = last_flush_ + kTick;
-  if (Clock::now() < next) {
-    std::this_thread::sleep_until(next);
-    io_.poll();
+void UpstreamLoop::ReadStreams() {
+  const bool paced = std::exchange(pacing_, false);
+  const bool any = poller_.Poll();
+  // Streams that have ended continue here.
+  if (any) io_.poll();
+  if (!wake_.empty()) Flush();
+  if ((any && paced) || poller_.again()) {
+    Pace();
+  } else {
+    Watch();
   }
+}
+
+void UpstreamLoop::Flush() {
   wake_.Flush();
   last_flush_ = Clock::now();
+}
+
+void UpstreamLoop::Pace() {
+  if (ended_ || std::exchange(pacing_, true)) return;
+  if (readable_.is_open()) readable_.release();
+  tick_timer_.expires_at(last_flush_ + kTick);
+  tick_timer_.async_wait([this](ErrorCode) { read_due_ = true; });
+}
+
+void UpstreamLoop::Watch() {
+  if (ended_ || std::exchange(watching_, true)) return;
+  if (!readable_.is_open()) readable_.assign(poller_.fd());
+  readable_.async_wait(Descriptor::wait_read, [this](ErrorCode) {
+    watching_ = false;
+    if (pacing_) return;
+    if (Clock::now() < last_flush_ + kTick) {
+      Pace();
+    } else {
+      read_due_ = true;
+    }
+  });
 }
 
 void UpstreamLoop::Start(std::shared_ptr<UpstreamStream> stream) {
@@ -74,6 +112,9 @@ Awaitable<void> UpstreamLoop::CheckDeadlines() {
     }
   }
   pools_.clear();
+  ended_ = true;
+  if (readable_.is_open()) readable_.release();
+  tick_timer_.cancel();
 }
 
 void UpstreamLoop::CheckCancelled() {

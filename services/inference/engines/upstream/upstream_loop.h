@@ -17,10 +17,13 @@ namespace runnel::inference {
 
 class UpstreamStream;
 
-// An event loop with its thread, which serves many streams. All that it reads in one iteration is appended first, and
-// then the readers are flushed once: this makes the batches of the Links. A flush follows another by at least kTick,
-// and the loop reads nothing before that moment; with few streams each token would otherwise cost a batch of its own.
-// The first token after a pause is flushed immediately.
+// An event loop with its thread, which serves many streams. After a flush it leaves the streams that have begun alone
+// for kTick, without being woken by their sockets. Then it reads them all, appends what they have, and flushes the
+// readers once: this makes the batches of the Links, and with few streams each token would otherwise cost wake-ups of
+// its own. A token that comes after a pause is read and flushed immediately.
+//
+// All else is done at once: starts, connections, requests, and the first token of a stream, which is flushed
+// immediately if the last flush is kShortTick old.
 class UpstreamLoop {
  public:
   struct Shared {
@@ -53,13 +56,19 @@ class UpstreamLoop {
   // For bytes that are handled before the next wait.
   std::array<char, 64 << 10>* buffer() { return &buffer_; }
   WakeSet* wake() { return &wake_; }
+  UpstreamPoller* poller() { return &poller_; }
   using Clock = std::chrono::steady_clock;
 
  private:
-  static constexpr std::chrono::milliseconds kTick{1};
+  static constexpr std::chrono::microseconds kTick{1000};
+  static constexpr std::chrono::microseconds kShortTick{250};
 
   void Run();
-  void FlushPaced();
+  void ReadStreams();
+  void Flush();
+  // Two ways to wait for the streams: until one of them can be read, or until the next tick.
+  void Watch();
+  void Pace();
   Awaitable<void> RunStream(std::shared_ptr<UpstreamStream> stream);
   Awaitable<void> CheckDeadlines();
 
@@ -67,11 +76,18 @@ class UpstreamLoop {
   net::io_context io_{1};
   std::vector<UpstreamConnectionPool> pools_;
   std::unordered_set<UpstreamStream*> streams_;
+  UpstreamPoller poller_;
   std::array<char, 64 << 10> buffer_;
   WakeSet wake_;
   Clock::time_point last_flush_;
+  bool read_due_ = false;  // the wait for the streams is over
+  bool pacing_ = false;    // between Pace and its tick
+  bool watching_ = false;  // between Watch and its end
+  Timer tick_timer_;
+  Descriptor readable_;  // of poller_; open in Watch only, because Asio's reactor is woken by every open descriptor
   Timer deadline_timer_;
   bool stopping_ = false;
+  bool ended_ = false;  // nothing is left to wait for
   std::atomic<bool> check_posted_ = false;
   std::jthread thread_;
 };

@@ -6,6 +6,7 @@
 #include <boost/asio/basic_waitable_timer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/posix/basic_stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <chrono>
@@ -17,6 +18,7 @@ namespace net = boost::asio;
 
 using Executor = net::io_context::executor_type;
 using TcpSocket = net::basic_stream_socket<net::ip::tcp, Executor>;
+using Descriptor = net::posix::basic_stream_descriptor<Executor>;
 using Endpoint = net::ip::tcp::endpoint;
 using ErrorCode = boost::system::error_code;
 using Timer =

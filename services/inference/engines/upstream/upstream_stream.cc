@@ -155,14 +155,24 @@ Awaitable<UpstreamStream::End> UpstreamStream::ReadResponse(UpstreamConnection* 
                                                             const UpstreamTarget& target) {
   using State = UpstreamResponseParser::State;
   State state = State::kReading;
-  io_deadline_ = After(target.options().first_byte_timeout);
-  while (state == State::kReading) {
-    const size_t size = co_await connection->Read(*loop_->buffer());
-    if (size == 0 && (interrupted() || expired_ != Expired::kNone)) co_return End::kCut;
+  // False at the end of the response.
+  const auto take = [&](std::string_view bytes) {
     io_deadline_ = kNever;
-    state = size == 0 ? parser_->OnEof() : parser_->Feed({loop_->buffer()->data(), size});
-    malformed_ = size > 0 && state == State::kFailed;
+    state = parser_->Feed(bytes);
+    malformed_ = state == State::kFailed;
+    return state == State::kReading;
+  };
+  io_deadline_ = After(target.options().first_byte_timeout);
+  bool open = true;
+  // The first output without delay, the rest at the loop's ticks.
+  while (open && state == State::kReading && !output_->reported()) {
+    const size_t size = co_await connection->Read(*loop_->buffer());
+    open = size > 0;
+    if (open) take({loop_->buffer()->data(), size});
   }
+  if (open && state == State::kReading) open = co_await connection->ReadPaced(loop_->poller(), *loop_->buffer(), take);
+  if (!open && (interrupted() || expired_ != Expired::kNone)) co_return End::kCut;
+  if (!open) state = parser_->OnEof();
   switch (state) {
     case State::kDone:
       co_return End::kWhole;

@@ -1,0 +1,46 @@
+#include "services/inference/engines/upstream/upstream_poller.h"
+
+#include <algorithm>
+
+namespace runnel::inference {
+
+UpstreamPoller::UpstreamPoller() : epoll_(epoll_create1(EPOLL_CLOEXEC)) {}
+
+bool UpstreamPoller::Add(int fd, Reader* reader) {
+  epoll_event event{};
+  // Writable too, because TLS may have to write before it can read on. While the socket takes everything that is
+  // written, this adds no event.
+  event.events = EPOLLIN | EPOLLOUT | EPOLLET;
+  event.data.ptr = reader;
+  return epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+void UpstreamPoller::Remove(int fd, Reader* reader) {
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  std::erase(again_, reader);
+  std::replace(due_.begin(), due_.end(), reader, static_cast<Reader*>(nullptr));
+  for (size_t i = 0; i < count_; ++i) {
+    if (events_[i].data.ptr == reader) events_[i].data.ptr = nullptr;
+  }
+}
+
+bool UpstreamPoller::Poll() {
+  due_.swap(again_);
+  bool any = !due_.empty();
+  for (size_t i = 0; i < due_.size(); ++i) {
+    if (due_[i] != nullptr) due_[i]->OnReadable();
+  }
+  due_.clear();
+  do {
+    const int count = epoll_wait(epoll_.get(), events_.data(), static_cast<int>(events_.size()), 0);
+    count_ = static_cast<size_t>(std::max(count, 0));
+    any |= count_ > 0;
+    for (size_t i = 0; i < count_; ++i) {
+      if (events_[i].data.ptr != nullptr) static_cast<Reader*>(events_[i].data.ptr)->OnReadable();
+    }
+  } while (count_ == events_.size());
+  count_ = 0;
+  return any;
+}
+
+}  // namespace runnel::inference
