@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -112,6 +113,11 @@ size_t IoThreads::links_connected() const {
   size_t count = 0;
   for (const auto& thread : threads_) count += thread->router.connected();
   return count;
+}
+
+bool IoThreads::all_connected() const {
+  return std::all_of(threads_.begin(), threads_.end(),
+                     [](const auto& thread) { return thread->router.connected() > 0; });
 }
 
 size_t IoThreads::connections() const {

@@ -55,6 +55,8 @@ class IoThreads {
   void Update(const ReplicaSet::State& state);
   // The number of Links that are connected.
   size_t links_connected() const;
+  // Every thread has a connected Link.
+  bool all_connected() const;
   size_t connections() const;
   // Sets the gauges that are cheaper to compute when they are read than to keep up to date.
   void SetGauges(BridgeMetrics* metrics) const;

@@ -50,7 +50,7 @@ Server::~Server() {
 
 std::string Server::NotReadyReason() const {
   if (draining_) return "draining";
-  if (!was_connected_ && threads_->links_connected() == 0) return "the inference service cannot be reached";
+  if (!was_connected_ && !threads_->all_connected()) return "the inference service cannot be reached";
   was_connected_ = true;
   return "";
 }

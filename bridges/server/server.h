@@ -29,8 +29,9 @@ class Server {
   ~Server();
 
   int port() const { return listener_->port(); }
-  // Empty if it can serve: from the first connected Link until it drains. It stays ready while the service is lost:
-  // otherwise all bridges would leave the load balancer together, and the service's pods have a readiness probe too.
+  // Empty if it can serve: from when every io thread has a connected Link until it drains. It stays ready while the
+  // service is lost: otherwise all bridges would leave the load balancer together, and the service's pods have a
+  // readiness probe too.
   std::string NotReadyReason() const;
 
   // The first phase of stopping: not ready.

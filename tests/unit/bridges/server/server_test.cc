@@ -86,6 +86,14 @@ TEST_F(ServerTest, IsReadyOnceTheServiceIsReachedAndStaysReadyWhileItIsLost) {
   EXPECT_EQ(server->NotReadyReason(), "");
 }
 
+TEST_F(ServerTest, IsReadyOnceEveryThreadReachesTheService) {
+  BridgeOptions options = OptionsFor(service.target());
+  options.io_threads = 8;
+  Start(options);
+  ASSERT_TRUE(WaitUntil([this] { return server->NotReadyReason().empty(); }));
+  EXPECT_EQ(server->threads().links_connected(), server->threads().size());
+}
+
 TEST_F(ServerTest, IsNotReadyBeforeTheServiceIsReached) {
   Start(OptionsFor("127.0.0.1:1"));
   EXPECT_EQ(server->NotReadyReason(), "the inference service cannot be reached");
