@@ -24,13 +24,14 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlama(const LlamaOptions&, base::M
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Options& options, base::Metrics* metrics) {
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Options& options, base::Metrics* metrics,
+                                                     const std::function<bool()>& stopped) {
   switch (options.engine) {
     case EngineKind::kLlama:
       return CreateLlama(options.llama, metrics);
     case EngineKind::kUpstream:
-      RETURN_IF_ERROR(CheckUpstreamIsReady(options.upstream));
-      return CreateUpstreamEngine(options.upstream, metrics);
+      RETURN_IF_ERROR(CheckUpstreamIsReady(options.upstream, stopped));
+      return CreateUpstreamEngine(options.upstream, metrics, stopped);
     case EngineKind::kScripted:
       break;
   }

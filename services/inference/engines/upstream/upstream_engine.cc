@@ -211,14 +211,15 @@ void UpstreamEngine::Stop() {
 }
 
 absl::StatusOr<std::vector<ServedModel>> ServedModels(const UpstreamOptions& options,
-                                                      const std::vector<std::unique_ptr<UpstreamTarget>>& targets) {
+                                                      const std::vector<std::unique_ptr<UpstreamTarget>>& targets,
+                                                      const std::function<bool()>& stopped) {
   std::vector<ServedModel> models;
   const absl::Time now = absl::Now();
   for (const auto& [id, upstream_id] : options.models) models.push_back({{id, "upstream", 0, now}, upstream_id});
   if (!models.empty()) return models;
   UpstreamModel model{options.model, 0};
   if (model.id.empty()) {
-    ASSIGN_OR_RETURN(model, AskForModel(targets));
+    ASSIGN_OR_RETURN(model, AskForModel(targets, stopped));
   }
   models.push_back(
       {{options.model_id.empty() ? model.id : options.model_id, "upstream", model.context_length, now}, model.id});
@@ -238,14 +239,15 @@ absl::StatusOr<std::vector<std::unique_ptr<UpstreamTarget>>> MakeTargets(const U
 
 }  // namespace
 
-absl::Status CheckUpstreamIsReady(const UpstreamOptions& options) {
+absl::Status CheckUpstreamIsReady(const UpstreamOptions& options, const std::function<bool()>& stopped) {
   ASSIGN_OR_RETURN(const auto targets, MakeTargets(options));
-  return CheckModels(targets);
+  return CheckModels(targets, stopped);
 }
 
-absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptions& options, base::Metrics* metrics) {
+absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptions& options, base::Metrics* metrics,
+                                                             const std::function<bool()>& stopped) {
   ASSIGN_OR_RETURN(auto targets, MakeTargets(options));
-  ASSIGN_OR_RETURN(auto models, ServedModels(options, targets));
+  ASSIGN_OR_RETURN(auto models, ServedModels(options, targets, stopped));
   return std::make_unique<UpstreamEngine>(options, std::move(targets), std::move(models), metrics);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -55,15 +56,16 @@ struct UpstreamOptions {
 // MaxRunning is max_streams: a request with several choices is one stream but counts as several.
 //
 // Without a model name, asks the upstream for its models, which blocks for up to connect_timeout + first_byte_timeout
-// (at most 10 s of the latter). InvalidArgument if the options are wrong or a file of a certificate cannot be used,
-// Unavailable if the upstream cannot be reached or returns no list of models. With a name nothing is asked, and the
-// upstream may start later. `metrics` must outlive the engine. The process must ignore SIGPIPE, as base::ShutdownSignal
-// does.
-absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptions& options, base::Metrics* metrics);
+// (at most 10 s of the latter), or until `stopped` returns true. InvalidArgument if the options are wrong or a file of
+// a certificate cannot be used, Unavailable if the upstream cannot be reached or returns no list of models. With a name
+// nothing is asked, and the upstream may start later. `metrics` must outlive the engine. The process must ignore
+// SIGPIPE, as base::ShutdownSignal does.
+absl::StatusOr<std::unique_ptr<Engine>> CreateUpstreamEngine(const UpstreamOptions& options, base::Metrics* metrics,
+                                                             const std::function<bool()>& stopped = nullptr);
 
 // OK if one of the servers responds to GET /models, with any status but 401, 403 and 5xx, which is enough to serve
 // models that are named. Otherwise Unavailable, with the reason of the last server. Blocks like CreateUpstreamEngine,
 // for each server.
-absl::Status CheckUpstreamIsReady(const UpstreamOptions& options);
+absl::Status CheckUpstreamIsReady(const UpstreamOptions& options, const std::function<bool()>& stopped = nullptr);
 
 }  // namespace runnel::inference

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <chrono>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +17,8 @@ namespace runnel::inference {
 namespace {
 
 constexpr absl::Duration kLongestWait = absl::Seconds(10);
+// How often it looks whether the service is being stopped.
+constexpr std::chrono::milliseconds kStopInterval(100);
 constexpr int kOk = 200;
 constexpr int kUnauthorized = 401;
 constexpr int kForbidden = 403;
@@ -70,7 +74,7 @@ struct ModelsResponse {
   absl::Status UnexpectedStatus() const { return Unavailable(absl::StrCat("it responds with HTTP ", status)); }
 };
 
-ModelsResponse AskOne(const UpstreamTarget& target) {
+ModelsResponse AskOne(const UpstreamTarget& target, const std::function<bool()>& stopped) {
   const UpstreamUrl& url = target.options().url;
   ModelsResponse response;
   response.where = absl::StrCat("upstream ", url.tls ? "https://" : "http://", url.authority, url.base_path, "/models");
@@ -81,8 +85,12 @@ ModelsResponse AskOne(const UpstreamTarget& target) {
   ModelsReader reader;
   UpstreamResponseParser parser({}, &reader);
   net::co_spawn(io, GetModels(&connection, &target, &response.problem, &parser), net::detached);
-  io.run_for(absl::ToChronoNanoseconds(target.options().connect_timeout +
-                                       std::min(target.options().first_byte_timeout, kLongestWait)));
+  const auto until = std::chrono::steady_clock::now() +
+                     absl::ToChronoNanoseconds(target.options().connect_timeout +
+                                               std::min(target.options().first_byte_timeout, kLongestWait));
+  while (!io.stopped() && std::chrono::steady_clock::now() < until && !(stopped && stopped())) {
+    io.run_until(std::min(until, std::chrono::steady_clock::now() + kStopInterval));
+  }
   connection.Close();
   io.restart();
   io.run();
@@ -91,8 +99,8 @@ ModelsResponse AskOne(const UpstreamTarget& target) {
   return response;
 }
 
-absl::StatusOr<UpstreamModel> FirstModel(const UpstreamTarget& target) {
-  const ModelsResponse response = AskOne(target);
+absl::StatusOr<UpstreamModel> FirstModel(const UpstreamTarget& target, const std::function<bool()>& stopped) {
+  const ModelsResponse response = AskOne(target, stopped);
   if (!response.problem.empty()) return response.Unavailable(response.problem);
   if (response.status != kOk) return response.UnexpectedStatus();
   auto model = ParseFirstModel(response.body);
@@ -104,16 +112,18 @@ absl::StatusOr<UpstreamModel> FirstModel(const UpstreamTarget& target) {
 
 }  // namespace
 
-absl::StatusOr<UpstreamModel> AskForModel(const std::vector<std::unique_ptr<UpstreamTarget>>& targets) {
+absl::StatusOr<UpstreamModel> AskForModel(const std::vector<std::unique_ptr<UpstreamTarget>>& targets,
+                                          const std::function<bool()>& stopped) {
   absl::StatusOr<UpstreamModel> model = absl::UnavailableError("no upstream");
-  for (size_t i = 0; i < targets.size() && !model.ok(); ++i) model = FirstModel(*targets[i]);
+  for (size_t i = 0; i < targets.size() && !model.ok(); ++i) model = FirstModel(*targets[i], stopped);
   return model;
 }
 
-absl::Status CheckModels(const std::vector<std::unique_ptr<UpstreamTarget>>& targets) {
+absl::Status CheckModels(const std::vector<std::unique_ptr<UpstreamTarget>>& targets,
+                         const std::function<bool()>& stopped) {
   absl::Status status = absl::UnavailableError("no upstream");
   for (const auto& target : targets) {
-    const ModelsResponse response = AskOne(*target);
+    const ModelsResponse response = AskOne(*target, stopped);
     const bool serves = response.problem.empty() && response.status < 500 && response.status != kUnauthorized &&
                         response.status != kForbidden;
     if (serves) return absl::OkStatus();

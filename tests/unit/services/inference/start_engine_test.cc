@@ -3,10 +3,14 @@
 #include <gtest/gtest.h>
 #include <httplib.h>
 
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "tests/testing/fake_openai_server.h"
 
 namespace runnel::inference {
@@ -38,7 +42,8 @@ TEST_F(StartEngineTest, ReportsWhyItIsNotReadyAndBecomesReadyByItself) {
     std::string ready;
     std::string live;
     // The server becomes ready while the service waits.
-    const auto wait = [&](absl::Duration) {
+    const auto wait = [&](absl::Duration time) {
+      if (time == absl::ZeroDuration()) return false;
       const auto response = Get("/readyz");
       EXPECT_EQ(response ? response->status : 0, 503);
       ready = response ? response->body : "";
@@ -61,6 +66,22 @@ TEST_F(StartEngineTest, ReturnsWhenTheServiceIsStopped) {
             absl::StatusCode::kCancelled);
 }
 
+TEST_F(StartEngineTest, ReturnsWhenTheServiceIsStoppedWhileAServerSaysNothing) {
+  // A listener that accepts no connection: the kernel completes them.
+  boost::asio::io_context io;
+  const boost::asio::ip::tcp::acceptor silent(io, {boost::asio::ip::address_v4::loopback(), 0});
+  const std::string url = absl::StrCat("http://127.0.0.1:", silent.local_endpoint().port());
+  options_.upstream.urls = {url, url, url};
+  options_.upstream.first_byte_timeout = absl::Minutes(5);
+  int asked = 0;
+  const absl::Time begin = absl::Now();
+  const auto stop_at_the_third = [&](absl::Duration) { return ++asked == 3; };
+  EXPECT_EQ(StartEngine(options_, &metrics_, admin_.get(), stop_at_the_third).status().code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_EQ(asked, 3);
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(5));
+}
+
 TEST_F(StartEngineTest, DoesNotWaitForAnErrorThatTimeCannotCure) {
   options_.upstream.urls = {"nowhere"};
   EXPECT_EQ(StartEngine(options_, &metrics_, admin_.get(), [](absl::Duration) { return false; }).status().code(),
@@ -70,7 +91,8 @@ TEST_F(StartEngineTest, DoesNotWaitForAnErrorThatTimeCannotCure) {
 TEST_F(StartEngineTest, AServerWithoutAListOfModelsIsReadyForNamedModels) {
   server_.SetModels(404, "");
   options_.upstream.model = "named";
-  const auto engine = StartEngine(options_, &metrics_, admin_.get(), [](absl::Duration) { return true; });
+  const auto engine =
+      StartEngine(options_, &metrics_, admin_.get(), [](absl::Duration time) { return time > absl::ZeroDuration(); });
   ASSERT_TRUE(engine.ok()) << engine.status();
   (*engine)->Stop();
 }
