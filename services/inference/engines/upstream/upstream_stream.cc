@@ -12,6 +12,7 @@ namespace runnel::inference {
 namespace {
 
 constexpr int kOk = 200;
+constexpr int kRequestTimeout = 408;
 constexpr size_t kMaxErrorBodyBytes = 64 << 10;
 constexpr size_t kMaxContentTypeBytes = 64;
 constexpr UpstreamStream::Clock::time_point kNever = UpstreamStream::Clock::time_point::max();
@@ -89,10 +90,10 @@ Awaitable<UpstreamStream::Attempt> UpstreamStream::Try(size_t upstream) {
     connection_ = connection.get();
     const End end = co_await Exchange(connection.get(), target);
     connection_ = nullptr;
-    // The server closed an idle connection just as it was used again: no byte of the response has arrived, so a new
-    // connection is enough.
-    const bool repeat = std::exchange(may_repeat, false) && end == End::kCut && !parser_->begun() && !interrupted() &&
-                        expired_ == Expired::kNone;
+    // The server closed an idle connection just as it was used again, with or without telling why: a new connection is
+    // enough.
+    const bool was_closed = (end == End::kCut && !parser_->begun()) || status_ == kRequestTimeout;
+    const bool repeat = std::exchange(may_repeat, false) && was_closed && !interrupted() && expired_ == Expired::kNone;
     if (repeat) {
       connection.reset();
       continue;
@@ -112,7 +113,9 @@ Awaitable<UpstreamStream::Attempt> UpstreamStream::Try(size_t upstream) {
     } else {
       EndOutput(attempt.failed);
     }
-    if (end == End::kWhole && parser_->keep_alive()) loop_->pool(upstream)->Put(std::move(connection));
+    // The rest of a response that ended before its output may still be on its way.
+    const bool clean = end == End::kWhole && parser_->keep_alive() && (status_ != kOk || output_->complete());
+    if (clean) loop_->pool(upstream)->Put(std::move(connection));
     co_return attempt;
   }
 }

@@ -271,6 +271,21 @@ TEST_F(UpstreamFault, AKeptConnectionThatDiedIsReplacedUnnoticed) {
   EXPECT_NE(requests[2].client_port, requests[0].client_port);
 }
 
+TEST_F(UpstreamFault, AKeptConnectionThatTimedOutIsReplacedUnnoticed) {
+  EXPECT_EQ(StoryOf(Hello()), "Hello/2 stop; prompt 9");
+  ASSERT_TRUE(WaitUntil([&] { return Exposes("runnel_upstream_idle_connections 1"); }));
+  server_.Push({408, "application/json", {"{}"}, End::kWhole, false, {}});
+  EXPECT_EQ(StoryOf(Hello()), "Hello/2 stop; prompt 9");
+  EXPECT_EQ(server_.requests().size(), 3u);
+}
+
+TEST_F(UpstreamFault, AResponseThatEndsBeforeItsOutputMakesTheConnectionUnusable) {
+  server_.Push(Whole({Fake::ChatDelta("Hel")}));
+  ASSERT_TRUE(Start()->WaitEnded());
+  ASSERT_TRUE(WaitUntil([&] { return Exposes("runnel_upstream_streams_active 0"); }));
+  EXPECT_TRUE(Exposes("runnel_upstream_idle_connections 0"));
+}
+
 TEST_F(UpstreamFault, ANewConnectionThatDiesIsNotTriedAgain) {
   server_.Push({200, "", {}, End::kHangUp, false, {}});
   const auto sink = Start();
