@@ -8,8 +8,12 @@
 namespace runnel::chaos {
 namespace {
 
-constexpr std::array<std::string_view, kFaultKinds> kNames = {"none",  "cut",   "reset",    "truncate", "half_open",
-                                                              "stall", "delay", "throttle", "buffer",   "duplicate"};
+constexpr std::array<std::string_view, kFaultKinds> kNames = {
+    "none",     "cut",    "reset",     "truncate",   "half_open", "stall",   "delay",
+    "throttle", "buffer", "duplicate", "close_idle", "drip",      "garbage", "repeat"};
+
+// Fewer than the shortest chunk of a token, so that no chunk is repeated whole: nobody could detect that.
+constexpr uint64_t kMaxExtraBytes = 40;
 
 // splitmix64, http://prng.di.unimi.it/splitmix64.c (public domain). The distributions of <random> differ between
 // libraries, but a seed must give the same faults everywhere.
@@ -61,6 +65,13 @@ Fault FaultOf(const FaultOptions& options, uint64_t route, uint64_t connection) 
   fault.delay = std::chrono::milliseconds(1 + random.UpTo(static_cast<uint64_t>(options.max_delay.count())));
   fault.bytes_per_second = options.min_bytes_per_second * (1 + random.Next() % 8);
   fault.hold_bytes = 1 + random.UpTo(8'000);
+  fault.extra_bytes = 1 + random.UpTo(kMaxExtraBytes);
+  fault.noise = random.Next();
+  // These happen in the server's bytes only: a changed request would be another request.
+  if (fault.kind == FaultKind::kGarbage || fault.kind == FaultKind::kRepeat) {
+    fault.upstream = false;
+    fault.after_bytes = 1 + random.UpTo(options.max_down_bytes);
+  }
   return fault;
 }
 

@@ -21,8 +21,12 @@ enum class FaultKind : uint8_t {
   kThrottle,   // everything arrives slowly
   kBuffer,     // bytes are held back until there are enough of them or enough time has passed
   kDuplicate,  // the client's bytes are also sent to a second connection
+  kCloseIdle,  // closes both sides when the client uses the connection again, before its bytes are passed on
+  kDrip,       // the server's bytes arrive one by one
+  kGarbage,    // random bytes are inserted after some of the server's bytes
+  kRepeat,     // after some of the server's bytes, the last of them are sent again
 };
-inline constexpr int kFaultKinds = 10;
+inline constexpr int kFaultKinds = 14;
 
 std::string_view FaultName(FaultKind kind);
 // Parses names of faults. InvalidArgument names an unknown one.
@@ -36,6 +40,8 @@ struct Fault {
   std::chrono::milliseconds delay{0};
   uint64_t bytes_per_second = 0;
   uint64_t hold_bytes = 0;
+  uint64_t extra_bytes = 0;  // number of bytes that are inserted or sent again
+  uint64_t noise = 0;        // seed of inserted bytes
 };
 
 struct FaultOptions {

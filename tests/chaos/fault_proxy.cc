@@ -9,6 +9,8 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
+#include <string>
+#include <string_view>
 #include <utility>
 
 namespace runnel::chaos {
@@ -43,7 +45,12 @@ struct Pair : std::enable_shared_from_this<Pair> {
         timer(client.get_executor()),
         fault(planned),
         linger(kept),
-        counts(std::move(sums)) {}
+        counts(std::move(sums)) {
+    ++counts->open;
+  }
+  ~Pair() { --counts->open; }
+  Pair(const Pair&) = delete;
+  Pair& operator=(const Pair&) = delete;
 
   // Counts the fault, once, when it takes effect.
   void Struck() {
@@ -68,16 +75,30 @@ struct Pair : std::enable_shared_from_this<Pair> {
   const std::chrono::milliseconds linger;
   const std::shared_ptr<FaultProxy::Counts> counts;
   bool counted = false;
-  bool swallow = false;  // bytes are read and discarded
-  bool stalled = false;  // nothing is read
+  bool responded = false;  // the server has sent bytes
+  bool swallow = false;    // bytes are read and discarded
+  bool stalled = false;    // nothing is read
 };
 
 bool StrikesAtAPlace(FaultKind kind) {
   return kind == FaultKind::kCut || kind == FaultKind::kReset || kind == FaultKind::kTruncate ||
-         kind == FaultKind::kHalfOpen || kind == FaultKind::kStall;
+         kind == FaultKind::kHalfOpen || kind == FaultKind::kStall || kind == FaultKind::kGarbage ||
+         kind == FaultKind::kRepeat;
 }
 
-// Applies the fault at its position. False if the direction is over.
+// The bytes that kGarbage or kRepeat adds after `passed`, the bytes passed on so far.
+std::string ExtraBytes(const Fault& fault, std::string_view passed) {
+  const size_t count = std::min<size_t>(fault.extra_bytes, passed.size());
+  if (fault.kind == FaultKind::kRepeat) return std::string(passed.substr(passed.size() - count));
+  std::string bytes;
+  // The low bits of a linear congruential generator are not random.
+  for (uint64_t state = fault.noise; bytes.size() < fault.extra_bytes; state = state * 6364136223846793005 + 1) {
+    bytes.push_back(static_cast<char>(state >> 56));
+  }
+  return bytes;
+}
+
+// Applies a fault that ends the connection, or one of its directions. False if the direction is over.
 bool Strike(Pair* pair, tcp::socket& to) {
   pair->Struck();
   switch (pair->fault.kind) {
@@ -86,6 +107,7 @@ bool Strike(Pair* pair, tcp::socket& to) {
       Reset(pair->server);
       return false;
     case FaultKind::kCut:
+    case FaultKind::kCloseIdle:
       // Not closed, because closing with unread bytes would send a reset.
       Shutdown(pair->client);
       Shutdown(pair->server);
@@ -117,15 +139,45 @@ Awaitable<std::pair<error_code, size_t>> ReadSome(std::shared_ptr<Pair> pair, tc
   if (ec || pair->fault.kind != FaultKind::kBuffer || pair->fault.hold_bytes <= bytes) co_return std::pair(ec, bytes);
   pair->Struck();
   net::steady_timer timer(co_await net::this_coro::executor, pair->fault.delay);
-  timer.async_wait([pair, from](error_code aborted) {
+  const auto over = std::make_shared<bool>(false);
+  timer.async_wait([pair, from, over](error_code) {
     error_code ignored;
-    if (!aborted && from->is_open()) from->cancel(ignored);
+    if (!std::exchange(*over, true) && from->is_open()) from->cancel(ignored);
   });
-  const size_t missing = std::min<size_t>(pair->fault.hold_bytes, buffer.size()) - bytes;
-  auto [end, more] = co_await net::async_read(*from, buffer + bytes, net::transfer_at_least(missing), kResult);
+  const size_t enough = std::min<size_t>(pair->fault.hold_bytes, buffer.size());
+  // A cancel has no effect on a read whose bytes have just arrived, so the time is looked at before each read.
+  while (bytes < enough && !*over) {
+    auto [end, more] = co_await from->async_read_some(buffer + bytes, kResult);
+    bytes += more;
+    if (end) break;
+  }
+  *over = true;
   timer.cancel();
   // The next read reports an end again; a timeout is not an error.
-  co_return std::pair(error_code(), bytes + more);
+  co_return std::pair(error_code(), bytes);
+}
+
+// Writes all bytes. ReadSome may cancel what is pending on a socket, which does not end the write.
+Awaitable<error_code> Write(tcp::socket* to, std::string_view bytes) {
+  error_code result = net::error::operation_aborted;
+  while (result == net::error::operation_aborted && to->is_open()) {
+    auto [ec, written] = co_await net::async_write(*to, net::buffer(bytes), kResult);
+    bytes.remove_prefix(written);
+    result = ec;
+  }
+  co_return result;
+}
+
+// Passes on `bytes` to the client, each in a packet of its own.
+Awaitable<bool> Drip(std::shared_ptr<Pair> pair, std::string_view bytes) {
+  constexpr size_t kBytesPerRest = 64;
+  pair->Struck();
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const error_code ec = co_await Write(&pair->client, bytes.substr(i, 1));
+    if (ec) co_return false;
+    if (i % kBytesPerRest == 0) co_await Sleep(std::chrono::milliseconds(1));
+  }
+  co_return true;
 }
 
 // Passes on `bytes` with the fault applied. False if the other side accepts no more.
@@ -134,7 +186,12 @@ Awaitable<bool> PassOn(std::shared_ptr<Pair> pair, tcp::socket* to, const char* 
     pair->Struck();
     co_await Sleep(pair->fault.delay);
   }
-  auto [ec, written] = co_await net::async_write(*to, net::buffer(data, bytes), kResult);
+  const std::string_view all(data, bytes);
+  if (pair->fault.kind == FaultKind::kDrip && to == &pair->client) {
+    const bool passed = co_await Drip(pair, all);
+    co_return passed;
+  }
+  const error_code ec = co_await Write(to, all);
   if (to == &pair->server && pair->second.is_open()) {
     auto [ignored, also] = co_await net::async_write(pair->second, net::buffer(data, bytes), kResult);
     if (!ignored) pair->Struck();
@@ -150,17 +207,33 @@ Awaitable<bool> PassOn(std::shared_ptr<Pair> pair, tcp::socket* to, const char* 
 Awaitable<void> Pump(std::shared_ptr<Pair> pair, bool upstream) {
   tcp::socket* from = upstream ? &pair->client : &pair->server;
   tcp::socket* to = upstream ? &pair->server : &pair->client;
-  const bool placed = StrikesAtAPlace(pair->fault.kind) && pair->fault.upstream == upstream;
+  const bool changes = pair->fault.kind == FaultKind::kGarbage || pair->fault.kind == FaultKind::kRepeat;
+  bool placed = StrikesAtAPlace(pair->fault.kind) && pair->fault.upstream == upstream;
   std::vector<char> buffer(kBufferBytes);
   uint64_t passed = 0;
   while (!pair->stalled) {
     auto [ec, bytes] = co_await ReadSome(pair, from, net::buffer(buffer));
     if (ec || pair->stalled) break;
     if (pair->swallow) continue;
+    if (!upstream) {
+      pair->responded = true;
+    } else if (pair->responded && pair->fault.kind == FaultKind::kCloseIdle) {
+      Strike(pair.get(), *to);
+      continue;
+    }
     const size_t room = placed ? std::min<uint64_t>(bytes, pair->fault.after_bytes - passed) : bytes;
     if (room > 0 && !co_await PassOn(pair, to, buffer.data(), room)) break;
     passed += room;
-    if (placed && passed == pair->fault.after_bytes && !pair->swallow && !Strike(pair.get(), *to)) co_return;
+    if (!placed || passed != pair->fault.after_bytes || pair->swallow) continue;
+    if (!changes) {
+      if (!Strike(pair.get(), *to)) co_return;
+      continue;
+    }
+    pair->Struck();
+    const std::string rest = ExtraBytes(pair->fault, {buffer.data(), room}).append(buffer.data() + room, bytes - room);
+    placed = false;
+    const bool accepted = co_await PassOn(pair, to, rest.data(), rest.size());
+    if (!accepted) break;
   }
   if (pair->stalled || pair->swallow) co_return;
   // The end of this direction; the other continues.

@@ -25,6 +25,7 @@ class FaultProxy {
   // not count.
   struct Counts {
     uint64_t connections = 0;
+    uint64_t open = 0;  // connections whose sockets are not closed
     std::array<uint64_t, kFaultKinds> struck{};
   };
 

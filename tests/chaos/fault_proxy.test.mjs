@@ -121,3 +121,38 @@ test('duplicate: the server receives the client\'s bytes twice, the client the s
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 });
+
+test('drip changes nothing but the time', async (t) => {
+  const { port, stop } = await through(t, ['--faults=drip']);
+  const { bytes, parts, end } = await read(port);
+  assert.deepEqual([bytes, end], [SENT, 'end']);
+  assert.ok(parts.length > 20, `${parts.length} parts`);
+  assert.equal((await stop()).drip, 1);
+});
+
+for (const fault of ['garbage', 'repeat']) {
+  test(`${fault}: bytes are added at one place, and all others are passed on`, async (t) => {
+    const { port, stop } = await through(t, [`--faults=${fault}`, '--max_down_bytes=4000']);
+    for (const { bytes, end } of await many(port, 8)) {
+      assert.equal(end, 'end');
+      const added = bytes.length - SENT.length;
+      assert.ok(added >= 1 && added <= 40, `${added} bytes`);
+      const addedAt = (place) => bytes.subarray(0, place).equals(SENT.subarray(0, place)) &&
+        bytes.subarray(place + added).equals(SENT.subarray(place));
+      assert.ok(Array.from(SENT.keys()).some(addedAt), `${bytes}`);
+    }
+    assert.equal((await stop())[fault], 8);
+  });
+}
+
+test('close_idle: what the client sends after a response ends the connection, and does not reach the server', async (t) => {
+  const { port, seen, stop } = await through(t, ['--faults=close_idle', '--linger=200ms'], { ends: false });
+  const socket = net.connect(port, '127.0.0.1');
+  t.after(() => socket.destroy());
+  let received = 0;
+  while (received < SENT.length) received += (await once(socket, 'data'))[0].length;
+  socket.write('again');
+  await once(socket, 'end');
+  assert.equal(seen[0].heard, '');
+  assert.equal((await stop()).close_idle, 1);
+});

@@ -21,7 +21,8 @@
 ABSL_FLAG(uint64_t, seed, 1, "seed of all random choices");
 ABSL_FLAG(std::vector<std::string>, routes, {}, "listen=target pairs of address:port, comma-separated");
 ABSL_FLAG(std::vector<std::string>, faults, {},
-          "faults to use: cut, reset, truncate, half_open, stall, delay, throttle, buffer, duplicate; empty: none");
+          "faults to use: cut, reset, truncate, half_open, stall, delay, throttle, buffer, duplicate, close_idle, "
+          "drip, garbage, repeat; empty: none");
 ABSL_FLAG(double, share, 0.5, "share of the connections that get a fault [0 to 1]");
 ABSL_FLAG(uint64_t, max_down_bytes, 20'000, "latest position of a fault in the server's bytes [bytes]");
 ABSL_FLAG(uint64_t, max_up_bytes, 600, "latest position of a fault in the client's bytes [bytes]");
@@ -58,7 +59,7 @@ FaultOptions OptionsFromFlags() {
 }
 
 void PrintCounts(const FaultProxy::Counts& counts) {
-  std::cout << "{\"connections\":" << counts.connections;
+  std::cout << "{\"connections\":" << counts.connections << ",\"open\":" << counts.open;
   for (int kind = 1; kind < kFaultKinds; ++kind) {
     std::cout << ",\"" << FaultName(static_cast<FaultKind>(kind)) << "\":" << counts.struck[static_cast<size_t>(kind)];
   }

@@ -1,0 +1,34 @@
+// The text of the mock inference server, computed independently. Must agree with
+// tests/bench/peers/upstream_mock/numbered_token.cc.
+import { mix } from './random.mjs';
+
+const WORDS = ['the', 'river', 'of', 'tokens', 'runs', 'down', 'towards', 'an', 'unbelievably', 'long', 'sea.', 'naïve',
+  '🌊', 'café', '"so"', 'end.\n'];
+
+export const promptOf = ({ seed, tokens, pace }) => `mock-plan seed=${seed} tokens=${tokens} pace=${pace} phase=0`;
+
+function wordAt(seed, index) {
+  return WORDS[Number(mix(((BigInt(seed) << 32n) | BigInt(index)) & 0xffffffffffffffffn) % 16n)];
+}
+
+/**
+ * Compares a text with the plan of its request. Returns the number of whole tokens at its start and the rest, which is
+ * empty if the text is that of the plan so far. The words depend on the seed, so a text of another plan has a rest.
+ */
+export function readTokens(plan, text) {
+  const head = /( ?)(\d+):(?:(\d+):)?(\d+)\|/y;
+  let tokens = 0;
+  let writtenAt = 0;
+  let at = 0;
+  for (; at < text.length && tokens < plan.tokens; tokens++) {
+    head.lastIndex = at;
+    const [all, blank, index, received, written] = head.exec(text) ?? [];
+    const right = all !== undefined && Number(index) === tokens && (blank === ' ') === (tokens > 0) &&
+      (received !== undefined) === (tokens === 0) && Number(written) >= writtenAt;
+    const word = wordAt(plan.seed, tokens);
+    if (!right || !text.startsWith(word, head.lastIndex)) break;
+    writtenAt = Number(written);
+    at = head.lastIndex + word.length;
+  }
+  return { tokens, rest: text.slice(at) };
+}
