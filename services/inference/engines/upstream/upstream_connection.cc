@@ -252,7 +252,12 @@ Awaitable<bool> UpstreamConnection::ReadPaced(UpstreamPoller* poller, std::span<
   // It is readable at first, even if everything has been read: so what arrived before is found.
   if (!poller->Add(fd_.get(), this)) co_return false;
   paced_ = &paced;
-  co_await done.async_wait(kAwait);
+  try {
+    co_await done.async_wait(kAwait);
+  } catch (...) {
+    if (paced_ != nullptr) EndPaced();
+    throw;
+  }
   if (paced.error != nullptr) std::rethrow_exception(paced.error);
   co_return paced.satisfied;
 }

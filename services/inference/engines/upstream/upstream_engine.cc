@@ -146,6 +146,8 @@ UpstreamEngine::UpstreamEngine(const UpstreamOptions& options, std::vector<std::
   shared_.set = &upstreams_;
   shared_.resolver = &resolver_;
   shared_.idle_gauge = &metrics->Gauge("runnel_upstream_idle_connections", "Idle upstream connections kept for reuse.");
+  shared_.exceptions = &metrics->Counter("runnel_upstream_exceptions_total",
+                                         "Exceptions on the event loops, each of which failed at most one generation.");
   shared_.max_idle_connections = options.max_streams;
   shared_.max_idle = options.max_idle;
   for (uint32_t i = 0; i < options.threads; ++i) loops_.push_back(std::make_unique<UpstreamLoop>(&shared_));

@@ -1,5 +1,7 @@
 #include "services/inference/engines/upstream/upstream_loop.h"
 
+#include <spdlog/spdlog.h>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
@@ -32,19 +34,39 @@ UpstreamLoop::UpstreamLoop(const Shared* shared)
 UpstreamLoop::~UpstreamLoop() = default;
 
 void UpstreamLoop::Run() {
-  while (io_.run_one() > 0) {
-    io_.poll();
-    if (std::exchange(read_due_, false)) {
-      ReadStreams();
-    } else if (!wake_.empty()) {
-      if (Clock::now() >= last_flush_ + kShortTick) {
-        Flush();
-      } else {
-        Pace();
-      }
+  while (!io_.stopped()) {
+    try {
+      RunOnce();
+    } catch (...) {
+      OnException();
     }
   }
   wake_.Flush();
+}
+
+void UpstreamLoop::RunOnce() {
+  if (io_.run_one() == 0) return;
+  io_.poll();
+  if (std::exchange(read_due_, false)) {
+    ReadStreams();
+  } else if (!wake_.empty()) {
+    if (Clock::now() >= last_flush_ + kShortTick) {
+      Flush();
+    } else {
+      Pace();
+    }
+  }
+}
+
+void UpstreamLoop::OnException() noexcept {
+  try {
+    shared_->exceptions->Increment();
+    throw;
+  } catch (const std::exception& error) {
+    spdlog::error("an exception on an upstream loop: {}", error.what());
+  } catch (...) {
+    spdlog::error("an unknown exception on an upstream loop");
+  }
 }
 
 void UpstreamLoop::ReadStreams() {
@@ -87,16 +109,29 @@ void UpstreamLoop::Watch() {
 }
 
 void UpstreamLoop::Start(std::shared_ptr<UpstreamStream> stream) {
-  net::post(io_, [this, stream = std::move(stream)]() mutable {
+  net::post(io_, [this, stream = std::move(stream)] { Begin(stream); });
+}
+
+void UpstreamLoop::Begin(std::shared_ptr<UpstreamStream> stream) {
+  try {
     if (streams_.empty()) deadline_timer_.cancel();  // to the shorter interval
     streams_.insert(stream.get());
     if (stopping_) stream->Interrupt(UpstreamStream::Reason::kStopping);
-    net::co_spawn(io_, RunStream(std::move(stream)), net::detached);
-  });
+    net::co_spawn(io_, RunStream(stream), net::detached);
+  } catch (...) {
+    OnException();
+    streams_.erase(stream.get());
+    stream->FailInternally();
+  }
 }
 
 Awaitable<void> UpstreamLoop::RunStream(std::shared_ptr<UpstreamStream> stream) {
-  co_await stream->Run();
+  try {
+    co_await stream->Run();
+  } catch (...) {
+    OnException();
+    stream->FailInternally();
+  }
   streams_.erase(stream.get());
   if (stopping_ && streams_.empty()) deadline_timer_.cancel();
 }
@@ -105,16 +140,23 @@ Awaitable<void> UpstreamLoop::CheckDeadlines() {
   while (!stopping_ || !streams_.empty()) {
     deadline_timer_.expires_after(streams_.empty() ? kIdleInterval : kDeadlineInterval);
     co_await deadline_timer_.async_wait(kAwait);
-    const Clock::time_point now = Clock::now();
-    for (UpstreamStream* stream : streams_) stream->CheckDeadlines(now);
-    if (streams_.empty()) {
-      for (UpstreamConnectionPool& pool : pools_) pool.CloseOld();
+    try {
+      CheckAllDeadlines();
+    } catch (...) {
+      OnException();
     }
   }
   pools_.clear();
   ended_ = true;
   if (readable_.is_open()) readable_.release();
   tick_timer_.cancel();
+}
+
+void UpstreamLoop::CheckAllDeadlines() {
+  const Clock::time_point now = Clock::now();
+  for (UpstreamStream* stream : streams_) stream->CheckDeadlines(now);
+  if (!streams_.empty()) return;
+  for (UpstreamConnectionPool& pool : pools_) pool.CloseOld();
 }
 
 void UpstreamLoop::CheckCancelled() {

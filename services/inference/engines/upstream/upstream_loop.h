@@ -31,6 +31,7 @@ class UpstreamLoop {
     UpstreamSet* set = nullptr;
     UpstreamResolver* resolver = nullptr;
     prometheus::Gauge* idle_gauge = nullptr;
+    prometheus::Counter* exceptions = nullptr;
     size_t max_idle_connections = 0;
     absl::Duration max_idle;
   };
@@ -64,6 +65,12 @@ class UpstreamLoop {
   static constexpr std::chrono::microseconds kShortTick{250};
 
   void Run();
+  void RunOnce();
+  // Logs and counts the exception that is being handled. Our code throws nothing, but the libraries below do, for
+  // example without memory: it must not end the other streams of the process.
+  void OnException() noexcept;
+  void Begin(std::shared_ptr<UpstreamStream> stream);
+  void CheckAllDeadlines();
   void ReadStreams();
   void Flush();
   // Two ways to wait for the streams: until one of them can be read, or until the next tick.

@@ -1,6 +1,9 @@
 #include "services/inference/engines/upstream/upstream_stream.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -50,6 +53,7 @@ Awaitable<void> UpstreamStream::Run() {
   while (true) {
     CheckCancelled();
     const std::optional<size_t> upstream = co_await TakePlace(tried);
+    place_ = upstream;
     if (!upstream.has_value()) {
       EndWithout(tried.empty() ? NoneAvailable(loop_->shared().set->RetryAfter(model)) : failed);
       co_return;
@@ -57,13 +61,34 @@ Awaitable<void> UpstreamStream::Run() {
     if (!tried.empty()) failovers_->Increment();
     tried.push_back(*upstream);
     Attempt attempt = co_await Try(*upstream);
-    loop_->shared().set->GiveBack(*upstream, model, attempt.verdict, retry_after_);
+    GiveBackPlace(attempt.verdict);
     if (attempt.over) {
-      over_(output_->outcome());
+      Over(output_->outcome());
       co_return;
     }
     failed = std::move(attempt.failed);
   }
+}
+
+void UpstreamStream::FailInternally() noexcept {
+  place_timer_ = nullptr;
+  connection_ = nullptr;
+  try {
+    GiveBackPlace(UpstreamVerdict::kUnknown);
+    sink_->Fail({"internal", "an internal error of the service", true}, loop_->wake());
+    Over("internal");
+  } catch (const std::exception& error) {
+    spdlog::error("a generation could not be failed: {}", error.what());
+  }
+}
+
+void UpstreamStream::GiveBackPlace(UpstreamVerdict verdict) {
+  if (!place_.has_value()) return;
+  loop_->shared().set->GiveBack(*std::exchange(place_, std::nullopt), prepared_->model, verdict, retry_after_);
+}
+
+void UpstreamStream::Over(const std::string& outcome) {
+  if (OnOver over = std::exchange(over_, nullptr)) over(outcome);
 }
 
 Awaitable<std::optional<size_t>> UpstreamStream::TakePlace(const std::vector<size_t>& tried) {
@@ -264,11 +289,11 @@ Failed UpstreamStream::InterruptedOr(const Failed& failed) const {
 void UpstreamStream::EndWithout(const Failed& failed) {
   if (reason_ == Reason::kCancelled) {
     sink_->EndAll(FinishReason::kCancelled, loop_->wake());
-    return over_("cancelled");
+    return Over("cancelled");
   }
   const Failed reported = InterruptedOr(failed);
   sink_->Fail(reported, loop_->wake());
-  over_(reported.code);
+  Over(reported.code);
 }
 
 UpstreamVerdict UpstreamStream::Judge(End end) const {

@@ -54,6 +54,8 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
 
   // Until the sink has had its last call.
   Awaitable<void> Run();
+  // After an exception of Run, or instead of it.
+  void FailInternally() noexcept;
 
   // Why it has to end before its output does.
   enum class Reason { kNone, kCancelled, kStopping, kTooLong };
@@ -94,6 +96,8 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
   void EndWithout(const Failed& failed);
   // What to report if it ends now: `failed`, unless it was interrupted.
   Failed InterruptedOr(const Failed& failed) const;
+  void GiveBackPlace(UpstreamVerdict verdict);
+  void Over(const std::string& outcome);
   UpstreamVerdict Judge(End end) const;
   Failed FailureOf(End end) const;
   bool interrupted() const { return reason_ != Reason::kNone; }
@@ -107,6 +111,7 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
   const Clock::time_point total_deadline_;
 
   Reason reason_ = Reason::kNone;
+  std::optional<size_t> place_;               // the upstream that it occupies
   Timer* place_timer_ = nullptr;              // while it waits for a place
   UpstreamConnection* connection_ = nullptr;  // during an exchange
   bool begun_ = false;

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -38,6 +39,7 @@ class FakeSink final : public inference::EventSink {
   void Append(uint32_t choice, std::string_view text, inference::Tokens tokens, inference::WakeSet*) override {
     base::MutexLock lock(&mu_);
     CheckOpenLocked("Append");
+    if (throws_at_ == text) throw std::bad_alloc();
     if (text.empty() || choices_[choice].reason != inference::FinishReason::kNone) faults_ += "bad Append; ";
     choices_[choice].text.append(text);
     choices_[choice].tokens += tokens.count;
@@ -72,6 +74,11 @@ class FakeSink final : public inference::EventSink {
   bool cancelled() const override { return cancelled_; }
 
   void Cancel() { cancelled_ = true; }
+  // Append throws std::bad_alloc for this text.
+  void ThrowAt(std::string text) {
+    base::MutexLock lock(&mu_);
+    throws_at_ = std::move(text);
+  }
 
   struct Choice {
     std::string text;
@@ -164,6 +171,7 @@ class FakeSink final : public inference::EventSink {
   int begins_ GUARDED_BY(mu_) = 0;
   int appends_ GUARDED_BY(mu_) = 0;
   std::string faults_ GUARDED_BY(mu_);
+  std::optional<std::string> throws_at_ GUARDED_BY(mu_);
 };
 
 }  // namespace runnel::testing

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/testing/wait.h"
@@ -293,6 +295,27 @@ TEST_F(UpstreamFault, ANewConnectionThatDiesIsNotTriedAgain) {
   EXPECT_EQ(sink->Story(),
             "/0 -; prompt 0; failed engine_unavailable retry: the upstream closed the connection without a response");
   EXPECT_EQ(server_.requests().size(), 1u);
+}
+
+// At the first token, which the stream's coroutine reads, and at a later one, which the loop reads.
+TEST_F(UpstreamFault, AnExceptionFailsOneGeneration) {
+  server_.Push(Hanging({Fake::ChatDelta("open")}));
+  const auto other = Start();
+  ASSERT_TRUE(other->WaitText("open"));
+  const std::pair<std::string, std::string> rows[] = {{"Hel", "/0"}, {"lo", "Hel/1"}};
+  for (const auto& [text, before] : rows) {
+    server_.Push(Hello());
+    auto sink = std::make_shared<FakeSink>();
+    sink->ThrowAt(text);
+    Start(Chat(), sink);
+    ASSERT_TRUE(sink->WaitEnded()) << text;
+    EXPECT_EQ(sink->Story(), before + " -; prompt 0; failed internal retry: an internal error of the service");
+  }
+  EXPECT_TRUE(WaitUntil([&] { return Exposes("runnel_upstream_streams_active 1"); }));
+  EXPECT_TRUE(Exposes("runnel_upstream_exceptions_total 2"));
+  EXPECT_EQ(StoryOf(Hello()), "Hello/2 stop; prompt 9");
+  server_.Release();
+  EXPECT_TRUE(other->WaitEnded());
 }
 
 }  // namespace
