@@ -24,12 +24,14 @@ from processes import Stack
 # Measured differently: the largest number of live streams, the upstream engine among proxies, the llama engine, and the
 # comparison of the transports.
 SPECIAL = ("W7", "W8", "engine", "article")
+W8_LOADS = tuple(load.name for load in upstream.LOADS)
 
 
 def parse_args():
     parser = argparse.ArgumentParser(prog="run.sh", description="Measures Runnel and its peers.")
     parser.add_argument("--workloads", default="W1,W1s,W2",
-                        help=f"comma-separated, or all: {','.join([*workloads.BY_NAME, *SPECIAL])}")
+                        help=f"comma-separated, or all: {','.join([*workloads.BY_NAME, *SPECIAL])}; "
+                             f"a part of W8: {','.join(W8_LOADS)}")
     parser.add_argument("--peers", default="", help=f"comma-separated; default: all peers of a workload: {','.join([*peers.BY_NAME, *upstream_peers.BY_NAME])}")
     parser.add_argument("--seconds", type=float, default=4, help="measured time of a row [s]")
     parser.add_argument("--rounds", type=int, default=3, help="number of runs of each row; the report shows medians")
@@ -44,16 +46,17 @@ def parse_args():
         args.seconds, args.rounds = 0.5, 1
     args.workloads = [*workloads.BY_NAME, *SPECIAL] if args.workloads == "all" else args.workloads.split(",")
     args.peers = args.peers.split(",") if args.peers else []
-    known = [*workloads.BY_NAME, *SPECIAL, *peers.BY_NAME, *upstream_peers.BY_NAME]
+    known = [*workloads.BY_NAME, *SPECIAL, *W8_LOADS, *peers.BY_NAME, *upstream_peers.BY_NAME]
     if unknown := [name for name in args.workloads + args.peers if name not in known]:
         parser.error(f"unknown: {', '.join(unknown)}")
+    args.upstream_loads = W8_LOADS if "W8" in args.workloads else [name for name in W8_LOADS if name in args.workloads]
     return args
 
 
 def rows_of(args):
     """The rows in the order of the tables, as (workload, peer)."""
     rows = []
-    for workload in (workloads.BY_NAME[name] for name in args.workloads if name not in SPECIAL):
+    for workload in (workloads.BY_NAME[name] for name in args.workloads if name in workloads.BY_NAME):
         chosen = workload.peers or list(peers.BY_NAME)
         for peer in peers.ALL:
             if peer.name not in chosen or (args.peers and peer.name not in args.peers):
@@ -150,7 +153,7 @@ def special_tables(args):
     tables, raw = [], {}
     if "W7" in args.workloads:
         tables.append(live_table(args))
-    if "W8" in args.workloads:
+    if args.upstream_loads:
         raw["W8"] = upstream.run(args)
         tables.append(upstream_report.tables(args, raw["W8"]))
     if "engine" in args.workloads:

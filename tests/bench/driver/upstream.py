@@ -107,7 +107,10 @@ def chosen_peers(args):
 
 def run(args):
     """Runs all rows once per round. Returns the runs by load and peer."""
-    loads = [load for load in LOADS if not args.quick or load.name in QUICK_LOADS]
+    loads = [load for load in LOADS if load.name in args.upstream_loads]
+    # A load that was chosen by name is always run.
+    if args.quick and len(loads) == len(LOADS):
+        loads = [load for load in loads if load.name in QUICK_LOADS]
     chosen = chosen_peers(args)
     rows = [(load, peer) for load in loads for peer in chosen if args.quick or runs_at(peer, load)]
     results = {load.name: {} for load in LOADS}
