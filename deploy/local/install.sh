@@ -33,7 +33,7 @@ PACKAGES=(
   build-essential cmake ninja-build pkg-config ccache git ca-certificates curl python3 python3-venv
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libabsl-dev libc-ares-dev libre2-dev zlib1g-dev libssl-dev
-  libboost1.81-dev libcpp-httplib-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev
+  libboost1.81-dev libcpp-httplib-dev nlohmann-json3-dev libsimdjson-dev libspdlog-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev
 )
 TEST_PACKAGES=(

@@ -9,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/inference/engines/upstream/plain_chunk.h"
 #include "services/inference/engines/upstream/stand_ins.h"
 
 namespace runnel::inference {
@@ -283,6 +284,15 @@ std::optional<Usage> ReadUsage(const Json& usage) {
 }  // namespace
 
 absl::StatusOr<UpstreamChunk> ParseUpstreamChunk(std::string_view data) {
+  if (auto plain = ParsePlainChunk(data)) {
+    UpstreamChunk chunk;
+    chunk.fragments.push_back({.choice = plain->choice, .bytes = std::move(plain->text)});
+    return chunk;
+  }
+  return ParseAnyUpstreamChunk(data);
+}
+
+absl::StatusOr<UpstreamChunk> ParseAnyUpstreamChunk(std::string_view data) {
   Json json = Json::parse(data, nullptr, false);
   const bool with_stand_ins = json.is_discarded();
   if (with_stand_ins) json = Json::parse(EncodeStandIns(data), nullptr, false);

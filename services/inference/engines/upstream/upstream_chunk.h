@@ -48,6 +48,8 @@ struct UpstreamChunk {
 // content of the wrong type is kUnsupported. Bytes that are not UTF-8 are kept inside strings. InvalidArgument if it is
 // not a JSON object.
 absl::StatusOr<UpstreamChunk> ParseUpstreamChunk(std::string_view data);
+// The same without the fast way for plain chunks.
+absl::StatusOr<UpstreamChunk> ParseAnyUpstreamChunk(std::string_view data);
 
 // The error in a body, in the forms that servers use: {"error":{...}}, {"error":"..."},
 // {"object":"error","message":...}, and FastAPI's {"detail":"..."} and {"detail":[{"loc":[...],"msg":...}]}. The
