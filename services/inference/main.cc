@@ -50,7 +50,9 @@ absl::Status Run() {
   prometheus::Gauge& streams = metrics.Gauge("runnel_streams_active", "Open streaming calls.", {{"transport", "grpc"}});
   metrics.BeforeExpose([&] { streams.Set(static_cast<double>(live.size())); });
 
-  ASSIGN_OR_RETURN(auto early_admin, base::AdminServer::Create(options.admin_listen, &metrics, {}));
+  ASSIGN_OR_RETURN(auto early_admin, base::AdminServer::Create(
+                                         options.admin_listen, &metrics,
+                                         {.not_ready_reason = [] { return "starting"; }, .not_live_reason = nullptr}));
   auto started = StartEngine(options, &metrics, early_admin.get(),
                              [&](absl::Duration time) { return shutdown.ArrivesWithin(time); });
   if (absl::IsCancelled(started.status())) return absl::OkStatus();
