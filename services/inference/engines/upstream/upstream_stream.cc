@@ -15,6 +15,8 @@ namespace runnel::inference {
 namespace {
 
 constexpr int kOk = 200;
+// Deltas without text that are read without delay, because the first text may follow.
+constexpr uint64_t kPromptDeltas = 4;
 constexpr int kRequestTimeout = 408;
 constexpr size_t kMaxErrorBodyBytes = 64 << 10;
 constexpr size_t kMaxContentTypeBytes = 64;
@@ -192,8 +194,8 @@ Awaitable<UpstreamStream::End> UpstreamStream::ReadResponse(UpstreamConnection* 
   };
   io_deadline_ = After(target.options().first_byte_timeout);
   bool open = true;
-  // The first output without delay, the rest at the loop's ticks.
-  while (open && state == State::kReading && !output_->reported()) {
+  // The first output without delay, the rest at the loop's ticks; so also reasoning, which is never reported.
+  while (open && state == State::kReading && !output_->reported() && output_->progress() < kPromptDeltas) {
     const size_t size = co_await connection->Read(*loop_->buffer());
     open = size > 0;
     if (open) take({loop_->buffer()->data(), size});
