@@ -262,10 +262,11 @@ Awaitable<bool> UpstreamConnection::ReadPaced(UpstreamPoller* poller, std::span<
   co_return paced.satisfied;
 }
 
-void UpstreamConnection::OnReadable() noexcept {
+void UpstreamConnection::OnReadable(bool closed) noexcept {
   // So many reads, so that a fast server does not keep the loop from the others.
   constexpr int kReads = 4;
   Paced* const paced = paced_;
+  paced->closed |= closed;
   try {
     for (int i = 0; i < kReads; ++i) {
       size_t size = 0;
@@ -275,7 +276,7 @@ void UpstreamConnection::OnReadable() noexcept {
       // `take` may have closed the connection.
       if (paced_ == nullptr) return;
       if (paced->satisfied || got == Got::kEnd) return EndPaced();
-      if (!more_) return;
+      if (!more_ && !paced->closed) return;
     }
     paced->poller->Again(this);
   } catch (...) {

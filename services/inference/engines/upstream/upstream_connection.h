@@ -87,12 +87,13 @@ class UpstreamConnection final : private UpstreamPoller::Reader {
     std::span<char> buffer;
     absl::FunctionRef<bool(std::string_view)> take;
     Timer* done = nullptr;  // ends the wait
+    bool closed = false;  // by the server: what it sent before may still be unread
     bool satisfied = false;
     std::exception_ptr error = nullptr;
   };
   enum class Got { kBytes, kNothing, kEnd };
 
-  void OnReadable() noexcept override;
+  void OnReadable(bool closed) noexcept override;
   // Reads without waiting; `size` is that of kBytes.
   Got ReadNow(std::span<char> buffer, size_t* size);
   void EndPaced();

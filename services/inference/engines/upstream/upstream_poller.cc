@@ -10,7 +10,7 @@ bool UpstreamPoller::Add(int fd, Reader* reader) {
   epoll_event event{};
   // Writable too, because TLS may have to write before it can read on. While the socket takes everything that is
   // written, this adds no event.
-  event.events = EPOLLIN | EPOLLOUT | EPOLLET;
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
   event.data.ptr = reader;
   return epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
@@ -28,7 +28,7 @@ bool UpstreamPoller::Poll() {
   due_.swap(again_);
   bool any = !due_.empty();
   for (size_t i = 0; i < due_.size(); ++i) {
-    if (due_[i] != nullptr) due_[i]->OnReadable();
+    if (due_[i] != nullptr) due_[i]->OnReadable(false);
   }
   due_.clear();
   do {
@@ -36,7 +36,8 @@ bool UpstreamPoller::Poll() {
     count_ = static_cast<size_t>(std::max(count, 0));
     any |= count_ > 0;
     for (size_t i = 0; i < count_; ++i) {
-      if (events_[i].data.ptr != nullptr) static_cast<Reader*>(events_[i].data.ptr)->OnReadable();
+      const bool closed = (events_[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+      if (events_[i].data.ptr != nullptr) static_cast<Reader*>(events_[i].data.ptr)->OnReadable(closed);
     }
   } while (count_ == events_.size());
   count_ = 0;

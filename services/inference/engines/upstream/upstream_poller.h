@@ -17,8 +17,9 @@ class UpstreamPoller {
  public:
   class Reader {
    public:
-    // The socket may have bytes, or has been closed. Reads until it has no more, or calls Again.
-    virtual void OnReadable() noexcept = 0;
+    // The socket may have bytes. Reads until it has no more, or calls Again. `closed`: the server has closed it, which
+    // is not reported again: so reads to the end.
+    virtual void OnReadable(bool closed) noexcept = 0;
 
    protected:
     ~Reader() = default;

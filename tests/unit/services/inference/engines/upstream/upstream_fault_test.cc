@@ -134,6 +134,14 @@ TEST_F(UpstreamFault, TheFirstByteHasALimit) {
   EXPECT_EQ(StoryOf(answer), "/0 -; prompt 0; failed engine_timeout retry: the upstream sent nothing in time");
 }
 
+TEST_F(UpstreamFault, FindsAnEndThatArrivesTogetherWithTheLastBytes) {
+  options_.next_token_timeout = absl::Milliseconds(500);
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_EQ(StoryOf({200, "text/event-stream", {Fake::ChatDelta("a"), Fake::ChatDelta("b")}, End::kCut, false, {}}),
+              "ab/2 -; prompt 0; failed engine_unavailable retry: the upstream's stream was cut");
+  }
+}
+
 TEST_F(UpstreamFault, AWholeGenerationHasALimit) {
   options_.total_timeout = absl::Milliseconds(200);
   EXPECT_EQ(StoryOf(Hanging({Fake::ChatDelta("Hi")})),
