@@ -135,7 +135,7 @@ TEST_F(UpstreamEngine, RepeatsARequestOnceWithoutALimitThatIsRejected) {
   request.max_tokens = 2;
   request.token_limit_name = TokenLimitName::kUnspecified;
   server_.Push(rejected);
-  server_.Push(Hanging({Fake::ChatDelta("a"), Fake::ChatDelta("b"), Fake::ChatDelta("c")}));
+  server_.Push(Hanging({Fake::ChatDelta("a"), Fake::ChatDelta("b") + Fake::ChatDelta("c")}));
   auto sink = Start(request);
   ASSERT_TRUE(sink->WaitEnded());
   // The limit is enforced here, and the request closed.
