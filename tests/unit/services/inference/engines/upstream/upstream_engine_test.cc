@@ -225,5 +225,17 @@ TEST_F(UpstreamEngine, RunsManyStreamsAtOnce) {
   EXPECT_TRUE(WaitUntil([&] { return Exposes("runnel_upstream_streams_active 0"); }));
 }
 
+// More than the loop reads from one stream at a time.
+TEST_F(UpstreamEngine, ReadsABurstToItsEnd) {
+  constexpr int kDeltas = 20'000;
+  std::string burst;
+  for (int i = 0; i < kDeltas; ++i) burst += Fake::ChatDelta("b");
+  ASSERT_GT(burst.size(), size_t{1} << 20);
+  server_.Push(Whole({Fake::ChatDelta("a"), burst, Fake::ChatFinish("stop"), Fake::DoneEvent()}));
+  const auto sink = Start();
+  ASSERT_TRUE(sink->WaitEnded());
+  EXPECT_EQ(sink->Story(), "a" + std::string(kDeltas, 'b') + "/20001 stop; prompt 0");
+}
+
 }  // namespace
 }  // namespace runnel::inference
