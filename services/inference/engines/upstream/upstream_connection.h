@@ -87,7 +87,7 @@ class UpstreamConnection final : private UpstreamPoller::Reader {
     std::span<char> buffer;
     absl::FunctionRef<bool(std::string_view)> take;
     Timer* done = nullptr;  // ends the wait
-    bool closed = false;  // by the server: what it sent before may still be unread
+    bool closed = false;    // by the server: what it sent before may still be unread
     bool satisfied = false;
     std::exception_ptr error = nullptr;
   };

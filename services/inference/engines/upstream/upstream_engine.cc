@@ -41,6 +41,9 @@ absl::Status CheckOptions(const UpstreamOptions& options) {
   if (options.client_cert_file.empty() != options.client_key_file.empty()) {
     return absl::InvalidArgumentError("upstream: a client certificate needs its key, and the key its certificate");
   }
+  if (options.flush_interval < absl::ZeroDuration() || options.flush_interval > absl::Milliseconds(100)) {
+    return absl::InvalidArgumentError("upstream: flush_interval must be 0 to 100 ms");
+  }
   if (options.max_streams == 0) return absl::InvalidArgumentError("upstream: max_streams is 0: expected at least 1");
   for (const absl::Duration timeout :
        {options.connect_timeout, options.write_timeout, options.first_byte_timeout, options.first_token_timeout,
@@ -150,6 +153,7 @@ UpstreamEngine::UpstreamEngine(const UpstreamOptions& options, std::vector<std::
                                          "Exceptions on the event loops, each of which failed at most one generation.");
   shared_.max_idle_connections = options.max_streams;
   shared_.max_idle = options.max_idle;
+  shared_.flush_interval = options.flush_interval;
   for (uint32_t i = 0; i < options.threads; ++i) loops_.push_back(std::make_unique<UpstreamLoop>(&shared_));
 }
 

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
@@ -21,7 +22,12 @@ constexpr std::chrono::milliseconds kIdleInterval(1000);
 }  // namespace
 
 UpstreamLoop::UpstreamLoop(const Shared* shared)
-    : shared_(shared), tick_timer_(io_), readable_(io_), deadline_timer_(io_) {
+    : shared_(shared),
+      longest_interval_(absl::ToChronoNanoseconds(shared->flush_interval)),
+      interval_(std::min(kShortestInterval, longest_interval_)),
+      tick_timer_(io_),
+      readable_(io_),
+      deadline_timer_(io_) {
   pools_.reserve(shared->targets.size());
   for (size_t i = 0; i < shared->targets.size(); ++i) {
     pools_.emplace_back(shared->max_idle_connections, shared->max_idle, shared->idle_gauge);
@@ -71,15 +77,24 @@ void UpstreamLoop::OnException() noexcept {
 
 void UpstreamLoop::ReadStreams() {
   const bool paced = std::exchange(pacing_, false);
-  const bool any = poller_.Poll();
+  const size_t count = poller_.Poll();
   // Streams that have ended continue here.
-  if (any) io_.poll();
+  if (count > 0) io_.poll();
   if (!wake_.empty()) Flush();
-  if ((any && paced) || poller_.again()) {
+  if (paced) AdjustInterval(count);
+  if ((count > 0 && paced) || poller_.again()) {
     Pace();
   } else {
     Watch();
   }
+}
+
+void UpstreamLoop::AdjustInterval(size_t count) {
+  // A batch of 8 costs a quarter of a millisecond in all processes, of which the 8 tokens are about a third.
+  constexpr size_t kFew = 8;
+  constexpr size_t kMany = 24;
+  if (count < kFew) interval_ = std::min(interval_ * 2, longest_interval_);
+  if (count > kMany) interval_ = std::min(std::max(interval_ / 2, kShortestInterval), longest_interval_);
 }
 
 void UpstreamLoop::Flush() {
@@ -90,7 +105,7 @@ void UpstreamLoop::Flush() {
 void UpstreamLoop::Pace() {
   if (ended_ || std::exchange(pacing_, true)) return;
   if (readable_.is_open()) readable_.release();
-  tick_timer_.expires_at(last_flush_ + kTick);
+  tick_timer_.expires_at(last_flush_ + interval_);
   tick_timer_.async_wait([this](ErrorCode) { read_due_ = true; });
 }
 
@@ -100,7 +115,7 @@ void UpstreamLoop::Watch() {
   readable_.async_wait(Descriptor::wait_read, [this](ErrorCode) {
     watching_ = false;
     if (pacing_) return;
-    if (Clock::now() < last_flush_ + kTick) {
+    if (Clock::now() < last_flush_ + interval_) {
       Pace();
     } else {
       read_due_ = true;

@@ -18,9 +18,10 @@ namespace runnel::inference {
 class UpstreamStream;
 
 // An event loop with its thread, which serves many streams. After a flush it leaves the streams that have begun alone
-// for kTick, without being woken by their sockets. Then it reads them all, appends what they have, and flushes the
-// readers once: this makes the batches of the Links, and with few streams each token would otherwise cost wake-ups of
-// its own. A token that comes after a pause is read and flushed immediately.
+// for an interval of 1 ms or more, without being woken by their sockets. Then it reads them all, appends what they
+// have, and flushes the readers once: this makes the batches of the Links, and with few streams each token would
+// otherwise cost wake-ups of its own. If it then reads few streams, the next interval is longer, because a batch costs
+// more than its tokens. A token that comes after a pause is read and flushed immediately.
 //
 // All else is done at once: starts, connections, requests, and the first token of a stream, which is flushed
 // immediately if the last flush is kShortTick old.
@@ -34,6 +35,7 @@ class UpstreamLoop {
     prometheus::Counter* exceptions = nullptr;
     size_t max_idle_connections = 0;
     absl::Duration max_idle;
+    absl::Duration flush_interval;  // the longest one
   };
   // `shared` must outlive it. Starts the thread.
   explicit UpstreamLoop(const Shared* shared);
@@ -61,8 +63,8 @@ class UpstreamLoop {
   using Clock = std::chrono::steady_clock;
 
  private:
-  static constexpr std::chrono::microseconds kTick{1000};
-  static constexpr std::chrono::microseconds kShortTick{250};
+  static constexpr std::chrono::nanoseconds kShortestInterval = std::chrono::milliseconds(1);
+  static constexpr std::chrono::nanoseconds kShortTick = std::chrono::microseconds(250);
 
   void Run();
   void RunOnce();
@@ -72,6 +74,8 @@ class UpstreamLoop {
   void Begin(std::shared_ptr<UpstreamStream> stream);
   void CheckAllDeadlines();
   void ReadStreams();
+  // After a paced read of `count` streams.
+  void AdjustInterval(size_t count);
   void Flush();
   // Two ways to wait for the streams: until one of them can be read, or until the next tick.
   void Watch();
@@ -87,9 +91,11 @@ class UpstreamLoop {
   std::array<char, 64 << 10> buffer_;
   WakeSet wake_;
   Clock::time_point last_flush_;
-  bool read_due_ = false;  // the wait for the streams is over
-  bool pacing_ = false;    // between Pace and its tick
-  bool watching_ = false;  // between Watch and its end
+  const std::chrono::nanoseconds longest_interval_;
+  std::chrono::nanoseconds interval_;  // from a flush to the next read of the streams
+  bool read_due_ = false;              // the wait for the streams is over
+  bool pacing_ = false;                // between Pace and its tick
+  bool watching_ = false;              // between Watch and its end
   Timer tick_timer_;
   Descriptor readable_;  // of poller_; open in Watch only, because Asio's reactor is woken by every open descriptor
   Timer deadline_timer_;

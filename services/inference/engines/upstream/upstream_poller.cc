@@ -24,9 +24,9 @@ void UpstreamPoller::Remove(int fd, Reader* reader) {
   }
 }
 
-bool UpstreamPoller::Poll() {
+size_t UpstreamPoller::Poll() {
   due_.swap(again_);
-  bool any = !due_.empty();
+  size_t called = due_.size();
   for (size_t i = 0; i < due_.size(); ++i) {
     if (due_[i] != nullptr) due_[i]->OnReadable(false);
   }
@@ -34,14 +34,14 @@ bool UpstreamPoller::Poll() {
   do {
     const int count = epoll_wait(epoll_.get(), events_.data(), static_cast<int>(events_.size()), 0);
     count_ = static_cast<size_t>(std::max(count, 0));
-    any |= count_ > 0;
+    called += count_;
     for (size_t i = 0; i < count_; ++i) {
       const bool closed = (events_[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
       if (events_[i].data.ptr != nullptr) static_cast<Reader*>(events_[i].data.ptr)->OnReadable(closed);
     }
   } while (count_ == events_.size());
   count_ = 0;
-  return any;
+  return called;
 }
 
 }  // namespace runnel::inference

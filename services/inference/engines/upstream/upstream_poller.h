@@ -36,8 +36,8 @@ class UpstreamPoller {
   void Again(Reader* reader) { again_.push_back(reader); }
   bool again() const { return !again_.empty(); }
 
-  // Calls the readers that are due, without waiting. False if there was none.
-  bool Poll();
+  // Calls the readers that are due, without waiting. Returns their number.
+  size_t Poll();
 
  private:
   static constexpr size_t kMaxEvents = 512;  // taken from the kernel at a time

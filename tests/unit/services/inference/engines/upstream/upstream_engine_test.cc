@@ -125,6 +125,8 @@ TEST_F(UpstreamEngine, RefusesOptionsThatCannotBe) {
   EXPECT_EQ(code([](UpstreamOptions* o) { o->max_streams = 0; }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->first_byte_timeout = absl::ZeroDuration(); }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->total_timeout = absl::ZeroDuration(); }), kInvalid);
+  EXPECT_EQ(code([](UpstreamOptions* o) { o->flush_interval = absl::Seconds(1); }), kInvalid);
+  EXPECT_EQ(code([](UpstreamOptions* o) { o->flush_interval = -absl::Milliseconds(1); }), kInvalid);
   EXPECT_EQ(code([](UpstreamOptions* o) { o->connect_timeout = absl::InfiniteDuration(); }), kInvalid);
 }
 
