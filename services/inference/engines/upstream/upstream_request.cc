@@ -166,13 +166,14 @@ void UpstreamBody::DropTokenLimit() {
 }
 
 absl::Status CheckUpstreamFields(const GenerationRequest& request, const std::vector<std::string>& allowed) {
-  const auto matches = [](const std::string& name, std::string_view pattern) {
-    if (pattern.ends_with('*')) return name.starts_with(pattern.substr(0, pattern.size() - 1));
-    return name == pattern;
+  const auto is_listed = [&](std::string_view name) {
+    return std::any_of(allowed.begin(), allowed.end(), [&](std::string_view pattern) {
+      if (pattern.ends_with('*')) return name.starts_with(pattern.substr(0, pattern.size() - 1));
+      return name == pattern;
+    });
   };
   for (const auto& [name, value] : request.extra_fields) {
-    const bool listed =
-        std::any_of(allowed.begin(), allowed.end(), [&](const std::string& pattern) { return matches(name, pattern); });
+    const bool listed = is_listed(name);
     const bool ours = std::find(std::begin(kOurFields), std::end(kOurFields), name) != std::end(kOurFields);
     if (!listed || ours) {
       return base::InvalidField(name, "is not supported by this model's engine: leave it out", "UNSUPPORTED_PARAMETER");
