@@ -73,7 +73,7 @@ ABSL_FLAG(uint32_t, upstream_streams_each, 0,
 ABSL_FLAG(uint32_t, upstream_max_failures, 5, "upstream: consecutive failures before a server is skipped");
 ABSL_FLAG(absl::Duration, upstream_failure_pause, absl::Seconds(10),
           "upstream: time for which such a server is skipped before one request probes it");
-ABSL_FLAG(absl::Duration, upstream_flush_interval, absl::Milliseconds(4),
+ABSL_FLAG(absl::Duration, upstream_flush_interval, absl::Milliseconds(5),
           "upstream: longest time for which tokens are gathered while few streams have some, to save CPU time; first "
           "tokens and those after a pause are not delayed");
 ABSL_FLAG(absl::Duration, upstream_connect_timeout, absl::Seconds(5), "upstream: time limit for connecting");

@@ -43,7 +43,7 @@ struct UpstreamOptions {
   // which the connection can be reused.
   absl::Duration linger = absl::Seconds(2);
   // Tokens of few streams are gathered for up to this long, see UpstreamLoop.
-  absl::Duration flush_interval = absl::Milliseconds(4);
+  absl::Duration flush_interval = absl::Milliseconds(5);
   absl::Duration max_idle = absl::Seconds(30);     // of a kept connection
   size_t max_event_bytes = size_t{1} << 20;        // of one event, and of one line of it
   uint64_t max_output_bytes = uint64_t{16} << 20;  // of text, over all choices of a generation
