@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/bench/peers/epoll_server.h"
 #include "tests/bench/peers/token_source.h"
 
 namespace runnel::bench {
@@ -48,7 +49,9 @@ struct Connection {
 class Floor {
  public:
   explicit Floor(int port)
-      : epoll_(epoll_create1(0)), listener_(Listen(port)), timer_(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)) {
+      : epoll_(epoll_create1(0)),
+        listener_(ListenOnLoopback(port, "bench-floor")),
+        timer_(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)) {
     Watch(listener_, EPOLLIN, &listener_);
     Watch(timer_, EPOLLIN, &timer_);
   }
@@ -65,27 +68,7 @@ class Floor {
  private:
   using Due = std::pair<int64_t, Connection*>;
 
-  static int Listen(int port) {
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    const int one = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || listen(fd, 4096) != 0) {
-      std::perror("bench-floor: listen");
-      std::exit(1);
-    }
-    return fd;
-  }
-
-  void Watch(int fd, uint32_t what, void* tag) {
-    epoll_event event{};
-    event.events = what;
-    event.data.ptr = tag;
-    epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
-  }
+  void Watch(int fd, uint32_t what, void* tag) { WatchWithEpoll(epoll_, fd, what, tag); }
 
   void OnReady(const epoll_event& event) {
     if (event.data.ptr == &listener_) return Accept();

@@ -32,6 +32,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "tests/bench/peers/epoll_server.h"
 #include "tests/bench/peers/upstream_mock/mock_request.h"
 #include "tests/bench/peers/upstream_mock/mock_stream.h"
 
@@ -67,7 +68,7 @@ class MockServer {
   explicit MockServer(const MockOptions& options)
       : options_(options),
         epoll_(epoll_create1(EPOLL_CLOEXEC)),
-        listener_(Listen(options.port)),
+        listener_(ListenOnLoopback(options.port, "bench-upstream-mock")),
         timer_(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)) {
     Watch(listener_, EPOLLIN, &listener_);
     Watch(timer_, EPOLLIN, &timer_);
@@ -89,27 +90,7 @@ class MockServer {
  private:
   using Due = std::pair<int64_t, Connection*>;
 
-  static int Listen(int port) {
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    const int one = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || listen(fd, 4096) != 0) {
-      std::perror("bench-upstream-mock: listen");
-      std::exit(1);
-    }
-    return fd;
-  }
-
-  void Watch(int fd, uint32_t what, void* tag) {
-    epoll_event event{};
-    event.events = what;
-    event.data.ptr = tag;
-    epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
-  }
+  void Watch(int fd, uint32_t what, void* tag) { WatchWithEpoll(epoll_, fd, what, tag); }
 
   void OnReady(const epoll_event& event) {
     if (event.data.ptr == &listener_) return Accept();
