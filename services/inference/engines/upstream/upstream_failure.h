@@ -23,8 +23,7 @@ Failed FailureOfStatus(int status, const UpstreamError& error, std::string_view 
                        absl::Duration retry_after = absl::ZeroDuration());
 
 // What such a status says about the upstream. An error in the request (400, 404, 422 and so on) does not count against
-// it.
-// A server that says when to retry is busy, not faulty.
+// it. A server that says when to retry is busy, not faulty.
 UpstreamVerdict VerdictOfStatus(int status, absl::Duration retry_after = absl::ZeroDuration());
 
 // The pause that the upstream asks for in a Retry-After header, as seconds or as a date; zero for anything else, and at

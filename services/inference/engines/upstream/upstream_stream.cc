@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <exception>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -79,8 +78,8 @@ void UpstreamStream::FailInternally() noexcept {
     GiveBackPlace(UpstreamVerdict::kUnknown);
     sink_->Fail({"internal", "an internal error of the service", true}, loop_->wake());
     Over("internal");
-  } catch (const std::exception& error) {
-    spdlog::error("a generation could not be failed: {}", error.what());
+  } catch (...) {
+    spdlog::error("a generation could not be failed after an exception");
   }
 }
 
