@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,6 +51,9 @@ class EventSink {
 
   // True once the generation has to stop. The engine checks it in every step, and then calls EndAll(kCancelled).
   virtual bool cancelled() const = 0;
+
+  // What an append touches of the sink itself, so that an engine with thousands of generations can prefetch it.
+  virtual std::span<const std::byte> memory() const { return {}; }
 };
 
 // A request that an engine has checked and prepared, with everything that the engine needs to run it.

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "services/base/clock.h"
 #include "services/base/mutex.h"
+#include "services/base/prefetch.h"
 #include "services/inference/generation/engine.h"
 #include "services/inference/generation/event_log.h"
 #include "services/inference/generation/generation_metrics.h"
@@ -122,6 +123,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   void EndAll(FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
   void Fail(Failed failed, WakeSet* wake) override EXCLUDES(mu_);
   bool cancelled() const override { return cancelled_.load(std::memory_order_relaxed); }
+  std::span<const std::byte> memory() const override { return base::MemoryOf(*this); }
 
  private:
   void AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) EXCLUDES(mu_);

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/prefetch.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 
@@ -239,9 +240,10 @@ UpstreamConnection::Got UpstreamConnection::ReadNow(std::span<char> buffer, size
   return result < 0 && errno == EAGAIN ? Got::kNothing : Got::kEnd;
 }
 
-Awaitable<bool> UpstreamConnection::ReadPaced(UpstreamPoller* poller, std::span<char> buffer,
+Awaitable<bool> UpstreamConnection::ReadPaced(UpstreamPoller* poller, std::span<char> buffer, const Touched& touched,
                                               absl::FunctionRef<bool(std::string_view)> take) {
   if (closed_) co_return false;
+  touched_ = touched;
   if (!fd_) {
     ErrorCode ec;
     fd_.reset(socket_.release(ec));
@@ -283,6 +285,12 @@ void UpstreamConnection::OnReadable(bool closed) noexcept {
     paced->error = std::current_exception();
     if (paced_ != nullptr) EndPaced();
   }
+}
+
+void UpstreamConnection::Prefetch() const noexcept {
+  if (paced_ == nullptr) return;
+  base::Prefetch(base::MemoryOf(*paced_));
+  for (const std::span<const std::byte> memory : touched_) base::Prefetch(memory);
 }
 
 void UpstreamConnection::EndPaced() {

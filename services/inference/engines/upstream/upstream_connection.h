@@ -2,7 +2,9 @@
 
 #include <openssl/ssl.h>
 
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <exception>
 #include <memory>
 #include <span>
@@ -70,8 +72,10 @@ class UpstreamConnection final : private UpstreamPoller::Reader {
   // Close was called. `buffer` is not used while it waits, so that all connections of a loop can share one.
   Awaitable<size_t> Read(std::span<char> buffer);
   // Passes everything that arrives to `take`, whenever `poller` says so, and resumes the caller only at the end: when
-  // `take` has returned false (the result is true), or as Read returns 0 (false). Throws what `take` throws.
-  Awaitable<bool> ReadPaced(UpstreamPoller* poller, std::span<char> buffer,
+  // `take` has returned false (the result is true), or as Read returns 0 (false). Throws what `take` throws, which
+  // touches `touched`.
+  using Touched = std::array<std::span<const std::byte>, 2>;
+  Awaitable<bool> ReadPaced(UpstreamPoller* poller, std::span<char> buffer, const Touched& touched,
                             absl::FunctionRef<bool(std::string_view)> take);
 
   // Ends whatever is awaited, and the connection. Idempotent.
@@ -94,6 +98,7 @@ class UpstreamConnection final : private UpstreamPoller::Reader {
   enum class Got { kBytes, kNothing, kEnd };
 
   void OnReadable(bool closed) noexcept override;
+  void Prefetch() const noexcept override;
   // Reads without waiting; `size` is that of kBytes.
   Got ReadNow(std::span<char> buffer, size_t* size);
   void EndPaced();
@@ -115,6 +120,7 @@ class UpstreamConnection final : private UpstreamPoller::Reader {
   std::unique_ptr<SSL, decltype(&SSL_free)> ssl_;
   Timer* waiting_ = nullptr;                          // for the resolver
   Paced* paced_ = nullptr;                            // during ReadPaced
+  Touched touched_;                                   // by paced_->take
   net::ip::tcp protocol_ = net::ip::tcp::v4();        // of the socket
   TcpSocket::wait_type wait_ = TcpSocket::wait_read;  // for what, after kNothing
   bool connected_ = false;

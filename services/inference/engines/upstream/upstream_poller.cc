@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "services/base/prefetch.h"
+
 namespace runnel::inference {
 
 UpstreamPoller::UpstreamPoller() : epoll_(epoll_create1(EPOLL_CLOEXEC)) {}
@@ -24,6 +26,18 @@ void UpstreamPoller::Remove(int fd, Reader* reader) {
   }
 }
 
+void UpstreamPoller::PrefetchAfter(size_t i) const {
+  // Far enough ahead for main memory: a call takes some microseconds, a line a tenth of one. First the reader itself,
+  // then what it asks for.
+  constexpr size_t kReader = 4;
+  constexpr size_t kItsMemory = 2;
+  if (i + kReader < count_)
+    base::Prefetch({static_cast<const std::byte*>(events_[i + kReader].data.ptr), kReaderBytes});
+  if (i + kItsMemory >= count_) return;
+  const auto* const reader = static_cast<const Reader*>(events_[i + kItsMemory].data.ptr);
+  if (reader != nullptr) reader->Prefetch();
+}
+
 size_t UpstreamPoller::Poll() {
   due_.swap(again_);
   size_t called = due_.size();
@@ -36,6 +50,7 @@ size_t UpstreamPoller::Poll() {
     count_ = static_cast<size_t>(std::max(count, 0));
     called += count_;
     for (size_t i = 0; i < count_; ++i) {
+      PrefetchAfter(i);
       const bool closed = (events_[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
       if (events_[i].data.ptr != nullptr) static_cast<Reader*>(events_[i].data.ptr)->OnReadable(closed);
     }

@@ -20,6 +20,8 @@ class UpstreamPoller {
     // The socket may have bytes. Reads until it has no more, or calls Again. `closed`: the server has closed it, which
     // is not reported again: so reads to the end.
     virtual void OnReadable(bool closed) noexcept = 0;
+    // OnReadable is due soon: asks the processor for the memory that it will touch.
+    virtual void Prefetch() const noexcept = 0;
 
    protected:
     ~Reader() = default;
@@ -40,7 +42,11 @@ class UpstreamPoller {
   size_t Poll();
 
  private:
-  static constexpr size_t kMaxEvents = 512;  // taken from the kernel at a time
+  static constexpr size_t kMaxEvents = 512;    // taken from the kernel at a time
+  static constexpr size_t kReaderBytes = 256;  // of a reader, prefetched
+
+  // Asks for the memory of the readers that follow the `i`th event.
+  void PrefetchAfter(size_t i) const;
 
   const base::UniqueFd epoll_;
   std::vector<Reader*> again_;

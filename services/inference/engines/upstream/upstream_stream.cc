@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/prefetch.h"
 #include "services/base/strings.h"
 #include "services/inference/engines/upstream/upstream_failure.h"
 
@@ -199,7 +200,10 @@ Awaitable<UpstreamStream::End> UpstreamStream::ReadResponse(UpstreamConnection* 
     open = size > 0;
     if (open) take({loop_->buffer()->data(), size});
   }
-  if (open && state == State::kReading) open = co_await connection->ReadPaced(loop_->poller(), *loop_->buffer(), take);
+  if (open && state == State::kReading) {
+    const UpstreamConnection::Touched touched = {base::MemoryOf(*this), sink_->memory()};
+    open = co_await connection->ReadPaced(loop_->poller(), *loop_->buffer(), touched, take);
+  }
   if (!open && (interrupted() || expired_ != Expired::kNone)) co_return End::kCut;
   if (!open) state = parser_->OnEof();
   switch (state) {
