@@ -90,8 +90,8 @@ void UpstreamLoop::ReadStreams() {
 }
 
 void UpstreamLoop::AdjustInterval(size_t count) {
-  // A batch costs a fifth of a millisecond in all processes, as much as about 16 tokens, so that 48 make it a quarter of
-  // the sum.
+  // A batch costs a fifth of a millisecond in all processes, as much as about 16 tokens, so that 48 make it a quarter
+  // of the sum.
   constexpr size_t kFew = 48;
   constexpr size_t kMany = 144;  // above twice as many, so that the interval settles
   if (count < kFew) interval_ = std::min(interval_ * 2, longest_interval_);
