@@ -26,6 +26,20 @@ inline constexpr size_t kMaxSchemaBytes = size_t{32} << 10;
 // Limited because code that walks a schema is recursive.
 inline constexpr int kMaxSchemaDepth = 64;
 
+// Tools, and the parts of messages.
+inline constexpr size_t kMaxTools = 512;
+inline constexpr size_t kMaxToolsBytes = size_t{1} << 20;        // of all names, descriptions and schemas together
+inline constexpr size_t kMaxToolSchemaBytes = size_t{64} << 10;  // of each
+inline constexpr size_t kMaxReasoningEffortBytes = 32;
+inline constexpr size_t kMaxContentParts = 1024;
+inline constexpr size_t kMaxImageDetailBytes = 16;
+
+// Limits of a choice's output; kMaxToolCalls also of the calls in a message.
+inline constexpr uint32_t kMaxParts = 1024;
+inline constexpr uint32_t kMaxToolCalls = 128;
+// The id and the name of a tool call, and the name of a tool.
+inline constexpr size_t kMaxCallNameBytes = 256;
+
 // Limits that only the bridges enforce.
 inline constexpr size_t kMaxMessages = 4096;
 inline constexpr size_t kMaxModelBytes = 256;

@@ -33,6 +33,8 @@ ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
 ABSL_FLAG(absl::Duration, drain_linger, absl::Seconds(0),
           "time within --drain_timeout to keep a generation that was read to its end, for a reader whose connection "
           "broke at that moment");
+ABSL_FLAG(bool, deliver_reasoning, true,
+          "delivery of the model's reasoning to clients; without it, reasoning still counts in usage and progress");
 
 ABSL_FLAG(std::string, engine, "llama",
           "backend: llama (a GGUF model in this process), upstream (OpenAI-compatible servers) or scripted (no model)");
@@ -299,6 +301,7 @@ absl::StatusOr<Options> OptionsFromFlags() {
   RETURN_IF_ERROR(CheckFlag("max_waiting_bytes", options.manager.max_waiting_bytes, size_t{1} << 16, size_t{1} << 40));
   options.manager.retention = absl::GetFlag(FLAGS_retention);
   options.manager.drain_linger = absl::GetFlag(FLAGS_drain_linger);
+  options.manager.deliver_reasoning = absl::GetFlag(FLAGS_deliver_reasoning);
   options.manager.retention_bytes = absl::GetFlag(FLAGS_retention_bytes);
   options.manager.claim_lease = absl::GetFlag(FLAGS_claim_lease);
   RETURN_IF_ERROR(CheckDuration("claim_lease", options.manager.claim_lease, absl::Seconds(1), absl::Minutes(10)));

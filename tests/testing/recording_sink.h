@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "services/base/mutex.h"
@@ -66,6 +67,16 @@ class RecordingSink final : public inference::EventSink {
     to.deltas.emplace_back(text);
     to.tokens += tokens.count;
     to.logprobs.insert(to.logprobs.end(), tokens.logprobs.begin(), tokens.logprobs.end());
+    ++deltas_;
+    changed_.NotifyAll();
+  }
+  void AppendPart(uint32_t choice, const inference::PartPiece& piece, inference::Tokens tokens,
+                  inference::WakeSet* wake) override {
+    if (piece.kind == inference::PartKind::kText) return Append(choice, piece.content, std::move(tokens), wake);
+    base::MutexLock lock(&mu_);
+    Choice& to = record_.choices.at(choice);
+    if (to.reason != inference::FinishReason::kNone || record_.failed.has_value()) record_.appended_after_end = true;
+    to.tokens += tokens.count;
     ++deltas_;
     changed_.NotifyAll();
   }

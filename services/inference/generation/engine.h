@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "services/inference/generation/event.h"
 #include "services/inference/generation/generation_request.h"
+#include "services/inference/generation/part_piece.h"
 
 namespace runnel::inference {
 
@@ -41,7 +42,11 @@ class EventSink {
   // an engine that steps many generations together appends for all of them and flushes once.
   virtual void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) = 0;
 
-  // This choice gets no more text. When all choices have ended, `done` is appended.
+  // Appends a piece of any kind, whose content is not empty unless it opens a tool call. A choice with too many parts,
+  // or a call with an invalid id or name, ends the generation with `failed`; then cancelled() becomes true.
+  virtual void AppendPart(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) = 0;
+
+  // This choice gets no more output. When all choices have ended, `done` is appended.
   virtual void EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) = 0;
 
   // Ends all choices that have not ended.

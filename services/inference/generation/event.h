@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,7 +14,16 @@
 // proto/runnel/v1/inference.proto documents them.
 namespace runnel::inference {
 
-enum class FinishReason { kNone, kStop, kLength, kCancelled, kContentFilter };
+enum class FinishReason { kNone, kStop, kLength, kCancelled, kContentFilter, kToolCalls };
+
+enum class PartKind { kText, kReasoning, kToolCall, kRefusal };
+
+struct ToolCall {
+  std::string id;
+  std::string name;
+
+  bool operator==(const ToolCall&) const = default;
+};
 
 struct Usage {
   uint32_t prompt_tokens = 0;
@@ -48,9 +58,21 @@ struct Tokens {
 
 struct Delta {
   uint32_t choice = 0;
-  std::string text;
+  std::string text;  // of a part of any kind: on the wire, only that of a text part is called text
   uint32_t tokens = 0;
   std::vector<TokenLogprob> logprobs = {};
+  uint32_t part = 0;
+  PartKind kind = PartKind::kText;
+  std::shared_ptr<const ToolCall> call = nullptr;  // only in the delta that opens a tool call
+};
+
+struct PartEnd {
+  uint32_t index = 0;
+  PartKind kind = PartKind::kText;
+  uint64_t bytes = 0;
+  uint32_t crc32 = 0;
+  ToolCall call;
+  bool complete = false;
 };
 
 struct ChoiceEnd {
@@ -58,6 +80,7 @@ struct ChoiceEnd {
   FinishReason finish_reason = FinishReason::kNone;
   uint64_t text_bytes = 0;
   uint32_t text_crc32 = 0;
+  std::vector<PartEnd> parts = {};  // empty for no output or a single text part
 };
 
 struct Done {
@@ -82,10 +105,27 @@ struct Failed {
   std::optional<ServerError> server_error = {};
 };
 
+struct PartText {
+  uint32_t index = 0;
+  PartKind kind = PartKind::kText;
+  ToolCall call;
+  std::string content;
+};
+
 struct ChoiceText {
   uint32_t index = 0;
   std::string text;
   FinishReason finish_reason = FinishReason::kNone;
+  std::vector<PartText> parts = {};  // empty for no output or a single text part
+};
+
+// A part that was opened at or before a reader's cursor.
+struct OpenedPart {
+  uint32_t choice = 0;
+  uint32_t index = 0;
+  PartKind kind = PartKind::kText;
+  ToolCall call;
+  uint64_t bytes = 0;  // up to the cursor
 };
 
 struct Gap {

@@ -1,8 +1,8 @@
 #include "services/inference/generation/event_log.h"
 
-#include <zlib.h>
-
 #include <algorithm>
+#include <string>
+#include <unordered_map>
 #include <utility>
 
 namespace runnel::inference {
@@ -11,32 +11,39 @@ namespace {
 // About what an event takes on the wire in addition to its text: a delta may have a single byte.
 constexpr size_t kUnmergedOverheadBytes = 32;
 
-uint32_t ExtendCrc32(uint32_t crc, std::string_view text) {
-  return static_cast<uint32_t>(
-      crc32_z(crc, reinterpret_cast<const Bytef*>(text.data()), static_cast<z_size_t>(text.size())));
-}
+// Of DeltaEntry: nine years, and a terabyte.
+constexpr uint64_t kMaxElapsedUs = (uint64_t{1} << 48) - 1;
+constexpr uint64_t kMaxEnd = (uint64_t{1} << 40) - 1;
 
 }  // namespace
 
 EventLog::EventLog(Started started, uint32_t choice_count, int64_t monotonic_us)
     : created_us_(monotonic_us), started_(std::move(started)), choices_(choice_count), usage_{started_.prompt_tokens} {}
 
-bool EventLog::AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, int64_t monotonic_us, WakeSet* wake) {
+EventLog::Appended EventLog::AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, int64_t monotonic_us,
+                                         WakeSet* wake) {
   base::MutexLock lock(&mu_);
   if (!terminal_.empty() || choice >= choices_.size() || choices_[choice].finish_reason != FinishReason::kNone) {
-    return false;
+    return Appended::kEnded;
   }
-  Choice& target = choices_[choice];
-  target.text.append(text);
-  target.crc32 = ExtendCrc32(target.crc32, text);
+  const ChoiceParts::Place place = choices_[choice].parts.Append(piece, deltas_.size());
+  if (place.part == ChoiceParts::kNoPart) return Appended::kRejected;
   usage_.completion_tokens += tokens.count;
+  if (piece.kind == PartKind::kReasoning) usage_.reasoning_tokens += tokens.count;
   if (!tokens.logprobs.empty()) {
     if (logprobs_ == nullptr) logprobs_ = std::make_unique<LogprobStore>();
     logprobs_->Add(deltas_.size(), tokens.logprobs);
   }
-  deltas_.push_back({static_cast<uint64_t>(monotonic_us - created_us_), target.text.size(), tokens.count, choice});
+  DeltaEntry entry;
+  entry.elapsed_us = static_cast<uint64_t>(monotonic_us - created_us_) & kMaxElapsedUs;
+  entry.choice = choice & 0xFFFF;
+  entry.end = place.end & kMaxEnd;
+  entry.part = place.part & 0xFFFFFF;
+  entry.length = static_cast<uint32_t>(piece.content.size());
+  entry.tokens = tokens.count;
+  deltas_.push_back(entry);
   MarkReadersLocked(wake);
-  return true;
+  return Appended::kYes;
 }
 
 bool EventLog::AppendFailed(Failed failed, int64_t monotonic_us, WakeSet* wake) {
@@ -77,6 +84,12 @@ void EventLog::SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_to
   usage_.cached_prompt_tokens = cached_prompt_tokens;
 }
 
+void EventLog::CountReasoning(uint32_t tokens) {
+  base::MutexLock lock(&mu_);
+  usage_.completion_tokens += tokens;
+  usage_.reasoning_tokens += tokens;
+}
+
 void EventLog::SetUsage(const Usage& usage) {
   base::MutexLock lock(&mu_);
   usage_ = usage;
@@ -105,6 +118,34 @@ bool EventLog::ReadUnmerged(uint64_t after, size_t max_bytes, std::vector<Event>
     bytes += kUnmergedOverheadBytes;
   }
   return next <= last;
+}
+
+std::vector<OpenedPart> EventLog::OpenedParts(uint64_t after) const {
+  base::MutexLock lock(&mu_);
+  std::vector<OpenedPart> opened;
+  if (after > LastSeqLocked()) return opened;
+  const size_t deltas = std::min<size_t>(after == 0 ? 0 : after - 1, deltas_.size());
+  // Parts that later deltas continue, by their number in `opened`: they end where the last delta before the cursor
+  // does.
+  std::unordered_map<uint64_t, size_t> unfinished;
+  const auto key_of = [](uint64_t choice, uint64_t part) { return choice << 32 | part; };
+  for (uint32_t i = 0; i < choices_.size(); ++i) {
+    std::vector<uint32_t> continued;
+    std::vector<OpenedPart> parts = choices_[i].parts.Opened(deltas, &continued);
+    for (const uint32_t part : continued) unfinished[key_of(i, part)] = opened.size() + part;
+    for (OpenedPart& part : parts) {
+      part.choice = i;
+      opened.push_back(std::move(part));
+    }
+  }
+  // Usually short: a part that is open at the cursor is one that was appended to shortly before it.
+  for (size_t i = deltas; i-- > 0 && !unfinished.empty();) {
+    const auto found = unfinished.find(key_of(deltas_[i].choice, deltas_[i].part));
+    if (found == unfinished.end()) continue;
+    opened[found->second].bytes = deltas_[i].end;
+    unfinished.erase(found);
+  }
+  return opened;
 }
 
 Event EventLog::MakeGap(uint64_t requested_after, size_t max_bytes) const {
@@ -145,10 +186,11 @@ bool EventLog::end_was_read() const {
 EventLog::State EventLog::SnapshotLocked(size_t max_text_bytes) const {
   State state = GetStateLocked();
   size_t bytes = 0;
-  for (const Choice& choice : choices_) bytes += choice.text.size();
+  for (const Choice& choice : choices_) bytes += choice.parts.SnapshotBytes();
   state.texts_omitted = bytes > max_text_bytes;
   for (uint32_t i = 0; i < choices_.size(); ++i) {
-    state.choices.push_back({i, state.texts_omitted ? "" : choices_[i].text, choices_[i].finish_reason});
+    state.choices.push_back({i, "", choices_[i].finish_reason});
+    if (!state.texts_omitted) choices_[i].parts.FillText(&state.choices.back());
   }
   state.terminal = terminal_;
   return state;
@@ -177,7 +219,7 @@ size_t EventLog::bytes() const {
   base::MutexLock lock(&mu_);
   size_t bytes = sizeof(EventLog) + deltas_.capacity() * sizeof(DeltaEntry);
   if (logprobs_ != nullptr) bytes += logprobs_->bytes();
-  for (const Choice& choice : choices_) bytes += sizeof(Choice) + choice.text.capacity();
+  for (const Choice& choice : choices_) bytes += sizeof(Choice) + choice.parts.bytes();
   return bytes;
 }
 
@@ -191,28 +233,24 @@ Event EventLog::EventAtLocked(uint64_t seq) const {
 
 Event EventLog::MergedDeltaLocked(uint64_t seq, size_t max_bytes) const {
   const size_t first = seq - 2;
-  const uint32_t choice = deltas_[first].choice;
-  // The delta begins where the one before it of the same choice ended.
-  uint64_t begin = 0;
-  if (choices_.size() == 1) {
-    if (first > 0) begin = deltas_[first - 1].end;
-  } else {
-    for (size_t i = first; i > 0; --i) {
-      if (deltas_[i - 1].choice != choice) continue;
-      begin = deltas_[i - 1].end;
-      break;
-    }
-  }
+  const DeltaEntry& entry = deltas_[first];
+  const auto choice = static_cast<uint32_t>(entry.choice);
+  const auto part = static_cast<uint32_t>(entry.part);
+  const uint64_t begin = entry.end - entry.length;
   size_t last = first;
-  uint32_t tokens = deltas_[first].tokens;
+  uint32_t tokens = entry.tokens;
   const auto bytes_until = [&](size_t end) REQUIRES(mu_) {
     return deltas_[end].end - begin + (logprobs_ == nullptr ? 0 : logprobs_->WireBytes(first, end + 1));
   };
-  while (last + 1 < deltas_.size() && deltas_[last + 1].choice == choice && max_bytes > 0 &&
+  while (last + 1 < deltas_.size() && deltas_[last + 1].SamePart(entry) && max_bytes > 0 &&
          bytes_until(last + 1) <= max_bytes) {
     tokens += deltas_[++last].tokens;
   }
-  Delta delta{choice, choices_[choice].text.substr(begin, deltas_[last].end - begin), tokens, {}};
+  const ChoiceParts& parts = choices_[choice].parts;
+  Delta delta{choice, std::string(parts.content(part).substr(begin, deltas_[last].end - begin)), tokens};
+  delta.part = part;
+  delta.kind = parts.kind(part);
+  delta.call = parts.OpenedCall(part, first);
   if (logprobs_ != nullptr) delta.logprobs = logprobs_->Get(first, last + 1);
   return {last + 2, seq, deltas_[last].elapsed_us, std::move(delta)};
 }
@@ -222,7 +260,8 @@ void EventLog::AppendDoneLocked(int64_t monotonic_us) {
   const uint64_t seq = LastSeqLocked() + 1;
   done.event_count = seq;
   for (uint32_t i = 0; i < choices_.size(); ++i) {
-    done.choices.push_back({i, choices_[i].finish_reason, choices_[i].text.size(), choices_[i].crc32});
+    done.choices.push_back({i});
+    choices_[i].parts.FillEnd(choices_[i].finish_reason, &done.choices.back());
   }
   done.usage = usage_;
   terminal_.push_back({seq, seq, static_cast<uint64_t>(monotonic_us - created_us_), std::move(done)});

@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "services/base/mutex.h"
+#include "services/inference/generation/choice_parts.h"
 #include "services/inference/generation/event.h"
 #include "services/inference/generation/logprob_store.h"
+#include "services/inference/generation/part_piece.h"
 #include "services/inference/generation/wake_set.h"
 
 namespace runnel::inference {
@@ -23,12 +25,12 @@ class LogReader {
   virtual std::shared_ptr<Flushable> MarkReady() = 0;
 };
 
-// The append-only log of one generation: the sequence numbers, the text, and at the end the counts and checksums that
+// The append-only log of one generation: the sequence numbers, the output, and at the end the counts and checksums that
 // prove it complete.
 //
-// The text of a choice is kept once, joined; a delta is its end in that text. So a delta costs 24 bytes in addition to
-// its text, and several deltas merged are one substring. The log is the only buffer between the engine and all readers:
-// it is never trimmed, and a slow reader costs it nothing.
+// The content of a part is kept once, joined; a delta is a range of that content. So a delta costs 24 bytes in addition
+// to its text, and several deltas merged are one substring. The log is the only buffer between the engine and all
+// readers: it is never trimmed, and a slow reader costs it nothing.
 //
 // An append does not send anything. It marks the readers as ready and adds those that were idle to the engine's
 // WakeSet, which flushes them at the end of the step; a reader then reads the log from its cursor. So a step that
@@ -44,9 +46,14 @@ class EventLog {
   EventLog(const EventLog&) = delete;
   EventLog& operator=(const EventLog&) = delete;
 
-  // Each appends one event. After the terminal event it appends nothing and returns false.
-  bool AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, int64_t monotonic_us, WakeSet* wake)
+  enum class Appended {
+    kYes,
+    kEnded,     // nothing was appended: the log or the choice has ended
+    kRejected,  // nothing was appended: see ChoiceParts::kNoPart
+  };
+  Appended AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, int64_t monotonic_us, WakeSet* wake)
       EXCLUDES(mu_);
+  // False after the terminal event, when nothing is appended.
   bool AppendFailed(Failed failed, int64_t monotonic_us, WakeSet* wake) EXCLUDES(mu_);
 
   // Ends a choice; with the last one, `done` is appended. Returns whether it was.
@@ -55,17 +62,23 @@ class EventLog {
   bool EndAll(FinishReason reason, int64_t monotonic_us, WakeSet* wake) EXCLUDES(mu_);
 
   void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) EXCLUDES(mu_);
+  // Counts reasoning that is not delivered.
+  void CountReasoning(uint32_t tokens) EXCLUDES(mu_);
   // Replaces what the deltas have summed up to.
   void SetUsage(const Usage& usage) EXCLUDES(mu_);
 
-  // Appends to `out` the events after `after`, deltas of one choice merged, until `max_bytes` of text and
+  // Appends to `out` the events after `after`, deltas of one part merged, until `max_bytes` of text and
   // log-probabilities are reached (at least one event if there is one). Returns whether there are more after those.
   bool Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) const EXCLUDES(mu_);
   // The same without merging; each delta counts for a few bytes more than its text.
   bool ReadUnmerged(uint64_t after, size_t max_bytes, std::vector<Event>* out) const EXCLUDES(mu_);
 
-  // The gap for a reader whose cursor is after the end of the log. If the texts have more than `max_bytes` together,
-  // they are left out and the gap has seq 0: the reader then reads the log from the beginning.
+  // The parts that were opened up to `after`, without the choices that have a single text part until then. None if
+  // `after` is after the end of the log, which leads to a gap.
+  std::vector<OpenedPart> OpenedParts(uint64_t after) const EXCLUDES(mu_);
+
+  // The gap for a reader whose cursor is after the end of the log. If texts and parts have more than `max_bytes`
+  // together, they are left out and the gap has seq 0: the reader then reads the log from the beginning.
   Event MakeGap(uint64_t requested_after, size_t max_bytes) const EXCLUDES(mu_);
 
   struct State {
@@ -95,14 +108,18 @@ class EventLog {
 
  private:
   struct DeltaEntry {
-    uint64_t elapsed_us;
-    uint64_t end;  // of the delta in the choice's text
+    uint64_t elapsed_us : 48;
+    uint64_t choice : 16;
+    uint64_t end : 40;  // of the delta in the part's content
+    uint64_t part : 24;
+    uint32_t length;
     uint32_t tokens;
-    uint32_t choice;
+
+    bool SamePart(const DeltaEntry& other) const { return part == other.part && choice == other.choice; }
   };
+  static_assert(sizeof(DeltaEntry) == 24);
   struct Choice {
-    std::string text;
-    uint32_t crc32 = 0;
+    ChoiceParts parts;
     FinishReason finish_reason = FinishReason::kNone;
   };
 

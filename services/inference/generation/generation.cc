@@ -43,7 +43,8 @@ Progress Generation::progress() const {
     return progress;
   }
   // Seq 1 is `started`.
-  progress.stage = log_.GetState().last_seq > 1 ? Progress::Stage::kDecoding : Progress::Stage::kPrefill;
+  const bool decoding = reasoned_.load(std::memory_order_relaxed) || log_.GetState().last_seq > 1;
+  progress.stage = decoding ? Progress::Stage::kDecoding : Progress::Stage::kPrefill;
   const float share = prefill_share_.load(std::memory_order_relaxed);
   if (progress.stage == Progress::Stage::kPrefill && share >= 0) progress.prefill_share = share;
   return progress;
@@ -125,23 +126,55 @@ void Generation::Begin() {
   options_.metrics->ObserveQueue(options_.clock->Monotonic() - created_monotonic_);
 }
 
-void Generation::Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) {
-  while (text.size() > base::kMaxEventBytes) {
-    const std::string_view piece = base::Shorten(text, base::kMaxEventBytes);
-    AppendDelta(choice, piece, 0, wake);
-    text.remove_prefix(piece.size());
+void Generation::AppendPart(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) {
+  if (piece.kind == PartKind::kReasoning && !options_.deliver_reasoning) {
+    if (ended_at() != absl::InfiniteDuration()) return;
+    reasoned_.store(true, std::memory_order_relaxed);
+    log_.CountReasoning(tokens.count);
+    RecordDelta(tokens.count);
+    return;
   }
-  AppendDelta(choice, text, std::move(tokens), wake);
+  if (piece.opening != nullptr && !(IsValidCallName(piece.opening->id) && IsValidCallName(piece.opening->name))) {
+    return FailOutput("unsupported_output", "the model called a tool with an invalid id or name", wake);
+  }
+  PartPiece rest = piece;
+  while (rest.content.size() > base::kMaxEventBytes) {
+    PartPiece first = rest;
+    first.content = base::Shorten(rest.content, base::kMaxEventBytes);
+    if (!AppendDelta(choice, first, 0, wake)) return;
+    rest.content.remove_prefix(first.content.size());
+    rest.opening = nullptr;
+  }
+  AppendDelta(choice, rest, std::move(tokens), wake);
 }
 
-void Generation::AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) {
-  const absl::Duration now = options_.clock->Monotonic();
+bool Generation::AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) {
   const uint32_t count = tokens.count;
-  if (!log_.AppendDelta(choice, text, std::move(tokens), Micros(now), wake)) return;
+  switch (log_.AppendDelta(choice, piece, std::move(tokens), Micros(options_.clock->Monotonic()), wake)) {
+    case EventLog::Appended::kYes:
+      RecordDelta(count);
+      return true;
+    case EventLog::Appended::kEnded:
+      return false;
+    case EventLog::Appended::kRejected:
+      FailOutput("too_many_parts", "the model's output has too many parts or tool calls", wake);
+      return false;
+  }
+  return false;
+}
+
+void Generation::RecordDelta(uint32_t tokens) {
+  const absl::Duration now = options_.clock->Monotonic();
   const bool detached = holds_.load(std::memory_order_relaxed) == 0;
-  options_.metrics->ObserveDelta(tokens_ == 0, now - last_append_, count, detached);
+  options_.metrics->ObserveDelta(tokens_ == 0, now - last_append_, tokens, detached);
   last_append_ = now;
-  tokens_ += count;
+  tokens_ += tokens;
+}
+
+void Generation::FailOutput(std::string code, std::string message, WakeSet* wake) {
+  if (ended_at() != absl::InfiniteDuration()) return;
+  Fail({std::move(code), std::move(message), false}, wake);
+  if (!cancelled_.exchange(true)) options_.observer->OnCancelRequested(this);
 }
 
 void Generation::EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/time/time.h"
 #include "services/base/clock.h"
@@ -56,6 +57,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     std::string fingerprint;
     absl::Duration detach_timeout;
     absl::Duration linger;               // see KeepUntil
+    bool deliver_reasoning = true;       // false: reasoning is counted, and not in the log
     std::string annotation;              // of the request, returned as it is
     const base::Clock* clock = nullptr;  // must outlive the generation, as must metrics and observer
     GenerationMetrics* metrics = nullptr;
@@ -118,7 +120,10 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   }
   void SetUsage(const Usage& usage) override { log_.SetUsage(usage); }
   void SetPrefillShare(float share) override { prefill_share_.store(share, std::memory_order_relaxed); }
-  void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) override EXCLUDES(mu_);
+  void Append(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) override EXCLUDES(mu_) {
+    AppendPart(choice, PartPiece::Text(text), std::move(tokens), wake);
+  }
+  void AppendPart(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) override EXCLUDES(mu_);
   void EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
   void EndAll(FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
   void Fail(Failed failed, WakeSet* wake) override EXCLUDES(mu_);
@@ -126,7 +131,11 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   std::span<const std::byte> memory() const override { return base::MemoryOf(*this); }
 
  private:
-  void AppendDelta(uint32_t choice, std::string_view text, Tokens tokens, WakeSet* wake) EXCLUDES(mu_);
+  // False if the log has rejected it.
+  bool AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) EXCLUDES(mu_);
+  void RecordDelta(uint32_t tokens);
+  // Ends it because of its output, and stops the engine.
+  void FailOutput(std::string code, std::string message, WakeSet* wake) EXCLUDES(mu_);
   void AddHold() EXCLUDES(mu_);
   void RemoveHold() EXCLUDES(mu_);
   void RecordEnd() EXCLUDES(mu_);
@@ -137,6 +146,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   EventLog log_;
   std::atomic<bool> begun_ = false;
   std::atomic<bool> cancelled_ = false;
+  std::atomic<bool> reasoned_ = false;  // there was reasoning that is not delivered
   std::atomic<int> holds_ = 0;
   std::atomic<float> prefill_share_ = -1;  // negative: not known
   // Written by the engine's thread only.

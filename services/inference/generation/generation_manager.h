@@ -46,6 +46,7 @@ class GenerationManager final : public GenerationObserver {
     absl::Duration retry_after = absl::Seconds(1);
     // In a drain: how long a generation that was read to its end is kept for a reader whose connection broke just then.
     absl::Duration drain_linger;
+    bool deliver_reasoning = true;  // see Generation::Options
     const base::Clock* clock = &base::Clock::System();
   };
 

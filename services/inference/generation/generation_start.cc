@@ -139,6 +139,7 @@ void GenerationManager::Commit(const std::shared_ptr<PendingStart>& pending,
   generation_options.fingerprint = prepared->fingerprint();
   generation_options.detach_timeout = request.detach_timeout;
   generation_options.linger = options_.drain_linger;
+  generation_options.deliver_reasoning = options_.deliver_reasoning;
   generation_options.annotation = request.annotation;
   generation_options.clock = options_.clock;
   generation_options.metrics = &generation_metrics_;

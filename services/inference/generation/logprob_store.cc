@@ -89,6 +89,7 @@ size_t LogprobStore::BeginOf(size_t delta) const {
 size_t ContentBytes(const Delta& delta) {
   size_t bytes = delta.text.size();
   for (const TokenLogprob& token : delta.logprobs) bytes += WireBytesOf(token);
+  if (delta.call != nullptr) bytes += delta.call->id.size() + delta.call->name.size();
   return bytes;
 }
 

@@ -33,7 +33,7 @@ class LogprobStore {
   std::vector<size_t> ends_;  // of each delta, in packed_
 };
 
-// About what a delta's text and log-probabilities take on the wire.
+// About what a delta's text, log-probabilities, id and name take on the wire.
 size_t ContentBytes(const Delta& delta);
 
 }  // namespace runnel::inference

@@ -5,12 +5,6 @@
 #include "services/inference/rpc/link_attachment.h"
 
 namespace runnel::inference {
-namespace {
-
-// About what an event takes on the wire in addition to its text.
-constexpr size_t kEventOverheadBytes = 32;
-
-}  // namespace
 
 std::shared_ptr<Flushable> LinkReactor::MarkReady(Attachment* attachment) {
   base::MutexLock lock(&mu_);
@@ -109,14 +103,12 @@ size_t LinkReactor::FillFrom(const std::shared_ptr<Attachment>& attachment, size
   if (scratch_.empty() && attachment->cursor > log.GetState().last_seq) {
     scratch_.push_back(log.MakeGap(attachment->cursor, options_->max_attachment_bytes));
     more = true;
-    for (const ChoiceText& choice : std::get<Gap>(scratch_.back().payload).snapshot) bytes += choice.text.size();
   }
   if (scratch_.empty()) return 0;
   attachment->cursor = scratch_.back().seq;
   const bool ended = scratch_.back().terminal();
   for (Event& event : scratch_) {
-    if (const auto* delta = std::get_if<Delta>(&event.payload)) bytes += ContentBytes(*delta);
-    bytes += kEventOverheadBytes;
+    bytes += WireBytes(event);
     v1::LinkEvent* out = response_->add_events();
     out->set_attachment(attachment->number());
     EventToProto(std::move(event), out->mutable_event());

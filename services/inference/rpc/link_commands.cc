@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
 #include "services/inference/generation/manager_error.h"
+#include "services/inference/rpc/event_to_proto.h"
 #include "services/inference/rpc/generation_to_proto.h"
 #include "services/inference/rpc/link_attachment.h"
 #include "services/inference/rpc/request_from_proto.h"
@@ -73,6 +74,9 @@ void LinkReactor::Attach(uint32_t number, uint64_t ticket, GenerationManager::St
   attached->set_last_seq(state.last_seq);
   attached->set_existing(started.existing);
   attached->set_annotation(generation->annotation());
+  for (OpenedPart& part : generation->log().OpenedParts(reading.after)) {
+    OpenedPartToProto(std::move(part), attached->add_parts());
+  }
   auto attachment = std::make_shared<Attachment>(this, number, generation, reading);
   base::MutexLock lock(&mu_);
   if (!TakeTicketLocked(number, ticket)) return;

@@ -17,6 +17,7 @@
 namespace runnel::inference {
 
 // One Generate or ResumeGeneration call: a cursor, and at most one write in flight. `Response` has a mutable_event().
+// If it has parts, the first response carries those that were opened up to the cursor.
 //
 // The reactor exists before its generation: Read or Reject follows, on any thread, and has no effect if the call has
 // ended meanwhile. At most kReadBytes of text are read from the log ahead of the write; the rest stays in the log.
@@ -147,6 +148,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
 
   // Called by the thread that has set write_in_flight_. False if there is nothing to send.
   bool FillResponse(const Generation& generation) {
+    const uint64_t after = cursor_;
     if (next_ == events_.size()) {
       events_.clear();
       next_ = 0;
@@ -173,6 +175,13 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
       ready_ = true;
     }
     response_.Clear();
+    if constexpr (requires { response_.add_parts(); }) {
+      if (std::exchange(first_, false)) {
+        for (OpenedPart& part : generation.log().OpenedParts(after)) {
+          OpenedPartToProto(std::move(part), response_.add_parts());
+        }
+      }
+    }
     response_.mutable_event()->set_generation_id(generation.id());
     EventToProto(std::move(event), response_.mutable_event());
     return true;
@@ -197,6 +206,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   size_t next_ = 0;
   uint64_t cursor_ = 0;
   bool at_end_ = false;
+  bool first_ = true;
 
   base::Mutex mu_;
   std::unique_ptr<Attachment> attachment_ GUARDED_BY(mu_);  // null before Read

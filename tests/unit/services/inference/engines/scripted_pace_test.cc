@@ -58,6 +58,7 @@ class SlowSink final : public EventSink, public Flushable, public std::enable_sh
     tokens_ += static_cast<int>(tokens.count);
     wake->Add(shared_from_this());
   }
+  void AppendPart(uint32_t, const PartPiece&, Tokens, WakeSet*) override { FAIL() << "the script has only text"; }
   void Flush() override { tokens_flushed_ = tokens_.load(); }
   void EndChoice(uint32_t, FinishReason, WakeSet*) override {}
   void EndAll(FinishReason, WakeSet*) override {}

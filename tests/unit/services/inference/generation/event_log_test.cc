@@ -18,7 +18,7 @@ class EventLogTest : public ::testing::Test {
   explicit EventLogTest(uint32_t choices = 1) : log_(Started{"m", absl::UnixEpoch(), 9}, choices, 1000) {}
 
   bool Add(const std::string& text, uint32_t choice = 0) {
-    return log_.AppendDelta(choice, text, 1, now_ += 10, &wake_);
+    return log_.AppendDelta(choice, PartPiece::Text(text), 1, now_ += 10, &wake_) == EventLog::Appended::kYes;
   }
   bool End(FinishReason reason = FinishReason::kStop) { return log_.EndAll(reason, now_ += 10, &wake_); }
   std::vector<Event> Read(uint64_t after, size_t max_bytes = kAll) const {
@@ -112,9 +112,9 @@ TEST_F(EventLogTest, JoinsLogprobsAsItJoinsText) {
   const TokenLogprob a{"a", -0.5f, {{"a", -0.5f, {}}, {"x", -2, {}}}};
   const TokenLogprob b{"\xE2", -1, {}};
   const TokenLogprob c{"\x82\xAC", -0.25f, {}};
-  log_.AppendDelta(0, "a", {1, {a}}, now_, &wake_);
+  log_.AppendDelta(0, PartPiece::Text("a"), {1, {a}}, now_, &wake_);
   Add("-");
-  log_.AppendDelta(0, "\u20AC", {2, {b, c}}, now_, &wake_);
+  log_.AppendDelta(0, PartPiece::Text("\u20AC"), {2, {b, c}}, now_, &wake_);
   const auto merged = Read(1);
   ASSERT_EQ(merged.size(), 1u);
   EXPECT_THAT(std::get<Delta>(merged[0].payload).logprobs, ::testing::ElementsAre(a, b, c));
@@ -125,7 +125,7 @@ TEST_F(EventLogTest, JoinsLogprobsAsItJoinsText) {
 
 TEST_F(EventLogTest, LogprobsCountTowardsTheLimitOfARead) {
   const TokenLogprob large{"t", -1, std::vector<TokenLogprob>(20, {"token", -1, {}})};
-  for (int i = 0; i < 1000; ++i) log_.AppendDelta(0, "t", {1, {large}}, now_, &wake_);
+  for (int i = 0; i < 1000; ++i) log_.AppendDelta(0, PartPiece::Text("t"), {1, {large}}, now_, &wake_);
   std::vector<Event> events;
   EXPECT_TRUE(log_.Read(0, 64 << 10, &events));
   size_t bytes = 0;
@@ -137,10 +137,10 @@ TEST_F(EventLogTest, LogprobsCountTowardsTheLimitOfARead) {
 }
 
 TEST_F(EventLogTest, OnlyALogWithLogprobsPaysForThem) {
-  log_.AppendDelta(0, "abc", 3, now_, &wake_);
+  log_.AppendDelta(0, PartPiece::Text("abc"), 3, now_, &wake_);
   const size_t without = log_.bytes();
   EventLog with(Started{"m", absl::UnixEpoch(), 9}, 1, 1000);
-  with.AppendDelta(0, "abc", {3, {{"a", 0, {}}, {"b", 0, {}}, {"c", 0, {}}}}, now_, &wake_);
+  with.AppendDelta(0, PartPiece::Text("abc"), {3, {{"a", 0, {}}, {"b", 0, {}}, {"c", 0, {}}}}, now_, &wake_);
   EXPECT_GE(with.bytes(), without + 3 * 6);
   EXPECT_TRUE(std::get<Delta>(Read(1)[0].payload).logprobs.empty());
 }
@@ -265,7 +265,7 @@ TEST_F(EventLogTest, WakesReadersWhenTheStepIsFlushed) {
 TEST_F(EventLogTest, ReadersSeeAppendsOfAnotherThread) {
   std::jthread engine([this] {
     WakeSet wake;
-    for (int i = 0; i < 20'000; ++i) log_.AppendDelta(0, "ab", 1, 2000 + i, &wake);
+    for (int i = 0; i < 20'000; ++i) log_.AppendDelta(0, PartPiece::Text("ab"), 1, 2000 + i, &wake);
     log_.EndAll(FinishReason::kStop, 30'000, &wake);
   });
   uint64_t cursor = 0;

@@ -261,6 +261,7 @@ class WakingSink final : public EventSink {
     ++appends;
     wake->Add(reader_);
   }
+  void AppendPart(uint32_t, const PartPiece&, Tokens, WakeSet*) override { FAIL() << "the scheduler has only text"; }
   void EndChoice(uint32_t, FinishReason, WakeSet*) override { ended = true; }
   void EndAll(FinishReason, WakeSet*) override { ended = true; }
   void Fail(Failed, WakeSet*) override { ended = true; }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -45,6 +46,34 @@ class FakeSink final : public inference::EventSink {
     choices_[choice].tokens += tokens.count;
     auto& logprobs = choices_[choice].logprobs;
     logprobs.insert(logprobs.end(), tokens.logprobs.begin(), tokens.logprobs.end());
+    choices_[choice].last_part = nullptr;
+    ++appends_;
+    changed_.NotifyAll();
+  }
+  void AppendPart(uint32_t choice, const inference::PartPiece& piece, inference::Tokens tokens,
+                  inference::WakeSet* wake) override {
+    using inference::PartKind;
+    if (piece.kind == PartKind::kText) return Append(choice, piece.content, std::move(tokens), wake);
+    base::MutexLock lock(&mu_);
+    CheckOpenLocked("AppendPart");
+    Choice& to = choices_[choice];
+    if (to.reason != inference::FinishReason::kNone) faults_ += "bad AppendPart; ";
+    if (piece.content.empty() && piece.opening == nullptr) faults_ += "empty piece; ";
+    to.tokens += tokens.count;
+    to.logprobs.insert(to.logprobs.end(), tokens.logprobs.begin(), tokens.logprobs.end());
+    if (piece.kind == PartKind::kToolCall) {
+      if ((piece.opening != nullptr) != (piece.call == to.calls.size())) faults_ += "bad call; ";
+      if (piece.opening != nullptr) {
+        to.calls.push_back(absl::StrCat(piece.opening->id, " ", piece.opening->name, " "));
+      }
+      if (piece.call < to.calls.size()) to.calls[piece.call] += piece.content;
+      to.last_part = nullptr;
+    } else {
+      std::string& part = piece.kind == PartKind::kReasoning ? to.reasoning : to.refusal;
+      if (!part.empty() && to.last_part != &part) part += "|";
+      part += piece.content;
+      to.last_part = &part;
+    }
     ++appends_;
     changed_.NotifyAll();
   }
@@ -85,6 +114,11 @@ class FakeSink final : public inference::EventSink {
     uint32_t tokens = 0;
     std::vector<inference::TokenLogprob> logprobs;
     inference::FinishReason reason = inference::FinishReason::kNone;
+    // Their parts, with | where one ends and another begins.
+    std::string reasoning;
+    std::string refusal;
+    std::vector<std::string> calls;  // "ID NAME ARGUMENTS"
+    const std::string* last_part = nullptr;
   };
   // Each returns false after 10 s, which is a failure.
   bool WaitEnded() const {
@@ -97,13 +131,18 @@ class FakeSink final : public inference::EventSink {
     return WaitFor([this]() NO_THREAD_SAFETY_ANALYSIS { return begins_ > 0; });
   }
 
-  // The whole story in one line: "Hello/2 stop; prompt 9", "Hel/1 -; failed engine_failed !retry: message". The output
-  // tokens of the usage are shown if they are not the sum of the appends.
+  // The whole story in one line: "Hello/2 stop; prompt 9", "Hel/1 -; failed engine_failed !retry: message", "think(Hm)
+  // refuse(No) Hello/4 call(1 f {}) tool_calls; prompt 9". The output tokens of the usage are shown if they are not the
+  // sum of the appends.
   std::string Story() const {
     base::MutexLock lock(&mu_);
     std::string story;
     for (const Choice& each : choices_) {
-      absl::StrAppend(&story, each.text, "/", each.tokens, " ", ReasonName(each.reason), "; ");
+      if (!each.reasoning.empty()) absl::StrAppend(&story, "think(", each.reasoning, ") ");
+      if (!each.refusal.empty()) absl::StrAppend(&story, "refuse(", each.refusal, ") ");
+      absl::StrAppend(&story, each.text, "/", each.tokens, " ");
+      for (const std::string& call : each.calls) absl::StrAppend(&story, "call(", call, ") ");
+      absl::StrAppend(&story, ReasonName(each.reason), "; ");
     }
     absl::StrAppend(&story, "prompt ", usage_.prompt_tokens);
     uint32_t tokens = 0;
@@ -142,7 +181,7 @@ class FakeSink final : public inference::EventSink {
 
  private:
   static std::string ReasonName(inference::FinishReason reason) {
-    constexpr const char* kNames[] = {"-", "stop", "length", "cancelled", "content_filter"};
+    constexpr const char* kNames[] = {"-", "stop", "length", "cancelled", "content_filter", "tool_calls"};
     return kNames[static_cast<int>(reason)];
   }
   void CheckOpenLocked(const char* what) REQUIRES(mu_) {

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "services/inference/generation/event.h"
+#include "services/inference/generation/json_object_checker.h"
+#include "services/inference/generation/part_piece.h"
+
+namespace runnel::inference {
+
+// The output of one choice of an EventLog: its parts, each with its content joined. Not thread-safe.
+class ChoiceParts {
+ public:
+  // Where a piece was appended.
+  struct Place {
+    uint32_t part = 0;
+    uint64_t end = 0;  // of the piece in the part's content
+  };
+  // The place of a piece that was not appended: the choice has as many parts or calls as it may have, or the piece
+  // names a call that was not opened.
+  static constexpr uint32_t kNoPart = UINT32_MAX;
+
+  // `delta`: the number of the log's delta that the piece becomes.
+  Place Append(const PartPiece& piece, uint64_t delta);
+
+  std::string_view content(uint32_t part) const { return parts_[part].content; }
+  PartKind kind(uint32_t part) const { return parts_[part].kind; }
+  // The id and name if delta number `delta` opens the part and the part is a tool call, else null.
+  std::shared_ptr<const ToolCall> OpenedCall(uint32_t part, uint64_t delta) const;
+
+  // Sets everything but the index.
+  void FillEnd(FinishReason reason, ChoiceEnd* end) const;
+  void FillText(ChoiceText* text) const;
+  // About what a snapshot takes.
+  size_t SnapshotBytes() const;
+
+  // The parts that the first `deltas` deltas of the log opened; none if these are a single text part. Their `bytes` are
+  // those of the whole content. Sets `unfinished` to the parts that later deltas continue.
+  std::vector<OpenedPart> Opened(uint64_t deltas, std::vector<uint32_t>* unfinished) const;
+
+  // The approximate memory of the content.
+  size_t bytes() const;
+
+ private:
+  struct Call {
+    std::shared_ptr<const ToolCall> opening;
+    JsonObjectChecker arguments;
+  };
+  struct Part {
+    std::string content;
+    uint64_t first_delta = 0;
+    uint64_t last_delta = 0;
+    uint32_t crc32 = 0;
+    PartKind kind = PartKind::kText;
+    std::unique_ptr<Call> call;  // of a tool call
+  };
+
+  // The part that the piece continues or opens, or kNoPart.
+  uint32_t PartOf(const PartPiece& piece, uint64_t delta);
+  uint32_t Open(const PartPiece& piece, uint64_t delta);
+  // At most one part, of text.
+  bool plain() const { return parts_.empty() || (parts_.size() == 1 && parts_[0].kind == PartKind::kText); }
+  static ToolCall CallOf(const Part& part) { return part.call == nullptr ? ToolCall{} : *part.call->opening; }
+  static bool IsComplete(const Part& part, FinishReason reason);
+
+  std::vector<Part> parts_;
+  std::vector<uint32_t> calls_;       // the parts of the tool calls, by number
+  uint32_t last_appended_ = kNoPart;  // the part of the last piece
+};
+
+}  // namespace runnel::inference
