@@ -1,13 +1,47 @@
 #include "services/inference/engines/extra_fields.h"
 
+#include <string>
+
+#include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
 
 namespace runnel::inference {
+namespace {
+
+absl::Status Unsupported(const std::string& field) {
+  return base::InvalidField(field, "is not supported by this model's engine: leave it out", "UNSUPPORTED_PARAMETER");
+}
+
+}  // namespace
 
 absl::Status RejectExtraFields(const GenerationRequest& request) {
   if (request.extra_fields.empty()) return absl::OkStatus();
-  return base::InvalidField(request.extra_fields.begin()->first,
-                            "is not supported by this model's engine: leave it out", "UNSUPPORTED_PARAMETER");
+  return Unsupported(request.extra_fields.begin()->first);
+}
+
+absl::Status RejectTools(const GenerationRequest& request) {
+  if (!request.tools.empty()) return Unsupported("tools");
+  for (size_t i = 0; i < request.messages.size(); ++i) {
+    const ChatMessage& message = request.messages[i];
+    if (!message.tool_calls.empty()) return Unsupported(absl::StrCat("messages[", i, "].tool_calls"));
+    if (message.role == ChatRole::kTool) return Unsupported(absl::StrCat("messages[", i, "].tool_call_id"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RejectImages(const GenerationRequest& request) {
+  for (size_t i = 0; i < request.messages.size(); ++i) {
+    const auto& parts = request.messages[i].parts;
+    for (size_t j = 0; j < parts.size(); ++j) {
+      if (parts[j].kind != ContentPart::Kind::kImage) continue;
+      return Unsupported(absl::StrCat("messages[", i, "].parts[", j, "].image"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RejectReasoningEffort(const GenerationRequest& request) {
+  return request.reasoning_effort.empty() ? absl::OkStatus() : Unsupported("reasoning_effort");
 }
 
 }  // namespace runnel::inference

@@ -9,4 +9,13 @@ namespace runnel::inference {
 // first, if the request has any.
 absl::Status RejectExtraFields(const GenerationRequest& request);
 
+// The same for an engine that cannot call tools: tools, and messages with calls or their results.
+absl::Status RejectTools(const GenerationRequest& request);
+
+// The same for an engine that cannot see images.
+absl::Status RejectImages(const GenerationRequest& request);
+
+// The same for an engine whose models do not reason.
+absl::Status RejectReasoningEffort(const GenerationRequest& request);
+
 }  // namespace runnel::inference

@@ -10,11 +10,43 @@
 
 namespace runnel::inference {
 
-enum class ChatRole { kSystem, kUser, kAssistant };
+enum class ChatRole { kSystem, kUser, kAssistant, kDeveloper, kTool };
+
+struct ContentPart {
+  enum class Kind { kText, kImage };
+  Kind kind = Kind::kText;
+  std::string value;   // the text, or a data: URL
+  std::string detail;  // of an image; empty: the engine's default
+};
+
+// A tool call in an earlier turn.
+struct CalledTool {
+  std::string id;
+  std::string name;
+  std::string arguments;
+};
 
 struct ChatMessage {
   ChatRole role = ChatRole::kUser;
   std::string content;
+  std::vector<ContentPart> parts = {};  // in place of content, if there are images
+  std::vector<CalledTool> tool_calls = {};
+  std::string reasoning = {};
+  std::string tool_call_id = {};  // of kTool
+};
+
+struct Tool {
+  std::string name;
+  std::string description;
+  std::string parameters;  // a JSON object, or empty
+  std::optional<bool> strict;
+};
+
+struct ToolChoice {
+  enum class Mode { kNone, kAuto, kRequired, kNamed };
+  Mode mode = Mode::kAuto;
+  std::string name;                  // of kNamed
+  std::vector<std::string> allowed;  // of kAuto and kRequired; empty: all
 };
 
 // Absent = the engine's default.
@@ -53,6 +85,10 @@ struct GenerationRequest {
   std::vector<std::string> stop;
   std::optional<uint32_t> top_logprobs;  // absent: no log-probabilities
   OutputFormat output_format;
+  std::vector<Tool> tools;                // not with a prompt
+  std::optional<ToolChoice> tool_choice;  // names only tools of `tools`
+  std::optional<bool> parallel_tool_calls;
+  std::string reasoning_effort;   // empty: the engine's default
   absl::Duration detach_timeout;  // InfiniteDuration: not cancelled without readers
   std::string request_id;
   std::string principal;  // the owner

@@ -15,7 +15,20 @@ namespace {
 size_t BodyBytes(const GenerationRequest& request) {
   size_t bytes = sizeof(GenerationRequest) + request.prompt.size() + request.output_format.json_schema.size() +
                  request.annotation.size() + request.messages.size() * sizeof(ChatMessage);
-  for (const ChatMessage& message : request.messages) bytes += message.content.size();
+  for (const ChatMessage& message : request.messages) {
+    bytes += message.content.size() + message.reasoning.size() + message.tool_call_id.size() +
+             message.parts.size() * sizeof(ContentPart) + message.tool_calls.size() * sizeof(CalledTool);
+    for (const ContentPart& part : message.parts) bytes += part.value.size();
+    for (const CalledTool& call : message.tool_calls) {
+      bytes += call.id.size() + call.name.size() + call.arguments.size();
+    }
+  }
+  for (const Tool& tool : request.tools) {
+    bytes += sizeof(Tool) + tool.name.size() + tool.description.size() + tool.parameters.size();
+  }
+  if (request.tool_choice.has_value()) {
+    for (const std::string& name : request.tool_choice->allowed) bytes += sizeof(std::string) + name.size();
+  }
   for (const auto* pairs : {&request.metadata, &request.extra_fields}) {
     for (const auto& [key, value] : *pairs) bytes += key.size() + value.size();
   }

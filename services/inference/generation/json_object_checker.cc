@@ -112,7 +112,7 @@ JsonObjectChecker::State JsonObjectChecker::BeginNumber(char c) {
 }
 
 JsonObjectChecker::State JsonObjectChecker::Open(bool object) {
-  if (depth_ == kMaxDepth) return State::kInvalid;
+  if (depth_ == max_depth_) return State::kInvalid;
   is_object_[depth_++] = object;
   return object ? State::kFirstKey : State::kFirstValue;
 }

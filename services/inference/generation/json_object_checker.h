@@ -8,10 +8,12 @@
 namespace runnel::inference {
 
 // Decides whether text that arrives in pieces is exactly one JSON object (RFC 8259), in constant memory. The text must
-// be valid UTF-8. Objects nested deeper than kMaxDepth count as incomplete. Not thread-safe.
+// be valid UTF-8. Objects nested deeper than the limit count as incomplete. Not thread-safe.
 class JsonObjectChecker {
  public:
   static constexpr size_t kMaxDepth = 512;
+
+  explicit JsonObjectChecker(size_t max_depth = kMaxDepth) : max_depth_(max_depth) {}
 
   void Add(std::string_view text);
   // The text so far is one object, with nothing but blanks around it.
@@ -50,6 +52,7 @@ class JsonObjectChecker {
   State EndString() const { return in_key_ ? State::kColon : State::kAfterValue; }
   State AfterValue(char c);
 
+  size_t max_depth_;                  // at most kMaxDepth
   std::bitset<kMaxDepth> is_object_;  // by depth
   uint16_t depth_ = 0;
   State state_ = State::kStart;

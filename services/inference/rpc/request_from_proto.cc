@@ -16,6 +16,8 @@
 #include "services/base/grpc_status.h"
 #include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
+#include "services/inference/rpc/messages_from_proto.h"
+#include "services/inference/rpc/tools_from_proto.h"
 
 namespace runnel::inference {
 namespace {
@@ -35,32 +37,6 @@ absl::Status CheckRange(const char* field, T value, T least, T most) {
 std::optional<absl::Duration> DurationFromProto(const google::protobuf::Duration& proto) {
   if (proto.seconds() < 0 || proto.nanos() < 0 || proto.nanos() > 999'999'999) return std::nullopt;
   return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
-}
-
-absl::Status ReadMessages(const v1::GenerateRequest& proto, GenerationRequest* request) {
-  if (proto.messages().empty() == proto.prompt().empty()) {
-    return InvalidField("messages", "set either messages or prompt");
-  }
-  request->prompt = proto.prompt();
-  for (int i = 0; i < proto.messages_size(); ++i) {
-    ChatMessage message;
-    message.content = proto.messages(i).content();
-    switch (proto.messages(i).role()) {
-      case v1::CHAT_ROLE_SYSTEM:
-        message.role = ChatRole::kSystem;
-        break;
-      case v1::CHAT_ROLE_USER:
-        message.role = ChatRole::kUser;
-        break;
-      case v1::CHAT_ROLE_ASSISTANT:
-        message.role = ChatRole::kAssistant;
-        break;
-      default:
-        return InvalidField(absl::StrCat("messages[", i, "].role"), "must be system, user or assistant");
-    }
-    request->messages.push_back(std::move(message));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status ReadSampling(const v1::Sampling& proto, GenerationRequest* request) {
@@ -247,6 +223,7 @@ absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& pr
                            std::move(detail));
   }
   RETURN_IF_ERROR(ReadMessages(proto, &request));
+  RETURN_IF_ERROR(ReadTools(proto, &request));
   RETURN_IF_ERROR(ReadSampling(proto.sampling(), &request));
   RETURN_IF_ERROR(ReadLimits(proto, defaults, &request));
   RETURN_IF_ERROR(ReadOutput(proto, &request));

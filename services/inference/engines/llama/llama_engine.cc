@@ -111,6 +111,9 @@ class LlamaEngine final : public Engine {
 
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override {
     RETURN_IF_ERROR(RejectExtraFields(request));
+    RETURN_IF_ERROR(RejectTools(request));
+    RETURN_IF_ERROR(RejectImages(request));
+    RETURN_IF_ERROR(RejectReasoningEffort(request));
     if (request.choice_count > MaxRunning()) {
       return base::InvalidField(
           "choice_count", absl::StrCat("must be at most ", MaxRunning(), ", the number of choices that run at a time"));

@@ -48,10 +48,12 @@ absl::Status InitLibrary() {
 const char* RoleName(ChatRole role) {
   switch (role) {
     case ChatRole::kSystem:
+    case ChatRole::kDeveloper:
       return "system";
     case ChatRole::kAssistant:
       return "assistant";
     case ChatRole::kUser:
+    case ChatRole::kTool:
       break;
   }
   return "user";

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
+#include "services/inference/engines/upstream/upstream_chat.h"
 
 namespace runnel::inference {
 namespace {
@@ -38,6 +39,7 @@ constexpr std::string_view kOurFields[] = {"audio",
                                            "modalities",
                                            "model",
                                            "n",
+                                           "parallel_tool_calls",
                                            "presence_penalty",
                                            "prompt",
                                            "response_format",
@@ -52,18 +54,6 @@ constexpr std::string_view kOurFields[] = {"audio",
                                            "top_k",
                                            "top_logprobs",
                                            "top_p"};
-
-const char* RoleName(ChatRole role) {
-  switch (role) {
-    case ChatRole::kSystem:
-      return "system";
-    case ChatRole::kUser:
-      return "user";
-    case ChatRole::kAssistant:
-      return "assistant";
-  }
-  return "user";
-}
 
 // The double with the float's shortest decimal form: 0.7 and not 0.699999988079071.
 double Widen(float value) {
@@ -125,11 +115,7 @@ UpstreamBody MakeUpstreamBody(const GenerationRequest& request, std::string_view
   if (request.messages.empty()) {
     body["prompt"] = request.prompt;
   } else {
-    Json messages = Json::array();
-    for (const ChatMessage& message : request.messages) {
-      messages.push_back({{"role", RoleName(message.role)}, {"content", message.content}});
-    }
-    body["messages"] = std::move(messages);
+    body["messages"] = UpstreamMessages(request.messages);
   }
   body["stream"] = true;
   body["stream_options"] = {{"include_usage", true}};
@@ -139,9 +125,11 @@ UpstreamBody MakeUpstreamBody(const GenerationRequest& request, std::string_view
   SetSampling(request.sampling, &body);
   SetLogprobs(request, &body);
   SetFormat(request.output_format, &body);
+  if (!request.reasoning_effort.empty()) body["reasoning_effort"] = request.reasoning_effort;
   // Does not throw for strings that are not UTF-8.
   UpstreamBody result{body.dump(-1, ' ', false, Json::error_handler_t::replace), {}, 0};
   result.json.pop_back();
+  result.json += UpstreamTools(request);
   for (const auto& [name, value] : request.extra_fields) {
     absl::StrAppend(&result.json, ",", Json(name).dump(-1, ' ', false, Json::error_handler_t::replace), ":", value);
   }
@@ -174,7 +162,8 @@ absl::Status CheckUpstreamFields(const GenerationRequest& request, const std::ve
   };
   for (const auto& [name, value] : request.extra_fields) {
     const bool listed = is_listed(name);
-    const bool ours = std::find(std::begin(kOurFields), std::end(kOurFields), name) != std::end(kOurFields);
+    const bool ours = std::find(std::begin(kOurFields), std::end(kOurFields), name) != std::end(kOurFields) ||
+                      (name == "reasoning_effort" && !request.reasoning_effort.empty());
     if (!listed || ours) {
       return base::InvalidField(name, "is not supported by this model's engine: leave it out", "UNSUPPORTED_PARAMETER");
     }

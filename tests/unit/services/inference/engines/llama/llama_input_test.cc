@@ -54,6 +54,36 @@ TEST_F(LlamaInputTest, ContentsCannotForgeATurn) {
   EXPECT_EQ(engine().Prepare(Ask(forged, 1)).value()->prompt_tokens(), forged.size());
 }
 
+TEST_F(LlamaInputTest, RejectsWhatTheEngineDoesNotSupport) {
+  testing::BigramModel model;
+  model.chat_template = kChatMl;
+  Use(model);
+  const auto field_of = [&](const GenerationRequest& request) {
+    const absl::Status status = engine().Prepare(request).status();
+    EXPECT_EQ(base::DetailOf(status).reason, "UNSUPPORTED_PARAMETER") << status;
+    return base::DetailOf(status).field;
+  };
+  GenerationRequest valid = Ask("", 10);
+  valid.messages = {{ChatRole::kDeveloper, "s"}, {ChatRole::kUser, "hi"}};
+  EXPECT_TRUE(engine().Prepare(valid).ok());
+  GenerationRequest request = valid;
+  request.tools = {{"f", "", "", {}}};
+  EXPECT_EQ(field_of(request), "tools");
+  request = valid;
+  request.reasoning_effort = "low";
+  EXPECT_EQ(field_of(request), "reasoning_effort");
+  request = valid;
+  request.messages[1].parts = {{ContentPart::Kind::kImage, "data:image/png;base64,", ""}};
+  EXPECT_EQ(field_of(request), "messages[1].parts[0].image");
+  request = valid;
+  request.messages.push_back({ChatRole::kTool, "x"});
+  EXPECT_EQ(field_of(request), "messages[2].tool_call_id");
+  request = valid;
+  request.messages.push_back({ChatRole::kAssistant, "x"});
+  request.messages[2].tool_calls = {{"a", "f", ""}};
+  EXPECT_EQ(field_of(request), "messages[2].tool_calls");
+}
+
 TEST_F(LlamaInputTest, ChatNeedsATemplate) {
   testing::BigramModel model;
   Use(model);

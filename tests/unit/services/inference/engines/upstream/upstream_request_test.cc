@@ -133,6 +133,59 @@ TEST(UpstreamRequest, PassesOnWhatTheAnswerShallBe) {
                 R"({"name":"output","strict":true,"schema":{"type":"object"}}},"max_tokens":1})");
 }
 
+TEST(UpstreamRequest, SendsToolsAndTheirHistory) {
+  GenerationRequest request;
+  ChatMessage image{ChatRole::kUser, ""};
+  image.parts = {{ContentPart::Kind::kText, "What is this?", ""},
+                 {ContentPart::Kind::kImage, "data:image/png;base64,AA==", "low"},
+                 {ContentPart::Kind::kImage, "data:image/gif;base64,BB==", ""}};
+  ChatMessage called{ChatRole::kAssistant, ""};
+  called.reasoning = "Hm.";
+  called.tool_calls = {{"a", "f", "{\"x\":"}, {"b", "g", ""}};
+  ChatMessage result{ChatRole::kTool, "sunny"};
+  result.tool_call_id = "a";
+  request.messages = {{ChatRole::kDeveloper, "Be brief."}, image, called, result};
+  request.tools = {{"f", "Finds.", R"({"type": "object","n":1.50})", true}, {"g\"", "", "", {}}};
+  request.parallel_tool_calls = false;
+  request.reasoning_effort = "low";
+  const std::string tools = R"("tools":[{"type":"function","function":{"name":"f","description":"Finds.",)"
+                            R"("parameters":{"type": "object","n":1.50},"strict":true}},)"
+                            R"({"type":"function","function":{"name":"g\""}}])";
+  EXPECT_EQ(Body(request),
+            R"({"model":"m","messages":[{"role":"developer","content":"Be brief."},{"role":"user","content":[)"
+            R"({"type":"text","text":"What is this?"},)"
+            R"({"type":"image_url","image_url":{"url":"data:image/png;base64,AA==","detail":"low"}},)"
+            R"({"type":"image_url","image_url":{"url":"data:image/gif;base64,BB=="}}]},)"
+            R"({"role":"assistant","content":null,"reasoning_content":"Hm.","tool_calls":[)"
+            R"({"id":"a","type":"function","function":{"name":"f","arguments":"{\"x\":"}},)"
+            R"({"id":"b","type":"function","function":{"name":"g","arguments":""}}]},)"
+            R"({"role":"tool","tool_call_id":"a","content":"sunny"}],"stream":true,)"
+            R"("stream_options":{"include_usage":true},"reasoning_effort":"low",)" +
+                tools + R"(,"parallel_tool_calls":false})");
+  using Mode = ToolChoice::Mode;
+  const struct {
+    ToolChoice choice;
+    const char* json;
+  } rows[] = {
+      {{Mode::kNone, "", {}}, R"("none")"},
+      {{Mode::kAuto, "", {}}, R"("auto")"},
+      {{Mode::kRequired, "", {}}, R"("required")"},
+      {{Mode::kNamed, "f", {}}, R"({"type":"function","function":{"name":"f"}})"},
+      {{Mode::kRequired, "", {"f"}},
+       R"({"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[)"
+       R"({"type":"function","function":{"name":"f"}}]}})"},
+  };
+  for (const auto& row : rows) {
+    request.tool_choice = row.choice;
+    EXPECT_NE(Body(request).find(tools + ",\"tool_choice\":" + row.json + ","), std::string::npos) << Body(request);
+  }
+  // An effort that is sent twice would be ambiguous.
+  request.extra_fields = {{"reasoning_effort", "\"high\""}};
+  EXPECT_FALSE(CheckUpstreamFields(request, {"*"}).ok());
+  request.reasoning_effort.clear();
+  EXPECT_TRUE(CheckUpstreamFields(request, {"*"}).ok());
+}
+
 TEST(UpstreamRequest, SendsNoSeedThatAServerCannotHold) {
   GenerationRequest request;
   request.prompt = "x";
