@@ -14,6 +14,7 @@
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
 #include "services/inference/engines/extra_fields.h"
+#include "services/inference/engines/scripted_parts.h"
 #include "services/inference/engines/stoppable_text.h"
 #include "services/inference/generation/wake_set.h"
 
@@ -91,7 +92,13 @@ class PreparedScript final : public PreparedGeneration {
   uint32_t prompt_tokens() const override { return prompt_tokens_; }
   std::string fingerprint() const override { return kFingerprint; }
 
+  FinishReason finish_reason() const {
+    if (script.tokens > max_tokens) return FinishReason::kLength;
+    return parts.has_value() && parts->has_calls() ? FinishReason::kToolCalls : FinishReason::kStop;
+  }
+
   Script script;
+  std::optional<ScriptedParts> parts;  // absent: only text
   uint64_t seed = 0;
   uint32_t max_tokens = 0;
   uint32_t choice_count = 1;
@@ -111,7 +118,10 @@ uint32_t CountWords(const GenerationRequest& request) {
     }
   };
   count(request.prompt);
-  for (const ChatMessage& message : request.messages) count(message.content);
+  for (const ChatMessage& message : request.messages) {
+    count(message.content);
+    count(message.reasoning);
+  }
   return words;
 }
 
@@ -161,6 +171,19 @@ struct ScriptedEngine::Run {
       if (!rest.empty()) to->Append(choice, rest, std::move(tokens), wake);
     }
   }
+  // Appends a piece that is not text, after the text that is held. A stop string does not continue in later text.
+  void AppendPiece(uint32_t choice, const ScriptedPiece& piece, EventSink* to, WakeSet* wake) {
+    if (!stoppable.empty()) {
+      StoppableText& state = stoppable[choice];
+      if (state.stopped()) return;
+      auto [rest, tokens] = state.Finish();
+      if (!rest.empty()) to->Append(choice, rest, std::move(tokens), wake);
+      state = StoppableText(prepared->stop);
+    }
+    PartPiece part{piece.kind, piece.content, piece.call};
+    if (piece.opening.has_value()) part.opening = &*piece.opening;
+    to->AppendPart(choice, part, 1, wake);
+  }
   bool stopped() const {
     return !stoppable.empty() &&
            std::all_of(stoppable.begin(), stoppable.end(), [](const auto& each) { return each.stopped(); });
@@ -178,6 +201,7 @@ std::vector<ModelInfo> ScriptedEngine::Models() const {
 
 absl::StatusOr<std::unique_ptr<PreparedGeneration>> ScriptedEngine::Prepare(const GenerationRequest& request) {
   RETURN_IF_ERROR(RejectExtraFields(request));
+  RETURN_IF_ERROR(RejectImages(request));
   if (request.output_format.kind != OutputFormat::Kind::kText) {
     return base::InvalidField("output_format", "is not supported by the scripted engine: leave it out");
   }
@@ -186,6 +210,10 @@ absl::StatusOr<std::unique_ptr<PreparedGeneration>> ScriptedEngine::Prepare(cons
   }
   auto prepared = std::make_unique<PreparedScript>();
   ASSIGN_OR_RETURN(prepared->script, ReadScript(request, options_.script));
+  if (const auto parts = request.metadata.find("scripted.parts"); parts != request.metadata.end()) {
+    ASSIGN_OR_RETURN(prepared->parts, ScriptedParts::Parse(parts->second));
+    prepared->script.tokens = prepared->parts->tokens();
+  }
   prepared->seed = request.seed;
   prepared->max_tokens = request.max_tokens.value_or(prepared->script.tokens);
   prepared->choice_count = request.choice_count;
@@ -311,7 +339,7 @@ absl::Duration ScriptedEngine::Step(Run* run, absl::Duration now, WakeSet* wake)
     }
     if (run->next >= end) {
       run->AppendRest(sink.get(), wake);
-      sink->EndAll(script.tokens > prepared.max_tokens ? FinishReason::kLength : FinishReason::kStop, wake);
+      sink->EndAll(prepared.finish_reason(), wake);
       return absl::InfiniteDuration();
     }
     if (due_at(run->next) > now) break;
@@ -325,11 +353,18 @@ absl::Duration ScriptedEngine::Step(Run* run, absl::Duration now, WakeSet* wake)
 void ScriptedEngine::AppendTokens(Run* run, EventSink* sink, WakeSet* wake) const {
   const PreparedScript& prepared = *run->prepared;
   for (uint32_t choice = 0; choice < prepared.choice_count; ++choice) {
+    std::optional<ScriptedPiece> piece;
+    if (prepared.parts.has_value()) piece = prepared.parts->At(prepared.seed, choice, run->next);
+    if (piece.has_value() && piece->kind != PartKind::kText) {
+      run->AppendPiece(choice, *piece, sink, wake);
+      continue;
+    }
     Tokens token = 1;
     if (prepared.top_logprobs.has_value()) {
       token.logprobs = {ScriptedLogprob(prepared.seed, choice, run->next, *prepared.top_logprobs)};
     }
-    const std::string text = prepared.script.timestamps
+    const std::string text = piece.has_value() ? std::move(piece->content)
+                             : prepared.script.timestamps
                                  ? StampedToken(prepared.seed, choice, run->next, options_.clock->Monotonic())
                                  : ScriptedToken(prepared.seed, choice, run->next);
     if (run->stoppable.empty()) {

@@ -17,7 +17,8 @@
 
 namespace runnel::inference {
 
-// The behaviour of a generation. The metadata key next to each field overrides it for a request.
+// The behaviour of a generation. The metadata key next to each field overrides it for a request. scripted.parts, in
+// place of scripted.tokens, scripts other output than text: see ScriptedParts.
 struct Script {
   double tokens_per_second = 30;                        // scripted.tokens_per_second, above 0 to 1e6
   absl::Duration first_token = absl::Milliseconds(50);  // scripted.first_token_ms, 0 to 600000

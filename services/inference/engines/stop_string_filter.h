@@ -33,7 +33,7 @@ class StopStringFilter {
  private:
   std::string TakeCertain();
 
-  const std::vector<std::string> stops_;
+  std::vector<std::string> stops_;
   Utf8Joiner joiner_{Utf8Joiner::Surrogates::kReplace};
   std::string held_;  // whole characters that may begin a stop string
   bool stopped_ = false;
