@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
+#include "services/base/request_limits.h"
 #include "services/inference/engines/upstream/plain_chunk.h"
 #include "services/inference/engines/upstream/upstream_chunk.h"
 #include "services/inference/engines/upstream/upstream_failure.h"
@@ -18,6 +20,8 @@ namespace {
 using runnel::inference::EventSink;
 using runnel::inference::Failed;
 using runnel::inference::FinishReason;
+using runnel::inference::PartKind;
+using runnel::inference::PartPiece;
 using runnel::inference::Tokens;
 using runnel::inference::UpstreamOutput;
 using runnel::inference::WakeSet;
@@ -36,6 +40,27 @@ class CheckingSink final : public EventSink {
     }
     texts[choice] += text;
   }
+  void AppendPart(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) override {
+    if (piece.kind == PartKind::kText) return Append(choice, piece.content, std::move(tokens), wake);
+    FUZZ_CHECK(!ended && choice < 2 && !choice_ended[choice]);
+    FUZZ_CHECK(!piece.content.empty() || piece.opening != nullptr);
+    FUZZ_CHECK(runnel::inference::ToValidUtf8(piece.content) == piece.content);
+    if (piece.kind == PartKind::kToolCall) {
+      // Numbered in the order in which they open, which happens once.
+      FUZZ_CHECK((piece.opening != nullptr) == (piece.call == calls[choice]));
+      FUZZ_CHECK(piece.call <= calls[choice] && piece.call < runnel::base::kMaxToolCalls);
+      if (piece.opening != nullptr) {
+        ++calls[choice];
+        for (const std::string& name : {piece.opening->id, piece.opening->name}) {
+          FUZZ_CHECK(runnel::inference::ToValidUtf8(name) == name && runnel::inference::IsValidCallName(name));
+        }
+        parts[choice] += piece.opening->id + piece.opening->name;
+      }
+    }
+    // The same whatever the pieces of the stream are.
+    parts[choice] += std::to_string(static_cast<int>(piece.kind)) + std::to_string(piece.call);
+    parts[choice] += piece.content;
+  }
   void EndChoice(uint32_t choice, FinishReason, WakeSet*) override {
     FUZZ_CHECK(!ended && choice < 2 && !choice_ended[choice]);
     choice_ended[choice] = true;
@@ -50,6 +75,8 @@ class CheckingSink final : public EventSink {
   }
 
   std::string texts[2];
+  std::string parts[2];  // all other pieces
+  uint32_t calls[2] = {};
   bool choice_ended[2] = {};
   bool ended = false;
 };
@@ -74,7 +101,7 @@ void ComparePlainLines(std::string_view bytes) {
   }
 }
 
-// The texts of both choices, from `bytes` in pieces of `piece`.
+// The output of both choices, from `bytes` in pieces of `piece`.
 std::string Read(std::string_view bytes, size_t piece) {
   UpstreamOutput::Options options;
   options.limits = {4096, 4096};
@@ -85,7 +112,7 @@ std::string Read(std::string_view bytes, size_t piece) {
   for (size_t at = 0; at < bytes.size(); at += piece) output.Add(bytes.substr(at, piece), &wake);
   output.Finish(runnel::inference::Unavailable("cut"), &wake);
   FUZZ_CHECK(sink.ended && output.ended());
-  return sink.texts[0] + '\0' + sink.texts[1];
+  return sink.texts[0] + '\0' + sink.texts[1] + '\0' + sink.parts[0] + '\0' + sink.parts[1];
 }
 
 }  // namespace

@@ -42,8 +42,6 @@ bool IsOneOf(std::string_view name, std::initializer_list<std::string_view> name
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-constexpr char kToolCalls[] = "tool calls";
-
 // The names of OpenAI's API, vLLM, TGI, Mistral, Anthropic and Gemini. A reason that is not known counts as stop.
 UpstreamFragment ReadFinish(const Json& value) {
   using Kind = UpstreamFragment::Kind;
@@ -58,9 +56,11 @@ UpstreamFragment ReadFinish(const Json& value) {
     fragment.reason = FinishReason::kContentFilter;
   } else if (IsOneOf(reason, {"abort", "aborted", "cancelled", "canceled", "error", "insufficient_system_resource"})) {
     fragment.kind = Kind::kAbort;
-  } else if (IsOneOf(reason, {"tool_calls", "tool_call", "tool_use", "function_call", "malformed_function_call"})) {
+  } else if (IsOneOf(reason, {"tool_calls", "tool_call", "tool_use", "function_call"})) {
+    fragment.reason = FinishReason::kToolCalls;
+  } else if (reason == "malformed_function_call") {
     fragment.kind = Kind::kUnsupported;
-    fragment.bytes = kToolCalls;
+    fragment.bytes = "a malformed tool call";
   } else {
     fragment.reason = FinishReason::kStop;
   }
@@ -154,7 +154,7 @@ class ChoiceReader {
   void Add(Kind kind, std::string bytes) { out_->push_back({index_, kind, std::move(bytes)}); }
 
   void ReadMessage(const Json& message) {
-    // Servers that send both names of the reasoning send the same text twice.
+    // Servers that send several names of the reasoning send the same text several times.
     for (const char* const name : {"reasoning_content", "reasoning", "thinking"}) {
       const Json& reasoning = Member(message, name);
       if (!reasoning.is_string() || reasoning == "") continue;
@@ -163,12 +163,37 @@ class ChoiceReader {
     }
     ReadContent(Member(message, "content"), Kind::kText);
     ReadContent(Member(message, "refusal"), Kind::kRefusal);
-    for (const char* const name : {"tool_calls", "function_call"}) {
-      if (IsTruthy(Member(message, name))) Add(Kind::kUnsupported, kToolCalls);
+    const Json& calls = Member(message, "tool_calls");
+    if (calls.is_object()) ReadCall(calls, Member(calls, "function"));
+    if (calls.is_array()) {
+      for (const Json& call : calls) ReadCall(call, Member(call, "function"));
+    } else if (!calls.is_object() && IsTruthy(calls)) {
+      Add(Kind::kUnsupported, "tool calls that are not an array");
     }
+    // The form before tool_calls.
+    if (const Json& call = Member(message, "function_call"); IsTruthy(call)) ReadCall(call, call);
     for (const char* const name : {"audio", "images"}) {
       if (IsTruthy(Member(message, name))) Add(Kind::kUnsupported, name);
     }
+  }
+
+  // `function` has the name and the arguments.
+  void ReadCall(const Json& call, const Json& function) {
+    if (call.is_null()) return;
+    const std::string type = ReadString(Member(call, "type"));
+    if (!call.is_object() || !(type.empty() || type == "function")) {
+      return Add(Kind::kUnsupported, absl::StrCat("a tool call of type '", type, "'"));
+    }
+    UpstreamFragment fragment{index_, Kind::kToolCall};
+    const Json& index = Member(call, "index");
+    if (index.is_number_unsigned()) fragment.call_index = ReadUint32(index, 0);
+    fragment.call_id = ReadString(Member(call, "id"));
+    fragment.call_name = ReadString(Member(function, "name"));
+    const Json& arguments = Member(function, "arguments");
+    // Some servers send the arguments as the object that they are.
+    fragment.bytes = arguments.is_structured() ? arguments.dump(-1, ' ', false, Json::error_handler_t::replace)
+                                               : ReadString(arguments);
+    out_->push_back(std::move(fragment));
   }
 
   // A string, or an array of parts.
@@ -204,7 +229,7 @@ class ChoiceReader {
   }
 
   // The log-probabilities belong to the text of the chunk, or else to its refusal. Those of a chunk that has only
-  // reasoning are dropped with the reasoning.
+  // reasoning or calls are dropped: clients expect those of text.
   void AddLogprobs(bool finished) {
     const Json& logprobs = Member(choice_, "logprobs");
     const Json& content = Member(logprobs, "content");
@@ -299,6 +324,7 @@ absl::StatusOr<UpstreamChunk> ParseAnyUpstreamChunk(std::string_view data) {
   if (!json.is_object()) return absl::InvalidArgumentError("an event that is not a JSON object");
 
   UpstreamChunk chunk;
+  chunk.id = ReadString(Member(json, "id"));
   if (const Json& error = Member(json, "error"); IsTruthy(error)) {
     chunk.error = ReadError(error);
   } else if (Member(json, "object") == "error") {
@@ -312,6 +338,8 @@ absl::StatusOr<UpstreamChunk> ParseAnyUpstreamChunk(std::string_view data) {
   for (UpstreamFragment& fragment : chunk.fragments) {
     if (!with_stand_ins) break;
     fragment.bytes = DecodeStandIns(fragment.bytes);
+    fragment.call_id = DecodeStandIns(fragment.call_id);
+    fragment.call_name = DecodeStandIns(fragment.call_name);
     DecodeLogprobs(&fragment.logprobs);
   }
   chunk.usage = ReadUsage(Member(json, "usage"));

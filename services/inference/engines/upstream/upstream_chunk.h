@@ -15,9 +15,10 @@ namespace runnel::inference {
 struct UpstreamFragment {
   enum class Kind {
     kText,
-    kReasoning,    // text that precedes the output, which the server marks as reasoning
-    kRefusal,      // text by which the model declines, which is delivered as text
-    kUnsupported,  // output that has no form here, for example a tool call; `bytes` names it
+    kReasoning,    // text that the server marks as reasoning
+    kRefusal,      // text by which the model declines
+    kToolCall,     // a piece of a tool call: `bytes` is a part of its arguments
+    kUnsupported,  // output that has no form here, for example audio; `bytes` names it
     kFinish,       // the choice has ended, by `reason`
     kAbort,        // the choice has ended because the server gave up
   };
@@ -26,6 +27,10 @@ struct UpstreamFragment {
   std::string bytes = {};                     // may be cut within a character, see Utf8Joiner
   std::vector<TokenLogprob> logprobs = {};    // of its tokens; empty if the server gives none
   FinishReason reason = FinishReason::kNone;  // of kFinish
+  // Of kToolCall: what the server gave, any bytes of any length.
+  std::optional<uint32_t> call_index = {};
+  std::string call_id = {};
+  std::string call_name = {};
 };
 
 // The members hold what the server wrote: any bytes, any length.
@@ -39,6 +44,7 @@ struct UpstreamError {
 
 // A chat.completion.chunk or a text_completion of an OpenAI-compatible server.
 struct UpstreamChunk {
+  std::string id;
   std::vector<UpstreamFragment> fragments;
   std::optional<Usage> usage;  // absent if it has no tokens
   std::optional<UpstreamError> error;

@@ -11,6 +11,7 @@ namespace runnel::inference {
 namespace {
 
 constexpr size_t kMaxNameBytes = 64;
+constexpr size_t kMaxIdBytes = 256;
 
 size_t LogprobBytes(const TokenLogprob& logprob) {
   size_t bytes = sizeof(TokenLogprob) + logprob.token.size();
@@ -97,6 +98,7 @@ void UpstreamOutput::TakeChunk(const UpstreamChunk& chunk, WakeSet* wake) {
   // With several choices, the usage of a chunk that has a part of one may be that of this choice only.
   const bool whole_usage = chunk.usage.has_value() && (choices_.size() == 1 || chunk.fragments.empty());
   if (whole_usage) usage_ = chunk.usage;
+  if (response_id_.empty()) response_id_ = chunk.id.substr(0, kMaxIdBytes);
   for (const UpstreamFragment& fragment : chunk.fragments) {
     if (!ended()) TakeFragment(fragment, chunk.usage, wake);
   }
@@ -111,7 +113,7 @@ void UpstreamOutput::TakeFragment(const UpstreamFragment& fragment, const std::o
   if (known && choices_[fragment.choice].cut_short) return;
   if (!known || choices_[fragment.choice].finished) {
     // Ignoring it would drop a part of the output.
-    if (fragment.bytes.empty()) return;
+    if (fragment.bytes.empty() && fragment.kind != Kind::kToolCall) return;
     return Fail({"engine_failed",
                  known ? "the upstream sent output of a choice after its end"
                        : "the upstream sent output of a choice that was not requested",
@@ -120,11 +122,10 @@ void UpstreamOutput::TakeFragment(const UpstreamFragment& fragment, const std::o
   }
   switch (fragment.kind) {
     case Kind::kText:
-    case Kind::kRefusal:
-      return TakeText(fragment, CountTokens(fragment, usage), wake);
     case Kind::kReasoning:
-      counted_reasoning_ += CountTokens(fragment, usage);
-      return;
+    case Kind::kRefusal:
+    case Kind::kToolCall:
+      return TakeOutput(fragment, CountTokens(fragment, usage), wake);
     case Kind::kUnsupported:
       return Fail(
           {"unsupported_output",
@@ -138,23 +139,54 @@ void UpstreamOutput::TakeFragment(const UpstreamFragment& fragment, const std::o
   }
 }
 
-void UpstreamOutput::TakeText(const UpstreamFragment& fragment, uint32_t tokens, WakeSet* wake) {
+void UpstreamOutput::TakeOutput(const UpstreamFragment& fragment, uint32_t tokens, WakeSet* wake) {
+  using Kind = UpstreamFragment::Kind;
   Choice& choice = choices_[fragment.choice];
+  // An empty text is no change of kind.
+  const bool empty = fragment.kind != Kind::kToolCall && fragment.bytes.empty() && fragment.logprobs.empty();
+  if (fragment.kind != choice.kind && !empty) {
+    FlushKind(fragment.choice, wake);
+    if (ended() || choice.finished) return;
+    choice.kind = fragment.kind;
+  }
   choice.tokens += tokens;
   choice.pending_tokens += tokens;
+  if (fragment.kind == Kind::kReasoning) counted_reasoning_ += tokens;
   for (const TokenLogprob& each : fragment.logprobs) {
     if (!AddBytes(LogprobBytes(each), wake)) return;
     choice.pending_logprobs.push_back(each);
   }
-  AppendText(fragment.choice, choice.joiner.Add(fragment.bytes), wake);
+  if (fragment.kind == Kind::kToolCall) {
+    TakeCall(fragment, wake);
+  } else if (!empty) {
+    AppendOutput(fragment.choice, choice.joiner.Add(fragment.bytes), wake);
+  }
   if (ended() || choice.finished) return;
   if (options_.max_tokens > 0 && choice.tokens >= options_.max_tokens) {
     CutShort(fragment.choice, FinishReason::kLength, wake);
   }
 }
 
+void UpstreamOutput::TakeCall(const UpstreamFragment& fragment, WakeSet* wake) {
+  // Also what is held until the name of the call is known.
+  if (!AddBytes(fragment.bytes.size() + fragment.call_id.size() + fragment.call_name.size(), wake)) return;
+  UpstreamCalls& calls = choices_[fragment.choice].calls;
+  const auto piece = calls.Add(fragment, fragment.choice, response_id_);
+  if (FailByCalls(calls.error(), wake) || !piece.has_value()) return;
+  AppendPart(fragment.choice, {PartKind::kToolCall, piece->arguments, piece->number, piece->opening}, wake);
+}
+
+bool UpstreamOutput::FailByCalls(UpstreamCalls::Error error, WakeSet* wake) {
+  if (error == UpstreamCalls::Error::kNone) return false;
+  error == UpstreamCalls::Error::kTooMany
+      ? Fail({"too_many_parts", "the upstream sent too many tool calls", false}, UpstreamVerdict::kHealthy, wake)
+      : Fail({"unsupported_output", "the upstream sent a tool call without a valid name", false},
+             UpstreamVerdict::kHealthy, wake);
+  return true;
+}
+
 uint32_t UpstreamOutput::CountTokens(const UpstreamFragment& fragment, const std::optional<Usage>& usage) {
-  if (fragment.bytes.empty() && fragment.logprobs.empty()) return 0;
+  if (fragment.bytes.empty() && fragment.logprobs.empty() && fragment.call_name.empty()) return 0;
   uint32_t tokens = std::max<uint32_t>(1, static_cast<uint32_t>(fragment.logprobs.size()));
   const bool counts = fragment.logprobs.empty() && choices_.size() == 1 && usage.has_value();
   if (counts && usage->completion_tokens > counted_tokens_) {
@@ -162,6 +194,14 @@ uint32_t UpstreamOutput::CountTokens(const UpstreamFragment& fragment, const std
   }
   counted_tokens_ += tokens;
   return tokens;
+}
+
+void UpstreamOutput::AppendOutput(uint32_t index, const std::string& text, WakeSet* wake) {
+  const Choice& choice = choices_[index];
+  if (choice.kind == UpstreamFragment::Kind::kText) return AppendText(index, text, wake);
+  if (text.empty() || !AddBytes(text.size(), wake)) return;
+  const bool reasoning = choice.kind == UpstreamFragment::Kind::kReasoning;
+  AppendPart(index, reasoning ? PartPiece::Reasoning(text) : PartPiece::Refusal(text), wake);
 }
 
 void UpstreamOutput::AppendText(uint32_t index, const std::string& text, WakeSet* wake) {
@@ -172,12 +212,26 @@ void UpstreamOutput::AppendText(uint32_t index, const std::string& text, WakeSet
 }
 
 void UpstreamOutput::AppendCertain(uint32_t index, const std::string& text, WakeSet* wake) {
-  if (text.empty()) return;
-  if (!AddBytes(text.size(), wake)) return;
+  if (text.empty() || !AddBytes(text.size(), wake)) return;
+  AppendPart(index, PartPiece::Text(text), wake);
+}
+
+void UpstreamOutput::AppendPart(uint32_t index, const PartPiece& piece, WakeSet* wake) {
   Choice& choice = choices_[index];
+  Tokens tokens{std::exchange(choice.pending_tokens, 0), std::exchange(choice.pending_logprobs, {})};
   reported_ = true;
-  sink_->Append(index, text, {std::exchange(choice.pending_tokens, 0), std::exchange(choice.pending_logprobs, {})},
-                wake);
+  piece.kind == PartKind::kText ? sink_->Append(index, piece.content, std::move(tokens), wake)
+                                : sink_->AppendPart(index, piece, std::move(tokens), wake);
+}
+
+void UpstreamOutput::FlushKind(uint32_t index, WakeSet* wake) {
+  Choice& choice = choices_[index];
+  if (choice.kind == UpstreamFragment::Kind::kToolCall) return;
+  AppendOutput(index, choice.joiner.Flush(), wake);
+  if (ended() || choice.finished || choice.kind != UpstreamFragment::Kind::kText || !choice.stops.has_value()) return;
+  AppendCertain(index, choice.stops->Finish(), wake);
+  // A stop string does not continue in another part.
+  choice.stops.emplace(options_.stop);
 }
 
 bool UpstreamOutput::AddBytes(size_t bytes, WakeSet* wake) {
@@ -191,14 +245,22 @@ bool UpstreamOutput::AddBytes(size_t bytes, WakeSet* wake) {
 
 void UpstreamOutput::FinishChoice(uint32_t index, FinishReason reason, WakeSet* wake) {
   Choice& choice = choices_[index];
-  AppendText(index, choice.joiner.Flush(), wake);
-  if (!ended() && !choice.finished && choice.stops.has_value()) AppendCertain(index, choice.stops->Finish(), wake);
-  if (!ended() && !choice.finished) EndChoice(index, reason, wake);
+  FlushKind(index, wake);
+  if (ended() || choice.finished) return;
+  for (const UpstreamCalls::Piece& piece : choice.calls.Finish()) {
+    if (!ended() && AddBytes(piece.arguments.size(), wake)) {
+      AppendPart(index, PartPiece::Arguments(piece.number, piece.arguments), wake);
+    }
+  }
+  if (ended() || FailByCalls(choice.calls.error(), wake)) return;
+  EndChoice(index, reason, wake);
 }
 
 void UpstreamOutput::CutShort(uint32_t index, FinishReason reason, WakeSet* wake) {
   Choice& choice = choices_[index];
-  if (choice.stops.has_value()) AppendCertain(index, choice.stops->Finish(), wake);
+  if (choice.kind == UpstreamFragment::Kind::kText && choice.stops.has_value()) {
+    AppendCertain(index, choice.stops->Finish(), wake);
+  }
   if (ended()) return;
   choice.cut_short = cut_short_ = true;
   EndChoice(index, reason, wake);

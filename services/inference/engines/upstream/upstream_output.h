@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "services/inference/engines/stop_string_filter.h"
+#include "services/inference/engines/upstream/upstream_calls.h"
 #include "services/inference/engines/upstream/upstream_chunk.h"
 #include "services/inference/engines/upstream/upstream_set.h"
 #include "services/inference/engines/upstream/upstream_stream_parser.h"
@@ -19,8 +20,8 @@ namespace runnel::inference {
 // stream, and not [DONE] alone. Once all choices have one, the last EndChoice waits for the usage with the prompt's
 // size, or else for [DONE] or the end of the stream. Not thread-safe: owned by the one thread that reads the stream.
 //
-// Reasoning is not delivered: it is progress, and counts as tokens. Output that has no form here ends the generation
-// with unsupported_output, so that no part of a successful output is missing.
+// Reasoning, refusals and tool calls become parts. Output that has no form here ends the generation with
+// unsupported_output, so that no part of a successful output is missing.
 //
 // Each append reports the tokens of its text as far as they are known then: a fragment is one token, unless it has
 // log-probabilities, one for each of its tokens, or the server keeps a running count for a single choice. The usage at
@@ -70,7 +71,9 @@ class UpstreamOutput {
 
  private:
   struct Choice {
-    Utf8Joiner joiner;
+    UpstreamFragment::Kind kind = UpstreamFragment::Kind::kText;  // of the last output
+    Utf8Joiner joiner;                                            // of that, unless it is a call
+    UpstreamCalls calls;
     std::optional<StopStringFilter> stops;  // if there are stop strings
     uint32_t tokens = 0;
     uint32_t pending_tokens = 0;  // of text that is held
@@ -83,7 +86,15 @@ class UpstreamOutput {
   bool TakeEvent(const UpstreamStreamParser::Event& event, WakeSet* wake);
   void TakeChunk(const UpstreamChunk& chunk, WakeSet* wake);
   void TakeFragment(const UpstreamFragment& fragment, const std::optional<Usage>& usage, WakeSet* wake);
-  void TakeText(const UpstreamFragment& fragment, uint32_t tokens, WakeSet* wake);
+  // Output of any kind.
+  void TakeOutput(const UpstreamFragment& fragment, uint32_t tokens, WakeSet* wake);
+  void TakeCall(const UpstreamFragment& fragment, WakeSet* wake);
+  bool FailByCalls(UpstreamCalls::Error error, WakeSet* wake);
+  // Appends what is held before output of another kind, or the end.
+  void FlushKind(uint32_t index, WakeSet* wake);
+  // `text` is whole characters of the choice's kind.
+  void AppendOutput(uint32_t index, const std::string& text, WakeSet* wake);
+  void AppendPart(uint32_t index, const PartPiece& piece, WakeSet* wake);
   // `text` is whole characters, from which the stop strings are not removed yet.
   void AppendText(uint32_t index, const std::string& text, WakeSet* wake);
   void AppendCertain(uint32_t index, const std::string& text, WakeSet* wake);
@@ -107,6 +118,7 @@ class UpstreamOutput {
   uint32_t counted_reasoning_ = 0;  // of these
   bool cut_short_ = false;          // a choice was
   uint64_t text_bytes_ = 0;
+  std::string response_id_;
   std::optional<Usage> usage_;
   uint32_t last_choice_ = 0;  // whose EndChoice waits
   FinishReason last_reason_ = FinishReason::kNone;

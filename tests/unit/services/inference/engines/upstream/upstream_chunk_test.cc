@@ -10,17 +10,21 @@
 namespace runnel::inference {
 namespace {
 
-// "0:Hel", "1:lo 1!stop" (finished), "0!abort", "0~reasoning", "0-refusal", "0?unsupported", " usage 9+12",
-// " error 503 message".
+// "0:Hel", "1:lo 1!stop" (finished), "0!abort", "0~reasoning", "0-refusal", "0@2,id,name,arguments" (a call),
+// "0?unsupported", " usage 9+12", " error 503 message".
 std::string Describe(const absl::StatusOr<UpstreamChunk>& chunk) {
   if (!chunk.ok()) return "bad";
-  constexpr const char* kReasons[] = {"none", "stop", "length", "cancelled", "content_filter"};
+  constexpr const char* kReasons[] = {"none", "stop", "length", "cancelled", "content_filter", "tool_calls"};
   std::string out;
-  constexpr const char* kKinds[] = {":", "~", "-", "?", "!", "!abort"};
+  constexpr const char* kKinds[] = {":", "~", "-", "@", "?", "!", "!abort"};
   for (const UpstreamFragment& each : chunk->fragments) {
     const bool finish = each.kind == UpstreamFragment::Kind::kFinish;
-    absl::StrAppend(&out, out.empty() ? "" : " ", each.choice, kKinds[static_cast<int>(each.kind)],
-                    finish ? kReasons[static_cast<int>(each.reason)] : each.bytes);
+    absl::StrAppend(&out, out.empty() ? "" : " ", each.choice, kKinds[static_cast<int>(each.kind)]);
+    if (each.kind == UpstreamFragment::Kind::kToolCall) {
+      if (each.call_index.has_value()) absl::StrAppend(&out, *each.call_index);
+      absl::StrAppend(&out, ",", each.call_id, ",", each.call_name, ",");
+    }
+    absl::StrAppend(&out, finish ? kReasons[static_cast<int>(each.reason)] : each.bytes);
   }
   if (chunk->usage) absl::StrAppend(&out, " usage ", chunk->usage->prompt_tokens, "+", chunk->usage->completion_tokens);
   if (chunk->error) absl::StrAppend(&out, " error ", chunk->error->status, " ", chunk->error->message);
@@ -38,7 +42,7 @@ TEST(UpstreamChunk, ReadsWhatServersSend) {
       {R"({"choices":[{"index":1,"delta":{"content":"lo"},"finish_reason":"stop"}]})", "1:lo 1!stop"},
       {R"({"choices":[{"index":0,"delta":{},"finish_reason":"length"}]})", "0!length"},
       {R"({"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]})", "0!content_filter"},
-      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]})", "0?tool calls"},
+      {R"({"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]})", "0!tool_calls"},
       {R"({"choices":[{"index":0,"delta":{},"finish_reason":"abort"}]})", "0!abort"},
       {R"({"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":""}]})", "0:a"},
       {R"({"choices":[{"index":0,"text":"plain","finish_reason":null}]})", "0:plain"},
@@ -49,8 +53,19 @@ TEST(UpstreamChunk, ReadsWhatServersSend) {
       {R"({"choices":[{"index":1,"delta":{"reasoning":"hm","reasoning_content":"hm","content":"a"}}]})", "1~hm 1:a"},
       {R"({"choices":[{"delta":{"refusal":"No."}}]})", "0-No."},
       {R"({"choices":[{"delta":{"content":null,"refusal":null,"function_call":null,"audio":null}}]})", "0:"},
-      {R"({"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]})", "0?tool calls"},
-      {R"({"choices":[{"delta":{"function_call":{"name":"f"}}}]})", "0?tool calls"},
+      {R"({"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]})", "0@0,,f,"},
+      {R"({"choices":[{"delta":{"content":"a","tool_calls":[{"index":0,"id":"x","type":"function","function":)"
+       R"({"name":"f","arguments":"{}"}},{"index":4294967296,"function":{"arguments":"{"}},{"id":"y"}]}}]})",
+       "0:a 0@0,x,f,{} 0@4294967295,,,{ 0@,y,,"},
+      {R"({"choices":[{"delta":{"tool_calls":{"index":"1","function":{"name":"f","arguments":{"a":[1]}}}}}]})",
+       "0@,,f,{\"a\":[1]}"},
+      {R"({"choices":[{"delta":{"function_call":{"name":"f","arguments":"{"}}}]})", "0@,,f,{"},
+      {R"({"choices":[{"delta":{"tool_calls":[null,{"type":"custom","custom":{"name":"f"}}]}}]})",
+       "0?a tool call of type 'custom'"},
+      {R"({"choices":[{"delta":{"tool_calls":[7]}}]})", "0?a tool call of type ''"},
+      {R"({"choices":[{"delta":{"tool_calls":"f"}}]})", "0?tool calls that are not an array"},
+      {R"({"choices":[{"delta":{"tool_calls":[{"function":"f","id":7,"index":-1}]}}]})", "0@,,,"},
+      {R"({"choices":[{"delta":{"thinking":"hm","reasoning":"hm"}}]})", "0~hm"},
       {R"({"choices":[{"delta":{"audio":{"data":"AA=="}}}]})", "0?audio"},
       {R"({"choices":[{"message":{"role":"assistant","content":"whole"},"finish_reason":"stop"}]})", "0:whole 0!stop"},
       {R"({"choices":[{"delta":{"content":[{"type":"text","text":"a"},"b",{"type":"output_text","text":"c"}]}}]})",
@@ -220,8 +235,9 @@ TEST(UpstreamChunk, ReadsTheFinishReasonsOfOtherDialects) {
       {"SAFETY", "0!content_filter"},
       {"RECITATION", "0!content_filter"},
       {"refusal", "0!content_filter"},
-      {"tool_use", "0?tool calls"},
-      {"function_call", "0?tool calls"},
+      {"tool_use", "0!tool_calls"},
+      {"function_call", "0!tool_calls"},
+      {"MALFORMED_FUNCTION_CALL", "0?a malformed tool call"},
       {"error", "0!abort"},
   };
   for (const auto& row : rows) {
