@@ -1,5 +1,7 @@
 #pragma once
 
+#include <google/protobuf/repeated_ptr_field.h>
+
 #include <cstdint>
 #include <string>
 
@@ -14,6 +16,9 @@ struct GenerationInfo {
   uint64_t last_seq = 0;
   bool existing = false;  // it existed before: an attach, or a repeated request_id
   std::string annotation;
+  uint64_t after_seq = 0;  // the cursor of the reader
+  // The parts opened up to the cursor; none if there is nothing or a single text part.
+  google::protobuf::RepeatedPtrField<v1::OpenedPart> parts;
 };
 
 }  // namespace runnel::bridge

@@ -146,6 +146,8 @@ void Subscription::OnAttached(v1::LinkAttached& attached) {
   opened.last_seq = attached.last_seq();
   opened.existing = attached.existing();
   opened.annotation = std::move(*attached.mutable_annotation());
+  opened.after_seq = last_seq_;
+  opened.parts.Swap(attached.mutable_parts());
   handler_->OnOpened(this, opened);
 }
 

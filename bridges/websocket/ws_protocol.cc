@@ -14,6 +14,7 @@
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/event_json.h"
 #include "bridges/wire/json_parser.h"
+#include "bridges/wire/part_json.h"
 #include "bridges/wire/stream_request.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "services/base/grpc_status.h"
@@ -366,6 +367,15 @@ void AppendMessage(Format format, const v1::WebSocketServerMessage& message, std
   } else {
     out->append(Dump(MessageJson(message)));
   }
+}
+
+void AppendAttached(Format format, const v1::WebSocketServerMessage& message,
+                    const google::protobuf::RepeatedPtrField<v1::OpenedPart>& parts, std::string* out) {
+  AppendMessage(format, message, out);
+  if (format != Format::kJson || parts.empty()) return;
+  out->pop_back();  // The closing brace.
+  bridge::AppendOpenedParts(parts, out);
+  out->push_back('}');
 }
 
 void AppendEvent(Format format, std::string_view gen, std::string_view req, v1::GenerationEvent* event,

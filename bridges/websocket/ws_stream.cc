@@ -83,10 +83,10 @@ void WsStream::WriteAttached(const bridge::GenerationInfo& opened) {
   message.set_req(std::exchange(req_, std::string()));
   v1::WebSocketAttached* attached = message.mutable_attached();
   attached->set_generation_id(generation_id());
-  attached->set_after_seq(subscription_->last_seq());
+  attached->set_after_seq(opened.after_seq);
   attached->set_last_seq(opened.last_seq);
   attached->set_status(opened.status);
-  session_->WriteMessage(message);
+  session_->WriteAttached(message, opened);
 }
 
 void WsStream::WriteEvent(v1::GenerationEvent& event) {

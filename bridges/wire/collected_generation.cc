@@ -9,6 +9,9 @@ namespace {
 
 // More than any request can ask for; higher numbers are ignored, so that a faulty service cannot exhaust the memory.
 constexpr uint32_t kMaxTrustedChoices = 64;
+// As many as a choice can have.
+constexpr uint32_t kMaxTrustedParts = 1024;
+constexpr size_t kPartBytes = 128;  // of a part without its content
 
 }  // namespace
 
@@ -33,13 +36,39 @@ void CollectedGeneration::Add(v1::GenerationEvent& event) {
   v1::Delta& delta = *event.mutable_delta();
   if (delta.choice() >= choices.size()) choices.resize(delta.choice() + 1);
   Choice& choice = choices[delta.choice()];
-  choice.text += delta.text();
   tokens += delta.tokens();
-  bytes += delta.text().size();
+  bytes += choice.Add(delta);
   for (v1::TokenLogprob& logprob : *delta.mutable_logprobs()) {
     bytes += logprob.SpaceUsedLong();
     choice.logprobs.push_back(std::move(logprob));
   }
+}
+
+size_t CollectedGeneration::Choice::Add(const v1::Delta& delta) {
+  text += delta.text();
+  const bool first_text = delta.part() == 0 && delta.kind() == v1::PART_KIND_TEXT;
+  if ((first_text && parts.empty()) || delta.part() >= kMaxTrustedParts) return delta.text().size();
+  const size_t parts_before = parts.size();
+  if (parts.empty()) parts = AllParts();
+  for (auto index = static_cast<uint32_t>(parts.size()); index <= delta.part(); ++index) {
+    parts.emplace_back().set_index(index);
+  }
+  v1::PartText& part = parts[delta.part()];
+  part.set_kind(delta.kind());
+  if (delta.has_call()) {
+    part.set_id(delta.call().id());
+    part.set_name(delta.call().name());
+  }
+  part.mutable_content()->append(delta.kind() == v1::PART_KIND_TEXT ? delta.text() : delta.content());
+  const size_t copied = parts_before == 0 ? parts.front().content().size() : 0;
+  return copied + (parts.size() - parts_before) * kPartBytes + 2 * delta.text().size() + delta.content().size();
+}
+
+std::vector<v1::PartText> CollectedGeneration::Choice::AllParts() const {
+  if (!parts.empty() || text.empty()) return parts;
+  std::vector<v1::PartText> single(1);
+  single.front().set_content(text);
+  return single;
 }
 
 void CollectedGeneration::AddChoices(CollectedGeneration next, uint32_t first_choice) {

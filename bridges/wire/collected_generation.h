@@ -16,8 +16,14 @@ void MergeDone(const v1::Done& done, uint32_t first_choice, v1::Done* into);
 // All events of a generation in one value, for a response that is not streamed.
 struct CollectedGeneration {
   struct Choice {
+    // Returns the bytes that it takes.
+    size_t Add(const v1::Delta& delta);
+    // Every part as in `parts`, also a single text part.
+    std::vector<v1::PartText> AllParts() const;
+
     std::string text;
     std::vector<v1::TokenLogprob> logprobs;
+    std::vector<v1::PartText> parts;  // by index; empty for a single text part, which is `text`
   };
   v1::Started started;
   std::vector<Choice> choices;

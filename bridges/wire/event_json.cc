@@ -1,49 +1,14 @@
 #include "bridges/wire/event_json.h"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <cstdint>
 
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "bridges/wire/part_json.h"
 
 namespace runnel::bridge {
 namespace {
-
-constexpr char kHex[] = "0123456789abcdef";
-
-// 0: not escaped; 'u': \u00xx; otherwise the letter after the backslash.
-constexpr std::array<char, 256> MakeEscapes() {
-  std::array<char, 256> escapes{};
-  for (int c = 0; c < 0x20; ++c) escapes[static_cast<size_t>(c)] = 'u';
-  escapes['\b'] = 'b';
-  escapes['\f'] = 'f';
-  escapes['\n'] = 'n';
-  escapes['\r'] = 'r';
-  escapes['\t'] = 't';
-  escapes['"'] = '"';
-  escapes['\\'] = '\\';
-  return escapes;
-}
-constexpr std::array<char, 256> kEscapes = MakeEscapes();
-
-void AppendNumber(uint64_t number, std::string* out) {
-  std::array<char, 20> digits;
-  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), number).ptr;
-  out->append(digits.data(), static_cast<size_t>(end - digits.data()));
-}
-
-// `key` includes its punctuation, for example `,"seq":`.
-void AppendField(std::string_view key, uint64_t number, std::string* out) {
-  out->append(key);
-  AppendNumber(number, out);
-}
-
-void AppendField(std::string_view key, std::string_view text, std::string* out) {
-  out->append(key);
-  AppendJsonString(text, out);
-}
 
 void AppendTime(const google::protobuf::Timestamp& time, std::string* out) {
   const absl::Time at = absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
@@ -101,7 +66,7 @@ void AppendStarted(const v1::Started& started, std::string* out) {
 
 void AppendDelta(const v1::Delta& delta, std::string* out) {
   AppendField(",\"choice\":", delta.choice(), out);
-  AppendField(",\"text\":", delta.text(), out);
+  AppendDeltaOutput(delta, out);
   AppendField(",\"tokens\":", delta.tokens(), out);
 }
 
@@ -113,7 +78,9 @@ void AppendDone(const v1::Done& done, std::string* out) {
     AppendField(i == 0 ? "{\"index\":" : ",{\"index\":", end.index(), out);
     AppendFinishReason(end.finish_reason(), out);
     AppendField(",\"text_bytes\":", end.text_bytes(), out);
-    out->append(absl::StrFormat(",\"crc32\":\"%08x\"}", end.text_crc32()));
+    out->append(absl::StrFormat(",\"crc32\":\"%08x\"", end.text_crc32()));
+    AppendPartEnds(end.parts(), out);
+    out->push_back('}');
   }
   out->append("],\"usage\":");
   AppendUsage(done.usage(), out);
@@ -127,36 +94,21 @@ void AppendGap(const v1::Gap& gap, uint64_t seq, std::string* out) {
   for (int i = 0; i < gap.snapshot_size(); ++i) {
     AppendField(i == 0 ? "{\"index\":" : ",{\"index\":", gap.snapshot(i).index(), out);
     AppendField(",\"text\":", gap.snapshot(i).text(), out);
+    AppendPartTexts(gap.snapshot(i).parts(), out);
     out->push_back('}');
   }
   out->append("]}");
 }
 
-}  // namespace
-
-void AppendJsonString(std::string_view text, std::string* out) {
-  out->push_back('"');
-  size_t done = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    const char escape = kEscapes[c];
-    if (escape == 0) [[likely]] {
-      continue;
-    }
-    out->append(text, done, i - done);
-    done = i + 1;
-    if (escape == 'u') {
-      out->append("\\u00");
-      out->push_back(kHex[c >> 4]);
-      out->push_back(kHex[c & 15]);
-    } else {
-      out->push_back('\\');
-      out->push_back(escape);
-    }
-  }
-  out->append(text, done, text.size() - done);
-  out->push_back('"');
+// Null while the choice goes on.
+const v1::ChoiceEnd* EndOf(const v1::Generation& generation, uint32_t choice) {
+  const auto& ends = generation.done().choices();
+  const auto end =
+      std::find_if(ends.begin(), ends.end(), [choice](const v1::ChoiceEnd& each) { return each.index() == choice; });
+  return end == ends.end() ? nullptr : &*end;
 }
+
+}  // namespace
 
 void AppendEventJson(std::string_view gen, const v1::GenerationEvent& event, std::string* out) {
   out->append("{\"type\":\"");
@@ -235,6 +187,8 @@ std::string_view FinishReasonName(v1::FinishReason reason) {
       return "cancelled";
     case v1::FINISH_REASON_CONTENT_FILTER:
       return "content_filter";
+    case v1::FINISH_REASON_TOOL_CALLS:
+      return "tool_calls";
     default:
       return "";
   }
@@ -250,6 +204,7 @@ void AppendGenerationJson(const v1::Generation& generation, std::string* out) {
     AppendField(i == 0 ? "{\"index\":" : ",{\"index\":", generation.choices(i).index(), out);
     AppendField(",\"text\":", generation.choices(i).text(), out);
     AppendFinishReason(generation.choices(i).finish_reason(), out);
+    AppendPartTexts(generation.choices(i).parts(), EndOf(generation, generation.choices(i).index()), out);
     out->push_back('}');
   }
   out->append("],\"usage\":");

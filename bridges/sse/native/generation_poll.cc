@@ -8,6 +8,7 @@
 #include "bridges/sse/native/generation_api.h"
 #include "bridges/sse/native/generation_parameters.h"
 #include "bridges/wire/event_json.h"
+#include "bridges/wire/part_json.h"
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/base/strings.h"
@@ -62,7 +63,9 @@ bridge::HttpResponse PollResponse(const std::string& id, const EventCollector& c
   body += ",\"model\":";
   bridge::AppendJsonString(collector.info().model, &body);
   absl::StrAppend(&body, ",\"status\":\"", base::ToAbsl(bridge::StatusName(status)), "\",\"last_seq\":", last_seq,
-                  ",\"events\":[", events, "]}");
+                  ",\"events\":[", events, "]");
+  bridge::AppendOpenedParts(collector.info().parts, &body);
+  body += "}";
   return JsonResponse(200, std::move(body));
 }
 

@@ -1,6 +1,7 @@
 #include "bridges/sse/native/generation_snapshot.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -29,7 +30,11 @@ void ApplyCollected(bridge::CollectedGeneration collected, uint64_t last_seq, v1
   generation->mutable_usage()->set_completion_tokens(collected.tokens);
   for (int i = 0; i < generation->choices_size(); ++i) {
     v1::ChoiceText& choice = *generation->mutable_choices(i);
-    if (choice.index() < collected.choices.size()) choice.set_text(std::move(collected.choices[choice.index()].text));
+    if (choice.index() >= collected.choices.size()) continue;
+    bridge::CollectedGeneration::Choice& read = collected.choices[choice.index()];
+    choice.set_text(std::move(read.text));
+    choice.mutable_parts()->Assign(std::make_move_iterator(read.parts.begin()),
+                                   std::make_move_iterator(read.parts.end()));
   }
   if (collected.failed.has_value()) {
     generation->set_status(v1::GENERATION_STATUS_FAILED);

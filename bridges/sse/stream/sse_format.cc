@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "bridges/wire/event_json.h"
+#include "bridges/wire/part_json.h"
 
 namespace runnel::sse {
 namespace {
@@ -60,6 +61,16 @@ void AppendSseEvent(std::string_view gen, const v1::GenerationEvent& event, uint
   out->append("\nevent: ").append(bridge::EventName(event)).append("\ndata: ");
   bridge::AppendEventJson(gen, event, out);
   out->append("\n\n");
+}
+
+void AppendAttached(std::string_view gen, const bridge::GenerationInfo& opened, uint32_t retry_ms, std::string* out) {
+  AppendRetry(retry_ms, out);
+  out->append("event: attached\ndata: {\"type\":\"attached\",\"gen\":\"").append(gen);
+  bridge::AppendField("\",\"after\":", opened.after_seq, out);
+  bridge::AppendField(",\"last_seq\":", opened.last_seq, out);
+  bridge::AppendField(",\"status\":", bridge::StatusName(opened.status), out);
+  bridge::AppendOpenedParts(opened.parts, out);
+  out->append("}\n\n");
 }
 
 void AppendHeartbeat(const v1::Progress& progress, std::string* out) {

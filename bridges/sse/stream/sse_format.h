@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "bridges/base/generation_info.h"
 #include "runnel/v1/inference.pb.h"
 
 // The bytes of text/event-stream, as the WHATWG specifies it. Pure functions that append to `out`.
@@ -37,6 +38,10 @@ struct SseMessage {
 // InvalidArgument, and nothing is appended, if id or event contains CR, LF or NUL, or if the event is named `error` or
 // `open`, which are events of EventSource itself.
 absl::Status AppendSseMessage(const SseMessage& message, std::string* out);
+
+// `attached`, which has no id: the parts that were opened before the cursor of the reader.
+//   {"type":"attached","gen","after","last_seq","status","parts"}
+void AppendAttached(std::string_view gen, const bridge::GenerationInfo& opened, uint32_t retry_ms, std::string* out);
 
 // The event of generation `gen`, which must be a well-formed id: the id `gen:seq`, the name of the event, and its JSON.
 // `retry_ms` is 0 except for the first message of a connection.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/testing/fake_parts.h"
 #include "tests/unit/bridges/sse/sse_harness.h"
 
 namespace runnel::sse {
@@ -35,6 +36,23 @@ TEST(GenerationPoll, PollReturnsTheEventsOfTheLog) {
   ASSERT_EQ(body["events"].size(), 2u);
   EXPECT_EQ(body["events"][0]["first_seq"], 2);
   EXPECT_EQ(body["events"][1]["text"], "d");
+}
+
+TEST(GenerationPoll, NamesThePartsBeforeTheCursor) {
+  SseHarness harness;
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("GET", kPath + "?after=8").ok());
+  const auto command = harness.service.NextCommand();
+  ASSERT_TRUE(command.has_value());
+  harness.service.Send(command->link, testing::AttachedAfterACall(*command, kGen));
+  harness.service.SendEvents(*command, {testing::PartEvent(9, 2, v1::PART_KIND_TOOL_CALL, "\"Oslo\"}")});
+  const auto response = client->ReadResponse();
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(response->body,
+            R"({"id":")" + kGen + R"(","model":"","status":"running","last_seq":9,"events":[)" +
+                R"({"type":"delta","gen":")" + kGen +
+                R"(","seq":9,"choice":0,"part":2,"kind":"tool_call","text":"","content":"\"Oslo\"}","tokens":1,)" +
+                R"("ms":9}],"parts":)" + testing::kPartsAfterACall + "}");
 }
 
 TEST(GenerationPoll, LongPollWaitsForTheNextEvent) {

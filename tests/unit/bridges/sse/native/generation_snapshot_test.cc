@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/testing/fake_parts.h"
 #include "tests/unit/bridges/sse/sse_harness.h"
 
 namespace runnel::sse {
@@ -58,6 +59,30 @@ TEST(GenerationSnapshot, ReadsALargeTextThroughTheLink) {
   EXPECT_NE(body["usage"]["completion_tokens"], 999);
   EXPECT_TRUE(body["expires_at"].is_null());
   EXPECT_TRUE(harness.service.NextCommand()->request.has_detach());
+}
+
+TEST(GenerationSnapshot, CollectsThePartsOfALongOutput) {
+  SseHarness harness;
+  v1::Generation generation;
+  generation.set_status(v1::GENERATION_STATUS_DONE);
+  generation.mutable_expire_time()->set_seconds(86'400);
+  OmitText(&harness, generation);
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("GET", kPath).ok());
+  const auto command = harness.service.NextCommand();
+  ASSERT_TRUE(command);
+  harness.service.Attach(*command, kGen, v1::GENERATION_STATUS_DONE, 11);
+  harness.service.SendEvents(*command, testing::LogOfAllParts());
+  const auto response = client->ReadResponse();
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_NE(
+      response->body.find(
+          R"({"index":0,"text":"Let me see.","finish_reason":"tool_calls","parts":[{"index":0,"kind":"reasoning",)"
+          R"("content":"Hm."},{"index":1,"kind":"text","content":"Let me see."},{"index":2,"kind":"tool_call",)"
+          R"("id":"call_a","name":"get_weather","content":"{\"city\":\"Oslo\"}","complete":true},{"index":3,)"
+          R"("kind":"tool_call","id":"call_b","name":"get_time","content":"{}","complete":true}]})"),
+      std::string::npos)
+      << response->body;
 }
 
 TEST(GenerationSnapshot, ReportsAnEndThatCameMeanwhile) {

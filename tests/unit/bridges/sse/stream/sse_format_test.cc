@@ -25,6 +25,21 @@ TEST(SseFormat, WritesAnEvent) {
       "data: {\"type\":\"delta\",\"gen\":\"gen_X\",\"seq\":2,\"choice\":0,\"text\":\"Hel\",\"tokens\":1,\"ms\":2}\n\n");
 }
 
+TEST(SseFormat, WritesThePartsBeforeTheCursorWithoutAnId) {
+  bridge::GenerationInfo opened;
+  opened.status = v1::GENERATION_STATUS_RUNNING;
+  opened.after_seq = 4;
+  opened.last_seq = 9;
+  opened.parts.Add()->set_kind(v1::PART_KIND_REASONING);
+  opened.parts.Mutable(0)->set_bytes(3);
+  std::string out;
+  AppendAttached("gen_X", opened, 7, &out);
+  EXPECT_EQ(out,
+            "retry: 7\nevent: attached\n"
+            "data: {\"type\":\"attached\",\"gen\":\"gen_X\",\"after\":4,\"last_seq\":9,\"status\":\"running\","
+            "\"parts\":[{\"choice\":0,\"index\":0,\"kind\":\"reasoning\",\"bytes\":3}]}\n\n");
+}
+
 TEST(SseFormat, WritesRetryIntoTheFirstEvent) {
   std::string out;
   AppendSseEvent("gen_X", testing::StartedEvent(), 1000, &out);

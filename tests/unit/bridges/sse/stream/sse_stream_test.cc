@@ -5,9 +5,11 @@
 
 #include <regex>
 #include <string>
+#include <vector>
 
 #include "bridges/sse/stream/sse_format.h"
 #include "services/base/grpc_status.h"
+#include "tests/testing/fake_parts.h"
 #include "tests/unit/bridges/sse/sse_harness.h"
 
 namespace runnel::sse {
@@ -58,6 +60,23 @@ TEST(SseStream, StartsAGenerationAndStreamsItToItsEnd) {
   EXPECT_EQ(WithoutRetry(response->body),
             "retry: N\n" + Sse(StartedEvent()) + Sse(DeltaEvent(2, "Hel")) + Sse(DoneEvent(3, "Hel")));
   EXPECT_TRUE(response->complete);
+}
+
+TEST(SseStream, BeginsWithThePartsBeforeTheCursor) {
+  SseHarness harness;
+  const auto client = harness.Connect();
+  ASSERT_TRUE(client->Request("GET", kEvents + "?after=8").ok());
+  const auto command = harness.service.NextCommand();
+  ASSERT_TRUE(command.has_value());
+  const std::vector<v1::GenerationEvent> log = testing::LogOfAllParts();
+  harness.service.Send(command->link, testing::AttachedAfterACall(*command, kGen));
+  harness.service.SendEvents(*command, {log[8], log[9], log[10]});
+  const auto response = client->ReadResponse();
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(WithoutRetry(response->body), "retry: N\nevent: attached\ndata: {\"type\":\"attached\",\"gen\":\"" + kGen +
+                                              R"(","after":8,"last_seq":9,"status":"running","parts":)" +
+                                              testing::kPartsAfterACall + "}\n\n" + Sse(log[8]) + Sse(log[9]) +
+                                              Sse(log[10]));
 }
 
 TEST(SseStream, WritesHeaderAndFirstEventTogether) {
