@@ -92,6 +92,7 @@ function describe({ stats, status }, finishReason) {
   if (stats.ttftMs !== null) facts.push(`first after ${formatMs(stats.ttftMs)}`);
   if (stats.reconnects) facts.push(plural(stats.reconnects, 'reconnect'));
   if (finishReason === 'cancelled') facts.unshift('stopped');
+  if (finishReason === 'tool_calls') facts.push('called tools');
   if (finishReason === 'length') facts.push('stopped at the token limit');
   return [status, ...facts].join(' · ');
 }
@@ -110,11 +111,13 @@ function setRunning(yes) {
 function compare(results) {
   const complete = results.length > 0 && results.every(Boolean);
   if (!complete) return agree('no', 'Not every reader has the complete response.');
-  const [{ text, events }] = results;
-  if (results.some((result) => result.text !== text)) return agree('no', 'The readers have different texts.');
+  const [{ text, events, parts }] = results;
+  const outputs = results.map((result) => JSON.stringify([result.text, result.parts]));
+  if (outputs.some((output) => output !== outputs[0])) return agree('no', 'The readers have different texts.');
   const bytes = new TextEncoder().encode(text);
   const crc = crc32(bytes).toString(16).padStart(8, '0');
-  const size = `${plural(events, 'event')}, ${plural(bytes.length, 'byte')} of text`;
+  const others = parts.length > 1 ? `, ${plural(parts.length, 'part')}` : '';
+  const size = `${plural(events, 'event')}${others}, ${plural(bytes.length, 'byte')} of text`;
   return agree('yes', `All three agree: ${size}, CRC\u201132\u00a0${crc}`);
 }
 

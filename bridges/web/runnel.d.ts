@@ -1,7 +1,14 @@
 // Types of runnel.js. Events are the JSON objects that the bridges send.
 
 export type TransportName = 'sse' | 'websocket' | 'poll';
-export type FinishReason = 'stop' | 'length' | 'cancelled' | 'content_filter';
+export type FinishReason = 'stop' | 'length' | 'cancelled' | 'content_filter' | 'tool_calls';
+/** Later versions may add kinds: ignore parts whose kind is unknown. */
+export type PartKind = 'text' | 'reasoning' | 'tool_call' | 'refusal' | 'unknown' | (string & {});
+/**
+ * A part is `open` until its response has ended. It is `complete` if its digest agrees and, for a tool call, the model
+ * has finished it. Never execute a tool call that is not.
+ */
+export type PartState = 'open' | 'complete' | 'incomplete';
 
 export interface ChatMessage {
   role: 'system' | 'user' | 'assistant';
@@ -45,8 +52,18 @@ export interface StartedEvent extends LogEvent {
 export interface DeltaEvent extends LogEvent {
   type: 'delta';
   choice: number;
+  /** Empty for other kinds of parts than text. */
   text: string;
   tokens: number;
+  /** Index of the part; absent for part 0 if that is text. */
+  part?: number;
+  /** Absent for text. */
+  kind?: Exclude<PartKind, 'text'>;
+  /** Output of other kinds than text; of a tool call, a piece of its arguments. */
+  content?: string;
+  /** In the delta that opens a tool call. */
+  id?: string;
+  name?: string;
   /** Present if several deltas were merged: the event covers first_seq..seq. */
   first_seq?: number;
 }
@@ -61,11 +78,33 @@ export interface Usage {
   reasoning_tokens?: number;
 }
 
+export interface PartEnd {
+  index: number;
+  kind: PartKind;
+  bytes: number;
+  crc32: string;
+  /** These are of tool calls. */
+  id?: string;
+  name?: string;
+  complete?: boolean;
+}
+
+/** One part of the output. The content of a tool call is its arguments, as JSON. */
+export interface Part {
+  index: number;
+  kind: PartKind;
+  content: string;
+  state: PartState;
+  /** Of tool calls. Undefined if the call was opened before the cursor, until `done` names it. */
+  id?: string;
+  name?: string;
+}
+
 export interface DoneEvent extends LogEvent {
   type: 'done';
   final: true;
   events: number;
-  choices: { index: number; finish_reason: FinishReason; text_bytes: number; crc32: string }[];
+  choices: { index: number; finish_reason: FinishReason; text_bytes: number; crc32: string; parts?: PartEnd[] }[];
   usage: Usage;
 }
 
@@ -75,13 +114,13 @@ export interface FailedEvent extends LogEvent {
   error: { code: string; message: string; retryable: boolean };
 }
 
-/** The cursor was past the end of the log: replace all texts by those of the snapshot, or clear them if it is null. */
+/** The cursor was past the end of the log: replace all texts and parts by those of the snapshot, or clear them if it is null. */
 export interface GapEvent extends LogEvent {
   type: 'gap';
   requested_after: number;
   first_available: number;
   reason: string;
-  snapshot: { seq: number; choices: { index: number; text: string }[] } | null;
+  snapshot: { seq: number; choices: { index: number; text: string; parts?: Omit<Part, 'state'>[] }[] } | null;
 }
 
 /** Switch on `type` and ignore unknown types: later versions may add some. */
@@ -109,11 +148,15 @@ export interface Result {
   text: string;
   texts: string[];
   finishReasons: FinishReason[];
-  choices: { index: number; text: string; finishReason: FinishReason }[];
+  choices: { index: number; text: string; finishReason: FinishReason; parts: Part[] }[];
+  /** Parts of the first choice: a single text part, or what the model reasoned, called and refused as well. */
+  parts: Part[];
+  /** The complete tool calls of the first choice. `arguments` is empty or one JSON object. */
+  toolCalls: { id: string; name: string; arguments: string }[];
   usage: Usage | null;
   /** Number of events in the log. */
   events: number;
-  /** True if count, lengths and checksums agree. False only after attach() with `after` and without `texts`. */
+  /** True if count, lengths and checksums agree. False only after attach() with `after` and without what precedes it. */
   verified: boolean;
   stats: Stats;
 }
@@ -199,6 +242,8 @@ export interface StreamOptions {
   startedAt?: number;
   onStatus?(status: Status, stream: GenerationStream): void;
   onNotice?(notice: Notice, stream: GenerationStream): void;
+  /** Called when a part opens, when its response has ended, and for each part after a gap. Events have its output. */
+  onPart?(part: Part & { choice: number }, stream: GenerationStream): void;
   /** 'notify', the default, only sends the notice; 'switch' also takes the transport that it offers. */
   onBuffered?: 'notify' | 'switch';
   /** Source of online, visibility and page lifecycle events. Tests replace it, and the next two. */
@@ -214,6 +259,16 @@ export interface AttachOptions extends StreamOptions {
   after?: number;
   /** The texts up to there. Without them, the result cannot be verified. */
   texts?: string[];
+  /** The parts up to there, by choice. Needed only if there were other parts than text. */
+  parts?: Omit<Part, 'state'>[][];
+}
+
+/** What a reader has read. */
+export interface Cursor {
+  after?: number;
+  texts?: string[];
+  /** By choice; empty for a choice of one text part. Absent if they are not known. */
+  parts?: Omit<Part, 'state'>[][];
 }
 
 export class GenerationStream implements AsyncIterable<GenerationEvent> {
@@ -226,13 +281,16 @@ export class GenerationStream implements AsyncIterable<GenerationEvent> {
   readonly progress: Progress | null;
   readonly stats: Stats;
   /** Everything that another reader needs to continue: attach(cursor.id, cursor). */
-  readonly cursor: { id: string | undefined; after: number; texts: string[] };
+  readonly cursor: Cursor & { id: string | undefined; after: number; texts: string[] };
   /** Why the last connection broke or the generation failed. */
   readonly lastError: RunnelError | null;
   /** The generation's id, once it is known. */
   readonly started: Promise<string>;
   /** The complete text, once it is verified; otherwise rejected with a RunnelError. */
   readonly result: Promise<Result>;
+  /** The parts of the first choice so far. */
+  readonly parts: Part[];
+  partsOf(choice: number): Part[];
   /** The text so far. */
   text(choice?: number): string;
   /** Asks the engine to stop. The text then ends, verified, with finish reason `cancelled`. */
@@ -282,12 +340,23 @@ export class SseParser {
 }
 
 export class Transcript {
-  constructor(cursor?: { after?: number; texts?: string[] });
+  constructor(cursor?: Cursor);
   readonly last: number;
   readonly whole: boolean;
   readonly texts: string[];
   text(choice?: number): string;
   apply(event: GenerationEvent): 'applied' | 'repeat' | 'missing';
+  parts(choice?: number): Part[];
+  /** The parts of a cursor. */
+  readonly details: Cursor['parts'];
+  /** The choices of which there is output. */
+  readonly choices: number[];
+  /** The part that the last event opened. */
+  opened: { choice: number; index: number } | undefined;
+  /** Gives every part its final state, once `done` agrees. Without it, the response has failed. */
+  settle(done?: DoneEvent): void;
+  /** Takes the parts of the event `attached`. */
+  attach(parts: unknown): void;
   disagreement(done: DoneEvent): string | undefined;
 }
 

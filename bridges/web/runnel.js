@@ -6,7 +6,7 @@
 //
 // A generation is an append-only log of numbered events, and a reader holds a cursor into it. A broken connection, a
 // switch of transport and a reload of the page are therefore one operation: read the log after `seq`. `done` carries
-// the length and the CRC-32 of each text. A result exists only once they agree with what was read.
+// the length and the CRC-32 of each text and part. A result exists only once they agree with what was read.
 //
 // Import this file. Its parts are in runnel/, one idea per file, and need no build step. README.md has the reference.
 
@@ -26,11 +26,12 @@ export { GenerationStream, RunnelError };
  */
 export function stream(request, options = {}) {
   const body = typeof request === 'string' ? { messages: [{ role: 'user', content: request }] } : request;
-  return new GenerationStream(body, undefined, { ...options, after: 0, texts: undefined });
+  return new GenerationStream(body, undefined, { ...options, after: 0, texts: undefined, parts: undefined });
 }
 
 /**
- * Reads an existing generation after `options.after`. Only with `options.texts`, the texts up to there, is it verified.
+ * Reads an existing generation after `options.after`. It is verified only with what was read up to
+ * there: `options.texts`, and `options.parts` if there is anything but text.
  *
  * @param {string} generationId
  * @param {import('./runnel.js').AttachOptions} [options]

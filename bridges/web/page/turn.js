@@ -2,12 +2,14 @@
 
 import { GrowingText, PlainText } from './growing_text.js';
 import { MarkdownText } from './markdown_text.js';
+import { PartsView } from './parts_view.js';
 
 export class Turn {
   #root;
   #raw;
   #formatted;
   #text;
+  #parts;
 
   /** Appends the question and an empty response to `log`. */
   constructor(log, question) {
@@ -17,6 +19,7 @@ export class Turn {
     this.#raw = this.#part('.reply-raw');
     this.#formatted = this.#part('.reply-text');
     this.#text = new GrowingText([new PlainText(this.#raw), new MarkdownText(this.#formatted)], log);
+    this.#parts = new PartsView(this.#part('.reply-reasoning'), this.#part('.reply-calls'));
     this.#part('[data-action="raw"]').addEventListener('click', () => this.showRaw(this.#raw.hidden));
     this.#part('[data-action="copy"]').addEventListener('click', () => this.#copy());
     log.append(fragment);
@@ -25,7 +28,20 @@ export class Turn {
 
   /** Shows a response until it ends. Calls `onEvent` for each event. */
   async show(response, onEvent) {
-    await this.#text.show(response, onEvent);
+    await this.#text.show(response, (event) => {
+      if (event.type === 'delta' && event.choice === 0) this.#openOnce(event);
+      if (event.type === 'gap') this.#parts.replace(event.snapshot?.choices[0]?.parts ?? []);
+      onEvent(event);
+    });
+    for (const part of response.parts) this.#parts.note({ choice: 0, ...part });
+  }
+
+  // Events are shown in their order, while the response itself is already ahead of them.
+  #openOnce(event) {
+    const { part, kind, id, name } = event;
+    if (kind === undefined) return;
+    this.#parts.note({ choice: 0, index: part, kind, state: 'open', id, name });
+    this.#parts.append(event);
   }
 
   /** Writes the line below the response. `state` is a status of the reader, or undefined. */

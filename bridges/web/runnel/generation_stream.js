@@ -120,11 +120,25 @@ export class GenerationStream {
 
   /** Everything that another reader needs to continue: attach(cursor.id, cursor). */
   get cursor() {
-    return { id: this.#id, after: this.#transcript.last, texts: this.#transcript.texts };
+    const { last, texts, details } = this.#transcript;
+    return details === undefined ? { id: this.#id, after: last, texts } : { id: this.#id, after: last, texts, parts: details };
   }
 
   text(index = 0) {
     return this.#transcript.text(index);
+  }
+
+  /**
+   * The parts of the first choice: text, reasoning, tool calls and refusals.
+   * @returns {import('../runnel.js').Part[]}
+   */
+  get parts() {
+    return this.partsOf(0);
+  }
+
+  /** @returns {import('../runnel.js').Part[]} */
+  partsOf(index = 0) {
+    return this.#transcript.parts(index);
   }
 
   /** @returns {AsyncGenerator<import('../runnel.js').GenerationEvent, void, void>} */
@@ -286,6 +300,7 @@ export class GenerationStream {
     const terminal = event.type === 'done' || event.type === 'failed';
     // A terminal event at the cursor is not a repeat: this reader would have ended when it applied the event.
     if (terminal && event.seq === this.#transcript.last) return this.#end(event);
+    if (event.type === 'attached') return this.#attach(event);
     // An event of a kind that this version does not know counts only if it has a number in the log.
     if (event.seq === undefined && event.type !== 'gap') return true;
     const outcome = this.#transcript.apply(event);
@@ -303,7 +318,25 @@ export class GenerationStream {
       this.#progress = null;
     }
     if (event.type !== 'gap') this.#publish(event);
+    if (event.type === 'gap') this.#reportParts();
+    if (this.#transcript.opened) this.#reportPart(this.#transcript.opened);
     return !this.#ended;
+  }
+
+  #attach({ parts }) {
+    if (parts !== undefined) this.#transcript.attach(parts);
+    return true;
+  }
+
+  #reportPart({ choice, index }) {
+    const part = this.#transcript.parts(choice).find((each) => each.index === index);
+    this.#options.onPart({ choice, ...part }, this);
+  }
+
+  #reportParts() {
+    for (const choice of this.#transcript.choices) {
+      for (const { index } of this.#transcript.parts(choice)) this.#reportPart({ choice, index });
+    }
   }
 
   #publish(event) {
@@ -318,6 +351,7 @@ export class GenerationStream {
     if (failure) {
       this.#fail(failure);
     } else {
+      this.#transcript.settle(event);
       this.#settle('verified', null);
       const { id, model, stats } = this;
       this.#resultCalls.resolve(makeResult(event, { id, model, stats, transcript: this.#transcript }));
@@ -330,6 +364,7 @@ export class GenerationStream {
     error.generationId = this.#id;
     error.partial = { texts: this.#transcript.texts, after: this.#transcript.last };
     this.lastError = error;
+    this.#transcript.settle();
     this.#settle(error.code === 'closed' || error.code === 'aborted' ? 'closed' : 'failed', error);
     this.#startedCalls.reject(error);
     this.#resultCalls.reject(error);
@@ -343,6 +378,7 @@ export class GenerationStream {
     this.#signal?.removeEventListener('abort', this.#onAbort);
     this.#interrupt(error ?? broken('stream_cut', 'the text is complete'));
     this.#setStatus(status);
+    this.#reportParts();
     this.#feed.end(error);
   }
 

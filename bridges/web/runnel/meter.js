@@ -27,7 +27,7 @@ export class Meter {
   delta(event) {
     this.#lastAt = this.#clock.now();
     this.tokens += event.tokens ?? 0;
-    if (this.#firstAt !== null || event.text === '') return;
+    if (this.#firstAt !== null || (event.text || event.content || '') === '') return;
     this.#firstAt = this.#lastAt;
     this.#firstTokens = this.tokens;
   }

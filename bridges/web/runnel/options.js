@@ -31,6 +31,7 @@ export function readOptions(options) {
     startedAt: options.startedAt,
     onStatus: options.onStatus ?? (() => {}),
     onNotice: options.onNotice ?? (() => {}),
+    onPart: options.onPart ?? (() => {}),
     onBuffered: options.onBuffered ?? 'notify',
     window: options.window ?? globalThis,
     clock: options.clock ?? systemClock,

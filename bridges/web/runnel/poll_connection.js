@@ -19,6 +19,7 @@ export class PollConnection extends HttpConnection {
       if (!Array.isArray(state.events)) throw broken('bad_body', 'the response to a poll has no events');
       view.opened();
       view.heartbeat(state);
+      if (state.parts !== undefined) yield { type: 'attached', parts: state.parts };
       for (const event of state.events) yield checkEvent(event);
       if (view.after === after && (state.status === 'done' || state.status === 'failed')) throw alreadyEnded();
       // A server that responds to an empty poll without waiting must not be asked in a tight loop.

@@ -5,7 +5,9 @@ import { broken, RunnelError } from './errors.js';
 /** Makes the result of a text whose digest agrees with `done`. */
 export function makeResult(done, { id, model, transcript, stats }) {
   const choices = done.choices
-    .map((end) => ({ index: end.index ?? 0, text: transcript.text(end.index), finishReason: end.finish_reason }))
+    .map(({ index = 0, finish_reason: finishReason }) => {
+      return { index, text: transcript.text(index), finishReason, parts: transcript.parts(index) };
+    })
     .sort((a, b) => a.index - b.index);
   return {
     id,
@@ -14,12 +16,19 @@ export function makeResult(done, { id, model, transcript, stats }) {
     texts: choices.map((choice) => choice.text),
     finishReasons: choices.map((choice) => choice.finishReason),
     choices,
+    parts: choices[0]?.parts ?? [],
+    toolCalls: completeCalls(choices[0]?.parts ?? []),
     usage: done.usage ?? null,
     events: done.events,
     // False only for a reader that was attached after a cursor without the texts before it.
     verified: transcript.whole,
     stats,
   };
+}
+
+function completeCalls(parts) {
+  const calls = parts.filter(({ kind, state }) => kind === 'tool_call' && state === 'complete');
+  return calls.map(({ id, name, content }) => ({ id, name, arguments: content }));
 }
 
 /** The error that a terminal event stands for, or undefined if the text is complete. */

@@ -1,32 +1,52 @@
-// The part of a log that was read: cursor, texts and digests.
-import { crc32, hex8, utf8 } from './crc32.js';
+// The part of a log that was read: cursor, texts, parts and digests.
 import { broken } from './errors.js';
+import { ChoiceOutput } from './parts.js';
 
-/** The state of a reader: its cursor, the texts so far and their running digests. */
+/** The state of a reader: its cursor, the output so far and its running digests. */
 export class Transcript {
+  /** @type {Map<number, ChoiceOutput>} */
   #choices = new Map();
-  // False if the reader began after a cursor without the texts before it. The digest cannot be checked then.
-  #whole = true;
+  // Without the texts before its cursor, a reader cannot check the digest of the text; without the parts, not theirs.
+  #whole;
   /** seq of the last event applied. */
   last = 0;
+  /**
+   * The part that the last event opened, if any.
+   * @type {{ choice: number, index: number } | undefined}
+   */
+  opened;
 
-  /** @param {{ after?: number, texts?: string[] }} [cursor] */
-  constructor({ after = 0, texts } = {}) {
+  /** @param {import('../runnel.js').Cursor} [cursor] */
+  constructor({ after = 0, texts, parts } = {}) {
     this.last = after;
-    if (texts) texts.forEach((text, index) => this.#append(index, text));
-    else this.#whole = after === 0;
+    this.#whole = { textWhole: after === 0 || texts !== undefined, partsWhole: after === 0 || parts !== undefined };
+    texts?.forEach((text, index) => this.#choice(index).setText(text));
+    parts?.forEach((some, index) => some.forEach((part) => this.#choice(index).restore(part)));
   }
 
   get whole() {
-    return this.#whole;
+    return this.#whole.textWhole && [...this.#choices.values()].every((choice) => choice.whole);
   }
 
   get texts() {
-    return Array.from({ length: Math.max(0, ...[...this.#choices.keys()].map((i) => i + 1)) }, (_, i) => this.text(i));
+    return this.#indices.map((index) => this.text(index));
   }
 
   text(index = 0) {
     return this.#choices.get(index)?.text ?? '';
+  }
+
+  parts(index = 0) {
+    return this.#choices.get(index)?.parts ?? [];
+  }
+
+  /** For a cursor: the parts of each choice, empty for a choice of one text part; undefined if they are not known. */
+  get details() {
+    return this.#whole.partsWhole ? this.#indices.map((index) => this.#choices.get(index)?.details ?? []) : undefined;
+  }
+
+  get choices() {
+    return [...this.#choices.keys()].sort((a, b) => a - b);
   }
 
   /**
@@ -37,6 +57,7 @@ export class Transcript {
    * @returns {'applied' | 'repeat' | 'missing'}
    */
   apply(event) {
+    this.opened = undefined;
     if (event.type === 'gap') return this.#replace(event);
     const first = event.first_seq || event.seq;
     const ordered = Number.isSafeInteger(first) && Number.isSafeInteger(event.seq) && first >= 1 && first <= event.seq;
@@ -45,29 +66,36 @@ export class Transcript {
     if (first > this.last + 1) return 'missing';
     // A server never sends an event of which the reader has applied a part, so the two cursors disagree.
     if (first <= this.last) throw broken('bad_event', `events ${first}..${event.seq} overlap cursor ${this.last}`);
-    if (event.type === 'delta') this.#append(event.choice ?? 0, event.text);
+    if (event.type === 'delta') this.#append(event);
     this.last = event.seq;
     return 'applied';
   }
 
-  #append(index, text) {
-    const sound = Number.isInteger(index) && index >= 0 && index < 1024 && typeof text === 'string';
-    if (!sound) throw broken('bad_event', 'malformed delta');
-    const choice = this.#choices.get(index) ?? { text: '', bytes: 0, crc: 0 };
-    const bytes = utf8.encode(text);
-    choice.text += text;
-    choice.bytes += bytes.length;
-    choice.crc = crc32(bytes, choice.crc);
-    this.#choices.set(index, choice);
+  /** Takes the parts that were opened before the cursor, from `attached`. */
+  attach(parts) {
+    if (!Array.isArray(parts)) throw broken('bad_event', 'malformed attached');
+    for (const { choice = 0, index, kind, id, name } of parts) this.#choice(choice).restore({ index, kind, id, name });
   }
 
-  // Without a snapshot, the text is unknown: the cursor goes back to the beginning, and the log is read again.
+  #append(delta) {
+    const choice = delta.choice ?? 0;
+    const output = this.#find(choice);
+    const index = output.append(delta);
+    this.#choices.set(choice, output);
+    if (index !== undefined) this.opened = { choice, index };
+  }
+
+  // Without a snapshot, the output is unknown: the cursor goes back to the beginning, and the log is read again.
   #replace(gap) {
     const seq = gap.snapshot?.seq ?? 0;
     if (!Number.isSafeInteger(seq) || seq < 0) throw broken('bad_event', 'malformed snapshot');
     this.#choices.clear();
-    for (const { index, text } of gap.snapshot?.choices ?? []) this.#append(index ?? 0, text);
-    this.#whole = true;
+    this.#whole = { textWhole: true, partsWhole: true };
+    for (const { index = 0, text, parts = [] } of gap.snapshot?.choices ?? []) {
+      const choice = this.#choice(index);
+      choice.setText(text);
+      for (const part of parts) choice.restore(part);
+    }
     this.last = seq;
     return gap.snapshot ? 'applied' : 'missing';
   }
@@ -83,15 +111,35 @@ export class Transcript {
     const ends = new Map(done.choices.map((end) => [end.index ?? 0, end]));
     for (const index of this.#choices.keys()) if (!ends.has(index)) return `choice ${index} is not in done`;
     for (const [index, end] of ends) {
-      const read = this.#choices.get(index) ?? { bytes: 0, crc: 0 };
-      if (!this.#whole) {
-        if (!(read.bytes <= end.text_bytes)) return `choice ${index}: ${read.bytes} bytes of ${end.text_bytes}`;
-      } else if (read.bytes !== end.text_bytes) {
-        return `choice ${index}: ${read.bytes} bytes read, ${end.text_bytes} sent`;
-      } else if (hex8(read.crc) !== end.crc32) {
-        return `choice ${index}: CRC-32 ${hex8(read.crc)} read, ${end.crc32} sent`;
-      }
+      const read = this.#choices.get(index) ?? new ChoiceOutput(this.#whole);
+      const difference = read.disagreement(end);
+      if (difference) return `choice ${index}: ${difference}`;
     }
     return undefined;
+  }
+
+  /**
+   * Gives every part its final state: see ChoiceOutput.settle. Without `done`, all are incomplete.
+   *
+   * @param {import('../runnel.js').DoneEvent} [done]
+   */
+  settle(done) {
+    if (!done) return this.#choices.forEach((choice) => choice.abandon());
+    for (const end of done.choices) this.#choice(end.index ?? 0).settle(end);
+  }
+
+  #find(index) {
+    if (!Number.isInteger(index) || index < 0 || index >= 1024) throw broken('bad_event', 'malformed choice');
+    return this.#choices.get(index) ?? new ChoiceOutput(this.#whole);
+  }
+
+  #choice(index) {
+    const choice = this.#find(index);
+    this.#choices.set(index, choice);
+    return choice;
+  }
+
+  get #indices() {
+    return Array.from({ length: Math.max(0, ...[...this.#choices.keys()].map((i) => i + 1)) }, (_, i) => i);
   }
 }

@@ -138,7 +138,7 @@ export class WebSocketConnection {
     view.opened();
     view.learnId(frame.gen);
     if (frame.type === 'heartbeat') return void view.heartbeat(frame);
-    return frame.type === 'attached' ? undefined : frame;
+    return frame;
   }
 
   // An error without `req` is about this stream after its first reply, about its cancel, or about the connection.

@@ -56,6 +56,10 @@ class FakeElement extends FakeNode {
     return this.childNodes.map((child) => child.textContent).join('');
   }
 
+  set textContent(text) {
+    this.replaceChildren(...(text === '' ? [] : [new FakeText(text)]));
+  }
+
   /** Every element below this one, and itself. */
   *elements() {
     yield this;

@@ -16,6 +16,8 @@ export const word = (n) => `${n % 23 === 22 ? '\n\n' : n === 0 ? '' : ' '}${WORD
 export class FakeGeneration {
   events = [];
   choices = [];
+  /** By choice and index, the parts of a choice that is not a single text part. */
+  parts = [];
   status = 'running';
   cancelled = false;
   #createdAt = Date.now();
@@ -45,7 +47,24 @@ export class FakeGeneration {
   /** `more` may set `ms`, for tests with a fake clock. */
   delta(text, choice = 0, more = {}) {
     this.choices[choice] = (this.choices[choice] ?? '') + text;
+    if (this.parts[choice] || more.part > 0) this.#part(choice, more.part ?? 0, 'text').content += text;
     return this.append({ type: 'delta', choice, text, tokens: 1, ...more });
+  }
+
+  /** A delta of another kind than text. For a call, `more` has `id` and `name` in the delta that opens it. */
+  other(part, kind, content, more = {}) {
+    this.choices[0] ??= '';
+    const own = this.#part(0, part, kind);
+    own.content += content;
+    const { id, name } = more;
+    if (id !== undefined) Object.assign(own, { id, name });
+    return this.append({ type: 'delta', choice: 0, part, kind, text: '', content, tokens: 1, ...more });
+  }
+
+  #part(choice, index, kind) {
+    const text = this.choices[choice] ?? '';
+    this.parts[choice] ??= text && index > 0 ? [{ index: 0, kind: 'text', content: text }] : [];
+    return (this.parts[choice][index] ??= { index, kind, content: '' });
   }
 
   words(count) {
@@ -56,8 +75,8 @@ export class FakeGeneration {
   done(finishReason = 'stop') {
     const choices = this.choices.map((text, index) => {
       const bytes = Buffer.from(text);
-      const crc = crc32(bytes).toString(16).padStart(8, '0');
-      return { index, finish_reason: finishReason, text_bytes: bytes.length, crc32: crc };
+      const end = { index, finish_reason: finishReason, text_bytes: bytes.length, crc32: hex(bytes) };
+      return this.parts[index] ? { ...end, parts: this.parts[index].map((part) => endOf(part, finishReason)) } : end;
     });
     const completion = this.events.filter((event) => event.type === 'delta').length;
     const usage = { prompt_tokens: 9, completion_tokens: completion, total_tokens: 9 + completion };
@@ -112,7 +131,7 @@ export class FakeGeneration {
   }
 
   gap(after) {
-    const choices = this.choices.map((text, index) => ({ index, text }));
+    const choices = this.choices.map((text, index) => ({ index, text, parts: this.parts[index] }));
     // A snapshot holds texts but never the end. The terminal event follows it.
     const seq = this.ended ? this.lastSeq - 1 : this.lastSeq;
     return {
@@ -121,21 +140,45 @@ export class FakeGeneration {
     };
   }
 
+  /** The parts that `attached` names for a reader with this cursor, or undefined if there is only text. */
+  opened(seq) {
+    const parts = [];
+    for (const { type, choice, part = 0, kind = 'text', text, content = text, id, name } of this.events.slice(0, seq)) {
+      if (type !== 'delta') continue;
+      const known = parts.find((each) => each.choice === choice && each.index === part);
+      if (known) known.bytes += Buffer.byteLength(content);
+      else parts.push({ choice, index: part, kind, id, name, bytes: Buffer.byteLength(content) });
+    }
+    return parts.some(({ kind, index }) => kind !== 'text' || index > 0) ? parts : undefined;
+  }
+
   /** The events for a reader with this cursor, or a gap if the cursor lies past the end. */
   after(seq) {
     return seq > this.lastSeq ? [this.gap(seq)] : this.events.slice(seq);
   }
 }
 
-/** Joins runs of deltas of one choice, as the service does for a reader that lags. */
+const hex = (bytes) => crc32(bytes).toString(16).padStart(8, '0');
+
+function endOf({ index, kind, content, id, name }, finishReason) {
+  const bytes = Buffer.from(content);
+  const end = { index, kind, bytes: bytes.length, crc32: hex(bytes) };
+  const complete = finishReason === 'stop' || finishReason === 'tool_calls';
+  return kind === 'tool_call' ? { ...end, id, name, complete } : end;
+}
+
+/** Joins runs of deltas of one part, as the service does for a reader that lags. */
 export function merge(events) {
   const merged = [];
   for (const event of events) {
     const last = merged.at(-1);
-    if (event.type === 'delta' && last?.type === 'delta' && last.choice === event.choice) {
+    const same = last?.type === 'delta' && last.choice === event.choice && last.part === event.part;
+    if (event.type === 'delta' && same && event.id === undefined) {
       merged[merged.length - 1] = {
-        ...event, first_seq: last.first_seq ?? last.seq, text: last.text + event.text, tokens: last.tokens + event.tokens,
+        ...last, ...event, first_seq: last.first_seq ?? last.seq, text: last.text + event.text,
+        tokens: last.tokens + event.tokens,
       };
+      if (event.kind) merged.at(-1).content = last.content + event.content;
     } else merged.push(event);
   }
   return merged;

@@ -249,6 +249,11 @@ export class FakeServer {
         `data: ${JSON.stringify(event)}\n\n`);
       if (++sent === fault.goawayAfter) sender.bytes(': goaway {"reason":"drain","deadline_ms":0}\n');
     };
+    const parts = generation.opened(after);
+    if (parts) {
+      const attached = { type: 'attached', gen: generation.id, after, last_seq: generation.lastSeq, parts };
+      sender.bytes(`event: attached\ndata: ${JSON.stringify(attached)}\n\n`);
+    }
     await follow(generation, fault.gapFirst ?? after, gone.signal, (events) => sender.events(events, send));
     if (!sender.over && fault.silentAfter === undefined) sender.end();
   }
@@ -268,7 +273,7 @@ export class FakeServer {
     const sender = new Sender({ ...fault, cutAfter: undefined });
     sender.events(generation.after(fault.gapFirst ?? after), (event) => events.push(event));
     const { model, status, lastSeq } = generation;
-    this.#body(res, fault, 200, { id, model, status, last_seq: lastSeq, events });
+    this.#body(res, fault, 200, { id, model, status, last_seq: lastSeq, events, parts: generation.opened(after) });
   }
 
   // With content-length, so that a cut can be detected.
@@ -323,7 +328,8 @@ export class FakeServer {
     }
     const { id, status, lastSeq } = generation;
     if (fault.lateError) queueMicrotask(() => send({ type: 'error', ...fault.lateError }));
-    send({ type: 'attached', req: command.req, gen: id, after: command.after, last_seq: lastSeq, status });
+    const parts = generation.opened(command.after);
+    send({ type: 'attached', req: command.req, gen: id, after: command.after, last_seq: lastSeq, status, parts });
     // A reader that has everything gets the terminal event again.
     const at = generation.ended && command.after === lastSeq ? lastSeq - 1 : command.after;
     return this.#frames(generation, at, undefined, send, sender, signal);
