@@ -3,9 +3,12 @@
 #include <cstdint>
 #include <string_view>
 
+#include "services/base/call_name.h"
 #include "services/inference/generation/event.h"
 
 namespace runnel::inference {
+
+using base::IsValidCallName;
 
 // A piece of one part of a choice, as an engine appends it: whole UTF-8 characters.
 //
@@ -29,9 +32,5 @@ struct PartPiece {
   uint32_t call = 0;  // the number of a tool call
   const ToolCall* opening = nullptr;
 };
-
-// Whether `name`, which is valid UTF-8, may be the id or the name of a tool call: 1 to kMaxCallNameBytes bytes without
-// control characters.
-bool IsValidCallName(std::string_view name);
 
 }  // namespace runnel::inference

@@ -1,11 +1,11 @@
-#include "services/inference/generation/part_piece.h"
+#include "services/base/call_name.h"
 
 #include "services/base/request_limits.h"
 
-namespace runnel::inference {
+namespace runnel::base {
 
 bool IsValidCallName(std::string_view name) {
-  if (name.empty() || name.size() > base::kMaxCallNameBytes) return false;
+  if (name.empty() || name.size() > kMaxCallNameBytes) return false;
   for (size_t i = 0; i < name.size(); ++i) {
     const auto byte = static_cast<unsigned char>(name[i]);
     if (byte < 0x20 || byte == 0x7F) return false;
@@ -15,4 +15,4 @@ bool IsValidCallName(std::string_view name) {
   return true;
 }
 
-}  // namespace runnel::inference
+}  // namespace runnel::base
