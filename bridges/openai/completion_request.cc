@@ -11,8 +11,11 @@
 #include "bridges/openai/openai_fields.h"
 #include "bridges/openai/other_fields.h"
 #include "bridges/openai/output_format.h"
+#include "bridges/wire/chat_message.h"
 #include "bridges/wire/json_fields.h"
 #include "bridges/wire/json_parser.h"
+#include "bridges/wire/json_slice.h"
+#include "bridges/wire/tool_fields.h"
 #include "services/base/grpc_status.h"
 #include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
@@ -39,37 +42,9 @@ struct Draft {
   v1::GenerateRequest* request() { return &result.request; }
 };
 
-const TextPart kChatParts[] = {{"text", "text"}, {"refusal", "refusal"}};
-
-absl::Status ReadMessage(const std::string& path, const json& value, v1::ChatMessage* message) {
-  RETURN_IF_ERROR(ReadRole(path + ".role", value, message));
-  for (const char* key : {"tool_calls", "function_call"}) {
-    const json* calls = FindField(value, key);
-    if (calls == nullptr || IsNothing(*calls)) continue;
-    return Unsupported(absl::StrCat(path, ".", key), "tool calls are not supported");
-  }
-  // Chat templates have no place for names and annotations, which are ignored.
-  RETURN_IF_ERROR(
-      CheckKeys(path, value, {"role", "content", "refusal", "name", "annotations", "tool_calls", "function_call"}));
-  const json* content = FindField(value, "content");
-  const json* refusal = FindField(value, "refusal");
-  if (content == nullptr && refusal == nullptr && !value.contains("content") &&
-      message->role() != v1::CHAT_ROLE_ASSISTANT) {
-    return InvalidField(path + ".content", "is missing");
-  }
-  if (content != nullptr) {
-    RETURN_IF_ERROR(
-        ReadContent(path + ".content", *content, kChatParts, std::size(kChatParts), message->mutable_content()));
-  }
-  if (refusal == nullptr) return absl::OkStatus();
-  if (!refusal->is_string()) return InvalidField(path + ".refusal", "must be a string");
-  message->mutable_content()->append(refusal->get_ref<const std::string&>());
-  return absl::OkStatus();
-}
-
 absl::Status ReadMessages(const std::string& field, const json& value, Draft* draft) {
   return bridge::ReadEach(field, value, base::kMaxMessages, [draft](const std::string& path, const json& message) {
-    return ReadMessage(path, message, draft->request()->add_messages());
+    return bridge::ReadChatMessage(path, message, bridge::MessageForm::kOpenAi, draft->request()->add_messages());
   });
 }
 
@@ -135,6 +110,18 @@ absl::Status ReadResponseFormat(const std::string& field, const json& value, Dra
   return ReadOutputFormat(field, value, SchemaPlace::kNested, draft->body, draft->request());
 }
 
+absl::Status ReadTools(const std::string& field, const json& value, Draft* draft) {
+  return bridge::ReadTools(field, value, bridge::ToolForm::kNested, bridge::FindMember(draft->body, field),
+                           draft->request());
+}
+
+absl::Status ReadToolChoice(const std::string& field, const json& value, Draft* draft) {
+  return bridge::ReadToolChoice(field, value, bridge::ToolForm::kNested, draft->request());
+}
+
+// CheckTools reads it.
+absl::Status NotHere(const std::string&, const json&, Draft*) { return absl::OkStatus(); }
+
 // For tests with the scripted engine. Metadata that does not match the native format is ignored.
 absl::Status ReadEngineMetadata(const std::string& field, const json& value, Draft* draft) {
   v1::GenerateRequest read;
@@ -172,11 +159,17 @@ const Table::Row kChatFields[] = {
     {"logprobs", [](const std::string& field, const json& value,
                     Draft* draft) { return bridge::ReadFlag(field, value, &draft->logprobs.wanted); }},
     {"top_logprobs", Table::TopLogprobs},
+    {"tools", ReadTools},
+    {"tool_choice", ReadToolChoice},
+    {"parallel_tool_calls", Table::IntoRequest<bridge::ReadParallelToolCalls>},
+    {"reasoning_effort", Table::IntoRequest<bridge::ReadReasoningEffort>},
 };
 
 const Table::Row kLegacyFields[] = {
     {"prompt", ReadPrompt},
     {"logprobs", ReadLegacyLogprobs},
+    {"tools", NotHere},
+    {"tool_choice", NotHere},
 };
 
 const Table kChatTable(kCommonFields, kChatFields);
@@ -196,6 +189,7 @@ absl::StatusOr<CompletionRequest> ParseChatRequest(std::string_view body) {
   ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
   Draft draft(body);
   RETURN_IF_ERROR(kChatTable.Read(parsed, &draft));
+  RETURN_IF_ERROR(bridge::CheckToolChoice(draft.request()));
   RETURN_IF_ERROR(CheckCommon(&draft));
   if (draft.request()->messages().empty()) return InvalidField("messages", "is missing");
   if (draft.logprobs.top.has_value() && !draft.logprobs.wanted) {
@@ -210,6 +204,7 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body) 
   Draft draft(body);
   draft.result.shape.chat = false;
   RETURN_IF_ERROR(kLegacyTable.Read(parsed, &draft));
+  RETURN_IF_ERROR(CheckTools(parsed));
   RETURN_IF_ERROR(CheckCommon(&draft));
   if (draft.request()->prompt().empty()) return InvalidField("prompt", "is missing");
   return std::move(draft.result);

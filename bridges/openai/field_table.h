@@ -30,7 +30,7 @@ class FieldTable {
   constexpr explicit FieldTable(Rows common, Rows own = {}) : parts_{common, own} {}
 
   std::vector<std::string_view> Names() const {
-    std::vector<std::string_view> names(std::begin(kToolFields), std::end(kToolFields));
+    std::vector<std::string_view> names;
     for (const Rows& rows : parts_) {
       for (const Row& row : rows) names.push_back(row.name);
     }
@@ -45,7 +45,6 @@ class FieldTable {
         if (value != nullptr) RETURN_IF_ERROR(row.read(row.name, *value, draft));
       }
     }
-    RETURN_IF_ERROR(CheckTools(body));
     return ReadOtherFields(body, Names(), draft->request());
   }
 

@@ -29,6 +29,7 @@ constexpr FieldNames kNames[] = {
     {"output_format", "response_format", "response_format", "text.format"},
     {"output_format.json_object", "response_format", "response_format", "text.format"},
     {"output_format.json_schema", "response_format.json_schema", "response_format.json_schema", "text.format.schema"},
+    {"reasoning_effort", "reasoning_effort", "reasoning_effort", "reasoning.effort"},
     {"annotation", "metadata", "metadata", "metadata"},
     {"request_id", "idempotency-key", "idempotency-key", "idempotency-key"},
 };

@@ -4,7 +4,6 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "bridges/openai/other_fields.h"
 #include "bridges/wire/json_fields.h"
 #include "services/base/grpc_status.h"
 #include "services/base/request_limits.h"
@@ -22,18 +21,6 @@ constexpr float kLeastTopP = 1e-6f;
 constexpr uint32_t kMaxTopK = 1'000'000;  // larger than any vocabulary
 
 }  // namespace
-
-const json* FindField(const json& object, const std::string& key) {
-  const auto found = object.find(key);
-  return found == object.end() || found->is_null() ? nullptr : &*found;
-}
-
-bool IsNothing(const json& value) {
-  if (value.is_boolean()) return !value.get<bool>();
-  if (value.is_number()) return value.get<double>() == 0;
-  if (value.is_string()) return value.get_ref<const std::string&>().empty();
-  return value.empty();
-}
 
 absl::Status ReadRole(const std::string& field, const json& message, v1::ChatMessage* out) {
   const json* role = FindField(message, "role");

@@ -8,17 +8,15 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "bridges/wire/json_fields.h"
 #include "runnel/v1/inference.pb.h"
 
 // Fields that the OpenAI-compatible requests have in common. Pure functions with the errors of
 // bridges/wire/json_fields.h.
 namespace runnel::openai {
 
-// The value of `key`; null if it is absent or null.
-const nlohmann::json* FindField(const nlohmann::json& object, const std::string& key);
-
-// Whether `value` is false, zero, empty or null, and so requests nothing.
-bool IsNothing(const nlohmann::json& value);
+using bridge::CheckKeys;
+using bridge::FindField;
 
 // system, developer, user or assistant. UNSUPPORTED_PARAMETER for tool and function.
 absl::Status ReadRole(const std::string& field, const nlohmann::json& message, v1::ChatMessage* out);
@@ -53,8 +51,6 @@ struct LogprobFields {
 };
 absl::Status ReadTopLogprobs(const std::string& field, const nlohmann::json& value, LogprobFields* logprobs);
 
-// The fields that CheckTools reads.
-inline constexpr std::string_view kToolFields[] = {"tools", "tool_choice"};
 // Rejects (UNSUPPORTED_PARAMETER) tools, unless the model must not use them.
 absl::Status CheckTools(const nlohmann::json& body);
 

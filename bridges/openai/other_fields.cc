@@ -25,7 +25,8 @@ struct OtherField {
 };
 
 constexpr OtherField kOtherFields[] = {
-    // About accounts, prices and caches of OpenAI, or about tools, which are not supported anyway.
+    // About accounts, prices and caches of OpenAI, about its own tools, or about the client.
+    {"client_metadata", Rule::kIgnore},
     {"max_tool_calls", Rule::kIgnore},
     {"parallel_tool_calls", Rule::kIgnore},
     {"prompt_cache_key", Rule::kIgnore},
@@ -104,14 +105,6 @@ absl::Status ReadOtherFields(const json& body, const std::vector<std::string_vie
   for (const auto& [name, value] : body.items()) {
     if (value.is_null() || std::find(read.begin(), read.end(), name) != read.end()) continue;
     RETURN_IF_ERROR(ReadOtherField(name, value, request));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckKeys(const std::string& path, const json& object, std::initializer_list<std::string_view> known) {
-  for (const auto& [key, value] : object.items()) {
-    if (value.is_null() || std::find(known.begin(), known.end(), key) != known.end()) continue;
-    return Unsupported(absl::StrCat(path, ".", bridge::ShownKey(key)), "is not supported: leave it out");
   }
   return absl::OkStatus();
 }

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <initializer_list>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -22,11 +21,6 @@ absl::Status ReadOtherField(const std::string& name, const nlohmann::json& value
 // ReadOtherField for each field of `body` that is not null and not among `read`.
 absl::Status ReadOtherFields(const nlohmann::json& body, const std::vector<std::string_view>& read,
                              v1::GenerateRequest* request);
-
-// Rejects (UNSUPPORTED_PARAMETER) the first key of `object` that is neither among `known` nor null. `path` is the path
-// of `object` in the body.
-absl::Status CheckKeys(const std::string& path, const nlohmann::json& object,
-                       std::initializer_list<std::string_view> known);
 
 // The names of the fields that ReadOtherField knows.
 std::vector<std::string_view> OtherFieldNames();

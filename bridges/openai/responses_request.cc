@@ -150,6 +150,9 @@ absl::Status EchoServiceTier(const std::string& field, const json& value, Draft*
   return absl::OkStatus();
 }
 
+// CheckTools reads it.
+absl::Status NotHere(const std::string&, const json&, Draft*) { return absl::OkStatus(); }
+
 // Only repeated: CheckTools reads it.
 absl::Status EchoToolChoice(const std::string&, const json& value, Draft* draft) {
   draft->result.echo.tool_choice = value.dump();
@@ -191,6 +194,7 @@ const Table::Row kFields[] = {
     {"top_logprobs", Table::TopLogprobs},
     {"stream_options", ReadStreamOptions},
     {"parallel_tool_calls", ReadEchoFlag<&ResponseEcho::parallel_tool_calls>},
+    {"tools", NotHere},
     {"tool_choice", EchoToolChoice},
     {"reasoning", EchoReasoning},
     {"service_tier", EchoServiceTier},
@@ -211,6 +215,7 @@ absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
   ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
   Draft draft(body);
   RETURN_IF_ERROR(kTable.Read(parsed, &draft));
+  RETURN_IF_ERROR(CheckTools(parsed));
   if (draft.request()->model().empty()) return InvalidField("model", "is missing");
   if (FindField(parsed, "input") == nullptr) return InvalidField("input", "is missing");
   if (draft.result.echo.background && !draft.result.echo.store) {

@@ -10,10 +10,43 @@ export type PartKind = 'text' | 'reasoning' | 'tool_call' | 'refusal' | 'unknown
  */
 export type PartState = 'open' | 'complete' | 'incomplete';
 
-export interface ChatMessage {
-  role: 'system' | 'user' | 'assistant';
-  content: string;
+export interface ContentPart {
+  type: 'text' | 'image_url';
+  text?: string;
+  /** A `data:` URL of a PNG, JPEG, WebP or GIF image. */
+  image_url?: { url: string; detail?: string };
 }
+
+export interface CalledTool {
+  id: string;
+  type: 'function';
+  function: { name: string; arguments: string };
+}
+
+export interface ChatMessage {
+  role: 'system' | 'developer' | 'user' | 'assistant' | 'tool';
+  /** May be null in a message of the assistant that has tool calls. */
+  content?: string | ContentPart[] | null;
+  /** Of the assistant. */
+  tool_calls?: CalledTool[];
+  /** Of the assistant: what it reasoned before its content. */
+  reasoning_content?: string;
+  /** Of a tool: the id of the call. */
+  tool_call_id?: string;
+}
+
+export interface Tool {
+  type: 'function';
+  function: { name: string; description?: string; parameters?: object; strict?: boolean };
+}
+
+export type ToolChoice =
+  | 'none' | 'auto' | 'required'
+  | { type: 'function'; function: { name: string } }
+  | {
+    type: 'allowed_tools';
+    allowed_tools: { mode: 'auto' | 'required'; tools: { type: 'function'; function: { name: string } }[] };
+  };
 
 /** Body of POST /v1/generations. Exactly one of messages and prompt. */
 export interface GenerationRequest {
@@ -28,6 +61,10 @@ export interface GenerationRequest {
   seed?: number;
   stop?: string | string[];
   n?: number;
+  tools?: Tool[];
+  tool_choice?: ToolChoice;
+  parallel_tool_calls?: boolean;
+  reasoning_effort?: string;
   presence_penalty?: number;
   frequency_penalty?: number;
   /** How long the generation continues without a reader, in milliseconds; null: until it ends. */

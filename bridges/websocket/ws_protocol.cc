@@ -14,6 +14,7 @@
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/event_json.h"
 #include "bridges/wire/json_parser.h"
+#include "bridges/wire/json_slice.h"
 #include "bridges/wire/part_json.h"
 #include "bridges/wire/stream_request.h"
 #include "google/protobuf/io/coded_stream.h"
@@ -56,14 +57,15 @@ absl::Status ReadGen(const json& object, std::string* id) {
   return CheckGenerationId(*id);
 }
 
-absl::Status ReadGenerate(const json& object, v1::WebSocketGenerate* generate) {
+// `bytes`: of the message.
+absl::Status ReadGenerate(const json& object, std::string_view bytes, v1::WebSocketGenerate* generate) {
   RETURN_IF_ERROR(ReadString(object, "traceparent", base::kMaxTraceBytes, generate->mutable_traceparent()));
   RETURN_IF_ERROR(ReadString(object, "tracestate", base::kMaxTraceBytes, generate->mutable_tracestate()));
   const auto body = object.find("body");
   if (body == object.end() || !body->is_object()) return BadFrame("generate needs a body that is a JSON object");
   std::string key;
   RETURN_IF_ERROR(ReadString(object, "idempotency_key", 1024, &key));
-  ASSIGN_OR_RETURN(v1::GenerateRequest request, bridge::ParseGenerateRequest(*body));
+  ASSIGN_OR_RETURN(v1::GenerateRequest request, bridge::ParseGenerateRequest(*body, bridge::FindMember(bytes, "body")));
   *generate->mutable_request() = std::move(request);
   if (!key.empty()) {
     RETURN_IF_ERROR(bridge::CheckIdempotencyKey(key));
@@ -146,7 +148,7 @@ absl::Status ParseJson(std::string_view bytes, v1::WebSocketClientMessage* messa
   RETURN_IF_ERROR(CheckKeys(object, type));
   if (type == "generate") {
     message->mutable_generate()->set_req(*req);
-    return ReadGenerate(object, message->mutable_generate());
+    return ReadGenerate(object, bytes, message->mutable_generate());
   }
   if (type == "resume") {
     message->mutable_resume()->set_req(*req);

@@ -22,6 +22,26 @@ constexpr size_t kMaxShownKeyBytes = 64;
 
 }  // namespace
 
+const json* FindField(const json& object, const std::string& key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+bool IsNothing(const json& value) {
+  if (value.is_boolean()) return !value.get<bool>();
+  if (value.is_number()) return value.get<double>() == 0;
+  if (value.is_string()) return value.get_ref<const std::string&>().empty();
+  return value.empty();
+}
+
+absl::Status CheckKeys(const std::string& path, const json& object, std::initializer_list<std::string_view> known) {
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_null() || std::find(known.begin(), known.end(), key) != known.end()) continue;
+    return Unsupported(absl::StrCat(path, ".", ShownKey(key)), "is not supported: leave it out");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Unsupported(std::string_view field, std::string_view message) {
   return InvalidField(field, message, "UNSUPPORTED_PARAMETER");
 }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -14,6 +15,17 @@
 // Reads values of untrusted JSON and checks their types and ranges. Errors are InvalidArgument (reason INVALID_FIELD)
 // that name `field`, the path of the value in the body. Pure functions.
 namespace runnel::bridge {
+
+// The value of `key`; null if it is absent or null.
+const nlohmann::json* FindField(const nlohmann::json& object, const std::string& key);
+
+// Whether `value` is false, zero, empty or null, and so requests nothing.
+bool IsNothing(const nlohmann::json& value);
+
+// Rejects (UNSUPPORTED_PARAMETER) the first key of `object` that is neither among `known` nor null. `path` is the path
+// of `object` in the body.
+absl::Status CheckKeys(const std::string& path, const nlohmann::json& object,
+                       std::initializer_list<std::string_view> known);
 
 // InvalidArgument (reason UNSUPPORTED_PARAMETER) for `field`, which is well-formed but not supported.
 absl::Status Unsupported(std::string_view field, std::string_view message);

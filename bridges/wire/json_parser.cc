@@ -14,7 +14,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kMaxDepth = 32;
+// A JSON Schema of a tool may be nested 64 deep, and is itself four deep in the body.
+constexpr int kMaxDepth = 72;
 
 absl::Status InvalidJson(std::string_view message) {
   return base::MakeError(absl::StatusCode::kInvalidArgument, "INVALID_JSON", message);

@@ -8,8 +8,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bridges/wire/chat_message.h"
 #include "bridges/wire/json_fields.h"
 #include "bridges/wire/json_parser.h"
+#include "bridges/wire/json_slice.h"
+#include "bridges/wire/tool_fields.h"
 #include "services/base/grpc_status.h"
 #include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
@@ -21,40 +24,17 @@ namespace {
 using base::InvalidField;
 using nlohmann::json;
 
+// Read with the bytes of the body, unlike the other fields.
+constexpr std::string_view kTools = "tools";
 constexpr int64_t kMaxDetachMs = 24 * 3'600'000;
 
 absl::Status NotKnown(const std::string& prefix, std::string_view key) {
   return Unsupported(prefix + ShownKey(key), "is not supported: leave it out");
 }
 
-absl::Status ReadRole(const std::string& field, const json& message, v1::ChatMessage* out) {
-  const auto role = message.find("role");
-  const std::string name = role != message.end() && role->is_string() ? role->get<std::string>() : "";
-  if (name == "system") {
-    out->set_role(v1::CHAT_ROLE_SYSTEM);
-  } else if (name == "user") {
-    out->set_role(v1::CHAT_ROLE_USER);
-  } else if (name == "assistant") {
-    out->set_role(v1::CHAT_ROLE_ASSISTANT);
-  } else {
-    return InvalidField(field, "must be system, user or assistant");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadMessage(const std::string& path, const json& message, v1::ChatMessage* out) {
-  for (const auto& [key, unused] : message.items()) {
-    if (key != "role" && key != "content") return NotKnown(path + ".", key);
-  }
-  RETURN_IF_ERROR(ReadRole(path + ".role", message, out));
-  const auto content = message.find("content");
-  if (content == message.end()) return InvalidField(path + ".content", "is missing");
-  return ReadText(path + ".content", *content, 0, std::numeric_limits<int32_t>::max(), out->mutable_content());
-}
-
 absl::Status ReadMessages(const std::string& field, const json& value, v1::GenerateRequest* request) {
   return ReadEach(field, value, base::kMaxMessages, [request](const std::string& path, const json& message) {
-    return ReadMessage(path, message, request->add_messages());
+    return ReadChatMessage(path, message, MessageForm::kNative, request->add_messages());
   });
 }
 
@@ -131,6 +111,12 @@ const FieldRow kFields[] = {
        request->mutable_sampling()->set_seed(seed);
        return absl::OkStatus();
      }},
+    {"tool_choice",
+     [](const std::string& field, const json& value, v1::GenerateRequest* request) {
+       return ReadToolChoice(field, value, ToolForm::kNested, request);
+     }},
+    {"parallel_tool_calls", ReadParallelToolCalls},
+    {"reasoning_effort", ReadReasoningEffort},
     {"detach", ReadDetach},
     {"metadata", ReadMetadata},
     // Only checked here: ParseStreamRequest reads it, for the HTTP API.
@@ -143,14 +129,19 @@ const FieldRow kFields[] = {
 }  // namespace
 
 std::vector<std::string_view> NativeFieldNames() {
-  std::vector<std::string_view> names;
+  std::vector<std::string_view> names = {kTools};
   for (const FieldRow& row : kFields) names.push_back(row.name);
   return names;
 }
 
-absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const json& body) {
+absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const json& body, std::string_view bytes) {
   v1::GenerateRequest request;
   for (const auto& [key, value] : body.items()) {
+    if (key == kTools) {
+      if (value.is_null()) continue;
+      RETURN_IF_ERROR(ReadTools(key, value, ToolForm::kNested, FindMember(bytes, kTools), &request));
+      continue;
+    }
     const auto* known = std::find_if(std::begin(kFields), std::end(kFields),
                                      [&name = key](const FieldRow& row) { return row.name == name; });
     if (known == std::end(kFields)) return NotKnown("", key);
@@ -160,13 +151,14 @@ absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const json& body) {
   if (request.messages().empty() == request.prompt().empty()) {
     return InvalidField("messages", "give either messages or prompt, and not both");
   }
+  RETURN_IF_ERROR(CheckToolChoice(&request));
   return request;
 }
 
 absl::StatusOr<StreamRequest> ParseStreamRequest(std::string_view body) {
   ASSIGN_OR_RETURN(const json parsed, ParseJsonObject(body));
   StreamRequest result;
-  ASSIGN_OR_RETURN(result.request, ParseGenerateRequest(parsed));
+  ASSIGN_OR_RETURN(result.request, ParseGenerateRequest(parsed, body));
   const auto stream = parsed.find("stream");
   result.stream = stream != parsed.end() && stream->is_boolean() && stream->get<bool>();
   return result;

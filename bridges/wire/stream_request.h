@@ -11,11 +11,12 @@
 namespace runnel::bridge {
 
 // The native create body: {"model","messages"|"prompt","max_tokens","temperature","top_p","top_k","min_p",
-// "presence_penalty","frequency_penalty","seed","stop","n","detach":{"cancel_after_ms"},"metadata","stream"}. Null is
-// the same as absent, except in `detach.cancel_after_ms`, where it means never. Both bridges validate with it: an
-// accepted request has the ranges of inference.proto. InvalidArgument with the path of the invalid field, for example
+// "presence_penalty","frequency_penalty","seed","stop","n","tools","tool_choice","parallel_tool_calls",
+// "reasoning_effort","detach":{"cancel_after_ms"},"metadata","stream"}, parsed and as bytes. Null is the same as
+// absent, except in `detach.cancel_after_ms`, where it means never. Both bridges validate with it: an accepted request
+// has the ranges of inference.proto. InvalidArgument with the path of the invalid field, for example
 // `messages[2].role`; the reason for an unknown field is UNSUPPORTED_PARAMETER.
-absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const nlohmann::json& body);
+absl::StatusOr<v1::GenerateRequest> ParseGenerateRequest(const nlohmann::json& body, std::string_view bytes);
 
 // The names of the fields at the top level of that body.
 std::vector<std::string_view> NativeFieldNames();

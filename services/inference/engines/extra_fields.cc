@@ -31,10 +31,11 @@ absl::Status RejectTools(const GenerationRequest& request) {
 
 absl::Status RejectImages(const GenerationRequest& request) {
   for (size_t i = 0; i < request.messages.size(); ++i) {
-    const auto& parts = request.messages[i].parts;
-    for (size_t j = 0; j < parts.size(); ++j) {
-      if (parts[j].kind != ContentPart::Kind::kImage) continue;
-      return Unsupported(absl::StrCat("messages[", i, "].parts[", j, "].image"));
+    for (const ContentPart& part : request.messages[i].parts) {
+      if (part.kind != ContentPart::Kind::kImage) continue;
+      // Clients of the bridges know only `content`.
+      return base::InvalidField(absl::StrCat("messages[", i, "].content"),
+                                "has an image, which this model's engine does not support", "UNSUPPORTED_PARAMETER");
     }
   }
   return absl::OkStatus();

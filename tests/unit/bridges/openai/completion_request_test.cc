@@ -39,13 +39,14 @@ TEST(ChatRequest, ReadsEveryField) {
       "max_completion_tokens":7,"n":3,"stop":["a","b"],"temperature":0,"top_p":0,"top_k":40,"min_p":0.25,"seed":-3,"presence_penalty":-1.5,
       "frequency_penalty":2,"logit_bias":{"17":-100,"4294967295":100},"logprobs":true,"top_logprobs":20,
       "response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"b":1,"a":2}}},
-      "tools":[{"type":"function"}],"tool_choice":"none","functions":[],"modalities":["text"],
+      "tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":"none","functions":[],"modalities":["text"],
       "metadata":{"scripted.tokens":"3"},"user":"u","store":true,"reasoning_effort":"high"})");
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_TRUE(result->shape.chat && result->shape.stream && result->shape.include_usage);
   const v1::GenerateRequest& request = result->request;
   ASSERT_EQ(request.messages_size(), 6);
-  EXPECT_EQ(request.messages(0).role(), v1::CHAT_ROLE_SYSTEM);
+  EXPECT_EQ(request.messages(0).role(), v1::CHAT_ROLE_DEVELOPER);
+  EXPECT_EQ(request.messages(1).role(), v1::CHAT_ROLE_SYSTEM);
   EXPECT_EQ(request.messages(1).content(), "");
   EXPECT_EQ(request.messages(2).content(), "né🌊");
   EXPECT_EQ(request.messages(4).content(), "no");
@@ -58,7 +59,8 @@ TEST(ChatRequest, ReadsEveryField) {
   EXPECT_GT(request.sampling().top_p(), 0);
   EXPECT_EQ(request.sampling().top_k(), 40u);
   EXPECT_EQ(request.sampling().min_p(), 0.25f);
-  EXPECT_EQ(request.extra_fields().at("reasoning_effort"), "\"high\"");
+  EXPECT_EQ(request.reasoning_effort(), "high");
+  EXPECT_EQ(request.tool_choice().mode(), v1::TOOL_CHOICE_MODE_NONE);
   EXPECT_EQ(request.sampling().seed(), 0xFFFFFFFFFFFFFFFDu);
   EXPECT_EQ(request.sampling().logit_bias().at(4294967295u), 100);
   EXPECT_EQ(request.top_logprobs(), 20u);
@@ -117,23 +119,16 @@ TEST(ChatRequest, RejectsInvalidFieldsInOpenAisShape) {
       {R"("messages":[{"role":"user","content":[{"text":"x"}]}])", "messages[0].content"},
       {R"("messages":[{"role":"user","content":[{"type":"text"}]}])", "messages[0].content"},
       {R"("messages":[{"role":"user","content":[{"type":"text","text":1}]}])", "messages[0].content"},
-      {R"("messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}])", "messages[0].content",
-       "unsupported_parameter"},
       {R"("messages":[{"role":"user","content":[{"type":"input_audio"}]}])", "messages[0].content",
        "unsupported_parameter"},
       {R"("messages":[{"role":"user","content":[{"type":"file"}]}])", "messages[0].content", "unsupported_parameter"},
       {R"("messages":[{"role":"user","content":[{"type":"text","text":"x","lang":"y"}]}])",
        "messages[0].content[0].lang", "unsupported_parameter"},
-      {R"("messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"id":"c"}]}])",
-       "messages[1].tool_calls", "unsupported_parameter"},
       {R"("messages":[{"role":"assistant","function_call":{"name":"f","arguments":""}}])", "messages[0].function_call",
-       "unsupported_parameter"},
-      {R"("messages":[{"role":"tool","tool_call_id":"c","content":"42"}])", "messages[0].role",
        "unsupported_parameter"},
       {R"("messages":[{"role":"function","name":"f","content":"42"}])", "messages[0].role", "unsupported_parameter"},
       {R"("messages":[{"role":"assistant","refusal":5}])", "messages[0].refusal"},
-      {R"("messages":[{"role":"user","content":"x","tool_call_id":"c"}])", "messages[0].tool_call_id",
-       "unsupported_parameter"},
+      {R"("messages":[{"role":"user","content":"x","tool_call_id":"c"}])", "messages[0].tool_call_id"},
       {R"("stream":"yes")", "stream"},
       {R"("stream":1)", "stream"},
       {R"("stream_options":{"include_usage":true})", "stream_options"},
@@ -193,10 +188,6 @@ TEST(ChatRequest, RejectsInvalidFieldsInOpenAisShape) {
       {R"("response_format":{"type":"json_schema","json_schema":{"schema":[]}})", "response_format.json_schema"},
       {R"("response_format":{"type":"json_schema","json_schema":{"schema":{"x":")" + std::string(33000, 'x') + "\"}}}",
        "response_format.json_schema"},
-      {R"("tools":[{}])", "tools", "unsupported_parameter"},
-      {R"("tools":{})", "tools", "unsupported_parameter"},
-      {R"("tool_choice":"required")", "tool_choice", "unsupported_parameter"},
-      {R"("tool_choice":{"type":"function"})", "tool_choice", "unsupported_parameter"},
       {R"("functions":[{}])", "functions", "unsupported_parameter"},
       {R"("function_call":{"name":"f"})", "function_call", "unsupported_parameter"},
       {R"("modalities":["text","audio"])", "modalities", "unsupported_parameter"},
@@ -233,7 +224,7 @@ TEST(ChatRequest, TreatsTopKOfOtherServersAsAllTokens) {
 }
 
 TEST(ChatRequest, RejectsInvalidJson) {
-  const std::string deep = "{" + kChat + ",\"x\":" + std::string(40, '[') + std::string(40, ']') + "}";
+  const std::string deep = "{" + kChat + ",\"x\":" + std::string(80, '[') + std::string(80, ']') + "}";
   for (const std::string& body :
        {std::string(), std::string("{"), std::string("[]"), std::string("null"), "{" + kChat + ",\"n\":1,\"n\":2}",
         deep, "{" + kChat + ",\"user\":\"\xff\"}", "{" + kChat + ",\"user\":\"\xed\xa0\x80\"}", "{" + kChat + "}}",

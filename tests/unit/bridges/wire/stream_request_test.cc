@@ -86,7 +86,7 @@ TEST(StreamRequest, NamesTheInvalidField) {
       {R"({"messages":[{"role":"user","content":null}]})", "messages[0].content"},
       {R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})", "messages[0].content"},
       {R"({"messages":[{"content":"x"}]})", "messages[0].role"},
-      {R"({"messages":[{"role":"user","content":"x"},{"role":"tool","content":"x"}]})", "messages[1].role"},
+      {R"({"messages":[{"role":"user","content":"x"},{"role":"tool","content":"x"}]})", "messages[1].tool_call_id"},
       {R"({"messages":[{"role":"user","content":"x","name":"n"}]})", "messages[0].name", "UNSUPPORTED_PARAMETER"},
       {R"({"prompt":"p","max_tokens":0})", "max_tokens"},
       {R"({"prompt":"p","max_tokens":-1})", "max_tokens"},
@@ -135,7 +135,7 @@ TEST(StreamRequest, NamesTheInvalidField) {
 TEST(StreamRequest, RejectsTooManyPairsOfMetadata) {
   nlohmann::json body = {{"prompt", "p"}};
   for (int i = 0; i < 17; ++i) body["metadata"][std::to_string(i)] = "v";
-  EXPECT_EQ(base::DetailOf(ParseGenerateRequest(body).status()).field, "metadata");
+  EXPECT_EQ(base::DetailOf(ParseGenerateRequest(body, body.dump()).status()).field, "metadata");
 }
 
 TEST(StreamRequest, RejectsInvalidJson) {
@@ -157,9 +157,9 @@ TEST(StreamRequest, RejectsInvalidJson) {
       // Parsers differ in which of two equal keys counts.
       R"({"prompt":"p","prompt":"q"})", R"({"prompt":"p","metadata":{"k":"1","k":"2"}})",
       R"({"prompt":"p","\u0070rompt":"q"})", std::string(100'000, '['),
-      "{\"metadata\":" + std::string(40, '[') + std::string(40, ']') + "}"};
+      "{\"metadata\":" + std::string(80, '[') + std::string(80, ']') + "}"};
   std::string deep = "1";
-  for (int i = 0; i < 50; ++i) deep = "{\"a\":" + deep + "}";
+  for (int i = 0; i < 80; ++i) deep = "{\"a\":" + deep + "}";
   rows.push_back(deep);
   for (const std::string& body : rows) {
     const auto result = ParseStreamRequest(body);

@@ -161,7 +161,7 @@ TEST_F(ScriptedPartsTest, RejectsImages) {
   request.messages = {{ChatRole::kSystem, "x"}, message};
   const absl::Status status = engine_.Prepare(request).status();
   EXPECT_EQ(base::DetailOf(status).reason, "UNSUPPORTED_PARAMETER");
-  EXPECT_EQ(base::DetailOf(status).field, "messages[1].parts[1].image");
+  EXPECT_EQ(base::DetailOf(status).field, "messages[1].content");
   request.messages[1].parts.pop_back();
   request.tools = {{"f", "", "", {}}};
   EXPECT_TRUE(engine_.Prepare(request).ok());

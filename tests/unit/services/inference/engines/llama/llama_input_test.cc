@@ -74,7 +74,7 @@ TEST_F(LlamaInputTest, RejectsWhatTheEngineDoesNotSupport) {
   EXPECT_EQ(field_of(request), "reasoning_effort");
   request = valid;
   request.messages[1].parts = {{ContentPart::Kind::kImage, "data:image/png;base64,", ""}};
-  EXPECT_EQ(field_of(request), "messages[1].parts[0].image");
+  EXPECT_EQ(field_of(request), "messages[1].content");
   request = valid;
   request.messages.push_back({ChatRole::kTool, "x"});
   EXPECT_EQ(field_of(request), "messages[2].tool_call_id");
