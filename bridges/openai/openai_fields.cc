@@ -16,58 +16,10 @@ using base::InvalidField;
 using bridge::Unsupported;
 using nlohmann::json;
 
-constexpr size_t kMaxParts = 4096;
 constexpr float kLeastTopP = 1e-6f;
 constexpr uint32_t kMaxTopK = 1'000'000;  // larger than any vocabulary
 
 }  // namespace
-
-absl::Status ReadRole(const std::string& field, const json& message, v1::ChatMessage* out) {
-  const json* role = FindField(message, "role");
-  const std::string name = role != nullptr && role->is_string() ? role->get<std::string>() : "";
-  if (name == "system" || name == "developer") {
-    out->set_role(v1::CHAT_ROLE_SYSTEM);
-  } else if (name == "assistant") {
-    out->set_role(v1::CHAT_ROLE_ASSISTANT);
-  } else if (name == "user") {
-    out->set_role(v1::CHAT_ROLE_USER);
-  } else if (name == "tool" || name == "function") {
-    return Unsupported(field, "tool results are not supported");
-  } else {
-    return InvalidField(field, "must be system, developer, user or assistant");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadContent(const std::string& field, const json& value, const TextPart* parts, size_t count,
-                         std::string* out) {
-  if (value.is_string()) {
-    *out = value.get<std::string>();
-    return absl::OkStatus();
-  }
-  if (!value.is_array() || value.size() > kMaxParts) {
-    return InvalidField(field, absl::StrCat("must be a string or an array of at most ", kMaxParts, " parts"));
-  }
-  for (size_t i = 0; i < value.size(); ++i) {
-    const json& part = value[i];
-    const json* type = part.is_object() ? FindField(part, "type") : nullptr;
-    if (type == nullptr || !type->is_string()) return InvalidField(field, "each part must be an object with a type");
-    const auto* known = std::find_if(parts, parts + count, [type](const TextPart& each) {
-      return each.type == type->get_ref<const std::string&>();
-    });
-    if (known == parts + count) return Unsupported(field, "only text parts are supported");
-    // Clients repeat annotations and logprobs from a response; cache_control is a hint to other servers. All are
-    // ignored.
-    RETURN_IF_ERROR(CheckKeys(absl::StrCat(field, "[", i, "]"), part,
-                              {"type", known->key, "annotations", "logprobs", "cache_control"}));
-    const json* text = FindField(part, known->key);
-    if (text == nullptr || !text->is_string()) {
-      return InvalidField(field, absl::StrCat("the part must have its ", known->key, " as a string"));
-    }
-    *out += text->get_ref<const std::string&>();
-  }
-  return absl::OkStatus();
-}
 
 absl::Status ReadModel(const std::string& field, const json& value, v1::GenerateRequest* request) {
   return bridge::ReadText(field, value, 1, base::kMaxModelBytes, request->mutable_model());

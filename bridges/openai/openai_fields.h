@@ -18,19 +18,6 @@ namespace runnel::openai {
 using bridge::CheckKeys;
 using bridge::FindField;
 
-// system, developer, user or assistant. UNSUPPORTED_PARAMETER for tool and function.
-absl::Status ReadRole(const std::string& field, const nlohmann::json& message, v1::ChatMessage* out);
-
-// A type of content part and the key of its text.
-struct TextPart {
-  std::string_view type;
-  std::string key;
-};
-// A string, or an array of parts whose types are in `parts`; their texts are joined. UNSUPPORTED_PARAMETER for other
-// types and for unknown keys of a part.
-absl::Status ReadContent(const std::string& field, const nlohmann::json& value, const TextPart* parts, size_t count,
-                         std::string* out);
-
 absl::Status ReadModel(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 absl::Status ReadTemperature(const std::string& field, const nlohmann::json& value, v1::GenerateRequest* request);
 // 0 becomes the smallest value that the engines accept.

@@ -25,6 +25,8 @@ constexpr std::pair<const char*, std::string ResponseEcho::*> kEchoedJson[] = {
     {"top_p", &ResponseEcho::top_p},
     {"max_output_tokens", &ResponseEcho::max_output_tokens},
     {"top_logprobs", &ResponseEcho::top_logprobs},
+    {"tools", &ResponseEcho::tools},
+    {"max_tool_calls", &ResponseEcho::max_tool_calls},
     {"tool_choice", &ResponseEcho::tool_choice},
     {"text", &ResponseEcho::text},
     {"reasoning", &ResponseEcho::reasoning},
@@ -49,8 +51,8 @@ absl::StatusOr<std::string> ResponseEcho::ToAnnotation() const {
   ResponseEcho kept = *this;
   std::string annotation = AnnotationOf(kept);
   // Values that do not fit are left out, the kinds that are usually longest first.
-  for (std::string ResponseEcho::*member :
-       {&ResponseEcho::instructions, &ResponseEcho::text, &ResponseEcho::reasoning, &ResponseEcho::tool_choice}) {
+  for (std::string ResponseEcho::*member : {&ResponseEcho::instructions, &ResponseEcho::tools, &ResponseEcho::text,
+                                            &ResponseEcho::reasoning, &ResponseEcho::tool_choice}) {
     if (annotation.size() <= base::kMaxAnnotationBytes) break;
     kept.*member = ResponseEcho().*member;
     annotation = AnnotationOf(kept);

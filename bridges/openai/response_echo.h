@@ -16,7 +16,9 @@ struct ResponseEcho {
   std::string temperature = "1";
   std::string top_p = "1";
   std::string max_output_tokens = "null";
-  std::string top_logprobs;  // empty: no log-probabilities were requested
+  std::string top_logprobs;    // empty: no log-probabilities were requested
+  std::string tools;           // empty: []
+  std::string max_tool_calls;  // empty: not sent
   std::string tool_choice = "\"auto\"";
   std::string text = R"({"format":{"type":"text"}})";
   std::string reasoning = R"({"effort":null,"summary":null})";

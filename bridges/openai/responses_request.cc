@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -12,9 +13,12 @@
 #include "bridges/openai/openai_fields.h"
 #include "bridges/openai/other_fields.h"
 #include "bridges/openai/output_format.h"
+#include "bridges/openai/responses_input.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/json_fields.h"
 #include "bridges/wire/json_parser.h"
+#include "bridges/wire/json_slice.h"
+#include "bridges/wire/tool_fields.h"
 #include "services/base/grpc_status.h"
 #include "services/base/request_limits.h"
 #include "services/base/status_macros.h"
@@ -41,33 +45,6 @@ struct Draft {
   LogprobFields logprobs;
   v1::GenerateRequest* request() { return &result.request; }
 };
-
-const TextPart kInputParts[] = {
-    {"input_text", "text"}, {"output_text", "text"}, {"text", "text"}, {"refusal", "refusal"}};
-
-absl::Status ReadItem(const std::string& path, const json& item, v1::ChatMessage* message) {
-  if (const json* type = FindField(item, "type"); type != nullptr && *type != "message") {
-    return Unsupported(path + ".type", "only messages are supported");
-  }
-  // Clients repeat id and status from a response; the model does not need them.
-  RETURN_IF_ERROR(CheckKeys(path, item, {"type", "role", "content", "id", "status"}));
-  RETURN_IF_ERROR(ReadRole(path + ".role", item, message));
-  const json* content = FindField(item, "content");
-  if (content == nullptr) return InvalidField(path + ".content", "is missing");
-  return ReadContent(path + ".content", *content, kInputParts, std::size(kInputParts), message->mutable_content());
-}
-
-absl::Status ReadInput(const std::string& field, const json& value, Draft* draft) {
-  if (value.is_string()) {
-    v1::ChatMessage* message = draft->request()->add_messages();
-    message->set_role(v1::CHAT_ROLE_USER);
-    return bridge::ReadText(field, value, 1, kMaxInstructionBytes, message->mutable_content());
-  }
-  if (!value.is_array()) return InvalidField(field, "must be a string or an array of messages");
-  return bridge::ReadEach(field, value, base::kMaxMessages, [draft](const std::string& path, const json& item) {
-    return ReadItem(path, item, draft->request()->add_messages());
-  });
-}
 
 // Instructions are the first message, so they are read before the input.
 absl::Status ReadInstructions(const std::string& field, const json& value, Draft* draft) {
@@ -109,7 +86,7 @@ absl::Status EchoTopP(const std::string& field, const json& value, Draft* draft)
   return ReadTopP(field, value, draft->request());
 }
 
-// All but the log-probabilities belong to kinds of output that no response here has, so they are ignored.
+// All but the log-probabilities are ignored: no response has such output, and reasoning is not encrypted.
 constexpr std::string_view kInclude[] = {
     kLogprobs,
     "code_interpreter_call.outputs",
@@ -138,9 +115,14 @@ absl::Status ReadStreamOptions(const std::string& field, const json& value, Draf
   return CheckKeys(field, value, {"include_obfuscation"});
 }
 
-absl::Status EchoReasoning(const std::string& field, const json& value, Draft* draft) {
+// Summaries are not made: reasoning is returned as it is.
+absl::Status ReadReasoning(const std::string& field, const json& value, Draft* draft) {
+  if (!value.is_object()) return InvalidField(field, "must be an object");
+  RETURN_IF_ERROR(CheckKeys(field, value, {"effort", "summary", "generate_summary"}));
   draft->result.echo.reasoning = value.dump();
-  return ReadOtherField(field, value, draft->request());
+  const json* effort = FindField(value, "effort");
+  return effort == nullptr ? absl::OkStatus()
+                           : bridge::ReadReasoningEffort(field + ".effort", *effort, draft->request());
 }
 
 absl::Status EchoServiceTier(const std::string& field, const json& value, Draft* draft) {
@@ -150,12 +132,28 @@ absl::Status EchoServiceTier(const std::string& field, const json& value, Draft*
   return absl::OkStatus();
 }
 
-// CheckTools reads it.
-absl::Status NotHere(const std::string&, const json&, Draft*) { return absl::OkStatus(); }
+absl::Status ReadTools(const std::string& field, const json& value, Draft* draft) {
+  const std::string_view bytes = bridge::FindMember(draft->body, field);
+  RETURN_IF_ERROR(bridge::ReadTools(field, value, bridge::ToolForm::kFlat, bytes, draft->request()));
+  if (draft->request()->tools_size() > 0) draft->result.echo.tools = bridge::Compact(bytes);
+  return absl::OkStatus();
+}
 
-// Only repeated: CheckTools reads it.
-absl::Status EchoToolChoice(const std::string&, const json& value, Draft* draft) {
+absl::Status ReadToolChoice(const std::string& field, const json& value, Draft* draft) {
   draft->result.echo.tool_choice = value.dump();
+  return bridge::ReadToolChoice(field, value, bridge::ToolForm::kFlat, draft->request());
+}
+
+absl::Status ReadParallelToolCalls(const std::string& field, const json& value, Draft* draft) {
+  RETURN_IF_ERROR(bridge::ReadParallelToolCalls(field, value, draft->request()));
+  draft->result.echo.parallel_tool_calls = draft->request()->parallel_tool_calls();
+  return absl::OkStatus();
+}
+
+// Limits the calls of OpenAI's own tools, which no response has.
+absl::Status EchoMaxToolCalls(const std::string& field, const json& value, Draft* draft) {
+  RETURN_IF_ERROR(bridge::ReadWhole(field, value, 1, std::numeric_limits<uint32_t>::max()).status());
+  draft->result.echo.max_tool_calls = value.dump();
   return absl::OkStatus();
 }
 
@@ -180,7 +178,7 @@ using Table = FieldTable<Draft>;
 const Table::Row kFields[] = {
     {"model", Table::IntoRequest<ReadModel>},
     {"instructions", ReadInstructions},
-    {"input", ReadInput},
+    {"input", Table::IntoRequest<ReadResponsesInput>},
     {"stream", [](const std::string& field, const json& value,
                   Draft* draft) { return bridge::ReadFlag(field, value, &draft->result.stream); }},
     {"background", ReadEchoFlag<&ResponseEcho::background>},
@@ -193,10 +191,11 @@ const Table::Row kFields[] = {
     {"include", ReadInclude},
     {"top_logprobs", Table::TopLogprobs},
     {"stream_options", ReadStreamOptions},
-    {"parallel_tool_calls", ReadEchoFlag<&ResponseEcho::parallel_tool_calls>},
-    {"tools", NotHere},
-    {"tool_choice", EchoToolChoice},
-    {"reasoning", EchoReasoning},
+    {"tools", ReadTools},
+    {"tool_choice", ReadToolChoice},
+    {"parallel_tool_calls", ReadParallelToolCalls},
+    {"max_tool_calls", EchoMaxToolCalls},
+    {"reasoning", ReadReasoning},
     {"service_tier", EchoServiceTier},
     // Not in OpenAI's API, but in that of other servers.
     {"stop", Table::IntoRequest<bridge::ReadStop>},
@@ -215,7 +214,7 @@ absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
   ASSIGN_OR_RETURN(const json parsed, bridge::ParseJsonObject(body));
   Draft draft(body);
   RETURN_IF_ERROR(kTable.Read(parsed, &draft));
-  RETURN_IF_ERROR(CheckTools(parsed));
+  RETURN_IF_ERROR(bridge::CheckToolChoice(draft.request()));
   if (draft.request()->model().empty()) return InvalidField("model", "is missing");
   if (FindField(parsed, "input") == nullptr) return InvalidField("input", "is missing");
   if (draft.result.echo.background && !draft.result.echo.store) {

@@ -44,6 +44,65 @@ TEST(ResponsesRequest, ReadsItsFields) {
   EXPECT_TRUE(echo->store && !echo->background);
 }
 
+TEST(ResponsesRequest, JoinsTheItemsOfOneTurn) {
+  const auto result = ParseResponsesRequest(R"({"model":"m","input":[{"role":"user","content":"q"},
+      {"type":"reasoning","id":"rs_1","summary":[{"type":"summary_text","text":"s"}],
+       "content":[{"type":"reasoning_text","text":"h"},{"type":"reasoning_text","text":"m"}],"encrypted_content":"e"},
+      {"type":"message","role":"assistant","content":[{"type":"output_text","text":"Let me see."}],"id":"msg_1"},
+      {"type":"function_call","call_id":"a","name":"f","arguments":"{}","id":"fc_1","status":"completed"},
+      {"type":"function_call","call_id":"b","name":"g","arguments":"{\"x\":1}"},
+      {"type":"function_call_output","call_id":"a","output":"1"},
+      {"type":"function_call_output","call_id":"b","output":[{"type":"input_text","text":"2"},
+       {"type":"input_image","image_url":"data:image/gif;base64,AAAA"}]},
+      {"type":"reasoning","summary":[],"encrypted_content":"only"},
+      {"type":"function_call","call_id":"c","name":"h","arguments":""},
+      {"type":"message","role":"assistant","content":"done"}]})");
+  ASSERT_TRUE(result.ok()) << result.status();
+  const v1::GenerateRequest& request = result->request;
+  ASSERT_EQ(request.messages_size(), 6);
+  EXPECT_EQ(request.messages(1).reasoning(), "hm");
+  EXPECT_EQ(request.messages(1).content(), "Let me see.");
+  ASSERT_EQ(request.messages(1).tool_calls_size(), 2);
+  EXPECT_EQ(request.messages(1).tool_calls(1).id(), "b");
+  EXPECT_EQ(request.messages(1).tool_calls(1).arguments(), R"({"x":1})");
+  EXPECT_EQ(request.messages(2).role(), v1::CHAT_ROLE_TOOL);
+  EXPECT_EQ(request.messages(2).tool_call_id(), "a");
+  ASSERT_EQ(request.messages(3).parts_size(), 2);
+  EXPECT_EQ(request.messages(3).parts(1).image().media_type(), "image/gif");
+  // Content after a call is a message of its own.
+  EXPECT_EQ(request.messages(4).tool_calls_size(), 1);
+  EXPECT_EQ(request.messages(4).content(), "");
+  EXPECT_EQ(request.messages(5).content(), "done");
+}
+
+TEST(ResponsesRequest, AcceptsTheBodyThatCodexSends) {
+  const auto result = ParseResponsesRequest(R"({"model":"m","instructions":"You are a coding agent.","input":[
+      {"type":"message","role":"developer","content":[{"type":"input_text","text":"p"}]},
+      {"type":"message","role":"user","content":[{"type":"input_text","text":"list the files"}]}],
+      "tools":[{"type":"function","name":"shell","description":"Runs a command","strict":false,
+        "parameters":{"type":"object","properties":{"command":{"type":"array","items":{"type":"string"}},
+        "a":{"type":"string"}},"required":["command"],"additionalProperties":false}},
+        {"type":"web_search","external_web_access":false}],
+      "tool_choice":"auto","parallel_tool_calls":false,"reasoning":{"effort":"medium","summary":"auto"},"store":false,
+      "stream":true,"include":["reasoning.encrypted_content"],"prompt_cache_key":"k","client_metadata":{"x":"y"}})");
+  ASSERT_TRUE(result.ok()) << result.status();
+  const v1::GenerateRequest& request = result->request;
+  EXPECT_EQ(request.extra_fields_size(), 0);
+  ASSERT_EQ(request.tools_size(), 1);
+  EXPECT_EQ(request.tools(0).name(), "shell");
+  EXPECT_EQ(request.tools(0).parameters(),
+            R"({"type":"object","properties":{"command":{"type":"array","items":{"type":"string"}},)"
+            R"("a":{"type":"string"}},"required":["command"],"additionalProperties":false})");
+  EXPECT_TRUE(request.tools(0).has_strict());
+  EXPECT_FALSE(request.tools(0).strict());
+  EXPECT_TRUE(request.has_parallel_tool_calls());
+  EXPECT_EQ(request.reasoning_effort(), "medium");
+  const auto echo = ResponseEcho::FromAnnotation(request.annotation());
+  ASSERT_TRUE(echo.ok()) << echo.status();
+  EXPECT_NE(echo->tools.find("shell"), std::string::npos);
+  EXPECT_FALSE(echo->parallel_tool_calls);
+}
+
 TEST(ResponsesRequest, ReadsLogprobs) {
   const std::string include = R"(,"include":["reasoning.encrypted_content","message.output_text.logprobs"])";
   for (const auto& [more, top] : std::vector<std::pair<std::string, uint32_t>>{
@@ -109,14 +168,22 @@ TEST(ResponsesRequest, RejectsInvalidFieldsInOpenAisShape) {
       {R"("input":[])", "input"},
       {R"("input":[1])", "input[0]"},
       {R"("input":[{"role":"user"}])", "input[0].content"},
-      {R"("input":[{"role":"user","content":[{"type":"input_image"}]}])", "input[0].content", "unsupported_parameter"},
+      {R"("input":[{"role":"user","content":[{"type":"input_image"}]}])", "input[0].content[0].image_url"},
       {R"("input":[{"role":"tool","content":"x"}])", "input[0].role", "unsupported_parameter"},
-      {R"("input":[{"type":"function_call","name":"f"}])", "input[0].type", "unsupported_parameter"},
+      {R"("input":[{"type":"function_call","name":"f"}])", "input[0].call_id"},
       {R"("include":["message.output_text.logprobs",7])", "include[1]", "unsupported_parameter"},
       {R"("service_tier":5)", "service_tier"},
       {R"("stream_options":{"include_usage":true})", "stream_options.include_usage", "unsupported_parameter"},
       {R"("input":[{"role":"x","content":"a"}])", "input[0].role"},
-      {R"("input":[{"type":"function_call_output","output":"x"}])", "input[0].type", "unsupported_parameter"},
+      {R"("input":[{"type":"function_call_output","output":"x"}])", "input[0].call_id"},
+      {R"("input":[{"type":"function_call_output","call_id":"c"}])", "input[0].output"},
+      {R"("input":[{"type":"item_reference","id":"x"}])", "input[0].type", "unsupported_parameter"},
+      {R"("input":[{"type":"web_search_call","id":"x"}])", "input[0].type", "unsupported_parameter"},
+      {R"("input":[{"type":"reasoning","summary":"x"}])", "input[0].summary"},
+      {R"("input":[{"type":"reasoning","content":[{"text":5}]}])", "input[0].content[0].text"},
+      {R"("reasoning":"low")", "reasoning"},
+      {R"("reasoning":{"effort":"LOW"})", "reasoning.effort"},
+      {R"("max_tool_calls":0)", "max_tool_calls"},
       {R"("instructions":5)", "instructions"},
       {R"("stream":"true")", "stream"},
       {R"("background":1)", "background"},
@@ -138,7 +205,8 @@ TEST(ResponsesRequest, RejectsInvalidFieldsInOpenAisShape) {
       {R"("top_logprobs":21,"include":["message.output_text.logprobs"])", "top_logprobs"},
       {R"("top_logprobs":-1,"include":["message.output_text.logprobs"])", "top_logprobs"},
       {R"("top_logprobs":"2","include":["message.output_text.logprobs"])", "top_logprobs"},
-      {R"("tools":[{}])", "tools", "unsupported_parameter"},
+      {R"("tools":[{}])", "tools[0].type", "unsupported_parameter"},
+      {R"("tools":[{"type":"function","function":{"name":"f"}}])", "tools[0].function", "unsupported_parameter"},
       {R"("previous_response_id":"resp_x")", "previous_response_id", "unsupported_parameter"},
       {R"("conversation":{"id":"x"})", "conversation", "unsupported_parameter"},
       {R"("prompt":{"id":"x"})", "prompt", "unsupported_parameter"},
