@@ -1,8 +1,10 @@
 #include "bridges/openai/completion_format.h"
 
 #include <algorithm>
+#include <span>
 
 #include "absl/strings/str_cat.h"
+#include "bridges/openai/chat_parts.h"
 #include "bridges/openai/openai_json.h"
 #include "bridges/wire/event_json.h"
 #include "services/base/strings.h"
@@ -12,6 +14,7 @@ namespace {
 
 constexpr size_t kIdPrefixBytes = 4;  // `gen_`
 constexpr std::string_view kDone = "data: [DONE]\n\n";
+constexpr std::span<const v1::TokenLogprob> kNoLogprobs;
 
 // {"id":..,"object":..,"created":..,"model":..,"system_fingerprint":..,"choices":[
 std::string Head(std::string_view gen, std::string_view object, bool chat, const v1::Started& started) {
@@ -27,12 +30,16 @@ std::string Head(std::string_view gen, std::string_view object, bool chat, const
   return head;
 }
 
-void AppendFinishReason(const v1::Done& done, uint32_t choice, std::string* out) {
+// Null if `done` lacks the choice.
+const v1::ChoiceEnd* EndOf(const v1::Done& done, uint32_t choice) {
   const auto end = std::find_if(done.choices().begin(), done.choices().end(),
                                 [choice](const v1::ChoiceEnd& each) { return each.index() == choice; });
-  const std::string_view name = end == done.choices().end() ? "" : bridge::FinishReasonName(end->finish_reason());
+  return end == done.choices().end() ? nullptr : &*end;
+}
+
+void AppendFinishReason(const v1::ChoiceEnd* end, bool chat, std::string* out) {
   out->push_back('"');
-  out->append(name.empty() ? "stop" : name);
+  out->append(CompletionFinishReason(end, chat));
   out->push_back('"');
 }
 
@@ -84,13 +91,15 @@ void CompletionEncoder::EncodeStarted(std::string_view gen, const v1::Started& s
 }
 
 void CompletionEncoder::EncodeDelta(const v1::Delta& delta, std::string* out) {
-  if (delta.choice() >= choice_count_ || (delta.text().empty() && delta.logprobs().empty())) return;
+  if (delta.choice() >= choice_count_) return;
+  if (delta.kind() != v1::PART_KIND_TEXT) return EncodePart(delta, out);
+  if (delta.text().empty() && delta.logprobs().empty()) return;
   BeginChunk(delta.choice(), out);
   out->append(shape_.chat ? "\"delta\":{\"content\":" : "\"text\":");
   bridge::AppendJsonString(delta.text(), out);
   out->append(shape_.chat ? "},\"logprobs\":" : ",\"logprobs\":");
   if (shape_.chat) {
-    AppendChatLogprobs(delta.logprobs(), out);
+    AppendChatLogprobs(delta.logprobs(), kNoLogprobs, out);
   } else {
     AppendLegacyLogprobs(delta.logprobs(), &offsets_[delta.choice()], out);
   }
@@ -98,11 +107,43 @@ void CompletionEncoder::EncodeDelta(const v1::Delta& delta, std::string* out) {
   EndChunk(out);
 }
 
+void CompletionEncoder::EncodePart(const v1::Delta& delta, std::string* out) {
+  if (!shape_.chat) return;
+  const bool empty = delta.content().empty();
+  const auto chunk = [&](auto append_delta) {
+    BeginChunk(delta.choice(), out);
+    append_delta(&out->append("\"delta\":"));
+    out->append(",\"logprobs\":");
+    AppendChatLogprobs(kNoLogprobs, delta.logprobs(), out);
+    out->append(",\"finish_reason\":null}");
+    EndChunk(out);
+  };
+  switch (delta.kind()) {
+    case v1::PART_KIND_REASONING:
+      if (!empty) chunk([&](std::string* to) { AppendReasoningDelta(delta.content(), to); });
+      return;
+    case v1::PART_KIND_REFUSAL:
+      if (!empty || !delta.logprobs().empty()) {
+        chunk([&](std::string* to) { AppendRefusalDelta(delta.content(), to); });
+      }
+      return;
+    case v1::PART_KIND_TOOL_CALL: {
+      if (calls_.empty()) calls_.resize(choice_count_);
+      const uint32_t number = calls_[delta.choice()].Of(delta.part());
+      if (delta.has_call()) chunk([&](std::string* to) { AppendCallDelta(number, delta.call(), to); });
+      if (!empty) chunk([&](std::string* to) { AppendArgumentsDelta(number, delta.content(), to); });
+      return;
+    }
+    default:  // a kind of a newer service, which clients cannot know
+      return;
+  }
+}
+
 void CompletionEncoder::EncodeDone(const v1::Done& done, std::string* out) {
   for (uint32_t choice = 0; choice < choice_count_; ++choice) {
     BeginChunk(choice, out);
     out->append(shape_.chat ? "\"delta\":{}" : "\"text\":\"\"").append(",\"logprobs\":null,\"finish_reason\":");
-    AppendFinishReason(done, choice, out);
+    AppendFinishReason(EndOf(done, choice), shape_.chat, out);
     out->push_back('}');
     EndChunk(out);
   }
@@ -128,14 +169,16 @@ std::string CompletionJson(std::string_view gen, const CompletionShape& shape, u
   std::string json = Head(gen, shape.chat ? "chat.completion" : "text_completion", shape.chat, collected.started);
   for (uint32_t i = 0; i < choice_count; ++i) {
     const bridge::CollectedGeneration::Choice& choice = i < collected.choices.size() ? collected.choices[i] : kEmpty;
+    const v1::ChoiceEnd* end = EndOf(*collected.done, i);
     absl::StrAppend(&json, i == 0 ? "" : ",", "{\"index\":", i,
-                    shape.chat ? ",\"message\":{\"role\":\"assistant\",\"content\":" : ",\"text\":");
-    bridge::AppendJsonString(choice.text, &json);
-    json += shape.chat ? ",\"refusal\":null},\"logprobs\":" : ",\"logprobs\":";
+                    shape.chat ? ",\"message\":{\"role\":\"assistant\"," : ",\"text\":");
+    shape.chat ? AppendMessage(choice, end, &json) : bridge::AppendJsonString(choice.text, &json);
+    json += shape.chat ? "},\"logprobs\":" : ",\"logprobs\":";
     uint64_t offset = 0;
-    shape.chat ? AppendChatLogprobs(choice.logprobs, &json) : AppendLegacyLogprobs(choice.logprobs, &offset, &json);
+    shape.chat ? AppendChatLogprobs(choice.logprobs, choice.refusal_logprobs, &json)
+               : AppendLegacyLogprobs(choice.logprobs, &offset, &json);
     json += ",\"finish_reason\":";
-    AppendFinishReason(*collected.done, i, &json);
+    AppendFinishReason(end, shape.chat, &json);
     json += "}";
   }
   json += "],\"usage\":";

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "bridges/openai/chat_parts.h"
 #include "bridges/openai/completion_request.h"
 #include "bridges/openai/openai_error.h"
 #include "bridges/wire/collected_generation.h"
@@ -15,8 +16,9 @@
 namespace runnel::openai {
 
 // A stream of chat.completion.chunk or text_completion objects: for a chat the role of each choice, by index; then the
-// deltas of the text; then the finish reason of each choice, the usage if requested, and `[DONE]`. A generation that
-// fails or is cancelled ends with an error object and `[DONE]`. There are no ids: the client cannot resume.
+// deltas of the text and, for a chat, of reasoning, tool calls and refusals; then the finish reason of each choice, the
+// usage if requested, and `[DONE]`. A generation that fails or is cancelled ends with an error object and `[DONE]`.
+// There are no ids: the client cannot resume.
 class CompletionEncoder final : public bridge::StreamEncoder {
  public:
   CompletionEncoder(const CompletionShape& shape, uint32_t choice_count)
@@ -30,14 +32,16 @@ class CompletionEncoder final : public bridge::StreamEncoder {
  private:
   void EncodeStarted(std::string_view gen, const v1::Started& started, std::string* out);
   void EncodeDelta(const v1::Delta& delta, std::string* out);
+  void EncodePart(const v1::Delta& delta, std::string* out);
   void EncodeDone(const v1::Done& done, std::string* out);
   void BeginChunk(uint32_t choice, std::string* out) const;
   void EndChunk(std::string* out) const;
 
   const CompletionShape shape_;
   const uint32_t choice_count_;
-  std::string head_;               // the part of every chunk before the choices
-  std::vector<uint64_t> offsets_;  // characters of each choice so far
+  std::string head_;                // the part of every chunk before the choices
+  std::vector<uint64_t> offsets_;   // characters of each choice so far
+  std::vector<CallNumbers> calls_;  // of each choice; empty before there are any
 };
 
 // The response in one piece, for a generation that has ended with `done`.

@@ -19,9 +19,9 @@ void AppendChatUsage(const v1::Usage& usage, std::string* out);
 template <typename Tokens>
 void AppendTokenList(const Tokens& tokens, std::string* out);
 
-// {"content":[ the list ],"refusal":null}, or null if there are no tokens.
-template <typename Tokens>
-void AppendChatLogprobs(const Tokens& tokens, std::string* out);
+// {"content":[ the list ],"refusal":[ the list ]}, with null for a list without tokens; null if both are.
+template <typename Text, typename Refusal>
+void AppendChatLogprobs(const Text& text, const Refusal& refusal, std::string* out);
 
 // {"tokens":[],"token_logprobs":[],"top_logprobs":[{}],"text_offset":[]} or null. `offset` is the number of characters
 // of the choice before these tokens; theirs are added.
@@ -51,11 +51,18 @@ void AppendTokenList(const Tokens& tokens, std::string* out) {
   }
 }
 
-template <typename Tokens>
-void AppendChatLogprobs(const Tokens& tokens, std::string* out) {
-  if (tokens.empty()) return void(out->append("null"));
-  AppendTokenList(tokens, &out->append("{\"content\":["));
-  out->append("],\"refusal\":null}");
+template <typename Text, typename Refusal>
+void AppendChatLogprobs(const Text& text, const Refusal& refusal, std::string* out) {
+  if (text.empty() && refusal.empty()) return void(out->append("null"));
+  const auto append = [out](std::string_view key, const auto& tokens) {
+    out->append(key);
+    if (tokens.empty()) return void(out->append("null"));
+    AppendTokenList(tokens, &out->append("["));
+    out->push_back(']');
+  };
+  append("{\"content\":", text);
+  append(",\"refusal\":", refusal);
+  out->push_back('}');
 }
 
 template <typename Tokens>

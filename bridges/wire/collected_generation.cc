@@ -38,9 +38,10 @@ void CollectedGeneration::Add(v1::GenerationEvent& event) {
   Choice& choice = choices[delta.choice()];
   tokens += delta.tokens();
   bytes += choice.Add(delta);
+  auto& logprobs = delta.kind() == v1::PART_KIND_REFUSAL ? choice.refusal_logprobs : choice.logprobs;
   for (v1::TokenLogprob& logprob : *delta.mutable_logprobs()) {
     bytes += logprob.SpaceUsedLong();
-    choice.logprobs.push_back(std::move(logprob));
+    logprobs.push_back(std::move(logprob));
   }
 }
 

@@ -22,7 +22,8 @@ struct CollectedGeneration {
     std::vector<v1::PartText> AllParts() const;
 
     std::string text;
-    std::vector<v1::TokenLogprob> logprobs;
+    std::vector<v1::TokenLogprob> logprobs;  // of the text
+    std::vector<v1::TokenLogprob> refusal_logprobs;
     std::vector<v1::PartText> parts;  // by index; empty for a single text part, which is `text`
   };
   v1::Started started;

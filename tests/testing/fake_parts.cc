@@ -3,6 +3,7 @@
 #include <zlib.h>
 
 #include <map>
+#include <utility>
 
 #include "tests/testing/fake_events.h"
 
@@ -60,6 +61,35 @@ std::vector<v1::GenerationEvent> EndedBy(std::vector<v1::GenerationEvent> log, v
   }
   log.push_back(done);
   return log;
+}
+
+v1::GenerationEvent Merge(v1::GenerationEvent first, const v1::GenerationEvent& second) {
+  if (first.first_seq() == 0) first.set_first_seq(first.seq());
+  first.set_seq(second.seq());
+  v1::Delta* delta = first.mutable_delta();
+  delta->mutable_text()->append(second.delta().text());
+  delta->mutable_content()->append(second.delta().content());
+  delta->set_tokens(delta->tokens() + second.delta().tokens());
+  delta->mutable_logprobs()->MergeFrom(second.delta().logprobs());
+  return first;
+}
+
+std::vector<std::vector<v1::GenerationEvent>> AllMerges(const std::vector<v1::GenerationEvent>& log) {
+  std::vector<std::vector<v1::GenerationEvent>> merges = {{}};
+  for (const v1::GenerationEvent& event : log) {
+    const size_t before = merges.size();
+    for (size_t i = 0; i < before; ++i) {
+      std::vector<v1::GenerationEvent> merged = merges[i];
+      merges[i].push_back(event);
+      const bool one_part = !merged.empty() && merged.back().has_delta() && event.has_delta() &&
+                            merged.back().delta().choice() == event.delta().choice() &&
+                            merged.back().delta().part() == event.delta().part();
+      if (!one_part) continue;
+      merged.back() = Merge(merged.back(), event);
+      merges.push_back(std::move(merged));
+    }
+  }
+  return merges;
 }
 
 std::vector<v1::GenerationEvent> LogOfAllParts() {

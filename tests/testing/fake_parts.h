@@ -19,6 +19,11 @@ v1::GenerationEvent CallEvent(uint64_t seq, uint32_t part, const std::string& id
 // FINISH_REASON_LENGTH or FINISH_REASON_CANCELLED.
 std::vector<v1::GenerationEvent> EndedBy(std::vector<v1::GenerationEvent> log, v1::FinishReason reason);
 
+// The delta that the service makes of two deltas of one part, of which `second` follows `first`.
+v1::GenerationEvent Merge(v1::GenerationEvent first, const v1::GenerationEvent& second);
+// Every log that the service may send in place of `log`, with some deltas merged, beginning with `log` itself.
+std::vector<std::vector<v1::GenerationEvent>> AllMerges(const std::vector<v1::GenerationEvent>& log);
+
 // Reasoning "Hm.", text "Let me see.", the calls get_weather {"city":"Oslo"} and get_time {}, whose deltas alternate.
 std::vector<v1::GenerationEvent> LogOfAllParts();
 
