@@ -65,6 +65,15 @@ bool ChoiceParts::IsComplete(const Part& part, FinishReason reason) {
   return part.content.empty() && ended;
 }
 
+FinishReason ChoiceParts::Settle(FinishReason reason) const {
+  if (reason != FinishReason::kStop && reason != FinishReason::kToolCalls) return reason;
+  if (calls_.empty()) return FinishReason::kStop;
+  for (const uint32_t call : calls_) {
+    if (!IsComplete(parts_[call], reason)) return FinishReason::kLength;
+  }
+  return reason;
+}
+
 void ChoiceParts::FillEnd(FinishReason reason, ChoiceEnd* end) const {
   end->finish_reason = reason;
   const bool with_parts = !plain();

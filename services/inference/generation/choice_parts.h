@@ -33,7 +33,11 @@ class ChoiceParts {
   // The id and name if delta number `delta` opens the part and the part is a tool call, else null.
   std::shared_ptr<const ToolCall> OpenedCall(uint32_t part, uint64_t delta) const;
 
-  // Sets everything but the index.
+  // The reason with which the choice ends if its engine ends it with `reason`: see FinishReason in inference.proto. A
+  // choice whose call is not complete never ends with kStop or kToolCalls.
+  FinishReason Settle(FinishReason reason) const;
+
+  // Sets everything but the index. `reason` is settled.
   void FillEnd(FinishReason reason, ChoiceEnd* end) const;
   void FillText(ChoiceText* text) const;
   // About what a snapshot takes.

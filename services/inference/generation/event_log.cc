@@ -30,7 +30,9 @@ EventLog::Appended EventLog::AppendDelta(uint32_t choice, const PartPiece& piece
   if (place.part == ChoiceParts::kNoPart) return Appended::kRejected;
   usage_.completion_tokens += tokens.count;
   if (piece.kind == PartKind::kReasoning) usage_.reasoning_tokens += tokens.count;
-  if (!tokens.logprobs.empty()) {
+  // Readers that know no parts take all log-probabilities for those of text.
+  const bool scored = piece.kind == PartKind::kText || piece.kind == PartKind::kRefusal;
+  if (scored && !tokens.logprobs.empty()) {
     if (logprobs_ == nullptr) logprobs_ = std::make_unique<LogprobStore>();
     logprobs_->Add(deltas_.size(), tokens.logprobs);
   }
@@ -58,7 +60,7 @@ bool EventLog::AppendFailed(Failed failed, int64_t monotonic_us, WakeSet* wake) 
 bool EventLog::EndChoice(uint32_t choice, FinishReason reason, int64_t monotonic_us, WakeSet* wake) {
   base::MutexLock lock(&mu_);
   if (!terminal_.empty() || choice >= choices_.size()) return false;
-  if (choices_[choice].finish_reason == FinishReason::kNone) choices_[choice].finish_reason = reason;
+  SetReasonLocked(reason, &choices_[choice]);
   for (const Choice& each : choices_) {
     if (each.finish_reason == FinishReason::kNone) return false;
   }
@@ -70,9 +72,7 @@ bool EventLog::EndChoice(uint32_t choice, FinishReason reason, int64_t monotonic
 bool EventLog::EndAll(FinishReason reason, int64_t monotonic_us, WakeSet* wake) {
   base::MutexLock lock(&mu_);
   if (!terminal_.empty()) return false;
-  for (Choice& each : choices_) {
-    if (each.finish_reason == FinishReason::kNone) each.finish_reason = reason;
-  }
+  for (Choice& each : choices_) SetReasonLocked(reason, &each);
   AppendDoneLocked(monotonic_us);
   MarkReadersLocked(wake);
   return true;
@@ -253,6 +253,10 @@ Event EventLog::MergedDeltaLocked(uint64_t seq, size_t max_bytes) const {
   delta.call = parts.OpenedCall(part, first);
   if (logprobs_ != nullptr) delta.logprobs = logprobs_->Get(first, last + 1);
   return {last + 2, seq, deltas_[last].elapsed_us, std::move(delta)};
+}
+
+void EventLog::SetReasonLocked(FinishReason reason, Choice* choice) {
+  if (choice->finish_reason == FinishReason::kNone) choice->finish_reason = choice->parts.Settle(reason);
 }
 
 void EventLog::AppendDoneLocked(int64_t monotonic_us) {

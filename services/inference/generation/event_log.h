@@ -51,12 +51,13 @@ class EventLog {
     kEnded,     // nothing was appended: the log or the choice has ended
     kRejected,  // nothing was appended: see ChoiceParts::kNoPart
   };
+  // Log-probabilities are kept for text and refusals only.
   Appended AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, int64_t monotonic_us, WakeSet* wake)
       EXCLUDES(mu_);
   // False after the terminal event, when nothing is appended.
   bool AppendFailed(Failed failed, int64_t monotonic_us, WakeSet* wake) EXCLUDES(mu_);
 
-  // Ends a choice; with the last one, `done` is appended. Returns whether it was.
+  // Ends a choice; with the last one, `done` is appended. Returns whether it was. See ChoiceParts::Settle.
   bool EndChoice(uint32_t choice, FinishReason reason, int64_t monotonic_us, WakeSet* wake) EXCLUDES(mu_);
   // Ends every choice that has not ended.
   bool EndAll(FinishReason reason, int64_t monotonic_us, WakeSet* wake) EXCLUDES(mu_);
@@ -129,6 +130,8 @@ class EventLog {
   Event EventAtLocked(uint64_t seq) const REQUIRES(mu_);
   // The merged delta that begins at `seq`, of about `max_bytes` at most; a single entry if `max_bytes` is 0.
   Event MergedDeltaLocked(uint64_t seq, size_t max_bytes) const REQUIRES(mu_);
+  // No effect on a choice that has ended.
+  void SetReasonLocked(FinishReason reason, Choice* choice) REQUIRES(mu_);
   void AppendDoneLocked(int64_t monotonic_us) REQUIRES(mu_);
   void MarkReadersLocked(WakeSet* wake) REQUIRES(mu_);
 

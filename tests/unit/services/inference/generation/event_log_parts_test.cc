@@ -250,15 +250,21 @@ TEST_F(TwoChoicesOfPartsTest, SnapshotsAndGapsHaveParts) {
   EXPECT_THAT(std::get<Gap>(log_.MakeGap(99, 100).payload).snapshot[0].parts, IsEmpty());
 }
 
-TEST_F(EventLogPartsTest, LogprobsBelongToTheirPart) {
+TEST_F(EventLogPartsTest, LogprobsAreThoseOfTextAndRefusals) {
   const TokenLogprob a{"a", -0.5f, {}};
   const TokenLogprob b{"b", -1, {}};
+  const TokenLogprob c{"c", -2, {}};
+  const ToolCall call{"a", "f"};
   log_.AppendDelta(0, PartPiece::Reasoning("a"), {1, {a}}, now_, &wake_);
   log_.AppendDelta(0, PartPiece::Text("b"), {1, {b}}, now_, &wake_);
+  log_.AppendDelta(0, PartPiece::OpenCall(0, &call, "{}"), {1, {a}}, now_, &wake_);
+  log_.AppendDelta(0, PartPiece::Refusal("c"), {1, {c}}, now_, &wake_);
   const auto events = Read(1);
-  ASSERT_EQ(events.size(), 2u);
-  EXPECT_THAT(std::get<Delta>(events[0].payload).logprobs, ElementsAre(a));
+  ASSERT_EQ(events.size(), 4u);
+  EXPECT_THAT(std::get<Delta>(events[0].payload).logprobs, IsEmpty());
   EXPECT_THAT(std::get<Delta>(events[1].payload).logprobs, ElementsAre(b));
+  EXPECT_THAT(std::get<Delta>(events[2].payload).logprobs, IsEmpty());
+  EXPECT_THAT(std::get<Delta>(events[3].payload).logprobs, ElementsAre(c));
 }
 
 struct CompleteRow {
@@ -290,6 +296,50 @@ TEST(EventLogPartsTableTest, ACallIsCompleteIfItsArgumentsAreOneObject) {
     const Done done = std::get<Done>(log.Snapshot().terminal.at(0).payload);
     EXPECT_EQ(done.choices[0].parts.at(0).complete, row.complete) << row.arguments << static_cast<int>(row.reason);
     EXPECT_EQ(done.choices[0].text_bytes, 0u);
+  }
+}
+
+struct ReasonRow {
+  std::vector<const char*> arguments;  // of each call
+  FinishReason given;
+  FinishReason settled;
+  std::vector<bool> complete = {};
+};
+
+TEST(EventLogPartsTableTest, AChoiceWithAnIncompleteCallNeverEndsAsIfItWereComplete) {
+  using enum FinishReason;
+  const ReasonRow rows[] = {
+      {{"{}"}, kToolCalls, kToolCalls, {true}},
+      {{"{}"}, kStop, kStop, {true}},
+      {{""}, kToolCalls, kToolCalls, {true}},
+      {{"{\"a\":"}, kToolCalls, kLength, {false}},
+      {{"{\"a\":"}, kStop, kLength, {false}},
+      {{"{'a':1}"}, kToolCalls, kLength, {false}},
+      {{"{}", "{\"a\""}, kToolCalls, kLength, {true, false}},
+      // A call without arguments may have been cut as well.
+      {{"", "{"}, kToolCalls, kLength, {false, false}},
+      {{"{"}, kCancelled, kCancelled, {false}},
+      {{"{"}, kContentFilter, kContentFilter, {false}},
+      {{"{"}, kLength, kLength, {false}},
+      {{}, kToolCalls, kStop},
+      {{}, kLength, kLength},
+  };
+  for (const ReasonRow& row : rows) {
+    EventLog log(Started{"m", absl::UnixEpoch(), 9}, 1, 0);
+    WakeSet wake;
+    const ToolCall call{"a", "f"};
+    for (size_t i = 0; i < row.arguments.size(); ++i) {
+      log.AppendDelta(0, PartPiece::OpenCall(static_cast<uint32_t>(i), &call, row.arguments[i]), 1, 1, &wake);
+    }
+    log.EndChoice(0, row.given, 1, &wake);
+    const EventLog::State state = log.Snapshot();
+    const ChoiceEnd& end = std::get<Done>(state.terminal.at(0).payload).choices[0];
+    const std::string what = ::testing::PrintToString(row.arguments) + std::to_string(static_cast<int>(row.given));
+    EXPECT_EQ(end.finish_reason, row.settled) << what;
+    EXPECT_EQ(state.choices[0].finish_reason, row.settled) << what;
+    std::vector<bool> complete;
+    for (const PartEnd& part : end.parts) complete.push_back(part.complete);
+    EXPECT_EQ(complete, row.complete) << what;
   }
 }
 
