@@ -2,11 +2,9 @@
 // the shortest complete example of how an internal service calls Runnel.
 
 #include <grpcpp/grpcpp.h>
-#include <zlib.h>
 
 #include <cstdio>
 #include <iostream>
-#include <map>
 #include <memory>
 #include <string>
 
@@ -19,6 +17,7 @@
 #include "runnel/v1/inference.grpc.pb.h"
 #include "services/base/grpc_status.h"
 #include "services/base/standard_streams.h"
+#include "services/client/response_verifier.h"
 
 ABSL_FLAG(std::string, target, "127.0.0.1:50051", "address of the inference service: host:port");
 ABSL_FLAG(std::string, resume, "", "id of a generation to read instead of starting one");
@@ -31,61 +30,23 @@ ABSL_FLAG(uint64_t, seed, 0, "seed for sampling; 0: random");
 namespace runnel {
 namespace {
 
-// Joins the texts by the reader's rule in inference.proto and checks them against `done`.
-class TextVerifier {
- public:
-  explicit TextVerifier(uint64_t after) : last_seq_(after), from_beginning_(after == 0) {}
-
-  // Replaces all texts with the snapshot.
-  void Restart(uint64_t seq, const v1::Gap& gap) {
-    last_seq_ = seq;
-    from_beginning_ = true;
-    texts_.clear();
-    for (const v1::ChoiceText& choice : gap.snapshot()) texts_[choice.index()] = choice.text();
-  }
-
-  // False if events are missing before this one.
-  bool Apply(const v1::GenerationEvent& event) {
-    const uint64_t first = event.first_seq() == 0 ? event.seq() : event.first_seq();
-    if (event.has_gap()) {
-      Restart(event.seq(), event.gap());
-      return true;
+// The tool calls, which are not part of standard output, because that is the text.
+void PrintCalls(const client::ResponseVerifier& response, const v1::Done& done) {
+  for (const v1::ChoiceEnd& end : done.choices()) {
+    for (const v1::PartEnd& part : end.parts()) {
+      if (part.kind() != v1::PART_KIND_TOOL_CALL) continue;
+      std::cerr << "\n" << (part.complete() ? "call " : "incomplete call ") << part.id() << ": " << part.name();
+      const auto choice = response.choices().find(end.index());
+      if (choice == response.choices().end() || !choice->second.contains(part.index())) continue;
+      std::cerr << "(" << choice->second.at(part.index()).content << ")";
     }
-    if (event.seq() <= last_seq_) return true;
-    if (first > last_seq_ + 1) return false;
-    last_seq_ = event.seq();
-    if (event.has_delta()) {
-      std::string& text = texts_[event.delta().choice()];
-      text += event.delta().text();
-    }
-    return true;
   }
-
-  // An error message, or empty if everything was received.
-  std::string Check(const v1::Done& done) const {
-    if (done.event_count() != last_seq_) return "events are missing: the number of events differs";
-    for (const v1::ChoiceEnd& end : done.choices()) {
-      const auto found = texts_.find(end.index());
-      const std::string text = found == texts_.end() ? "" : found->second;
-      const auto crc = crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size());
-      if (text.size() != end.text_bytes() || crc != end.text_crc32()) return "the text is damaged: its CRC differs";
-    }
-    return "";
-  }
-
-  uint64_t last_seq() const { return last_seq_; }
-  bool from_beginning() const { return from_beginning_; }
-
- private:
-  uint64_t last_seq_;
-  bool from_beginning_;  // so that the texts can be checked
-  std::map<uint32_t, std::string> texts_;
-};
+}
 
 // Reads to the terminal event. Returns 0, or 1 if the generation failed or the stream was cut.
 template <typename Response>
 int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uint64_t after) {
-  TextVerifier verifier(after);
+  client::ResponseVerifier verifier(after);
   Response response;
   std::string id;
   while (reader->Read(&response)) {
@@ -111,6 +72,7 @@ int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uin
     }
     if (event.has_done()) {
       const std::string wrong = verifier.from_beginning() ? verifier.Check(event.done()) : "";
+      if (wrong.empty()) PrintCalls(verifier, event.done());
       std::cerr << "\n"
                 << id << ":" << event.seq() << " "
                 << (!wrong.empty()              ? wrong

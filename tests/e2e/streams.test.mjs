@@ -43,6 +43,18 @@ test('the same generation has the same events and text on every transport', asyn
   assert.match(stderr, new RegExp(`${started.id}:${first.events.at(-1).seq} verified`));
 });
 
+test('runnel-client verifies every part, and says which calls are complete', async (t) => {
+  const runnel = await startRunnel();
+  t.after(() => runnel.stop());
+  const ask = (...flags) => run(join(process.env.RUNNEL_BIN, 'runnel-client'),
+    [`--target=${runnel.grpc}`, '--seed=3', '--metadata=scripted.parts=reasoning:3;text:3;call:f+g:2;refusal:2', ...flags, 'go']);
+  const { stdout, stderr } = await ask();
+  assert.equal(stdout.trim().split(' ').length, 3);
+  assert.match(stderr, /^\ncall call_3_0_0: f\(\{"words":"[^"]+"\}\)\ncall call_3_0_1: g\(\{"words":"[^"]+"\}\)\ngen_\w+:16 verified$/m);
+  assert.match((await ask('--max_tokens=9')).stderr,
+    /^\nincomplete call call_3_0_0: f\(\{"words":"[^"]+\)\nincomplete call call_3_0_1: g\(\)\ngen_\w+:11 verified$/m);
+});
+
 test('a plain event stream has ids, and ends with 204 after the last', async (t) => {
   const runnel = await startRunnel();
   t.after(() => runnel.stop());
