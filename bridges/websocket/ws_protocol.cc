@@ -366,17 +366,12 @@ bool IsBadFrame(const absl::Status& status) { return base::DetailOf(status).reas
 void AppendMessage(Format format, const v1::WebSocketServerMessage& message, std::string* out) {
   if (format == Format::kProto) {
     message.AppendToString(out);
-  } else {
-    out->append(Dump(MessageJson(message)));
+    return;
   }
-}
-
-void AppendAttached(Format format, const v1::WebSocketServerMessage& message,
-                    const google::protobuf::RepeatedPtrField<v1::OpenedPart>& parts, std::string* out) {
-  AppendMessage(format, message, out);
-  if (format != Format::kJson || parts.empty()) return;
+  out->append(Dump(MessageJson(message)));
+  if (message.attached().parts().empty()) return;
   out->pop_back();  // The closing brace.
-  bridge::AppendOpenedParts(parts, out);
+  bridge::AppendOpenedParts(message.attached().parts(), out);
   out->push_back('}');
 }
 

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <google/protobuf/repeated_ptr_field.h>
-
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -52,10 +50,6 @@ bool IsBadFrame(const absl::Status& status);
 
 // Appends one message that is not an event.
 void AppendMessage(Format format, const v1::WebSocketServerMessage& message, std::string* out);
-
-// Appends `attached`. `parts` are those opened before the cursor; only JSON has them, under `parts`.
-void AppendAttached(Format format, const v1::WebSocketServerMessage& message,
-                    const google::protobuf::RepeatedPtrField<v1::OpenedPart>& parts, std::string* out);
 
 // Appends an event of generation `gen`. `req` is empty except for the first event of a `generate`. In JSON these are
 // the bytes of the SSE data, plus `req`. In Protobuf, sets the generation_id of `event`.

@@ -231,12 +231,6 @@ void WsSession::WriteMessage(const v1::WebSocketServerMessage& message) {
   WriteFrame(scratch);
 }
 
-void WsSession::WriteAttached(const v1::WebSocketServerMessage& message, const bridge::GenerationInfo& opened) {
-  scratch.clear();
-  AppendAttached(format(), message, opened.parts, &scratch);
-  WriteFrame(scratch);
-}
-
 void WsSession::WriteError(const std::string& req, const std::string& id, const absl::Status& status) {
   v1::WebSocketServerMessage message;
   message.set_req(req);

@@ -14,7 +14,6 @@
 #include "bridges/base/byte_budget.h"
 #include "bridges/base/connection_set.h"
 #include "bridges/base/contain.h"
-#include "bridges/base/generation_info.h"
 #include "bridges/base/net.h"
 #include "bridges/server/io_threads.h"
 #include "bridges/websocket/frame_tracker.h"
@@ -63,7 +62,6 @@ class WsSession final : public bridge::Connection, public std::enable_shared_fro
   const std::string& principal() const { return principal_; }
   void WriteEvent(WsStream* stream, std::string_view req, v1::GenerationEvent* event);
   void WriteMessage(const v1::WebSocketServerMessage& message);
-  void WriteAttached(const v1::WebSocketServerMessage& message, const bridge::GenerationInfo& opened);
   void WriteError(const std::string& req, const std::string& id, const absl::Status& status);
   // Called when `stream` knows its generation id: retires another stream of the same generation.
   void OnIdKnown(WsStream* stream);

@@ -86,7 +86,8 @@ void WsStream::WriteAttached(const bridge::GenerationInfo& opened) {
   attached->set_after_seq(opened.after_seq);
   attached->set_last_seq(opened.last_seq);
   attached->set_status(opened.status);
-  session_->WriteAttached(message, opened);
+  *attached->mutable_parts() = opened.parts;
+  session_->WriteMessage(message);
 }
 
 void WsStream::WriteEvent(v1::GenerationEvent& event) {

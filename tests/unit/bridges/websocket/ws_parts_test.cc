@@ -19,13 +19,13 @@ v1::WebSocketServerMessage Attached() {
 }
 
 TEST(WsParts, AttachedNamesThePartsOnlyIfThereAreAny) {
-  google::protobuf::RepeatedPtrField<v1::OpenedPart> parts;
+  v1::WebSocketServerMessage message = Attached();
   std::string out;
-  AppendAttached(Format::kJson, Attached(), parts, &out);
+  AppendMessage(Format::kJson, message, &out);
   EXPECT_EQ(out, R"({"type":"attached","req":"c2","gen":"gen_X","after":17,"last_seq":40,"status":"running"})");
-  parts.Add()->set_kind(v1::PART_KIND_REFUSAL);
+  message.mutable_attached()->add_parts()->set_kind(v1::PART_KIND_REFUSAL);
   out.clear();
-  AppendAttached(Format::kJson, Attached(), parts, &out);
+  AppendMessage(Format::kJson, message, &out);
   EXPECT_EQ(out, R"({"type":"attached","req":"c2","gen":"gen_X","after":17,"last_seq":40,"status":"running",)"
                  R"("parts":[{"choice":0,"index":0,"kind":"refusal","bytes":0}]})");
 }

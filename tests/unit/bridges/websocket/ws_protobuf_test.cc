@@ -4,6 +4,7 @@
 #include <string>
 
 #include "bridges/wire/event_json.h"
+#include "bridges/wire/part_json.h"
 #include "runnel/v1/websocket.pb.h"
 #include "tests/testing/reader_rule.h"
 #include "tests/unit/bridges/websocket/bridge_fixture.h"
@@ -83,6 +84,42 @@ TEST_F(WsProtobufTest, CarriesTheSameEventsAsJson) {
     bridge::AppendEventJson(gen, message.event(), &as_json);
     EXPECT_EQ(as_json, json->Read()->bytes);
     ended = message.event().has_done();
+  }
+}
+
+TEST_F(WsProtobufTest, AttachesWithinAnyPartAsJsonDoes) {
+  Start();
+  const auto json = Connect();
+  Json generate = Generate("c1", 6, 1);
+  generate["body"]["metadata"]["scripted.parts"] = "reasoning:3,text:2,call:f+g:2,refusal:1";
+  Send(json.get(), generate);
+  const std::string gen = Read(json.get())["gen"];
+  const uint64_t last = ReadUntil(json.get(), "done")["seq"];
+  EXPECT_EQ(last, 14u);
+  WsClient::Options options = ClientOptions();
+  options.protocols = "runnel.v1.proto";
+  auto connected = WsClient::Connect(options);
+  ASSERT_TRUE(connected.ok());
+  WsClient* proto = connected->get();
+  EXPECT_TRUE(ReadProto(proto).has_hello());
+  for (uint64_t after = 1; after < last; ++after) {
+    Send(json.get(), Resume("r", gen, after));
+    v1::WebSocketClientMessage resume;
+    resume.mutable_resume()->set_generation_id(gen);
+    resume.mutable_resume()->set_after_seq(after);
+    SendProto(proto, resume);
+    const Json attached = Read(json.get());
+    std::string parts;
+    bridge::AppendOpenedParts(ReadProto(proto).attached().parts(), &parts);
+    EXPECT_EQ(parts, attached.contains("parts") ? ",\"parts\":" + attached["parts"].dump() : "") << after;
+    EXPECT_EQ(parts.empty(), after == 1) << after;
+    for (bool ended = false; !ended;) {
+      const v1::WebSocketServerMessage message = ReadProto(proto);
+      std::string as_json;
+      bridge::AppendEventJson(gen, message.event(), &as_json);
+      EXPECT_EQ(as_json, json->Read()->bytes);
+      ended = message.event().has_done();
+    }
   }
 }
 
