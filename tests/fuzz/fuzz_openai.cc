@@ -8,6 +8,7 @@
 #include "bridges/openai/openai_error.h"
 #include "bridges/openai/responses_request.h"
 #include "tests/fuzz/fuzz_check.h"
+#include "tests/fuzz/request_checks.h"
 
 namespace {
 
@@ -34,6 +35,8 @@ void CheckRequest(const runnel::v1::GenerateRequest& request) {
   }
   FUZZ_CHECK(request.extra_fields_size() <= 32 && extra_bytes <= 64 << 10);
   FUZZ_CHECK(request.output_format().json_schema().size() <= 32 << 10);
+  runnel::fuzz::CheckTools(request);
+  runnel::fuzz::CheckMessages(request);
   runnel::v1::GenerateRequest again;
   FUZZ_CHECK(again.ParseFromString(request.SerializeAsString()));
 }

@@ -4,6 +4,7 @@
 
 #include "bridges/wire/stream_request.h"
 #include "tests/fuzz/fuzz_check.h"
+#include "tests/fuzz/request_checks.h"
 
 namespace {
 
@@ -22,6 +23,8 @@ void CheckRequest(const runnel::v1::GenerateRequest& request) {
   FUZZ_CHECK(!sampling.has_top_k() || sampling.top_k() >= 1);
   FUZZ_CHECK(!sampling.has_min_p() || (sampling.min_p() >= 0 && sampling.min_p() <= 1));
   FUZZ_CHECK(request.detach_timeout().seconds() >= 0 && request.detach_timeout().nanos() >= 0);
+  runnel::fuzz::CheckTools(request);
+  runnel::fuzz::CheckMessages(request);
   // All strings must be UTF-8, otherwise the service could not parse the message.
   runnel::v1::GenerateRequest again;
   FUZZ_CHECK(again.ParseFromString(request.SerializeAsString()));
@@ -31,6 +34,7 @@ void CheckRequest(const runnel::v1::GenerateRequest& request) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view body(reinterpret_cast<const char*>(data), size);
+  runnel::fuzz::CheckSlices(body);
   const auto request = runnel::bridge::ParseStreamRequest(body);
   if (request.ok()) {
     CheckRequest(request->request);
