@@ -132,6 +132,56 @@ async function openAi({ sse }) {
   }
 }
 
+// Reasoning, text, two calls whose tokens take turns, and a refusal.
+const FOUR_KINDS = { seed: 11, metadata: {
+  'scripted.parts': 'reasoning:9,text:8,call:get_weather+get_time:6,refusal:5', 'scripted.tokens_per_second': '150',
+  'scripted.first_token_ms': '0',
+} };
+
+/** What releases without parts make of a response of all kinds of parts: its text, verified, and nothing of the others. */
+async function fourKinds({ sse, ws }, reference) {
+  const expected = await libraries.new.stream({ prompt: 'go', ...FOUR_KINDS }, { transport: 'sse', baseUrl: reference.url }).result;
+  assert.deepEqual(expected.parts.map(({ kind }) => kind), ['reasoning', 'text', 'tool_call', 'tool_call', 'refusal']);
+  const { text } = expected;
+  assert.equal(text.split(' ').length, 8);
+  for (const [name, { stream }] of Object.entries(libraries)) {
+    for (const transport of ['sse', 'websocket', 'poll']) {
+      // Switching and dropping attach within each kind.
+      for (const at of [4, 12, 18, 27, 33]) {
+        const reading = stream({ prompt: 'go', ...FOUR_KINDS }, { transport, baseUrl: sse[0].url, wsUrl: ws[0].url,
+          WebSocket: webSocketClass(IDLE_MS), pollWaitSeconds: 1 });
+        for await (const event of reading) {
+          if (event.seq === at) reading.switchTransport(transport === 'websocket' ? 'sse' : 'websocket');
+          if (event.seq === at + 1) reading.drop();
+        }
+        const result = await reading.result;
+        const what = `${name} runnel.js by ${transport}, cut at ${at}`;
+        assert.ok(result.verified, what);
+        assert.deepEqual(result.texts, [text], what);
+        assert.ok(reading.stats.reconnects + reading.stats.switches < 5, `${what}: ${JSON.stringify(reading.stats)}`);
+      }
+    }
+  }
+  const proto = await WsConnection.open(ws[0].url, { format: 'proto', idleMs: IDLE_MS });
+  let joined = '';
+  const { id } = await (await post(sse[0].url, '/v1/generations', { prompt: 'go', ...FOUR_KINDS })).json();
+  for await (const event of proto.read({ id, after: 0 })) joined += event.text ?? '';
+  proto.close();
+  assert.equal(joined, text);
+  const ask = { model: 'scripted', ...FOUR_KINDS };
+  const messages = [{ role: 'user', content: 'go' }];
+  const whole = await (await post(sse[0].url, '/v1/chat/completions', { ...ask, messages })).json();
+  assert.equal(whole.choices[0].message.content, text);
+  const chunks = await (await post(sse[0].url, '/v1/chat/completions', { ...ask, messages, stream: true })).text();
+  const deltas = chunks.split('\n').filter((line) => line.startsWith('data: {')).map((line) => JSON.parse(line.slice(6)));
+  assert.equal(deltas.map(({ choices: [{ delta }] }) => delta.content ?? '').join(''), text);
+  // That release takes no seed for a response.
+  const response = await (await post(sse[0].url, '/v1/responses', { ...ask, input: 'go' })).json();
+  const kept = await (await fetch(`${reference.url}/v1/generations/${response.id.replace('resp_', 'gen_')}`)).json();
+  assert.deepEqual(kept.choices[0].parts.map(({ kind }) => kind), expected.parts.map(({ kind }) => kind));
+  assert.equal(response.output[0].content[0].text, kept.choices[0].text);
+}
+
 for (const [bridges, service] of [['old', 'new'], ['new', 'old']]) {
   test(`${bridges} bridges with the ${service} service`, { skip: missing, timeout: 120_000 }, async (t) => {
     const inference = await startService(service, ['--drain_timeout=3s']);
@@ -145,6 +195,11 @@ for (const [bridges, service] of [['old', 'new'], ['new', 'old']]) {
     await t.test('gaps', () => gaps(fleet));
     await t.test('both libraries', () => readWithLibraries(fleet));
     await t.test('the routes of OpenAI', () => openAi(fleet));
+    if (service === 'new') {
+      const reference = await startBridge('new', 'sse', inference.address, drain);
+      t.after(() => reference.stop());
+      await t.test('reasoning, calls and refusals', () => fourKinds(fleet, reference));
+    }
   });
 }
 
