@@ -1,6 +1,8 @@
 // LangChain's OpenAI chat model.
 import assert from 'node:assert/strict';
+import { AIMessage, HumanMessage, ToolMessage } from '@langchain/core/messages';
 import { ChatOpenAI } from '@langchain/openai';
+import { NAMED, ONE_CALL, TOOLS, TWO_CALLS, checkArguments, checkHistory, parts, scriptedFetch } from './parts.mjs';
 import { KEY, MODEL, SEED, cancels, script } from './testing.mjs';
 
 export function langchain(runnel) {
@@ -35,6 +37,42 @@ export function langchain(runnel) {
       const whole = await model.invoke('go');
       assert.deepEqual([whole.content, whole.response_metadata.finish_reason], [runnel.before, 'stop']);
       assert.equal(await join(await model.stream('go')), runnel.before);
+    },
+    tools: async () => {
+      for (const choice of ['required', 'auto', NAMED]) {
+        const reply = await make(ONE_CALL).bindTools(TOOLS, { tool_choice: choice }).invoke('go');
+        assert.deepEqual([reply.content, reply.response_metadata.finish_reason], ['', 'tool_calls']);
+        assert.deepEqual(reply.tool_calls.map(({ name }) => name), ['get_weather']);
+        checkArguments(reply.tool_calls[0].args, 3);
+      }
+      const structured = make(parts('call:extract:3')).withStructuredOutput(TOOLS[0].function.parameters,
+        { name: 'extract', method: 'functionCalling' });
+      checkArguments(await structured.invoke('go'), 3);
+    },
+    'parallel calls': async () => {
+      const { tool_calls: calls } = await make(TWO_CALLS).bindTools(TOOLS).invoke('go');
+      assert.deepEqual(calls.map(({ name }) => name), ['get_weather', 'get_time']);
+      for (const { args } of calls) checkArguments(args, 4);
+    },
+    'streamed arguments': async () => {
+      let whole;
+      for await (const chunk of await make(TWO_CALLS).bindTools(TOOLS).stream('go')) whole = whole?.concat(chunk) ?? chunk;
+      assert.deepEqual(whole.tool_calls.map(({ name }) => name), ['get_weather', 'get_time']);
+      for (const { args } of whole.tool_calls) checkArguments(args, 4);
+      const cut = await make(ONE_CALL, { maxTokens: 2 }).bindTools(TOOLS).invoke('go');
+      assert.deepEqual([cut.tool_calls, cut.response_metadata.finish_reason], [[], 'length']);
+    },
+    'tool results': async () => {
+      const scripted = scriptedFetch(ONE_CALL, parts('text:12'));
+      const model = new ChatOpenAI({ model: MODEL, apiKey: KEY, maxRetries: 0, modelKwargs: { seed: SEED },
+        configuration: { baseURL: `${runnel.url}/v1`, fetch: scripted } }).bindTools(TOOLS);
+      const asked = [new HumanMessage('go')];
+      const called = await model.invoke(asked);
+      assert.ok(called instanceof AIMessage);
+      const [{ id }] = called.tool_calls;
+      const reply = await model.invoke([...asked, called, new ToolMessage({ tool_call_id: id, content: 'sunny' })]);
+      assert.equal(reply.content, runnel.text);
+      checkHistory(scripted.bodies[1], id, 'sunny');
     },
     'error before': async () => {
       await assert.rejects(make(script(), { model: 'none' }).invoke('go'), ({ status }) => status === 404);

@@ -1,6 +1,7 @@
 // The official `openai` package.
 import assert from 'node:assert/strict';
 import OpenAI from 'openai';
+import { NAMED, ONE_CALL, PIXEL, THINKING, TOOLS, TWO_CALLS, TWO_IN_TURN, checkArguments, checkHistory, parts, scriptedFetch } from './parts.mjs';
 import { KEY, MODEL, SEED, cancels, script } from './testing.mjs';
 
 const messages = [{ role: 'user', content: 'go' }];
@@ -105,6 +106,102 @@ export function openaiJs(runnel) {
         text += chunk.choices[0].text;
       }
       assert.equal(text, runnel.before);
+    },
+    tools: async () => {
+      for (const choice of ['required', 'auto', NAMED]) {
+        const [{ message, finish_reason: finish }] = (await chat({ tools: TOOLS, tool_choice: choice, metadata: ONE_CALL })).choices;
+        assert.deepEqual([message.content, finish, message.tool_calls.length], [null, 'tool_calls', 1]);
+        const [{ id, type, function: called }] = message.tool_calls;
+        assert.deepEqual([type, called.name], ['function', 'get_weather']);
+        assert.match(id, /^call_/);
+        checkArguments(called.arguments, 3);
+      }
+      const parsed = await client.chat.completions.parse({ model: MODEL, messages, seed: SEED, metadata: ONE_CALL,
+        tools: [{ ...TOOLS[0], function: { ...TOOLS[0].function, strict: true } }] });
+      checkArguments(parsed.choices[0].message.tool_calls[0].function.parsed_arguments, 3);
+    },
+    'parallel calls': async () => {
+      const whole = (await chat({ tools: TOOLS, parallel_tool_calls: true, metadata: TWO_IN_TURN })).choices[0].message;
+      assert.deepEqual(whole.tool_calls.map((call) => call.function.name), ['get_weather', 'get_time']);
+      assert.notEqual(whole.tool_calls[0].id, whole.tool_calls[1].id);
+      for (const call of whole.tool_calls) checkArguments(call.function.arguments, 4);
+      const helper = client.chat.completions.stream({ model: MODEL, messages, seed: SEED, tools: TOOLS, metadata: TWO_IN_TURN });
+      const done = [];
+      helper.on('tool_calls.function.arguments.done', (call) => done.push(call));
+      const message = await helper.finalMessage();
+      assert.deepEqual(message.tool_calls, whole.tool_calls);
+      assert.equal(message.content, whole.content);
+      assert.deepEqual(done.map(({ index }) => index), [0, 1]);
+    },
+    'streamed arguments': async () => {
+      const calls = [];
+      let finish;
+      for await (const chunk of await chat({ stream: true, tools: TOOLS, metadata: TWO_CALLS })) {
+        finish = chunk.choices[0].finish_reason;
+        for (const { index, ...fragment } of chunk.choices[0].delta.tool_calls ?? []) {
+          if (calls[index]) {
+            assert.deepEqual(Object.keys(fragment), ['function']);
+            calls[index].arguments += fragment.function.arguments;
+          } else {
+            assert.deepEqual([fragment.type, fragment.function.arguments], ['function', '']);
+            calls[index] = { ...fragment.function };
+          }
+        }
+      }
+      assert.equal(finish, 'tool_calls');
+      assert.deepEqual(calls.map(({ name }) => name), ['get_weather', 'get_time']);
+      for (const call of calls) checkArguments(call.arguments, 4);
+      // A call that the token limit cuts is never reported as complete.
+      const cut = await chat({ tools: TOOLS, metadata: ONE_CALL, max_tokens: 2 });
+      assert.deepEqual([cut.choices[0].finish_reason, cut.choices[0].message.tool_calls], ['length', undefined]);
+      const reasons = [];
+      for await (const { choices: [choice] } of await chat({ stream: true, tools: TOOLS, metadata: ONE_CALL, max_tokens: 2 })) {
+        if (choice.finish_reason) reasons.push(choice.finish_reason);
+      }
+      assert.deepEqual(reasons, ['length']);
+    },
+    'tool results': async () => {
+      const scripted = scriptedFetch(ONE_CALL, parts('text:12'));
+      const looping = new OpenAI({ apiKey: KEY, baseURL: `${runnel.url}/v1`, maxRetries: 0, fetch: scripted });
+      const given = [];
+      const call = async (value) => {
+        given.push(value);
+        return 'sunny';
+      };
+      const tools = [{ type: 'function', function: { ...TOOLS[0].function, function: call, parse: JSON.parse } }];
+      for (const stream of [false, true]) {
+        scripted.bodies.length = 0;
+        const runner = looping.chat.completions.runTools({ model: MODEL, messages, seed: SEED, stream, tools });
+        assert.equal(await runner.finalContent(), runnel.text);
+        checkArguments(given.pop(), 3);
+        assert.equal(scripted.bodies.length, 2);
+        checkHistory(scripted.bodies[1], runner.messages[1].tool_calls[0].id, 'sunny');
+      }
+    },
+    reasoning: async () => {
+      const whole = await chat({ reasoning_effort: 'low', metadata: THINKING });
+      const [{ message }] = whole.choices;
+      assert.equal(message.reasoning_content.split(' ').length, 4);
+      assert.equal(message.reasoning, message.reasoning_content);
+      assert.equal(message.content.split(' ').length, 5);
+      assert.equal(whole.usage.completion_tokens_details.reasoning_tokens, 4);
+      let [reasoning, content] = ['', ''];
+      for await (const { choices: [{ delta }] } of await chat({ stream: true, metadata: THINKING })) {
+        assert.equal(delta.reasoning, delta.reasoning_content);
+        reasoning += delta.reasoning_content ?? '';
+        content += delta.content ?? '';
+      }
+      assert.deepEqual([reasoning, content], [message.reasoning_content, message.content]);
+      const history = [...messages, { role: 'assistant', content: 'x', reasoning_content: reasoning }, ...messages];
+      assert.equal((await chat({ messages: history })).choices[0].message.content, runnel.text);
+    },
+    images: async () => {
+      // The scripted engine sees no images; upstream_parts.test.mjs has a server that does.
+      const image = (url) => chat({ messages: [{ role: 'user', content: [{ type: 'text', text: 'what?' }, { type: 'image_url', image_url: { url } }] }] });
+      await assert.rejects(image(PIXEL), (error) => error instanceof OpenAI.BadRequestError &&
+        error.param === 'messages[0].content' && error.code === 'unsupported_parameter');
+      await assert.rejects(image('https://example.com/a.png'),
+        (error) => error instanceof OpenAI.BadRequestError && error.param === 'messages[0].content[1].image_url.url');
     },
     'error before': async () => {
       await assert.rejects(chat({ model: 'none' }),

@@ -140,6 +140,95 @@ def stop():
     assert "".join(chunk.choices[0].text for chunk in client.completions.create(**legacy, stream=True)) == BEFORE
 
 
+PARAMETERS = {"type": "object", "properties": {"words": {"type": "string"}}, "required": ["words"],
+              "additionalProperties": False}
+TOOLS = [{"type": "function", "function": {"name": name, "description": "x", "parameters": PARAMETERS, "strict": True}}
+         for name in ("get_weather", "get_time")]
+ONE_CALL = {"tools": TOOLS, "metadata": script(parts="call:get_weather:3")}
+TWO_CALLS = {"tools": TOOLS, "metadata": script(parts="text:3,call:get_weather+get_time:4")}
+# One call after the other: the helper takes a change of index for the end of a call.
+TWO_IN_TURN = {"tools": TOOLS, "metadata": script(parts="text:3,call:get_weather:4,call:get_time:4")}
+THINKING = {"metadata": script(parts="reasoning:4,text:5")}
+
+
+def check_arguments(text, words):
+    value = json.loads(text)
+    assert list(value) == ["words"] and len(value["words"].split(" ")) == words, text
+
+
+def tools():
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    for choice in ("required", "auto", named):
+        reply = chat(**ONE_CALL, tool_choice=choice).choices[0]
+        assert (reply.message.content, reply.finish_reason) == (None, "tool_calls")
+        (call,) = reply.message.tool_calls
+        assert (call.type, call.function.name) == ("function", "get_weather") and call.id.startswith("call_")
+        check_arguments(call.function.arguments, 3)
+    parsed = client.chat.completions.parse(model="scripted", messages=MESSAGES, seed=7, **ONE_CALL)
+    assert list(parsed.choices[0].message.tool_calls[0].function.parsed_arguments) == ["words"]
+
+
+def parallel_calls():
+    whole = chat(**TWO_IN_TURN, parallel_tool_calls=True).choices[0].message
+    assert [call.function.name for call in whole.tool_calls] == ["get_weather", "get_time"]
+    for call in whole.tool_calls:
+        check_arguments(call.function.arguments, 4)
+    with client.chat.completions.stream(model="scripted", messages=MESSAGES, seed=7, **TWO_IN_TURN) as helper:
+        ended = [event for event in helper if event.type == "tool_calls.function.arguments.done"]
+        message = helper.get_final_completion().choices[0].message
+    assert [event.index for event in ended] == [0, 1]
+    assert [(call.id, call.function.arguments) for call in message.tool_calls] == [
+        (call.id, call.function.arguments) for call in whole.tool_calls]
+    assert message.content == whole.content
+
+
+def streamed_arguments():
+    calls = {}
+    for chunk in chat(**TWO_CALLS, stream=True):
+        for fragment in chunk.choices[0].delta.tool_calls or []:
+            if fragment.index not in calls:
+                assert fragment.type == "function" and fragment.id and fragment.function.arguments == ""
+                calls[fragment.index] = [fragment.function.name, ""]
+            else:
+                assert fragment.id is None and fragment.function.name is None
+                calls[fragment.index][1] += fragment.function.arguments
+    assert chunk.choices[0].finish_reason == "tool_calls"
+    assert [calls[index][0] for index in sorted(calls)] == ["get_weather", "get_time"]
+    for _, arguments in calls.values():
+        check_arguments(arguments, 4)
+    cut = chat(**ONE_CALL, max_tokens=2).choices[0]
+    assert (cut.finish_reason, cut.message.tool_calls) == ("length", None)
+    assert [chunk.choices[0].finish_reason for chunk in chat(**ONE_CALL, max_tokens=2, stream=True)][-1] == "length"
+
+
+def tool_results():
+    called = chat(**ONE_CALL).choices[0].message
+    result = {"role": "tool", "tool_call_id": called.tool_calls[0].id, "content": "sunny"}
+    assert chat(messages=[*MESSAGES, called, result], tools=TOOLS).choices[0].message.content == TEXT
+    error = rejects(openai.BadRequestError, lambda: chat(messages=[*MESSAGES, called, {**result, "tool_call_id": ""}]))
+    assert error.param == "messages[2].tool_call_id"
+
+
+def reasoning():
+    whole = chat(**THINKING, reasoning_effort="low")
+    message = whole.choices[0].message
+    assert len(message.reasoning_content.split(" ")) == 4 and message.reasoning == message.reasoning_content
+    assert len(message.content.split(" ")) == 5
+    assert whole.usage.completion_tokens_details.reasoning_tokens == 4
+    deltas = [chunk.choices[0].delta for chunk in chat(**THINKING, stream=True)]
+    assert "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas) == message.reasoning_content
+    assert "".join(delta.content or "" for delta in deltas) == message.content
+
+
+def images():
+    def ask(url):
+        parts = [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": url}}]
+        return rejects(openai.BadRequestError, lambda: chat(messages=[{"role": "user", "content": parts}]))
+    error = ask("data:image/png;base64,AAAA")
+    assert (error.param, error.code) == ("messages[0].content", "unsupported_parameter")
+    assert ask("https://example.com/a.png").param == "messages[0].content[1].image_url.url"
+
+
 def error_before():
     assert rejects(openai.NotFoundError, lambda: chat(model="none")).code == "model_not_found"
     assert rejects(openai.BadRequestError, lambda: chat(temperature=9, stream=True)).param == "temperature"
@@ -258,7 +347,9 @@ def ws_resume():
 CHECKS = {
     f"openai {openai.__version__} (Python)": {
         "streaming": streaming, "one piece": one_piece, "n = 2": two_choices, "several prompts": several_prompts,
-        "usage": usage, "finish": finish, "stop": stop,
+        "usage": usage, "finish": finish, "stop": stop, "tools": tools, "parallel calls": parallel_calls,
+        "streamed arguments": streamed_arguments, "tool results": tool_results, "reasoning": reasoning,
+        "images": images,
         "error before": error_before, "error within": error_within, "silence": silence, "abort": abort,
         "background, resume": background},
     f"websockets {websockets.__version__} (Python)": {

@@ -14,8 +14,8 @@ import { eventsource, fetchEventSource, ws } from './native_js.mjs';
 import { openaiJs } from './openai_js.mjs';
 import { MODEL, SEED, script, stopWithin, until } from './testing.mjs';
 
-const FEATURES = ['streaming', 'one piece', 'n = 2', 'several prompts', 'usage', 'finish', 'stop', 'error before',
-  'error within', 'silence', 'abort', 'background, resume'];
+const FEATURES = ['streaming', 'one piece', 'n = 2', 'several prompts', 'usage', 'finish', 'stop', 'tools',
+  'parallel calls', 'streamed arguments', 'tool results', 'reasoning', 'images', 'error before', 'error within', 'silence', 'abort', 'background, resume'];
 const long = process.env.RUNNEL_LONG === '1';
 const here = import.meta.dirname ?? new URL('.', import.meta.url).pathname;
 
