@@ -107,6 +107,40 @@ suite('the SSE bridge', { flags: { sse: [`--header_timeout=${HEADER_S}s`, `--idl
       }
     });
 
+    await attack('tools that are too many, too large or too deep, and names of any bytes', async () => {
+      const schema = 'tools[0].function.parameters';
+      const tools = (...all) => ({ tools: all.map(([name, parameters]) => ({ type: 'function', function: { name, parameters } })) });
+      const nested = (depth) => JSON.parse(`${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`);
+      const called = (id, name) => ({ messages: [{ role: 'assistant', content: null,
+        tool_calls: [{ id, type: 'function', function: { name, arguments: '{' } }] }] });
+      const rows = [
+        ['10,000 tools', tools(...Array.from({ length: 10_000 }, (_, i) => [`f${i}`])), 400, 'tools'],
+        ['a schema of 1 MB', tools(['f', { a: 'x'.repeat(1_000_000) }]), 400, schema],
+        ['a schema of 1 MiB', tools(['f', { a: 'x'.repeat(MIB) }]), 413],
+        ['a deep schema', tools(['f', nested(65)]), 400, schema],
+        ['a very deep schema', tools(['f', nested(1000)]), 400, null],
+        ['a NUL in a name', tools(['f\0']), 400, 'tools[0].function.name'],
+        ['a control character in an id', called('\u001b[2J', 'f'), 400, 'messages[0].tool_calls[0].id'],
+        ['a long name', called('c', 'n'.repeat(257)), 400, 'messages[0].tool_calls[0].function.name'],
+        ['10,000 calls', { messages: [{ role: 'assistant', tool_calls: Array(10_000).fill({ id: 'c', function: { name: 'f' } }) }] },
+          400, 'messages[0].tool_calls'],
+        ['half of a surrogate', tools(['\ud800']), 400, null],
+        ['at the limit', tools(['f', nested(64)], ['n'.repeat(256)]), 200],
+      ];
+      for (const path of ['/v1/generations', '/v1/chat/completions']) {
+        for (const [what, more, expected, param] of rows) {
+          const json = JSON.stringify({ model: 'scripted', messages: [{ role: 'user', content: 'hi' }], max_tokens: 1, ...more });
+          // The parser ignores a byte order mark.
+          for (const body of [json, `\ufeff${json}`]) {
+            const [response] = await exchange(address, Buffer.from(post(path, body)), 1, 20_000);
+            const status = response?.status === 201 ? 200 : response?.status;
+            assert.equal(status, expected, `${path}, ${what}`);
+            if (expected === 400) assert.equal(JSON.parse(response.body).error.param, param, `${path}, ${what}`);
+          }
+        }
+      }
+    });
+
     await attack('unusual but legal requests', async () => {
       assert.equal(await statusOf(address, `\r\n\r\n${get('/v1/models')}`), 200, 'an empty line before a request');
       const two = await exchange(address, `${post('/v1/generations', BODY)}\r\n${get('/v1/models')}`, 2);
