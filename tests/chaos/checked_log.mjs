@@ -1,4 +1,5 @@
 // A log as one reader has read it, compared with its script at every event.
+import { appendTo, isPlain, textOf } from './script.mjs';
 
 // Computed here bit by bit, because it must share no code with what it checks.
 export function crcOf(bytes) {
@@ -10,10 +11,29 @@ export function crcOf(bytes) {
   return (~crc >>> 0).toString(16).padStart(8, '0');
 }
 
+/** Whether a client may execute a call with these arguments, which may be the beginning of an object. */
+function isComplete(content, reason) {
+  if (content === '') return reason === 'stop' || reason === 'tool_calls';
+  return content.endsWith('"}') && ['stop', 'tool_calls', 'length'].includes(reason);
+}
+
+/** Whether the digests of a choice in `done` agree with the parts that were read. */
+export function agrees(parts, { finish_reason: reason, text_bytes: size, crc32: crc, parts: ends }) {
+  const same = (content, bytes, sum) => Buffer.byteLength(content) === bytes && crcOf(Buffer.from(content)) === sum;
+  if (!same(textOf(parts), size, crc)) return false;
+  if (isPlain(parts)) return ends === undefined;
+  return ends?.length === parts.length && ends.every((end, at) => {
+    const { kind, content, id, name } = parts[at];
+    const complete = kind === 'tool_call' ? isComplete(content, reason) : undefined;
+    return end.index === at && end.kind === kind && same(content, end.bytes, end.crc32) && end.id === id &&
+      end.name === name && end.complete === complete;
+  });
+}
+
 /** Counts over all streams; all except those in the first line must stay 0. */
 export class Tally {
   constructor() {
-    Object.assign(this, { streams: 0, events: 0, breaks: 0, hops: 0, faulted: 0, cancelled: 0, failed: 0 });
+    Object.assign(this, { streams: 0, events: 0, breaks: 0, hops: 0, faulted: 0, cancelled: 0, failed: 0, withParts: 0 });
     Object.assign(this, { lost: 0, duplicated: 0, reordered: 0, wrongText: 0, falseVerified: 0, unverified: 0,
       badTerminal: 0, gaps: 0, refused: 0, stuck: 0 });
     this.firstFaults = [];
@@ -41,7 +61,11 @@ export class Tally {
 export class CheckedLog {
   constructor(script, tally) {
     Object.assign(this, { script, tally, id: undefined, last: 0, terminal: undefined });
-    this.texts = script.texts(0);
+    this.parts = script.parts(0);
+  }
+
+  get texts() {
+    return this.parts.map(textOf);
   }
 
   get ended() {
@@ -50,7 +74,7 @@ export class CheckedLog {
 
   /** Takes the events of a connection, which must not contain an event twice. */
   connection(name) {
-    return { name, last: 0 };
+    return { name, last: 0, table: name !== 'runnel.js' && !this.parts.every(isPlain) };
   }
 
   apply(event, on) {
@@ -58,7 +82,10 @@ export class CheckedLog {
     this.tally.events++;
     this.id ??= event.gen;
     if (event.gen !== this.id) return this.tally.fault('duplicated', `another generation: ${what}`);
+    if (on.last === 0 && on.table && event.type !== 'attached') return this.tally.fault('lost', `no table of parts: ${what}`);
+    on.table = false;
     if (event.type === 'gap') return this.tally.fault('gaps', what);
+    if (event.type === 'attached') return this.#attached(event, what);
     const first = event.first_seq ?? event.seq;
     if (!(Number.isSafeInteger(event.seq) && first >= 1 && first <= event.seq)) return this.tally.fault('lost', what);
     if (event.seq < on.last) return this.tally.fault('reordered', what);
@@ -74,14 +101,29 @@ export class CheckedLog {
   }
 
   #delta(event, first, what) {
-    let text = '';
+    const wrong = () => this.tally.fault('wrongText', what);
+    const expected = this.script.delta(first);
+    if (expected === undefined) return wrong();
+    let content = '';
     for (let seq = first; seq <= event.seq; seq++) {
-      const expected = this.script.delta(seq);
-      if (expected?.choice !== event.choice) return this.tally.fault('wrongText', what);
-      text += expected.text;
+      const each = this.script.delta(seq);
+      if (each?.choice !== expected.choice || each.part !== expected.part || (each.id !== undefined && seq > first)) return wrong();
+      content += each.content;
     }
-    if (text !== event.text || event.tokens !== event.seq - first + 1) return this.tally.fault('wrongText', what);
-    this.texts[event.choice] += event.text;
+    const isText = expected.kind === 'text';
+    const right = event.choice === expected.choice && (event.part ?? 0) === expected.part && (event.kind ?? 'text') === expected.kind &&
+      (event.text || '') === (isText ? content : '') && (event.content ?? '') === (isText ? '' : content) &&
+      event.id === expected.id && event.name === expected.name && event.tokens === event.seq - first + 1;
+    if (!right) return wrong();
+    appendTo(this.parts, { ...expected, content });
+  }
+
+  /** The table of parts at the cursor, which says what the reader knows. */
+  #attached(event, what) {
+    const opened = this.parts.flatMap((parts, choice) => (isPlain(parts) ? []
+      : parts.map(({ kind, content, id, name }, index) => ({ choice, index, kind, bytes: Buffer.byteLength(content), id, name }))));
+    const told = (event.parts ?? []).map(({ choice, index, kind, bytes, id, name }) => ({ choice, index, kind, bytes, id, name }));
+    if (JSON.stringify(told) !== JSON.stringify(opened)) this.tally.fault('wrongText', what);
   }
 
   #end(event, what) {
@@ -92,16 +134,16 @@ export class CheckedLog {
       return planned || this.tally.fault('badTerminal', what);
     }
     const cancelled = event.choices.some((choice) => choice.finish_reason === 'cancelled');
+    const reasons = event.choices.every(({ finish_reason: reason }) => reason === (cancelled ? 'cancelled' : this.script.finishReason));
+    if (!reasons) this.tally.fault('badTerminal', what);
     if (cancelled) this.tally.cancelled++;
     const whole = event.seq === this.script.lastSeq && !this.script.fails;
     if (!(cancelled ? this.script.cancelAt !== undefined : whole)) this.tally.fault('badTerminal', what);
     const verified = event.events === event.seq && event.choices.length === this.script.choices &&
-      event.choices.every(({ index, text_bytes, crc32: crc }) => {
-        const bytes = Buffer.from(this.texts[index] ?? '');
-        return bytes.length === text_bytes && crcOf(bytes) === crc;
-      });
+      event.choices.every((choice) => agrees(this.parts[choice.index] ?? [], choice));
     if (!verified) this.tally.fault('unverified', what);
-    const right = this.script.texts(event.seq - 1).every((text, choice) => text === this.texts[choice]);
+    const right = JSON.stringify(this.script.parts(event.seq - 1)) === JSON.stringify(this.parts);
+    if (this.parts.flat().some(({ kind }) => kind !== 'text')) this.tally.withParts++;
     if (verified && !right) this.tally.fault('falseVerified', what);
   }
 }

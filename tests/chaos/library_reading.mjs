@@ -2,6 +2,7 @@
 // transports and processes.
 import { attach, stream } from '../../bridges/web/runnel.js';
 import { webSocketClass } from './readers/web_socket.mjs';
+import { isPlain, textOf } from './script.mjs';
 
 const TRANSPORTS = ['sse', 'websocket', 'poll'];
 
@@ -23,8 +24,11 @@ function disturb(reading, log, network, random) {
   if (how !== 'move' || log.id === undefined) return reading;
   // Not reading.cursor, which may be ahead of the iteration.
   reading.close();
-  return attach(log.id, { ...optionsFor(network, random), after: log.last, texts: [...log.texts] });
+  return attach(log.id, { ...optionsFor(network, random), after: log.last, texts: log.texts, parts: log.parts.map(cursorOf) });
 }
+
+/** The parts of a choice as attach() takes them. */
+const cursorOf = (parts) => (isPlain(parts) ? [] : parts.map((part, index) => ({ index, ...part })));
 
 /** Measures the time from a cut to the next event, like the strict readers. */
 function watch(onResume) {
@@ -91,9 +95,18 @@ export async function readWithLibrary(network, log, random, { deadlineMs, onResu
   return reconnects > 0;
 }
 
+/** Whether the library has the parts of a choice, and hands out a call as complete only if the service says so. */
+function agrees(parts, choice, end) {
+  const complete = (index) => (isPlain(parts) ? undefined : end.parts[index].complete) ?? true;
+  const expected = parts.map(({ kind, content, id, name }, index) => [kind, content, id, name, complete(index) ? 'complete' : 'incomplete']);
+  const read = choice.parts.map(({ kind, content, id, name, state }) => [kind, content, id, name, state]);
+  return JSON.stringify(read) === JSON.stringify(expected);
+}
+
 async function checkResult(reading, log) {
   const result = await reading.result;
-  const right = log.script.texts(log.last - 1).every((text, choice) => text === (result.texts[choice] ?? ''));
+  const right = log.script.parts(log.last - 1).every((parts, choice) => textOf(parts) === (result.texts[choice] ?? '') &&
+    agrees(parts, result.choices[choice], log.terminal.choices[choice]));
   if (!result.verified) log.tally.fault('unverified', `runnel.js ${reading.id}`);
   if (result.verified && !right) log.tally.fault('falseVerified', `runnel.js ${reading.id}: ${result.texts}`);
 }

@@ -13,9 +13,18 @@ import { readGrpc } from './readers/grpc.mjs';
 import { poll, readPoll } from './readers/poll.mjs';
 import { readSse, start } from './readers/sse.mjs';
 import { WsConnection, readWs } from './readers/ws.mjs';
-import { Script } from './script.mjs';
+import { Script, isPlain } from './script.mjs';
 
 const TRANSPORTS = ['fetch', 'post', 'eventsource', 'poll', 'ws', 'proto', 'grpc'];
+// Reasoning, text, two calls that take turns, text and a refusal.
+const SEGMENTS = [
+  { kind: 'reasoning', tokens: 3 }, { kind: 'text', tokens: 3 }, { kind: 'tool_call', names: ['weather', 'time'], tokens: 2 },
+  { kind: 'text', tokens: 1 }, { kind: 'refusal', tokens: 2 },
+];
+const SHAPES = [
+  ['one choice', {}], ['two choices', { choices: 2 }], ['parts', { segments: SEGMENTS }],
+  ['parts of two choices', { segments: SEGMENTS, choices: 2 }], ['parts, cut in a call', { segments: SEGMENTS, maxTokens: 9 }],
+];
 const UNKNOWN = `gen_${'a'.repeat(26)}`;
 const idleMs = 10_000;
 let fleet;
@@ -42,7 +51,7 @@ function scriptOf(more) {
 /** A log in which all events up to `seq` count as read. */
 function logAfter(script, id, seq) {
   const log = new CheckedLog(script, new Tally());
-  return Object.assign(log, { id, last: seq, texts: script.texts(seq) });
+  return Object.assign(log, { id, last: seq, parts: script.parts(seq) });
 }
 
 async function readAll(log, transport) {
@@ -69,9 +78,9 @@ async function inParallel(tasks, width) {
   }));
 }
 
-for (const choices of [1, 2]) {
-  test(`ended, ${choices} choices: every transport from every event on`, async () => {
-    const { script, id } = await finished(scriptOf({ choices }));
+for (const [name, shape] of SHAPES) {
+  test(`ended, ${name}: every transport from every event on`, async () => {
+    const { script, id } = await finished(scriptOf(shape));
     for (const transport of TRANSPORTS) {
       for (let seq = 0; seq < script.lastSeq; seq++) {
         const log = logAfter(script, id, seq);
@@ -82,18 +91,20 @@ for (const choices of [1, 2]) {
   });
 }
 
-test('live: every transport to every other at every event, merged ones too', async () => {
-  const tasks = [];
-  for (const from of TRANSPORTS) {
-    for (const to of TRANSPORTS) {
-      for (let seq = 0; seq <= 14; seq++) tasks.push(() => hop(from, to, seq));
+for (const [name, shape] of [SHAPES[0], SHAPES[2]]) {
+  test(`live, ${name}: every transport to every other at every event, merged ones too`, async () => {
+    const tasks = [];
+    for (const from of TRANSPORTS) {
+      for (const to of TRANSPORTS) {
+        for (let seq = 0; seq <= scriptOf(shape).lastSeq; seq++) tasks.push(() => hop(from, to, seq, shape));
+      }
     }
-  }
-  await inParallel(tasks, 60);
-});
+    await inParallel(tasks, 60);
+  });
+}
 
-async function hop(from, to, seq) {
-  const script = scriptOf({ pace: 200, firstTokenMs: 5 });
+async function hop(from, to, seq, shape) {
+  const script = scriptOf({ pace: 200, firstTokenMs: 5, ...shape });
   const first = new CheckedLog(script, new Tally());
   const on = first.connection(from);
   for await (const event of read(from, { script, after: 0 })) {
@@ -158,8 +169,12 @@ async function refusalOf(reading) {
   }
 }
 
-test('a cursor after the end: gap with the complete text, then the end', async () => {
-  const { script, id, last, terminal } = await finished();
+for (const [name, shape] of SHAPES) {
+  test(`a cursor after the end, ${name}: gap with the complete output, then the end`, () => gapAfterEnd(shape));
+}
+
+async function gapAfterEnd(shape) {
+  const { script, id, last, terminal } = await finished(scriptOf(shape));
   for (const transport of TRANSPORTS) {
     for (const beyond of [last + 1, last + 1000, 2 ** 50]) {
       const [gap, ...rest] = await collect(read(transport, { script, id, after: beyond }));
@@ -167,10 +182,14 @@ test('a cursor after the end: gap with the complete text, then the end', async (
       assert.equal(gap?.type, 'gap', what);
       assert.deepEqual([gap.requested_after, gap.snapshot.seq, gap.first_available], [beyond, last - 1, last], what);
       assert.deepEqual(gap.snapshot.choices.map(({ text }) => text), script.texts(), what);
+      assert.deepEqual(gap.snapshot.choices.map(({ parts }) => parts), script.parts().map(described), what);
       assert.deepEqual(rest.map(({ seq, type }) => ({ seq, type })), [{ seq: last, type: terminal.type }], what);
     }
   }
-});
+}
+
+/** The parts of a choice as a snapshot has them. */
+const described = (parts) => (isPlain(parts) ? undefined : parts.map((part, index) => ({ index, ...part })));
 
 test('a cursor after the end of a running generation: gap, then the following events', async () => {
   for (const transport of TRANSPORTS) {
@@ -187,7 +206,7 @@ test('a cursor after the end of a running generation: gap, then the following ev
       gaps++;
       const texts = event.snapshot.choices.map(({ text }) => text ?? '');
       assert.deepEqual(texts, script.texts(event.snapshot.seq), transport);
-      Object.assign(log, { last: event.snapshot.seq, texts: script.texts(event.snapshot.seq) });
+      Object.assign(log, { last: event.snapshot.seq, parts: script.parts(event.snapshot.seq) });
     }
     assert.equal(gaps, 1, transport);
     checkWhole(log, transport);

@@ -62,18 +62,51 @@ const text = (fields, tag) => utf8.decode(fields.get(tag)?.at(-1) ?? Buffer.allo
 const number = (fields, tag) => fields.get(tag)?.at(-1) ?? 0;
 const message = (fields, tag) => (fields.has(tag) ? decode(fields.get(tag).at(-1)) : undefined);
 
-const FINISH = [null, 'stop', 'length', 'cancelled', 'content_filter'];
+const FINISH = [null, 'stop', 'length', 'cancelled', 'content_filter', 'tool_calls'];
+const KINDS = ['text', 'reasoning', 'tool_call', 'refusal'];
+const crc = (fields, tag) => (fields.get(tag)?.at(-1).readUInt32LE() ?? 0).toString(16).padStart(8, '0');
+
+/** Id and name of a call, in any message that describes a part. */
+const callOf = (part, kind, tag) => (kind === 'tool_call' ? { id: text(part, tag), name: text(part, tag + 1) } : {});
+
+function partEndOf(buffer) {
+  const part = decode(buffer);
+  const kind = KINDS[number(part, 2)];
+  const complete = kind === 'tool_call' ? { complete: number(part, 7) === 1 } : {};
+  return { index: number(part, 1), kind, bytes: number(part, 3), crc32: crc(part, 4), ...callOf(part, kind, 5), ...complete };
+}
+
+function partTextOf(buffer) {
+  const part = decode(buffer);
+  const kind = KINDS[number(part, 2)];
+  return { index: number(part, 1), kind, ...callOf(part, kind, 3), content: text(part, 5) };
+}
+
+export function openedPartOf(buffer) {
+  const part = decode(buffer);
+  const kind = KINDS[number(part, 3)];
+  return { choice: number(part, 1), index: number(part, 2), kind, ...callOf(part, kind, 4), bytes: number(part, 6) };
+}
+
+function deltaOf(delta) {
+  const kind = KINDS[number(delta, 6)];
+  const call = message(delta, 8);
+  return {
+    type: 'delta', choice: number(delta, 1), text: text(delta, 2), tokens: number(delta, 3), part: number(delta, 5), kind,
+    content: text(delta, 7), ...(call && { id: text(call, 1), name: text(call, 2) }),
+  };
+}
 
 function payload(event) {
   const started = message(event, 10);
   if (started) return { type: 'started', model: text(started, 1), prompt_tokens: number(started, 3) };
   const delta = message(event, 11);
-  if (delta) return { type: 'delta', choice: number(delta, 1), text: text(delta, 2), tokens: number(delta, 3) };
+  if (delta) return deltaOf(delta);
   const done = message(event, 12);
   if (done) {
     const choices = (done.get(2) ?? []).map(decode).map((end) => ({
       index: number(end, 1), finish_reason: FINISH[number(end, 2)], text_bytes: number(end, 3),
-      crc32: (end.get(4)?.at(-1).readUInt32LE() ?? 0).toString(16).padStart(8, '0'),
+      crc32: crc(end, 4), ...(end.has(5) && { parts: end.get(5).map(partEndOf) }),
     }));
     return { type: 'done', events: number(done, 1), choices };
   }
@@ -84,7 +117,9 @@ function payload(event) {
   }
   const gap = message(event, 14);
   if (!gap) throw new Wrong('an event without a payload');
-  const choices = (gap.get(4) ?? []).map(decode).map((choice) => ({ index: number(choice, 1), text: text(choice, 2) }));
+  const choices = (gap.get(4) ?? []).map(decode).map((choice) => ({
+    index: number(choice, 1), text: text(choice, 2), ...(choice.has(4) && { parts: choice.get(4).map(partTextOf) }),
+  }));
   return { type: 'gap', requested_after: number(gap, 1), first_available: number(gap, 2),
     snapshot: { seq: number(event, 2), choices } };
 }
@@ -105,7 +140,8 @@ export function serverMessageOf(buffer) {
   if (attached) {
     const status = ['', 'queued', 'running', 'done', 'failed'][number(attached, 4)];
     const [after, last] = [number(attached, 2), number(attached, 3)];
-    return { type: 'attached', req, gen: text(attached, 1), after, last_seq: last, status };
+    return { type: 'attached', req, gen: text(attached, 1), after, last_seq: last, status,
+      ...(attached.has(5) && { parts: attached.get(5).map(openedPartOf) }) };
   }
   if (fields.has(3)) return { ...eventOf(fields.get(3).at(-1)), req };
   const error = message(fields, 4);
@@ -125,7 +161,7 @@ export function generateRequest(script) {
   return Buffer.concat([
     field.text(3, 'go'),
     field.bytes(4, field.present(7, script.seed)),
-    field.present(5, Math.max(script.tokens, 1)),
+    field.present(5, script.maxTokens),
     field.present(6, script.choices),
     detach === undefined ? Buffer.alloc(0)
       : field.bytes(8, Buffer.concat(

@@ -103,6 +103,7 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
     try {
       for await (const event of network.read(transport, { script, id: log.id, after: log.last, random })) {
         log.apply(event, on);
+        if (event.type === 'attached' && tally.faults === 0) continue;
         heard = performance.now();
         if (cutAt !== undefined) onResume(heard - cutAt.at, cutAt.silent);
         cutAt = undefined;
@@ -142,6 +143,7 @@ async function readBeyondEnd(network, log, random, deadline) {
     const transport = random.pick(TRANSPORTS);
     try {
       for await (const event of network.read(transport, { script: log.script, id: log.id, after: log.last, random })) {
+        if (event.type === 'attached') continue;
         const repeats = transport === 'ws' || transport === 'proto';
         if (repeats && event.seq === log.last && event.type === log.terminal.type) continue;
         log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${JSON.stringify(event)}`);

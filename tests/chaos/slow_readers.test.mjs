@@ -124,7 +124,7 @@ for (const kind of ['sse', 'ws']) {
 
 /** The log is unchanged: complete and in order after any cursor of the closed reader. */
 async function checkResumes(kind, fleet, bridge, script, id) {
-  const log = Object.assign(new CheckedLog(script, new Tally()), { id, last: 1000, texts: script.texts(1000) });
+  const log = Object.assign(new CheckedLog(script, new Tally()), { id, last: 1000, parts: script.parts(1000) });
   const on = log.connection(kind);
   for await (const event of read(kind, bridge, { script, id, after: log.last })) {
     log.apply(event, on);

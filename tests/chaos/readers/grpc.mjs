@@ -1,7 +1,7 @@
 // A gRPC client for Generate and ResumeGeneration over node's HTTP/2.
 import http2 from 'node:http2';
 import { Break, Refused, Wrong } from '../faults.mjs';
-import { decode, eventOf, field, generateRequest } from '../protobuf.mjs';
+import { decode, eventOf, field, generateRequest, openedPartOf } from '../protobuf.mjs';
 import { Inbox } from './inbox.mjs';
 
 // https://grpc.github.io/grpc/core/md_doc_statuscodes.html to the HTTP status of the same error.
@@ -55,7 +55,10 @@ export async function* readGrpc(target, { script, id, after, idleMs }) {
       : call(session, 'ResumeGeneration', Buffer.concat([field.text(1, id), field.number(2, after)]));
     messagesInto(stream, (message) => {
       try {
-        inbox.push(eventOf(decode(message).get(1).at(-1)));
+        const fields = decode(message);
+        const event = eventOf(fields.get(1).at(-1));
+        if (fields.has(2)) inbox.push({ type: 'attached', gen: event.gen, parts: fields.get(2).map(openedPartOf) });
+        inbox.push(event);
       } catch (error) {
         inbox.fail(new Wrong(`not an event: ${error.message}`));
       }

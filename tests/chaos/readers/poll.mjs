@@ -27,6 +27,8 @@ export async function* readPoll(origin, { script, id, after, waitSeconds = 1, ..
       if (result.id !== id || result.last_seq < known) {
         throw new Wrong(`a poll after ${last}: ${JSON.stringify(result)}`);
       }
+      // A gap replaces everything.
+      if (known > 0 && result.parts !== undefined) yield { type: 'attached', gen: id, parts: result.parts };
       for (const event of result.events) {
         yield event;
         last = event.seq;

@@ -50,6 +50,12 @@ export async function* events(response) {
   let ended = false;
   for await (const block of parse(chunks(response))) {
     const event = JSON.parse(block.data);
+    // What a reader in the middle of a log needs to know first. It has no place in the log.
+    if (first && event.type === 'attached' && block.event === 'attached' && block.id === undefined && block.retry !== undefined) {
+      first = false;
+      yield event;
+      continue;
+    }
     if (block.id !== `${event.gen}:${event.seq}` || block.event !== event.type) {
       throw new Wrong(`id ${block.id} and event ${block.event} of ${block.data}`);
     }

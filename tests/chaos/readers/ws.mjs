@@ -94,7 +94,11 @@ export class WsConnection {
       this.byReq.delete(message.req);
       this.byGen.set(message.gen, stream);
     }
-    if (message.type === 'attached') return void (stream.attached = true);
+    if (message.type === 'attached') {
+      stream.attached = true;
+      if (message.parts !== undefined) stream.inbox.push(message);
+      return undefined;
+    }
     if (!stream.attached) throw new Wrong(`an event before attached: ${JSON.stringify(message)}`);
     delete message.req;
     stream.over = message.type === 'done' || message.type === 'failed';
