@@ -5,7 +5,23 @@ import { mix } from './random.mjs';
 const WORDS = ['the', 'river', 'of', 'tokens', 'runs', 'down', 'towards', 'an', 'unbelievably', 'long', 'sea.', 'naïve',
   '🌊', 'café', '"so"', 'end.\n'];
 
-export const promptOf = ({ seed, tokens, pace }) => `mock-plan seed=${seed} tokens=${tokens} pace=${pace} phase=0`;
+export const promptOf = ({ seed, tokens, pace, parts }) =>
+  `mock-plan seed=${seed} tokens=${tokens} pace=${pace} phase=0${parts ? ' parts=1' : ''}`;
+
+/** The part of a token, in a plan with parts: reasoning, text, or one of two calls. */
+export const partOf = (plan, index) => Math.floor((index * 4) / plan.tokens);
+
+/** The kinds of the parts that the first `tokens` tokens of a plan with parts have. */
+export function kindsOf(plan, tokens) {
+  const parts = Array.from({ length: tokens }, (_, index) => partOf(plan, index));
+  return [...new Set(parts)].map((part) => ['reasoning', 'text', 'tool_call', 'tool_call'][part]);
+}
+
+/** The tokens in the arguments of a call, of which the end may be missing. */
+export function textOfArguments(json) {
+  const inner = json.slice('{"t":"'.length, json.endsWith('"}') ? -2 : undefined);
+  return JSON.parse(`"${inner}"`);
+}
 
 function wordAt(seed, index) {
   return WORDS[Number(mix(((BigInt(seed) << 32n) | BigInt(index)) & 0xffffffffffffffffn) % 16n)];

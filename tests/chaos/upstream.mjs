@@ -57,14 +57,14 @@ const faults = [];
 const phaseTallies = [];
 
 function planOf(random, index) {
-  return { seed: index + 1, tokens: random.whole(1, 40), pace: random.pick([200, 500, 2000]) };
+  return { seed: index + 1, tokens: random.whole(1, 40), pace: random.pick([200, 500, 2000]), parts: random.chance(0.5) };
 }
 
 async function readOne(fleet, phase, index) {
   const random = new Random(seed, `stream ${index}`);
   const plan = planOf(random, index);
   const cancelAt = random.chance(0.05) ? random.whole(1, plan.tokens) : undefined;
-  const asChat = random.chance(0.5);
+  const asChat = plan.parts || random.chance(0.5);
   const openai = cancelAt === undefined && random.chance(0.25);
   const result = check(plan, await (openai ? readChat(fleet.url, plan) : readNative(fleet.url, plan, { asChat, cancelAt })));
   const what = `${phase.name}, stream ${index} of ${plan.tokens} tokens`;

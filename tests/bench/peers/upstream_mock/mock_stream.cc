@@ -10,6 +10,10 @@ namespace {
 
 constexpr int kCreated = 1'767'225'600;  // 2026-01-01
 constexpr int kPromptTokens = 4;
+// The parts of a plan that has them: reasoning, text, and two calls.
+constexpr uint32_t kParts = 4;
+constexpr uint32_t kTextPart = 1;
+constexpr uint32_t kFirstCall = 2;
 
 }  // namespace
 
@@ -35,18 +39,46 @@ void MockStream::AppendStart(std::string* out) {
 
 int64_t MockStream::due_us() const { return static_cast<int64_t>(std::ceil(first_due_us_ + next_ * interval_us_)); }
 
+uint32_t MockStream::PartOf(uint32_t token) const {
+  return static_cast<uint32_t>(uint64_t{token} * kParts / request_.plan.tokens);
+}
+
+void MockStream::AppendDelta(const NumberedToken& token, std::string* out) const {
+  const uint64_t seed = request_.plan.seed;
+  const uint32_t part = request_.plan.parts ? PartOf(token.index) : kTextPart;
+  if (!request_.chat || part < kFirstCall) {
+    out->append(!request_.chat      ? "\"text\":\""
+                : part == kTextPart ? "\"delta\":{\"content\":\""
+                                    : "\"delta\":{\"reasoning_content\":\"");
+    AppendTokenJson(seed, token, out);
+    out->append(request_.chat ? "\"}" : "\"");
+    return;
+  }
+  const uint32_t call = part - kFirstCall;
+  absl::StrAppend(out, "\"delta\":{\"tool_calls\":[{\"index\":", call, ",");
+  const bool first = token.index == 0 || PartOf(token.index - 1) != part;
+  if (first) absl::StrAppend(out, "\"id\":\"call_", seed, "_", call, "\",\"type\":\"function\",");
+  out->append("\"function\":{");
+  if (first) absl::StrAppend(out, "\"name\":\"tool", call, "\",");
+  out->append(first ? R"("arguments":"{\"t\":\")" : R"("arguments":")");
+  AppendTokenJsonTwice(seed, token, out);
+  const bool last = token.index + 1 == request_.plan.tokens || PartOf(token.index + 1) != part;
+  out->append(last ? R"(\"}"}}]})" : R"("}}]})");
+}
+
 void MockStream::AppendNext(int64_t now_us, std::string* out) {
   if (next_ < request_.plan.tokens) {
-    out->append(head_).append(request_.chat ? "{\"index\":0,\"delta\":{\"content\":\"" : "{\"index\":0,\"text\":\"");
-    AppendTokenJson(request_.plan.seed, {next_++, received_us_, now_us}, out);
-    out->append(request_.chat ? "\"},\"logprobs\":null,\"finish_reason\":null}"
-                              : "\",\"logprobs\":null,\"finish_reason\":null}");
+    out->append(head_).append("{\"index\":0,");
+    AppendDelta({next_++, received_us_, now_us}, out);
+    out->append(",\"logprobs\":null,\"finish_reason\":null}");
     out->append(request_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
   }
   if (next_ < request_.plan.tokens) return;
   ended_ = true;
-  AppendChunk(request_.chat ? R"("delta":{"content":""},"logprobs":null,"finish_reason":"stop","stop_reason":null)"
-                            : R"("text":"","logprobs":null,"finish_reason":"stop","stop_reason":null)",
+  const bool called = request_.chat && request_.plan.parts && next_ > 0 && PartOf(next_ - 1) >= kFirstCall;
+  AppendChunk(called ? R"("delta":{"content":""},"logprobs":null,"finish_reason":"tool_calls","stop_reason":null)"
+              : request_.chat ? R"("delta":{"content":""},"logprobs":null,"finish_reason":"stop","stop_reason":null)"
+                              : R"("text":"","logprobs":null,"finish_reason":"stop","stop_reason":null)",
               out);
   if (request_.include_usage) {
     absl::StrAppend(out, head_, "],\"usage\":{\"prompt_tokens\":", kPromptTokens, ",\"completion_tokens\":", next_,

@@ -24,6 +24,9 @@ class MockStream {
 
  private:
   void AppendChunk(std::string_view choice, std::string* out) const;
+  void AppendDelta(const NumberedToken& token, std::string* out) const;
+  // Which quarter a token is in, if the plan has parts.
+  uint32_t PartOf(uint32_t token) const;
 
   const MockRequest request_;
   const int64_t received_us_;

@@ -9,6 +9,7 @@ namespace runnel::bench {
 namespace {
 
 constexpr std::string_view kPlanBegin = "mock-plan ";
+constexpr const char* kPlanParts = " parts=1";
 constexpr uint32_t kMaxTokens = 1'000'000;
 constexpr double kMaxPace = 1e6;
 
@@ -55,11 +56,16 @@ bool Take(std::string_view* text, std::string_view prefix) {
   return true;
 }
 
+bool TakeParts(std::string_view* text, MockPlan* plan) {
+  plan->parts = Take(text, kPlanParts);
+  return true;
+}
+
 }  // namespace
 
 std::string PromptOf(const MockPlan& plan) {
-  return absl::StrCat("mock-plan seed=", plan.seed, " tokens=", plan.tokens, " pace=", plan.pace,
-                      " phase=", plan.phase);
+  return absl::StrCat("mock-plan seed=", plan.seed, " tokens=", plan.tokens, " pace=", plan.pace, " phase=", plan.phase,
+                      plan.parts ? kPlanParts : "");
 }
 
 bool ReadPlan(std::string_view prompt, MockPlan* plan) {
@@ -67,7 +73,7 @@ bool ReadPlan(std::string_view prompt, MockPlan* plan) {
          Take(&prompt, " tokens=") && TakeNumber(&prompt, &plan->tokens) && plan->tokens <= kMaxTokens &&
          Take(&prompt, " pace=") && TakeNumber(&prompt, &plan->pace) && plan->pace > 0 && plan->pace <= kMaxPace &&
          Take(&prompt, " phase=") && TakeNumber(&prompt, &plan->phase) && plan->phase >= 0 && plan->phase < 1 &&
-         prompt.empty();
+         TakeParts(&prompt, plan) && prompt.empty();
 }
 
 std::string_view MockWord(uint64_t seed, uint32_t index) { return WordAt(seed, index).text; }
@@ -86,6 +92,15 @@ void AppendTokenJson(uint64_t seed, const NumberedToken& token, std::string* out
   at = std::to_chars(at, end, token.written_us).ptr;
   *at++ = '|';
   out->append(digits.data(), at).append(WordAt(seed, token.index).json);
+}
+
+void AppendTokenJsonTwice(uint64_t seed, const NumberedToken& token, std::string* out) {
+  std::string once;
+  AppendTokenJson(seed, token, &once);
+  for (const char c : once) {
+    if (c == '"' || c == '\\') out->push_back('\\');
+    out->push_back(c);
+  }
 }
 
 bool TakeToken(std::string_view* text, NumberedToken* token, std::string_view* word) {

@@ -15,6 +15,9 @@ struct MockPlan {
   // From 0 to below 1. Tokens are due at this share of each interval of 1 / pace, counted from the start of the clock,
   // so that the phases of streams do not depend on when the streams began. With one phase, all streams step together.
   double phase = 0;
+  // The first quarter of the tokens is reasoning, the second text, and the others are the arguments {"t":"..."} of a
+  // tool call each. Only in chat completions.
+  bool parts = false;
 };
 
 std::string PromptOf(const MockPlan& plan);
@@ -33,8 +36,9 @@ struct NumberedToken {
 // a blank or a bar.
 std::string_view MockWord(uint64_t seed, uint32_t index);
 
-// Appends the token as it stands in a JSON string.
+// Appends the token as it stands in a JSON string, or in a JSON string in a JSON string.
 void AppendTokenJson(uint64_t seed, const NumberedToken& token, std::string* out);
+void AppendTokenJsonTwice(uint64_t seed, const NumberedToken& token, std::string* out);
 
 // Removes the first token from `text`. False if `text` does not begin with a token.
 bool TakeToken(std::string_view* text, NumberedToken* token, std::string_view* word);
