@@ -31,7 +31,7 @@ test('attacks by the inference server', { timeout: 280_000 * SLACK }, async (t) 
   t.after(() => server.close());
   const timeouts = ['first_byte', 'first_token', 'next_token'].map((of) => `--upstream_${of}_timeout=${TIMEOUT_MS}ms`);
   const runnel = await startRunnel(
-    { engine: ['--engine=upstream', `--upstream_url=http://${server.address}`, ...timeouts, '--upstream_idle_timeout=1s'] });
+    { engine: ['--engine=upstream', `--upstream_url=http://${server.address}`, ...timeouts, '--upstream_idle_timeout=1s', '--retention_bytes=16777216'] });
   t.after(() => runnel.stop());
   const { url, inference } = runnel;
   let serial = 0;

@@ -8,6 +8,8 @@ const CHUNKED = `${EVENT_STREAM}transfer-encoding: chunked\r\n\r\n`;
 
 const event = (data) => `data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`;
 const delta = (content, index = 0) => event({ choices: [{ index, delta: { content }, finish_reason: null }] });
+const calls = (...list) => event({ choices: [{ index: 0, delta: { tool_calls: list }, finish_reason: null }] });
+const call = (index, more) => ({ index, id: `call_${index}`, type: 'function', function: { name: 'search', arguments: '{}' }, ...more });
 const FINISH = event({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] });
 const DONE = event('[DONE]');
 const chunk = (text) => `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`;
@@ -112,6 +114,40 @@ export const ATTACKS = {
     socket.write(`${EVENT_STREAM}\r\n`);
     flood(socket, delta('x'.repeat(64 << 10)), 1000);
   } },
+  '100,000 calls': { code: 'too_many_parts', respond: (socket) => {
+    socket.write(`${EVENT_STREAM}\r\n`);
+    flood(socket, Array.from({ length: 1000 }, (_, i) => calls(call(i))).join(''), 100);
+  } },
+  '100,000 calls in one delta': { code: 'too_many_parts', respond: (socket) =>
+    socket.write(body(calls(...Array.from({ length: 10_000 }, (_, i) => call(i))))) },
+  '100,000 calls without an index': { code: 'too_many_parts', respond: (socket) => {
+    socket.write(`${EVENT_STREAM}\r\n`);
+    flood(socket, Array.from({ length: 1000 }, (_, i) => calls(call(undefined, { id: `c${i}` }))).join(''), 100);
+  } },
+  'calls without a name': { code: 'unsupported_output', respond: (socket) =>
+    socket.write(body(calls({ index: 0, id: 'a', function: { arguments: '{"a":1}' } }) + FINISH + DONE)) },
+  'arguments without end': { code: 'engine_failed', respond: (socket) => {
+    socket.write(`${EVENT_STREAM}\r\n${calls(call(0, { function: { name: 'search', arguments: '{"a":"' } }))}`);
+    flood(socket, calls({ index: 0, function: { arguments: 'x'.repeat(64 << 10) } }), 1000);
+  } },
+  'arguments without end before the name': { code: 'engine_failed', respond: (socket) => {
+    socket.write(`${EVENT_STREAM}\r\n`);
+    flood(socket, calls({ index: 0, function: { arguments: 'x'.repeat(64 << 10) } }), 1000);
+  } },
+  'reasoning without end': { code: 'answer_too_large', respond: (socket) => {
+    socket.write(`${EVENT_STREAM}\r\n`);
+    flood(socket, event({ choices: [{ index: 0, delta: { reasoning_content: 'x'.repeat(64 << 10) } }] }), 1000);
+  } },
+  '100,000 changes of the kind': { code: 'too_many_parts', respond: (socket) => {
+    socket.write(`${EVENT_STREAM}\r\n`);
+    flood(socket, (event({ choices: [{ index: 0, delta: { reasoning_content: 'a' } }] }) + delta('b')).repeat(1000), 50);
+  } },
+  'control characters in a name': { code: 'unsupported_output', respond: (socket) =>
+    socket.write(body(calls(call(0, { function: { name: 'a\u0000\r\nb', arguments: '{}' } })) + FINISH + DONE)) },
+  'a name of 1 MiB': { code: 'engine_failed', respond: (socket) =>
+    socket.write(body(calls(call(0, { function: { name: 'a'.repeat(MIB), arguments: '{}' } })) + FINISH + DONE)) },
+  'calls that are no list': { code: 'unsupported_output', respond: (socket) =>
+    socket.write(body(event({ choices: [{ index: 0, delta: { tool_calls: { 0: call(0) } } }] }) + FINISH + DONE)) },
   'an event that is not JSON': { code: 'engine_failed', respond: (socket) => socket.write(body(event('{"choices":['))) },
   'JSON of 100,000 levels': { code: 'engine_failed', respond: (socket) => socket.write(body(event('['.repeat(100_000)))) },
   'a choice that was not requested': { code: 'engine_failed', respond: (socket) => socket.write(body(delta('x', 7))) },
