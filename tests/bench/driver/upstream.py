@@ -23,6 +23,7 @@ class Load:
     pace: float
     open_rate: int  # connections per second; 0: at most 64 that are not open yet, as fast as they are served
     tokens: int = 0  # 0: as many as the measured time needs
+    parts: bool = False  # reasoning, text and two tool calls in place of text
 
     @property
     def windowed(self):
@@ -33,6 +34,7 @@ LOADS = [
     Load("W8-100", "100 streams x 30 tokens/s", 100, 30, 100),
     Load("W8-1000", "1,000 streams x 30 tokens/s", 1000, 30, 500),
     Load("W8-4000", "4,000 streams x 7.5 tokens/s", 4000, 7.5, 1000),
+    Load("W8-parts", "1,000 streams x 30 tokens/s of reasoning, text and two tool calls", 1000, 30, 500, parts=True),
     Load("W8-connect", "5,000 requests, each on a new connection, 5 tokens at 1,000/s", 5000, 1000, 0, tokens=5),
 ]
 
@@ -43,7 +45,7 @@ def load_flags(args, load, peer, target, result):
     pids = [f"{name}:{'+'.join(map(str, group))}" for name, group in target.groups.items()]
     flags = ["--mock", f"--transport={target.transport}", f"--address={HOST}:{target.port}", f"--streams={streams}",
              f"--pace={load.pace}", f"--open_rate={open_rate}", f"--pids={','.join(pids)}", f"--json={result}",
-             "--timeout=120s"]
+             "--timeout=120s", *(["--parts"] if load.parts else [])]
     if not load.windowed:
         return [*flags, f"--tokens={load.tokens}"]
     # The first streams must last until the end of the window, however long the others take to open.

@@ -22,15 +22,26 @@ std::string ChatCodec::OnData(std::string_view data, Sink* sink) {
     started_ = true;
     Emit(Event::Kind::kStarted, 1, sink);
   }
-  if (ReadString(data, "\"content\":", &event_.text) && !event_.text.empty()) {
+  if (ReadTokens(data)) {
     // A server may merge tokens; each has one bar.
-    const auto bars = std::count(event_.text.begin(), event_.text.end(), '|');
+    const std::string& tokens = event_.content.empty() ? event_.text : event_.content;
+    const auto bars = std::count(tokens.begin(), tokens.end(), '|');
     event_.tokens = static_cast<uint64_t>(std::max<int64_t>(1, bars));
     Emit(Event::Kind::kDelta, event_.tokens, sink);
   }
   if (ReadString(data, "\"finish_reason\":", &reason_)) finished_ = true;
   ReadNumber(data, "\"completion_tokens\":", &usage_tokens_);
   return "";
+}
+
+bool ChatCodec::ReadTokens(std::string_view data) {
+  event_.content.clear();
+  if (ReadString(data, "\"content\":", &event_.text) && !event_.text.empty()) return true;
+  event_.text.clear();
+  if (ReadString(data, "\"reasoning_content\":", &event_.content)) return !event_.content.empty();
+  if (!ReadString(data, "\"arguments\":", &event_.content)) return false;
+  event_.content = TokensOfArguments(event_.content);
+  return !event_.content.empty();
 }
 
 void ChatCodec::Emit(Event::Kind kind, uint64_t count, Sink* sink) {

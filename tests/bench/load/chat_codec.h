@@ -17,6 +17,8 @@ class ChatCodec final : public SseCodec {
   std::string OnData(std::string_view data, Sink* sink) override;
 
  private:
+  // False if the chunk has no output.
+  bool ReadTokens(std::string_view data);
   void Emit(Event::Kind kind, uint64_t count, Sink* sink);
 
   bool started_ = false;

@@ -2,6 +2,8 @@
 
 #include <charconv>
 
+#include "absl/strings/str_cat.h"
+#include "services/base/strings.h"
 #include "tests/bench/load/json_scan.h"
 
 namespace runnel::bench {
@@ -28,7 +30,22 @@ bool ReadDone(std::string_view json, Event* event) {
   return std::from_chars(hex.data(), hex.data() + hex.size(), event->crc32, 16).ec == std::errc();
 }
 
+void ReadContent(std::string_view json, Event* event) {
+  if (!ReadString(json, "\"content\":", &event->content)) return event->content.clear();
+  if (ValueOf(json, "\"kind\":").starts_with("\"tool_call\"")) event->content = TokensOfArguments(event->content);
+}
+
 }  // namespace
+
+std::string TokensOfArguments(std::string_view piece) {
+  constexpr std::string_view kBegin = "{\"t\":\"";
+  constexpr std::string_view kEnd = "\"}";
+  if (piece.starts_with(kBegin)) piece.remove_prefix(kBegin.size());
+  if (piece.ends_with(kEnd)) piece.remove_suffix(kEnd.size());
+  std::string tokens;
+  ReadString(absl::StrCat("\"t\":\"", base::ToAbsl(piece), "\""), "\"t\":", &tokens);
+  return tokens;
+}
 
 bool ReadEventJson(std::string_view json, Event* event) {
   event->kind = KindOf(ValueOf(json, "\"type\":"));
@@ -36,6 +53,7 @@ bool ReadEventJson(std::string_view json, Event* event) {
   if (!ReadNumber(json, "\"seq\":", &event->seq)) return false;
   if (!ReadNumber(json, "\"first_seq\":", &event->first)) event->first = event->seq;
   if (event->kind == Kind::kDelta) {
+    ReadContent(json, event);
     return ReadString(json, "\"text\":", &event->text) && ReadNumber(json, "\"tokens\":", &event->tokens);
   }
   return event->kind != Kind::kDone || ReadDone(json, event);
@@ -51,6 +69,8 @@ bool ReadEventProto(const v1::GenerationEvent& message, Event* event) {
     case v1::GenerationEvent::kDelta:
       event->kind = Kind::kDelta;
       event->text = message.delta().text();
+      event->content = message.delta().kind() == v1::PART_KIND_TOOL_CALL ? TokensOfArguments(message.delta().content())
+                                                                         : message.delta().content();
       event->tokens = message.delta().tokens();
       return true;
     case v1::GenerationEvent::kDone:

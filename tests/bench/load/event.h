@@ -15,6 +15,7 @@ struct Event {
   uint64_t first = 0;
   uint64_t seq = 0;
   std::string text;     // of a delta, unescaped
+  std::string content;  // of a delta of another part than text: its tokens, for a call those in the arguments
   uint64_t tokens = 0;  // of a delta; of `done`, those of the usage, 0 if it reports none
   // From `done`, for its first choice.
   uint64_t events = 0;
@@ -26,6 +27,9 @@ struct Event {
 // Reads one event from compact JSON with keys in any order. A message that is not an event is kOther. False if a part
 // of the event is missing.
 bool ReadEventJson(std::string_view json, Event* event);
+
+// The tokens in a piece of the arguments {"t":"..."} of a call of the upstream mock.
+std::string TokensOfArguments(std::string_view piece);
 
 // The same for a Protobuf message.
 bool ReadEventProto(const v1::GenerationEvent& message, Event* event);

@@ -22,6 +22,7 @@ ABSL_FLAG(double, open_rate, 0, "connections to open per second, regardless of r
 ABSL_FLAG(uint32_t, tokens, 0, "tokens of each stream; 0: enough for warm-up, window and slack");
 ABSL_FLAG(double, pace, 30, "tokens per second of each stream");
 ABSL_FLAG(bool, stepped, false, "whether all streams emit in the same step, like an engine that decodes one batch");
+ABSL_FLAG(bool, parts, false, "with --mock: whether the streams are reasoning, text and two tool calls");
 ABSL_FLAG(bool, idle, false, "whether the streams send nothing after `started`, to measure memory");
 ABSL_FLAG(int, stalled, 0, "number of streams that are not read until the window is over");
 ABSL_FLAG(double, stalled_pace, 2000, "tokens per second of the stalled streams");
@@ -106,6 +107,7 @@ absl::StatusOr<LoadOptions> LoadOptionsFromFlags() {
   options.open_rate = absl::GetFlag(FLAGS_open_rate);
   options.pace = absl::GetFlag(FLAGS_pace);
   options.stepped = absl::GetFlag(FLAGS_stepped);
+  options.parts = absl::GetFlag(FLAGS_parts);
   options.idle = absl::GetFlag(FLAGS_idle);
   options.stalled = absl::GetFlag(FLAGS_stalled);
   options.stalled_pace = absl::GetFlag(FLAGS_stalled_pace);
@@ -144,6 +146,7 @@ std::optional<MockPlan> MockPlanOf(const LoadOptions& options, int index) {
   plan.seed = static_cast<uint64_t>(index) + 1;
   plan.tokens = options.tokens;
   plan.pace = options.pace;
+  plan.parts = options.parts;
   plan.phase = options.stepped ? 0 : static_cast<double>(index) / options.streams;
   // As the mock reads it, which has fewer digits.
   ReadPlan(PromptOf(plan), &plan);

@@ -34,6 +34,7 @@ struct LoadOptions {
   double open_rate = 0;   // connections to open per second, regardless of responses; 0: at most 64 at a time
   uint32_t tokens = 100;  // of each stream
   double pace = 30;       // tokens per second of each stream
+  bool parts = false;     // with the mock: reasoning, text and tool calls in place of text
   bool stepped = false;   // all streams emit in the same step
   bool idle = false;      // streams send nothing after `started`
   int stalled = 0;        // number of streams that are not read until the window is over

@@ -40,7 +40,7 @@ void StreamCheck::OnDelta(const Event& event, int64_t now_us) {
   text_bytes_ += event.text.size();
   crc32_ = static_cast<uint32_t>(crc32_z(crc32_, reinterpret_cast<const Bytef*>(event.text.data()), event.text.size()));
   if (tokens_.has_value()) {
-    tokens_->OnText(event.text, requested_us_, now_us);
+    tokens_->OnText(event.content.empty() ? event.text : event.content, requested_us_, now_us);
   } else if (totals_->in_window) {
     CountStamps(event.text, now_us);
   }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "tests/bench/load/codec.h"
 #include "tests/bench/load/stream_check.h"
 #include "tests/bench/peers/upstream_mock/mock_request.h"
@@ -217,6 +218,46 @@ TEST(MockStream, WritesChunksUsageAndDone) {
   EXPECT_EQ(json::parse(plain[1])["choices"][0]["finish_reason"], "stop");
 }
 
+TEST(MockStream, WritesReasoningTextAndCalls) {
+  MockRequest request = ChatRequest(40);
+  request.plan.parts = true;
+  std::string reasoning;
+  std::string text;
+  std::vector<std::string> arguments(2);
+  std::string reason;
+  for (const std::string& line : DataLines(Events(request))) {
+    if (line == "[DONE]" || json::parse(line)["choices"].empty()) continue;
+    const json choice = json::parse(line)["choices"][0];
+    const json& delta = choice["delta"];
+    reasoning += delta.value("reasoning_content", "");
+    text += delta.value("content", "");
+    for (const json& call : delta.value("tool_calls", json::array())) {
+      const size_t index = call["index"];
+      if (arguments[index].empty()) {
+        EXPECT_EQ(call["id"], absl::StrCat("call_", request.plan.seed, "_", index));
+        EXPECT_EQ(call["type"], "function");
+        EXPECT_EQ(call["function"]["name"], absl::StrCat("tool", index));
+      } else {
+        EXPECT_FALSE(call.contains("id") || call["function"].contains("name"));
+      }
+      arguments[index] += call["function"]["arguments"];
+    }
+    if (!choice["finish_reason"].is_null()) reason = choice["finish_reason"];
+  }
+  EXPECT_EQ(reason, "tool_calls");
+  std::string all = reasoning + text;
+  for (const std::string& each : arguments) all += json::parse(each)["t"];
+  std::string_view rest = all;
+  for (uint32_t i = 0; i < request.plan.tokens; ++i) {
+    NumberedToken token;
+    std::string_view word;
+    ASSERT_TRUE(TakeToken(&rest, &token, &word)) << rest;
+    EXPECT_EQ(token.index, i);
+    EXPECT_EQ(word, MockWord(request.plan.seed, i));
+  }
+  EXPECT_EQ(rest, "");
+}
+
 TEST(MockStream, KeepsItsPhaseWhateverTheTimeOfTheRequest) {
   for (const int64_t received : {1'000'000, 1'003'000, 1'004'999, 1'005'000, 1'005'001, 1'009'999}) {
     MockStream stream(ChatRequest(3), 1, received);
@@ -231,13 +272,16 @@ TEST(MockStream, KeepsItsPhaseWhateverTheTimeOfTheRequest) {
 }
 
 TEST(TokenCheck, VerifiesAWholeChatStream) {
-  const MockRequest request = ChatRequest(50);
-  const Totals totals = ReadAll(request, Events(request));
-  EXPECT_EQ(totals.verified, 1u);
-  EXPECT_EQ(totals.tokens, 50u);
-  EXPECT_EQ(totals.events, 52u);
-  EXPECT_EQ(totals.lost + totals.duplicated + totals.reordered, 0u);
-  EXPECT_EQ(totals.first_fault, "");
+  for (const bool parts : {false, true}) {
+    MockRequest request = ChatRequest(50);
+    request.plan.parts = parts;
+    const Totals totals = ReadAll(request, Events(request));
+    EXPECT_EQ(totals.verified, 1u);
+    EXPECT_EQ(totals.tokens, 50u);
+    EXPECT_EQ(totals.events, 52u);
+    EXPECT_EQ(totals.lost + totals.duplicated + totals.reordered, 0u);
+    EXPECT_EQ(totals.first_fault, "");
+  }
 }
 
 TEST(TokenCheck, ReadsMergedTokens) {
