@@ -88,8 +88,9 @@ void ComparePlain(std::string_view data) {
   const auto any = runnel::inference::ParseAnyUpstreamChunk(data);
   FUZZ_CHECK(any.ok() && any->fragments.size() == 1 && !any->usage.has_value() && !any->error.has_value());
   FUZZ_CHECK(any->fragments[0].choice == plain->choice && any->fragments[0].bytes == plain->text);
-  FUZZ_CHECK(any->fragments[0].kind == runnel::inference::UpstreamFragment::Kind::kText &&
-             any->fragments[0].logprobs.empty());
+  using Kind = runnel::inference::UpstreamFragment::Kind;
+  FUZZ_CHECK(any->fragments[0].kind == (plain->is_reasoning ? Kind::kReasoning : Kind::kText));
+  FUZZ_CHECK(any->fragments[0].logprobs.empty());
 }
 
 // Of each line after "data:".

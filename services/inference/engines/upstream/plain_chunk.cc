@@ -2,6 +2,7 @@
 
 #include <simdjson.h>
 
+#include <array>
 #include <limits>
 #include <utility>
 
@@ -13,21 +14,44 @@ namespace dom = simdjson::dom;
 // Larger events are rare, and the parser keeps the memory that the largest one needed.
 constexpr size_t kMaxBytes = 4096;
 
-// Adds the value of a member that has the text. False if it is not a string, or there are two.
-bool TakeText(const dom::element& value, std::optional<std::string_view>* text) {
+// The names of the reasoning, the one that counts first.
+constexpr std::array<std::string_view, 3> kReasoning = {"reasoning_content", "reasoning", "thinking"};
+
+// What a choice has.
+struct Output {
+  std::optional<std::string_view> text;
+  std::array<std::optional<std::string_view>, kReasoning.size()> reasoning;  // by name
+
+  std::string_view FirstReasoning() const {
+    for (const auto& each : reasoning) {
+      if (!each.value_or("").empty()) return *each;
+    }
+    return {};
+  }
+};
+
+// Takes the value of a member. False if it is neither a string nor null, or not the first of its name.
+bool Take(const dom::element& value, std::optional<std::string_view>* of) {
+  if (of->has_value()) return false;
   std::string_view found;
-  if (text->has_value() || value.get_string().get(found) != simdjson::SUCCESS) return false;
-  *text = found;
+  if (!value.is_null() && value.get_string().get(found) != simdjson::SUCCESS) return false;
+  *of = found;
   return true;
 }
 
-bool TakeDelta(const dom::element& value, std::optional<std::string_view>* text) {
+bool TakeMember(std::string_view name, const dom::element& value, Output* output) {
+  if (name == "content") return Take(value, &output->text);
+  for (size_t i = 0; i < kReasoning.size(); ++i) {
+    if (name == kReasoning[i]) return Take(value, &output->reasoning[i]);
+  }
+  return value.is_null() || (name == "role" && value.is_string());
+}
+
+bool TakeDelta(const dom::element& value, Output* output) {
   dom::object delta;
   if (value.get_object().get(delta) != simdjson::SUCCESS) return false;
   for (const auto& [name, each] : delta) {
-    const bool plain =
-        name == "content" ? TakeText(each, text) : each.is_null() || (name == "role" && each.is_string());
-    if (!plain) return false;
+    if (!TakeMember(name, each, output)) return false;
   }
   return true;
 }
@@ -35,7 +59,7 @@ bool TakeDelta(const dom::element& value, std::optional<std::string_view>* text)
 bool TakeChoice(const dom::element& value, PlainChunk* chunk) {
   dom::object choice;
   if (value.get_object().get(choice) != simdjson::SUCCESS) return false;
-  std::optional<std::string_view> text;
+  Output output;
   bool has_delta = false;
   bool has_text = false;
   for (const auto& [name, each] : choice) {
@@ -45,17 +69,20 @@ bool TakeChoice(const dom::element& value, PlainChunk* chunk) {
         return false;
       chunk->choice = static_cast<uint32_t>(index);
     } else if (name == "delta") {
-      if (!TakeDelta(each, &text)) return false;
+      if (!TakeDelta(each, &output)) return false;
       has_delta = true;
     } else if (name == "text") {
-      if (!TakeText(each, &text)) return false;
+      if (!Take(each, &output.text)) return false;
       has_text = true;
     } else if (!each.is_null()) {
       return false;
     }
   }
-  if (has_delta == has_text || !text.has_value() || text->empty()) return false;
-  chunk->text = *text;
+  const std::string_view text = output.text.value_or("");
+  const std::string_view reasoning = output.FirstReasoning();
+  if (has_delta == has_text || text.empty() == reasoning.empty()) return false;
+  chunk->is_reasoning = text.empty();
+  chunk->text = text.empty() ? reasoning : text;
   return true;
 }
 

@@ -7,10 +7,11 @@
 
 namespace runnel::inference {
 
-// The usual chunk of a stream: text for one choice, and nothing else that matters.
+// The usual chunk of a stream: text or reasoning of one choice, and nothing else that matters.
 struct PlainChunk {
   uint32_t choice = 0;
   std::string text;  // not empty
+  bool is_reasoning = false;
 };
 
 // Parses the data of an event if it is such a chunk, about twenty times as fast as ParseUpstreamChunk, which parses all

@@ -311,7 +311,8 @@ std::optional<Usage> ReadUsage(const Json& usage) {
 absl::StatusOr<UpstreamChunk> ParseUpstreamChunk(std::string_view data) {
   if (auto plain = ParsePlainChunk(data)) {
     UpstreamChunk chunk;
-    chunk.fragments.push_back({.choice = plain->choice, .bytes = std::move(plain->text)});
+    const auto kind = plain->is_reasoning ? UpstreamFragment::Kind::kReasoning : UpstreamFragment::Kind::kText;
+    chunk.fragments.push_back({.choice = plain->choice, .kind = kind, .bytes = std::move(plain->text)});
     return chunk;
   }
   return ParseAnyUpstreamChunk(data);

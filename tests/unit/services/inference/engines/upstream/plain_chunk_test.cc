@@ -9,7 +9,7 @@
 namespace runnel::inference {
 namespace {
 
-// What both parsers make of it: "0: text", or "-" if it is not plain.
+// What both parsers make of it: "0: text" or "0 reasoning: text", or "-" if it is not plain.
 std::string Parsed(const std::string& data) {
   const auto plain = ParsePlainChunk(data);
   if (!plain.has_value()) return "-";
@@ -20,8 +20,11 @@ std::string Parsed(const std::string& data) {
   EXPECT_FALSE(any->usage.has_value() || any->error.has_value()) << data;
   EXPECT_EQ(any->fragments[0].choice, plain->choice) << data;
   EXPECT_EQ(any->fragments[0].bytes, plain->text) << data;
-  EXPECT_TRUE(any->fragments[0].kind == UpstreamFragment::Kind::kText && any->fragments[0].logprobs.empty()) << data;
-  return std::to_string(plain->choice) + ": " + plain->text;
+  EXPECT_EQ(any->fragments[0].kind,
+            plain->is_reasoning ? UpstreamFragment::Kind::kReasoning : UpstreamFragment::Kind::kText)
+      << data;
+  EXPECT_TRUE(any->fragments[0].logprobs.empty()) << data;
+  return std::to_string(plain->choice) + (plain->is_reasoning ? " reasoning: " : ": ") + plain->text;
 }
 
 std::string Choice(const std::string& members) { return R"({"id":"c","choices":[{)" + members + "}]}"; }
@@ -37,6 +40,15 @@ TEST(PlainChunk, TakesTheChunksOfServers) {
             "1: sea");
   EXPECT_EQ(Parsed(Choice(R"("index":2,"text":"t","logprobs":null,"finish_reason":null)")), "2: t");
   EXPECT_EQ(Parsed(Choice(R"("delta":{"content":"no index","tool_calls":null})")), "0: no index");
+}
+
+TEST(PlainChunk, TakesReasoning) {
+  EXPECT_EQ(Parsed(Choice(R"("delta":{"reasoning_content":"a","content":null})")), "0 reasoning: a");
+  EXPECT_EQ(Parsed(Choice(R"("index":1,"delta":{"role":"assistant","content":"","reasoning":"a"})")), "1 reasoning: a");
+  EXPECT_EQ(Parsed(Choice(R"("delta":{"reasoning":"a","reasoning_content":"b"})")), "0 reasoning: b");
+  EXPECT_EQ(Parsed(Choice(R"("delta":{"reasoning":"a","reasoning_content":"","thinking":null})")), "0 reasoning: a");
+  EXPECT_EQ(Parsed(Choice(R"("delta":{"thinking":"a"})")), "0 reasoning: a");
+  EXPECT_EQ(Parsed(Choice(R"("delta":{"content":"a","reasoning_content":""})")), "0: a");
 }
 
 TEST(PlainChunk, LeavesAllOthers) {
@@ -59,6 +71,11 @@ TEST(PlainChunk, LeavesAllOthers) {
            Choice(R"("delta":{"content":["a"]})"),
            Choice(R"("delta":{"content":"a","content":"b"})"),
            Choice(R"("delta":{"content":"a","reasoning_content":"b"})"),
+           Choice(R"("delta":{"content":"a","content":null})"),
+           Choice(R"("delta":{"reasoning":"a","reasoning":null})"),
+           Choice(R"("delta":{"reasoning":""})"),
+           Choice(R"("delta":{"reasoning":{"text":"a"}})"),
+           Choice(R"("delta":{"reasoning":"a"},"text":"b")"),
            Choice(R"("delta":{"content":"a","tool_calls":[]})"),
            Choice(R"("delta":{"role":"assistant"},"text":"a")"),
            Choice(R"("delta":"a")"),
