@@ -178,9 +178,11 @@ TEST(ChatParts, ALinkThatBreaksAfterAnyEventChangesNoByte) {
     harness.service.EndLink(command->link, absl::UnavailableError("gone"));
     const auto again = harness.service.NextCommand();
     ASSERT_TRUE(again && again->request.has_attach()) << cut;
-    EXPECT_EQ(again->request.attach().after_seq(), cut);
+    // Events that were on their way when the Link ended may be lost with it.
+    const auto after = static_cast<std::ptrdiff_t>(again->request.attach().after_seq());
+    EXPECT_LE(after, static_cast<std::ptrdiff_t>(cut));
     harness.service.Attach(*again, kGen, v1::GENERATION_STATUS_DONE, log.size(), true);
-    harness.service.SendEvents(*again, {log.begin() + static_cast<std::ptrdiff_t>(cut), log.end()});
+    harness.service.SendEvents(*again, {log.begin() + after, log.end()});
     const auto response = client->ReadResponse();
     ASSERT_TRUE(response.ok()) << cut;
     EXPECT_EQ(response->body, whole) << cut;
