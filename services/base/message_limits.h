@@ -16,6 +16,8 @@ inline constexpr size_t kMaxRequestBytes = size_t{64} << 20;
 
 // The limit of text in the response of GetGeneration; a longer text has to be read as a stream.
 inline constexpr size_t kMaxUnaryTextBytes = size_t{3} << 20;
+// The limit of kept input in one such response, whose text then has so much less.
+inline constexpr size_t kMaxInputPieceBytes = size_t{512} << 10;
 
 // Limits of one response of a Link: the text of a batch, plus the text of an attachment that exceeds it, plus an event
 // that exceeds that. With their framing they stay below kGrpcDefaultMessageBytes.

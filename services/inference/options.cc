@@ -108,7 +108,7 @@ ABSL_FLAG(absl::Duration, default_detach_timeout, absl::Seconds(60),
           "time without a reader after which a generation is cancelled, for requests that do not set it");
 ABSL_FLAG(absl::Duration, retention, absl::Minutes(10), "time for which a log can be read after its end");
 ABSL_FLAG(uint64_t, retention_bytes, uint64_t{256} << 20,
-          "memory limit for logs that have ended (bytes); the oldest are purged first");
+          "memory limit for logs that have ended, with the input kept with them (bytes); the oldest are purged first");
 ABSL_FLAG(uint64_t, max_tombstones, 100'000,
           "limit of ids remembered after their logs were purged, for which readers get GENERATION_EXPIRED; the oldest "
           "are forgotten first");

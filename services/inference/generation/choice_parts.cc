@@ -90,12 +90,12 @@ void ChoiceParts::FillEnd(FinishReason reason, ChoiceEnd* end) const {
   }
 }
 
-void ChoiceParts::FillText(ChoiceText* text) const {
+void ChoiceParts::FillText(ChoiceText* text, bool with_content) const {
   const bool with_parts = !plain();
   for (uint32_t i = 0; i < parts_.size(); ++i) {
     const Part& part = parts_[i];
-    if (part.kind == PartKind::kText) text->text += part.content;
-    if (with_parts) text->parts.push_back({i, part.kind, CallOf(part), part.content});
+    if (part.kind == PartKind::kText && with_content) text->text += part.content;
+    if (with_parts) text->parts.push_back({i, part.kind, CallOf(part), with_content ? part.content : ""});
   }
 }
 

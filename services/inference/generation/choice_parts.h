@@ -39,7 +39,7 @@ class ChoiceParts {
 
   // Sets everything but the index. `reason` is settled.
   void FillEnd(FinishReason reason, ChoiceEnd* end) const;
-  void FillText(ChoiceText* text) const;
+  void FillText(ChoiceText* text, bool with_content) const;
   // About what a snapshot takes.
   size_t SnapshotBytes() const;
 

@@ -175,6 +175,9 @@ EventLog::State EventLog::Snapshot(size_t max_text_bytes) const {
   base::MutexLock lock(&mu_);
   State state = SnapshotLocked(max_text_bytes);
   end_was_read_ |= state.ended && !state.texts_omitted;
+  for (uint32_t i = 0; state.texts_omitted && i < choices_.size(); ++i) {
+    choices_[i].parts.FillText(&state.choices[i], /*with_content=*/false);
+  }
   return state;
 }
 
@@ -190,7 +193,7 @@ EventLog::State EventLog::SnapshotLocked(size_t max_text_bytes) const {
   state.texts_omitted = bytes > max_text_bytes;
   for (uint32_t i = 0; i < choices_.size(); ++i) {
     state.choices.push_back({i, "", choices_[i].finish_reason});
-    if (!state.texts_omitted) choices_[i].parts.FillText(&state.choices.back());
+    if (!state.texts_omitted) choices_[i].parts.FillText(&state.choices.back(), /*with_content=*/true);
   }
   state.terminal = terminal_;
   return state;

@@ -89,7 +89,7 @@ class EventLog {
     Usage usage;
     // Set by Snapshot() only.
     std::vector<ChoiceText> choices;
-    bool texts_omitted = false;   // the texts were too large and are left out of `choices`
+    bool texts_omitted = false;   // the texts and contents were too large and are left out of `choices`
     std::vector<Event> terminal;  // one or none
   };
   State GetState() const EXCLUDES(mu_);

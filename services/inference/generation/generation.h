@@ -59,6 +59,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     absl::Duration linger;               // see KeepUntil
     bool deliver_reasoning = true;       // false: reasoning is counted, and not in the log
     std::string annotation;              // of the request, returned as it is
+    std::string kept_input;              // likewise
     const base::Clock* clock = nullptr;  // must outlive the generation, as must metrics and observer
     GenerationMetrics* metrics = nullptr;
     GenerationObserver* observer = nullptr;
@@ -70,6 +71,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   const std::string& model() const { return options_.model; }
   uint32_t choice_count() const { return options_.choice_count; }
   const std::string& annotation() const { return options_.annotation; }
+  const std::string& kept_input() const { return options_.kept_input; }
   absl::Time created_at() const { return created_at_; }
   const EventLog& log() const { return log_; }
 

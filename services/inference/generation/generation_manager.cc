@@ -34,7 +34,8 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
       preparing_gauge_(metrics->Gauge("runnel_requests_preparing", "Starts in preparation.")),
       waiting_bytes_gauge_(metrics->Gauge("runnel_waiting_request_bytes",
                                           "Memory of requests in preparation or waiting for the engine.")),
-      retained_bytes_gauge_(metrics->Gauge("runnel_retained_log_bytes", "Memory of logs that have ended.")),
+      retained_bytes_gauge_(metrics->Gauge("runnel_retained_log_bytes",
+                                           "Memory of logs that have ended, with the input kept with them.")),
       retained_gauge_(metrics->Gauge("runnel_retained_logs", "Logs that have ended and can still be read.")),
       tombstones_gauge_(metrics->Gauge("runnel_tombstones", "Ids remembered after their logs were purged.")),
       claims_gauge_(metrics->Gauge("runnel_request_id_claims",
@@ -210,7 +211,7 @@ uint32_t GenerationManager::QueuePosition(const Generation* generation) const {
 }
 
 void GenerationManager::OnEnded(Generation* generation) {
-  const size_t bytes = generation->log().bytes() + generation->annotation().size();
+  const size_t bytes = generation->log().bytes() + generation->annotation().size() + generation->kept_input().size();
   const absl::Duration at = generation->ended_at();
   base::MutexLock lock(&mu_);
   --live_;

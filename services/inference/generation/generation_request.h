@@ -94,6 +94,7 @@ struct GenerationRequest {
   std::string principal;  // the owner
   std::map<std::string, std::string> metadata;
   std::string annotation;                           // returned to readers as it is; engines ignore it
+  std::string kept_input;                           // a serialized v1::KeptInput, likewise; empty: none
   std::map<std::string, std::string> extra_fields;  // other fields by name, as JSON: see RejectExtraFields
 };
 

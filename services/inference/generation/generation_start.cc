@@ -14,7 +14,7 @@ namespace {
 // hold a quarter of a million of them.
 size_t BodyBytes(const GenerationRequest& request) {
   size_t bytes = sizeof(GenerationRequest) + request.prompt.size() + request.output_format.json_schema.size() +
-                 request.annotation.size() + request.messages.size() * sizeof(ChatMessage);
+                 request.annotation.size() + request.kept_input.size() + request.messages.size() * sizeof(ChatMessage);
   for (const ChatMessage& message : request.messages) {
     bytes += message.content.size() + message.reasoning.size() + message.tool_call_id.size() +
              message.parts.size() * sizeof(ContentPart) + message.tool_calls.size() * sizeof(CalledTool);
@@ -154,6 +154,7 @@ void GenerationManager::Commit(const std::shared_ptr<PendingStart>& pending,
   generation_options.linger = options_.drain_linger;
   generation_options.deliver_reasoning = options_.deliver_reasoning;
   generation_options.annotation = request.annotation;
+  generation_options.kept_input = request.kept_input;
   generation_options.clock = options_.clock;
   generation_options.metrics = &generation_metrics_;
   generation_options.observer = this;

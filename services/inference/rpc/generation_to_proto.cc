@@ -1,8 +1,10 @@
 #include "services/inference/rpc/generation_to_proto.h"
 
+#include <string>
 #include <utility>
 #include <variant>
 
+#include "services/base/message_limits.h"
 #include "services/inference/rpc/event_to_proto.h"
 
 namespace runnel::inference {
@@ -59,6 +61,12 @@ void GenerationToProto(const Generation& generation, absl::Time expires_at, size
     proto->set_status(v1::GENERATION_STATUS_FAILED);
     FailedToProto(*failed, proto->mutable_failed());
   }
+}
+
+void KeptInputToProto(const Generation& generation, uint64_t offset, v1::GetGenerationResponse* proto) {
+  const std::string& input = generation.kept_input();
+  proto->set_input_bytes(input.size());
+  if (offset < input.size()) proto->set_input(input.substr(offset, base::kMaxInputPieceBytes));
 }
 
 void ModelToProto(const ModelInfo& model, v1::Model* proto) {

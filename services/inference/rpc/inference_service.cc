@@ -19,12 +19,12 @@ void FinishWith(grpc::ServerUnaryReactor* reactor, const absl::Status& status) {
 }
 
 // FailedPrecondition TEXT_TOO_LARGE, for a GetGeneration whose reply would be too large.
-absl::Status TextTooLarge() {
+absl::Status TextTooLarge(size_t max_bytes) {
   base::ErrorDetail detail;
   detail.reason = "TEXT_TOO_LARGE";
-  detail.metadata["max_bytes"] = absl::StrCat(base::kMaxUnaryTextBytes);
+  detail.metadata["max_bytes"] = absl::StrCat(max_bytes);
   return base::MakeError(absl::StatusCode::kFailedPrecondition,
-                         absl::StrCat("the text has more than ", base::kMaxUnaryTextBytes,
+                         absl::StrCat("the text has more than ", max_bytes,
                                       " bytes: read it with ResumeGeneration, or set max_text_bytes"),
                          std::move(detail));
 }
@@ -71,15 +71,16 @@ grpc::ServerUnaryReactor* InferenceService::GetGeneration(grpc::CallbackServerCo
                                                           v1::GetGenerationResponse* response) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   const bool may_omit = request->has_max_text_bytes();
-  const size_t max_bytes =
-      may_omit ? std::min<uint64_t>(request->max_text_bytes(), base::kMaxUnaryTextBytes) : base::kMaxUnaryTextBytes;
+  const size_t limit = base::kMaxUnaryTextBytes - (request->has_input_offset() ? base::kMaxInputPieceBytes : 0);
+  const size_t max_bytes = may_omit ? std::min<uint64_t>(request->max_text_bytes(), limit) : limit;
   manager_->Find(request->generation_id(), request->principal(),
-                 [manager = manager_, reactor, response, may_omit, max_bytes](auto generation) {
+                 [manager = manager_, reactor, request, response, may_omit, max_bytes](auto generation) {
                    if (!generation.ok()) return FinishWith(reactor, generation.status());
                    const Generation::Hold hold(*generation);  // its destruction restarts the detach timeout
                    v1::Generation* const proto = response->mutable_generation();
                    GenerationToProto(**generation, manager->ExpiresAt(**generation), max_bytes, proto);
-                   FinishWith(reactor, proto->text_omitted() && !may_omit ? TextTooLarge() : absl::OkStatus());
+                   if (request->has_input_offset()) KeptInputToProto(**generation, request->input_offset(), response);
+                   FinishWith(reactor, proto->text_omitted() && !may_omit ? TextTooLarge(max_bytes) : absl::OkStatus());
                  });
   return reactor;
 }

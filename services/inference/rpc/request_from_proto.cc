@@ -209,6 +209,17 @@ absl::Status ReadExtraFields(const v1::GenerateRequest& proto, GenerationRequest
   return absl::OkStatus();
 }
 
+absl::Status KeepInput(const v1::GenerateRequest& proto, GenerationRequest* request) {
+  const auto count = static_cast<uint32_t>(proto.messages_size());
+  RETURN_IF_ERROR(CheckRange("keep_last_messages", proto.keep_last_messages(), uint32_t{0}, count));
+  if (proto.keep_last_messages() == 0) return absl::OkStatus();
+  v1::KeptInput input;
+  const auto first = proto.messages().end() - proto.keep_last_messages();
+  input.mutable_messages()->Assign(first, proto.messages().end());
+  request->kept_input = input.SerializeAsString();
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& proto, const RequestDefaults& defaults,
@@ -229,6 +240,7 @@ absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& pr
   RETURN_IF_ERROR(ReadOutput(proto, &request));
   RETURN_IF_ERROR(ReadClientData(proto, &request));
   RETURN_IF_ERROR(ReadExtraFields(proto, &request));
+  RETURN_IF_ERROR(KeepInput(proto, &request));
   return request;
 }
 

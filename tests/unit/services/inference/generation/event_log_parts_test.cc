@@ -246,7 +246,15 @@ TEST_F(TwoChoicesOfPartsTest, SnapshotsAndGapsHaveParts) {
     EXPECT_THAT(choices[1].parts, IsEmpty());
   }
   EXPECT_TRUE(log_.Snapshot(100).texts_omitted);
-  EXPECT_THAT(log_.Snapshot(100).choices[0].parts, IsEmpty());
+  // Without contents it still has the parts.
+  const std::vector<PartText> without = log_.Snapshot(100).choices[0].parts;
+  ASSERT_EQ(without.size(), 9u);
+  for (const PartText& part : without) {
+    EXPECT_EQ((ReadPart{part.kind, part.call, part.content}),
+              (ReadPart{all.at({0, part.index}).kind, all.at({0, part.index}).call, ""}));
+  }
+  EXPECT_EQ(log_.Snapshot(100).choices[0].text, "");
+  EXPECT_THAT(log_.Snapshot(100).choices[1].parts, IsEmpty());
   EXPECT_THAT(std::get<Gap>(log_.MakeGap(99, 100).payload).snapshot[0].parts, IsEmpty());
 }
 

@@ -214,15 +214,13 @@ TEST_F(GenerationManagerTest, PurgesTheOldestByBytesAndKeepsRunningOnes) {
   options_.retention_bytes = 300'000;
   Remake();
   std::vector<std::string> ids;
-  const std::string running = Start()->id();
+  GenerationRequest request = Request();
+  const std::string running = Start(request)->id();
   const auto running_sink = engine_.TakeOldest();
-  for (int i = 0; i < 4; ++i) {
-    ids.push_back(Start()->id());
-    EndOldest(std::string(100'000, 'x'));
-  }
+  request.kept_input = std::string(50'000, 'x');  // counts as the text does
+  for (; ids.size() < 4; EndOldest(request.kept_input)) ids.push_back(Start(request)->id());
   EXPECT_EQ(ReasonOfFind(ids[0]), "GENERATION_EXPIRED");
-  EXPECT_TRUE(FindNow(manager_.get(), ids[3], "").ok());
-  EXPECT_TRUE(FindNow(manager_.get(), running, "").ok());
+  for (const std::string& id : {ids[3], running}) EXPECT_TRUE(FindNow(manager_.get(), id, "").ok());
   WakeSet wake;
   running_sink->EndAll(FinishReason::kStop, &wake);
 }
