@@ -18,10 +18,6 @@ using base::ToAbsl;
 using bridge::AppendJsonString;
 
 constexpr size_t kIdPrefixBytes = 4;  // `gen_`
-// The sequence_number of an event minus its seq: the first delta has seq 2 and number 4.
-constexpr uint64_t kNumberOfSeq = 2;
-// Events between `done` and the terminal event.
-constexpr uint64_t kEventsOfEnd = 3;
 
 absl::string_view Random(const ResponseState& state) {
   return ToAbsl(std::string_view(state.generation_id).substr(kIdPrefixBytes));
@@ -33,24 +29,38 @@ std::string Quoted(std::string_view text) {
   return json;
 }
 
-std::string Part(const ResponseState& state) {
-  std::string logprobs;
-  if (!state.logprobs.empty()) logprobs = absl::StrCat(",\"logprobs\":[", state.logprobs, "]");
-  return absl::StrCat("{\"type\":\"output_text\",\"text\":", Quoted(state.text), ",\"annotations\":[]", logprobs, "}");
-}
-
-std::string Item(const ResponseState& state, bool with_text) {
-  return absl::StrCat("{\"id\":\"msg_", Random(state), "\",\"type\":\"message\",\"status\":\"",
-                      ToAbsl(state.item_status), "\",\"role\":\"assistant\",\"content\":[",
-                      with_text ? Part(state) : std::string(), "]}");
-}
-
 std::string UsageJson(const v1::Usage& usage) {
   return absl::StrCat("{\"input_tokens\":", usage.prompt_tokens(),
                       ",\"input_tokens_details\":{\"cached_tokens\":", usage.cached_prompt_tokens(),
-                      "},\"output_tokens\":", usage.completion_tokens(),
+                      ",\"cache_write_tokens\":0},\"output_tokens\":", usage.completion_tokens(),
                       ",\"output_tokens_details\":{\"reasoning_tokens\":", usage.reasoning_tokens(),
                       "},\"total_tokens\":", uint64_t{usage.prompt_tokens()} + usage.completion_tokens(), "}");
+}
+
+void AppendEvent(std::string_view type, uint64_t number, std::string_view rest, std::string* out) {
+  absl::StrAppend(out, "event: ", ToAbsl(type), "\ndata: {\"type\":\"", ToAbsl(type), "\",\"sequence_number\":", number,
+                  ToAbsl(rest), "}\n\n");
+}
+
+// Whether `done` proves that the call in this part is complete.
+bool IsComplete(const v1::Done& done, uint32_t part) {
+  if (done.choices_size() == 0) return false;
+  const auto& parts = done.choices(0).parts();
+  return std::any_of(parts.begin(), parts.end(),
+                     [part](const v1::PartEnd& end) { return end.index() == part && end.complete(); });
+}
+
+std::string_view TypeOfDelta(v1::PartKind kind) {
+  switch (kind) {
+    case v1::PART_KIND_REASONING:
+      return "response.reasoning_text.delta";
+    case v1::PART_KIND_REFUSAL:
+      return "response.refusal.delta";
+    case v1::PART_KIND_TOOL_CALL:
+      return "response.function_call_arguments.delta";
+    default:
+      return "response.output_text.delta";
+  }
 }
 
 }  // namespace
@@ -61,8 +71,10 @@ ResponseState ResponseState::Of(const v1::Generation& generation, ResponseEcho e
   state.echo = std::move(echo);
   state.model = generation.model();
   state.created_at = generation.created_at().seconds();
-  if (generation.choices_size() > 0) state.text = generation.choices(0).text();
-  if (!state.text.empty()) state.item_status = "in_progress";
+  if (generation.choices_size() > 0) {
+    const v1::ChoiceText& choice = generation.choices(0);
+    state.items = choice.parts().empty() ? ItemsOf(choice.text()) : ItemsOf(choice.parts());
+  }
   if (generation.status() == v1::GENERATION_STATUS_QUEUED) state.status = "queued";
   if (generation.has_done()) state.ApplyDone(generation.done());
   if (generation.has_failed()) state.ApplyFailed(generation.failed());
@@ -71,30 +83,42 @@ ResponseState ResponseState::Of(const v1::Generation& generation, ResponseEcho e
 
 void ResponseState::ApplyDone(const v1::Done& done) {
   usage = done.usage();
+  if (items.empty()) items.emplace_back();
   const v1::FinishReason reason =
       done.choices_size() > 0 ? done.choices(0).finish_reason() : v1::FINISH_REASON_UNSPECIFIED;
-  item_status = "incomplete";
   switch (reason) {
     case v1::FINISH_REASON_CANCELLED:
       status = "cancelled";
-      return;
+      break;
     case v1::FINISH_REASON_LENGTH:
       status = "incomplete";
       incomplete_reason = "max_output_tokens";
-      return;
+      break;
     case v1::FINISH_REASON_CONTENT_FILTER:
       status = "incomplete";
       incomplete_reason = "content_filter";
-      return;
+      break;
     default:
-      status = item_status = "completed";
+      status = "completed";
+  }
+  const bool normal = status == "completed";
+  for (ResponseItem& item : items) {
+    if (!item.in_progress()) continue;
+    const bool complete = item.is_call() ? IsComplete(done, item.part) : normal;
+    item.status = complete ? "completed" : "incomplete";
+    if (complete || !normal) continue;
+    // Servers that cut a call at their limit may say that it is finished.
+    status = "incomplete";
+    incomplete_reason = "max_output_tokens";
   }
 }
 
 void ResponseState::ApplyFailed(const v1::Failed& failed) {
   status = "failed";
   error = failed.message();
-  item_status = text.empty() ? "" : "incomplete";
+  for (ResponseItem& item : items) {
+    if (item.in_progress()) item.status = "incomplete";
+  }
 }
 
 std::string ResponseJson(const ResponseState& state) {
@@ -112,9 +136,12 @@ std::string ResponseJson(const ResponseState& state) {
   } else {
     absl::StrAppend(&json, "{\"reason\":\"", ToAbsl(state.incomplete_reason), "\"}");
   }
+  std::string items;
+  for (const ResponseItem& item : state.items) {
+    absl::StrAppend(&items, items.empty() ? "" : ",", ItemJson(state.generation_id, item, /*with_content=*/true));
+  }
   absl::StrAppend(&json, ",\"instructions\":", state.echo.instructions, ",\"metadata\":", state.echo.metadata,
-                  ",\"model\":", Quoted(state.model), ",\"output\":[",
-                  state.item_status.empty() ? std::string() : Item(state, true),
+                  ",\"model\":", Quoted(state.model), ",\"output\":[", items,
                   "],\"parallel_tool_calls\":", state.echo.parallel_tool_calls ? "true" : "false",
                   ",\"temperature\":", state.echo.temperature, ",\"top_p\":", state.echo.top_p,
                   state.echo.top_logprobs.empty() ? "" : ",\"top_logprobs\":", state.echo.top_logprobs,
@@ -129,6 +156,24 @@ std::string ResponseJson(const ResponseState& state) {
   return json;
 }
 
+uint64_t LastNumber(const v1::Generation& generation) {
+  const ResponseState state = ResponseState::Of(generation, ResponseEcho());
+  const bool ended = generation.has_done() || generation.has_failed();
+  // `started`, the deltas, and the last event. `started` follows immediately, even if the log is still empty.
+  uint64_t events = 2 + std::max<uint64_t>(generation.last_seq(), ended ? 2 : 1) - 1;
+  for (const ResponseItem& item : state.items) {
+    const bool has_ended = item.status == "completed" || (generation.has_done() && !item.is_call());
+    if (item.is_call()) {
+      events += has_ended ? 3 : 1;
+    } else {
+      events += has_ended ? 5 : 2;
+    }
+  }
+  // A single text whose content was omitted, or which may still begin.
+  if (state.items.empty()) events += 2;
+  return events - 1;
+}
+
 absl::Status ResponsesEncoder::Open(std::string_view gen, const bridge::GenerationInfo& opened) {
   absl::StatusOr<ResponseEcho> echo = ResponseEcho::FromAnnotation(opened.annotation);
   if (!echo.ok()) return echo.status();
@@ -137,21 +182,6 @@ absl::Status ResponsesEncoder::Open(std::string_view gen, const bridge::Generati
   }
   state_.generation_id = std::string(gen);
   state_.echo = *std::move(echo);
-  return opened.existing ? CheckStart(opened) : absl::OkStatus();
-}
-
-absl::Status ResponsesEncoder::CheckStart(const bridge::GenerationInfo& opened) {
-  if (!starting_after_.has_value()) return absl::OkStatus();
-  const bool done = opened.status == v1::GENERATION_STATUS_DONE;
-  const bool ended = done || opened.status == v1::GENERATION_STATUS_FAILED;
-  // `started` follows immediately, even if the log is still empty.
-  const uint64_t last = std::max<uint64_t>(opened.last_seq, 1) + kNumberOfSeq + (done ? kEventsOfEnd : 0);
-  if (*starting_after_ > last) {
-    return base::InvalidField("starting_after",
-                              absl::StrCat("must be at most ", last, ", the number of the last event"));
-  }
-  // A stream that ends without an event would look like an empty success.
-  if (ended && *starting_after_ == last) starting_after_ = last - 1;
   return absl::OkStatus();
 }
 
@@ -160,23 +190,15 @@ bridge::HttpError ResponsesEncoder::ErrorOf(const absl::Status& status, bool rep
 }
 
 void ResponsesEncoder::Encode(std::string_view, v1::GenerationEvent& event, std::string* out) {
-  const uint64_t number = event.seq() + kNumberOfSeq;
   switch (event.payload_case()) {
     case v1::GenerationEvent::kStarted:
-      state_.model = event.started().model();
-      state_.created_at = event.started().created_at().seconds();
-      return EncodeStarted(out);
+      return EncodeStarted(event.started(), out);
     case v1::GenerationEvent::kDelta:
-      return event.delta().choice() == 0 ? EncodeDelta(event.delta(), number, out) : void();
-    case v1::GenerationEvent::kDone: {
-      state_.ApplyDone(event.done());
-      EncodeEndOfText(number, out);
-      const std::string_view type = state_.status == "completed" ? "response.completed" : "response.incomplete";
-      return Emit(type, number + kEventsOfEnd, absl::StrCat(",\"response\":", ResponseJson(state_)), out);
-    }
+      return event.delta().choice() == 0 ? EncodeDelta(event.delta(), out) : void();
+    case v1::GenerationEvent::kDone:
+      return EncodeDone(event.done(), out);
     case v1::GenerationEvent::kFailed:
-      state_.ApplyFailed(event.failed());
-      return Emit("response.failed", number, absl::StrCat(",\"response\":", ResponseJson(state_)), out);
+      return EncodeFailed(event.failed(), out);
     case v1::GenerationEvent::kGap:
     case v1::GenerationEvent::PAYLOAD_NOT_SET:
       return;
@@ -188,42 +210,132 @@ std::optional<bridge::HttpError> ResponsesEncoder::ErrorOfEnd(const v1::Generati
   return ErrorOfFailed(event.failed());
 }
 
-void ResponsesEncoder::EncodeStarted(std::string* out) {
+void ResponsesEncoder::EncodeStarted(const v1::Started& started, std::string* out) {
+  state_.model = started.model();
+  state_.created_at = started.created_at().seconds();
   const std::string response = absl::StrCat(",\"response\":", ResponseJson(state_));
-  Emit("response.created", 0, response, out);
-  Emit("response.in_progress", 1, response, out);
-  state_.item_status = "in_progress";
-  Emit("response.output_item.added", 2, absl::StrCat(",\"output_index\":0,\"item\":", Item(state_, false)), out);
-  Emit("response.content_part.added", 3, absl::StrCat(Place(), ",\"part\":", Part(state_)), out);
+  Emit("response.created", response, out);
+  Emit("response.in_progress", response, out);
 }
 
-void ResponsesEncoder::EncodeDelta(const v1::Delta& delta, uint64_t number, std::string* out) {
-  std::string logprobs;
-  AppendTokenList(delta.logprobs(), &logprobs);
-  Emit("response.output_text.delta", number,
-       absl::StrCat(Place(), ",\"delta\":", Quoted(delta.text()), ",\"logprobs\":[", logprobs, "]"), out);
-  state_.text += delta.text();
-  if (logprobs.empty() || too_many_logprobs_) return;
-  absl::StrAppend(&state_.logprobs, state_.logprobs.empty() ? "" : ",", logprobs);
-  too_many_logprobs_ = state_.logprobs.size() > kMaxRepeatedLogprobs;
-  if (too_many_logprobs_) std::string().swap(state_.logprobs);
+void ResponsesEncoder::EncodeDelta(const v1::Delta& delta, std::string* out) {
+  ResponseItem* item = ItemOf(delta, out);
+  if (item == nullptr) return;
+  const bool text = item->kind == v1::PART_KIND_TEXT;
+  const std::string& content = text ? delta.text() : delta.content();
+  std::string rest =
+      absl::StrCat(item->is_call() ? Place(*item) : PlaceOfContent(*item), ",\"delta\":", Quoted(content));
+  if (text) {
+    std::string logprobs;
+    AppendTokenList(delta.logprobs(), &logprobs);
+    absl::StrAppend(&rest, ",\"logprobs\":[", logprobs, "]");
+    KeepLogprobs(logprobs, item);
+  }
+  Emit(TypeOfDelta(item->kind), rest, out);
+  item->content += content;
 }
 
-void ResponsesEncoder::EncodeEndOfText(uint64_t number, std::string* out) {
-  Emit("response.output_text.done", number,
-       absl::StrCat(Place(), ",\"text\":", Quoted(state_.text), ",\"logprobs\":[", state_.logprobs, "]"), out);
-  Emit("response.content_part.done", number + 1, absl::StrCat(Place(), ",\"part\":", Part(state_)), out);
-  Emit("response.output_item.done", number + 2, absl::StrCat(",\"output_index\":0,\"item\":", Item(state_, true)), out);
+ResponseItem* ResponsesEncoder::ItemOf(const v1::Delta& delta, std::string* out) {
+  std::vector<ResponseItem>& items = state_.items;
+  if (ResponseItem* found = FindItem(delta.part(), &items); found != nullptr) {
+    return found->kind == delta.kind() ? found : nullptr;
+  }
+  // Parts open in the order of their indexes.
+  if (!HasItem(delta.kind()) || (!items.empty() && delta.part() < items.back().part)) return nullptr;
+  if (!items.empty() && !items.back().is_call()) {
+    items.back().status = "completed";
+    EndItem(items.back(), out);
+  }
+  BeginItem({delta.part(), delta.kind(), "", delta.call().id(), delta.call().name()}, out);
+  return &items.back();
 }
 
-std::string ResponsesEncoder::Place() const {
-  return absl::StrCat(",\"item_id\":\"msg_", Random(state_), "\",\"output_index\":0,\"content_index\":0");
+void ResponsesEncoder::BeginItem(ResponseItem item, std::string* out) {
+  state_.items.push_back(std::move(item));
+  const ResponseItem& begun = state_.items.back();
+  Emit("response.output_item.added",
+       absl::StrCat(Index(begun), ",\"item\":", ItemJson(state_.generation_id, begun, /*with_content=*/false)), out);
+  if (begun.is_call()) return;
+  Emit("response.content_part.added", absl::StrCat(PlaceOfContent(begun), ",\"part\":", ContentJson(begun)), out);
 }
 
-void ResponsesEncoder::Emit(std::string_view type, uint64_t number, std::string_view rest, std::string* out) const {
+void ResponsesEncoder::EndItem(const ResponseItem& item, std::string* out) {
+  // Clients execute a call when they see one of these events.
+  if (item.is_call() && item.status != "completed") return;
+  const std::string content = Quoted(item.content);
+  switch (item.kind) {
+    case v1::PART_KIND_TOOL_CALL:
+      Emit("response.function_call_arguments.done",
+           absl::StrCat(Place(item), ",\"name\":", Quoted(item.name), ",\"arguments\":", content), out);
+      break;
+    case v1::PART_KIND_REASONING:
+      Emit("response.reasoning_text.done", absl::StrCat(PlaceOfContent(item), ",\"text\":", content), out);
+      break;
+    case v1::PART_KIND_REFUSAL:
+      Emit("response.refusal.done", absl::StrCat(PlaceOfContent(item), ",\"refusal\":", content), out);
+      break;
+    default:
+      Emit("response.output_text.done",
+           absl::StrCat(PlaceOfContent(item), ",\"text\":", content, ",\"logprobs\":[", item.logprobs, "]"), out);
+  }
+  if (!item.is_call()) {
+    Emit("response.content_part.done", absl::StrCat(PlaceOfContent(item), ",\"part\":", ContentJson(item)), out);
+  }
+  Emit("response.output_item.done",
+       absl::StrCat(Index(item), ",\"item\":", ItemJson(state_.generation_id, item, /*with_content=*/true)), out);
+}
+
+void ResponsesEncoder::KeepLogprobs(const std::string& logprobs, ResponseItem* item) {
+  if (logprobs.empty() || logprob_bytes_ > kMaxRepeatedLogprobs) return;
+  logprob_bytes_ += logprobs.size() + 1;
+  absl::StrAppend(&item->logprobs, item->logprobs.empty() ? "" : ",", logprobs);
+  if (logprob_bytes_ <= kMaxRepeatedLogprobs) return;
+  for (ResponseItem& each : state_.items) std::string().swap(each.logprobs);
+}
+
+void ResponsesEncoder::EncodeDone(const v1::Done& done, std::string* out) {
+  if (state_.items.empty()) BeginItem({}, out);
+  std::vector<size_t> ending;
+  for (size_t i = 0; i < state_.items.size(); ++i) {
+    if (state_.items[i].in_progress()) ending.push_back(i);
+  }
+  state_.ApplyDone(done);
+  for (const size_t i : ending) EndItem(state_.items[i], out);
+  EmitEnd(out);
+}
+
+void ResponsesEncoder::EncodeFailed(const v1::Failed& failed, std::string* out) {
+  if (state_.items.empty()) {
+    BeginItem({}, out);
+    state_.items.clear();  // nothing came
+  }
+  state_.ApplyFailed(failed);
+  EmitEnd(out);
+}
+
+std::string ResponsesEncoder::Index(const ResponseItem& item) const {
+  return absl::StrCat(",\"output_index\":", &item - state_.items.data());
+}
+
+std::string ResponsesEncoder::Place(const ResponseItem& item) const {
+  return absl::StrCat(",\"item_id\":\"", ItemIdOf(state_.generation_id, item), "\"", Index(item));
+}
+
+std::string ResponsesEncoder::PlaceOfContent(const ResponseItem& item) const {
+  return Place(item) + ",\"content_index\":0";
+}
+
+void ResponsesEncoder::Emit(std::string_view type, std::string_view rest, std::string* out) {
+  const uint64_t number = next_number_++;
   if (starting_after_.has_value() && number <= *starting_after_) return;
-  absl::StrAppend(out, "event: ", ToAbsl(type), "\ndata: {\"type\":\"", ToAbsl(type), "\",\"sequence_number\":", number,
-                  ToAbsl(rest), "}\n\n");
+  AppendEvent(type, number, rest, out);
+}
+
+void ResponsesEncoder::EmitEnd(std::string* out) {
+  const std::string_view type = state_.status == "completed" ? "response.completed"
+                                : state_.status == "failed"  ? "response.failed"
+                                                             : "response.incomplete";
+  AppendEvent(type, next_number_++, absl::StrCat(",\"response\":", ResponseJson(state_)), out);
 }
 
 }  // namespace runnel::openai

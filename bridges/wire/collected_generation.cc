@@ -38,10 +38,12 @@ void CollectedGeneration::Add(v1::GenerationEvent& event) {
   Choice& choice = choices[delta.choice()];
   tokens += delta.tokens();
   bytes += choice.Add(delta);
-  auto& logprobs = delta.kind() == v1::PART_KIND_REFUSAL ? choice.refusal_logprobs : choice.logprobs;
+  const bool refusal = delta.kind() == v1::PART_KIND_REFUSAL;
+  if (!choice.parts.empty()) choice.logprob_parts.resize(choice.logprobs.size(), 0);
   for (v1::TokenLogprob& logprob : *delta.mutable_logprobs()) {
     bytes += logprob.SpaceUsedLong();
-    logprobs.push_back(std::move(logprob));
+    (refusal ? choice.refusal_logprobs : choice.logprobs).push_back(std::move(logprob));
+    if (!refusal && !choice.parts.empty()) choice.logprob_parts.push_back(delta.part());
   }
 }
 

@@ -23,6 +23,7 @@ struct CollectedGeneration {
 
     std::string text;
     std::vector<v1::TokenLogprob> logprobs;  // of the text
+    std::vector<uint32_t> logprob_parts;     // the part of each of these; empty while there is a single text part
     std::vector<v1::TokenLogprob> refusal_logprobs;
     std::vector<v1::PartText> parts;  // by index; empty for a single text part, which is `text`
   };

@@ -102,6 +102,46 @@ std::vector<v1::GenerationEvent> LogOfAllParts() {
       v1::FINISH_REASON_TOOL_CALLS);
 }
 
+v1::Generation StateOf(const std::vector<v1::GenerationEvent>& log, const std::string& id) {
+  v1::Generation generation;
+  generation.set_id(id);
+  generation.set_status(v1::GENERATION_STATUS_RUNNING);
+  v1::ChoiceText* choice = generation.add_choices();
+  std::map<uint32_t, v1::PartText> parts;
+  for (const v1::GenerationEvent& event : log) {
+    generation.set_last_seq(event.seq());
+    if (event.has_started()) {
+      generation.set_model(event.started().model());
+      *generation.mutable_created_at() = event.started().created_at();
+    }
+    if (event.has_delta()) {
+      const v1::Delta& delta = event.delta();
+      v1::PartText& part = parts[delta.part()];
+      part.set_index(delta.part());
+      part.set_kind(delta.kind());
+      if (delta.has_call()) {
+        part.set_id(delta.call().id());
+        part.set_name(delta.call().name());
+      }
+      part.mutable_content()->append(delta.text() + delta.content());
+      choice->mutable_text()->append(delta.text());
+    }
+    if (event.has_done()) {
+      generation.set_status(v1::GENERATION_STATUS_DONE);
+      *generation.mutable_done() = event.done();
+    }
+    if (event.has_failed()) {
+      generation.set_status(v1::GENERATION_STATUS_FAILED);
+      *generation.mutable_failed() = event.failed();
+    }
+  }
+  const bool plain = parts.empty() || (parts.size() == 1 && parts.begin()->second.kind() == v1::PART_KIND_TEXT);
+  for (const auto& [index, part] : parts) {
+    if (!plain) *choice->add_parts() = part;
+  }
+  return generation;
+}
+
 v1::LinkResponse AttachedAfterACall(const FakeInferenceService::Command& command, const std::string& generation_id) {
   const struct {
     v1::PartKind kind;

@@ -27,6 +27,9 @@ std::vector<std::vector<v1::GenerationEvent>> AllMerges(const std::vector<v1::Ge
 // Reasoning "Hm.", text "Let me see.", the calls get_weather {"city":"Oslo"} and get_time {}, whose deltas alternate.
 std::vector<v1::GenerationEvent> LogOfAllParts();
 
+// The state of a generation with this log, with its texts.
+v1::Generation StateOf(const std::vector<v1::GenerationEvent>& log, const std::string& id);
+
 // `attached` for a reader that has the first 8 events of LogOfAllParts, when the log has 9. And its parts as JSON.
 v1::LinkResponse AttachedAfterACall(const FakeInferenceService::Command& command, const std::string& generation_id);
 inline constexpr char kPartsAfterACall[] =

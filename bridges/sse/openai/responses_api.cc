@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridges/base/no_such_generation.h"
 #include "bridges/openai/openai_error.h"
-#include "bridges/openai/openai_json.h"
+#include "bridges/openai/response_items.h"
 #include "bridges/openai/responses_format.h"
 #include "bridges/openai/responses_request.h"
 #include "bridges/server/inference_client.h"
@@ -64,11 +64,7 @@ openai::ResponseState StateOf(const GenerationCollector& collector, const std::s
   state.echo = std::move(echo);
   state.model = collected.started.model();
   state.created_at = collected.started.created_at().seconds();
-  if (!collected.choices.empty()) {
-    state.text = collected.choices[0].text;
-    openai::AppendTokenList(collected.choices[0].logprobs, &state.logprobs);
-  }
-  if (!state.text.empty()) state.item_status = "in_progress";
+  if (!collected.choices.empty()) state.items = openai::ItemsOf(collected.choices[0]);
   if (collector.info().status == v1::GENERATION_STATUS_QUEUED) state.status = "queued";
   if (collected.done.has_value()) state.ApplyDone(*collected.done);
   if (collected.failed.has_value()) state.ApplyFailed(*collected.failed);
@@ -127,20 +123,22 @@ Awaitable<ApiResult> RespondWithLogprobs(const ApiCall* call, openai::ResponseSt
   co_return RespondWithState(StateOf(collector, found.generation_id, std::move(found.echo)));
 }
 
-// The response to HEAD: the status and headers with which the stream would begin.
-Awaitable<ApiResult> HeadOfEvents(const ApiCall* call, std::string generation_id,
-                                  std::optional<uint64_t> starting_after) {
+// InvalidArgument if `starting_after` is larger than the number of the last event. Any other error is found again when
+// the stream attaches, which waits for a replica that may come back.
+Awaitable<absl::Status> CheckStart(const ApiCall* call, std::string generation_id, uint64_t starting_after) {
   const absl::StatusOr<v1::Generation> generation = co_await call->thread->client->GetGeneration(
-      call->thread, generation_id, call->request->principal, /*max_text_bytes=*/0);
-  if (!generation.ok()) co_return RespondWithError(generation.status());
-  bridge::GenerationInfo opened;
-  opened.status = generation->status();
-  opened.last_seq = generation->last_seq();
-  opened.existing = true;
-  opened.annotation = generation->annotation();
-  openai::ResponsesEncoder encoder(openai::ResponsesEncoder::Kind::kStored, starting_after);
-  const absl::Status status = encoder.Open(generation_id, opened);
-  co_return status.ok() ? HeadOfStream(generation_id) : RespondWithError(status);
+      call->thread, std::move(generation_id), call->request->principal, /*max_text_bytes=*/0);
+  if (!AsStored(generation).ok()) co_return absl::OkStatus();
+  const uint64_t last = openai::LastNumber(*generation);
+  if (starting_after <= last) co_return absl::OkStatus();
+  co_return base::InvalidField("starting_after",
+                               absl::StrCat("must be at most ", last, ", the number of the last event"));
+}
+
+// The response to HEAD: the status and headers with which the stream would begin.
+Awaitable<ApiResult> HeadOfEvents(const ApiCall* call, std::string generation_id) {
+  const absl::StatusOr<openai::ResponseState> found = co_await Find(call, generation_id);
+  co_return found.ok() ? HeadOfStream(generation_id) : RespondWithError(found.status());
 }
 
 ApiResult StreamStored(const ApiCall& call, std::string generation_id, std::optional<uint64_t> starting_after) {
@@ -157,9 +155,11 @@ Awaitable<ApiResult> Get(const ApiCall* call, std::string generation_id) {
   const absl::StatusOr<openai::ResponseQuery> query = openai::ParseResponseQuery(call->route->query);
   if (!query.ok()) co_return RespondWithError(query.status());
   const bool head = call->request->method == "HEAD";
-  if (query->stream && head) {
-    co_return co_await HeadOfEvents(call, std::move(generation_id), query->starting_after);
+  if (query->starting_after.has_value()) {
+    const absl::Status checked = co_await CheckStart(call, generation_id, *query->starting_after);
+    if (!checked.ok()) co_return RespondWithError(checked);
   }
+  if (query->stream && head) co_return co_await HeadOfEvents(call, std::move(generation_id));
   if (query->stream) co_return StreamStored(*call, std::move(generation_id), query->starting_after);
   if (query->logprobs && !head) {
     absl::StatusOr<openai::ResponseState> found = co_await Find(call, generation_id);

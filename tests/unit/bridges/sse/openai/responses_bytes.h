@@ -40,8 +40,9 @@ inline std::string Response(const ResponseFields& fields) {
          fields.background + R"(,"usage":)" + fields.usage + "}";
 }
 inline std::string Usage(int output) {
-  return R"({"input_tokens":9,"input_tokens_details":{"cached_tokens":0},"output_tokens":)" + std::to_string(output) +
-         R"(,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":)" + std::to_string(9 + output) + "}";
+  return R"({"input_tokens":9,"input_tokens_details":{"cached_tokens":0,"cache_write_tokens":0},"output_tokens":)" +
+         std::to_string(output) + R"(,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":)" +
+         std::to_string(9 + output) + "}";
 }
 inline std::string Event(const std::string& type, int number, const std::string& rest) {
   return "event: " + type + "\ndata: {\"type\":\"" + type + "\",\"sequence_number\":" + std::to_string(number) + "," +

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bridges/openai/responses_format.h"
+#include "tests/testing/fake_parts.h"
 #include "tests/unit/bridges/sse/openai/responses_bytes.h"
 
 namespace runnel::sse {
@@ -36,8 +37,21 @@ TEST(ResponsesStream, HasTheSameNumbersFromEveryStart) {
 TEST(ResponsesStream, RepeatsTheLastEventAndRejectsLargerNumbers) {
   const auto get = [&](uint64_t after, std::vector<v1::GenerationEvent> events) {
     SseHarness harness;
-    return Ask(&harness, "GET", kOne + "?stream=true&starting_after=" + std::to_string(after), "", Annotation(),
-               std::move(events));
+    testing::FakeInferenceService::Handlers handlers;
+    handlers.get = [log = events](const std::string&) -> absl::StatusOr<v1::Generation> {
+      v1::Generation generation = testing::StateOf(log, kGen);
+      generation.set_annotation(Annotation());
+      generation.mutable_choices(0)->clear_text();
+      return generation;
+    };
+    harness.service.SetHandlers(handlers);
+    const std::string target = kOne + "?stream=true&starting_after=" + std::to_string(after);
+    const int status = harness.Ask("HEAD", target).head.status;
+    if (status != 200) {
+      EXPECT_EQ(status, 400);
+      return harness.Ask("GET", target);
+    }
+    return Ask(&harness, "GET", target, "", Annotation(), std::move(events));
   };
   EXPECT_EQ(get(9, Hello()).body, From(9));
   const std::vector<v1::GenerationEvent> failed = {StartedEvent(), FailedEvent(2, "engine_failed")};
