@@ -31,6 +31,7 @@ constexpr std::pair<const char*, std::string ResponseEcho::*> kEchoedJson[] = {
     {"text", &ResponseEcho::text},
     {"reasoning", &ResponseEcho::reasoning},
     {"service_tier", &ResponseEcho::service_tier},
+    {"previous_response_id", &ResponseEcho::previous_response_id},
 };
 
 std::string AnnotationOf(const ResponseEcho& echo) {

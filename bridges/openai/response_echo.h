@@ -23,6 +23,7 @@ struct ResponseEcho {
   std::string text = R"({"format":{"type":"text"}})";
   std::string reasoning = R"({"effort":null,"summary":null})";
   std::string service_tier = "\"auto\"";
+  std::string previous_response_id = "null";
   bool background = false;
   bool store = true;
   bool parallel_tool_calls = true;

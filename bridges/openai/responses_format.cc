@@ -151,7 +151,8 @@ std::string ResponseJson(const ResponseState& state) {
                   ",\"max_output_tokens\":", state.echo.max_output_tokens, ",\"text\":", state.echo.text,
                   ",\"truncation\":\"disabled\"", ",\"reasoning\":", state.echo.reasoning,
                   ",\"service_tier\":", state.echo.service_tier, ",\"store\":", state.echo.store ? "true" : "false",
-                  ",\"previous_response_id\":null,\"background\":", state.echo.background ? "true" : "false",
+                  ",\"previous_response_id\":", state.echo.previous_response_id,
+                  ",\"background\":", state.echo.background ? "true" : "false",
                   ",\"usage\":", state.usage.has_value() ? UsageJson(*state.usage) : "null", "}");
   return json;
 }

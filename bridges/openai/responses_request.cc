@@ -13,7 +13,6 @@
 #include "bridges/openai/openai_fields.h"
 #include "bridges/openai/other_fields.h"
 #include "bridges/openai/output_format.h"
-#include "bridges/openai/responses_input.h"
 #include "bridges/wire/cursor.h"
 #include "bridges/wire/json_fields.h"
 #include "bridges/wire/json_parser.h"
@@ -34,6 +33,7 @@ using nlohmann::json;
 constexpr size_t kMaxInstructionBytes = size_t{1} << 30;  // the body's limit is lower
 constexpr std::string_view kPrefix = "resp_";
 constexpr size_t kMaxTierBytes = 64;
+constexpr size_t kMaxIdBytes = 256;
 constexpr std::string_view kLogprobs = "message.output_text.logprobs";
 
 // A request while its fields are read.
@@ -50,8 +50,24 @@ struct Draft {
 absl::Status ReadInstructions(const std::string& field, const json& value, Draft* draft) {
   v1::ChatMessage* message = draft->request()->add_messages();
   message->set_role(v1::CHAT_ROLE_SYSTEM);
+  draft->result.instructions = 1;
   draft->result.echo.instructions = value.dump();
   return bridge::ReadText(field, value, 0, kMaxInstructionBytes, message->mutable_content());
+}
+
+absl::Status ReadInput(const std::string& field, const json& value, Draft* draft) {
+  return ReadResponsesInput(field, value, draft->request(), &draft->result.references);
+}
+
+absl::Status ReadPreviousResponseId(const std::string& field, const json& value, Draft* draft) {
+  std::string id;
+  RETURN_IF_ERROR(bridge::ReadText(field, value, 0, kMaxIdBytes, &id));
+  if (id.empty()) return absl::OkStatus();
+  absl::StatusOr<std::string> generation_id = GenerationOfResponse(id);
+  if (!generation_id.ok()) return MissingResponse(id);
+  draft->result.previous = *std::move(generation_id);
+  draft->result.echo.previous_response_id = value.dump();
+  return absl::OkStatus();
 }
 
 absl::Status ReadMetadata(const std::string& field, const json& value, Draft* draft) {
@@ -178,7 +194,8 @@ using Table = FieldTable<Draft>;
 const Table::Row kFields[] = {
     {"model", Table::IntoRequest<ReadModel>},
     {"instructions", ReadInstructions},
-    {"input", Table::IntoRequest<ReadResponsesInput>},
+    {"input", ReadInput},
+    {"previous_response_id", ReadPreviousResponseId},
     {"stream", [](const std::string& field, const json& value,
                   Draft* draft) { return bridge::ReadFlag(field, value, &draft->result.stream); }},
     {"background", ReadEchoFlag<&ResponseEcho::background>},
@@ -223,7 +240,15 @@ absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
   RETURN_IF_ERROR(ApplyLogprobs(&draft));
   ASSIGN_OR_RETURN(std::string annotation, draft.result.echo.ToAnnotation());
   draft.request()->set_annotation(std::move(annotation));
+  if (draft.result.references.empty()) RETURN_IF_ERROR(FinishInput(&draft.result));
   return std::move(draft.result);
+}
+
+absl::Status FinishInput(ResponsesRequest* result) {
+  RETURN_IF_ERROR(JoinTurns(&result->request));
+  if (!result->echo.store) return absl::OkStatus();
+  result->request.set_keep_last_messages(static_cast<uint32_t>(result->request.messages_size() - result->instructions));
+  return absl::OkStatus();
 }
 
 std::vector<std::string_view> ResponsesFieldNames() { return kTable.Names(); }

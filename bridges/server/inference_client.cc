@@ -195,6 +195,20 @@ Awaitable<absl::StatusOr<v1::Generation>> InferenceClient::GetGeneration(IoThrea
   });
 }
 
+Awaitable<absl::StatusOr<v1::GetGenerationResponse>> InferenceClient::GetWithInput(IoThread* thread, std::string id,
+                                                                                   std::string principal,
+                                                                                   uint64_t max_text_bytes,
+                                                                                   uint64_t input_offset) {
+  return Await<v1::GetGenerationResponse>([=, this](auto done) {
+    auto request = ById<v1::GetGenerationRequest>(id, principal);
+    request.set_max_text_bytes(max_text_bytes);
+    request.set_input_offset(input_offset);
+    Begin(thread, id, calls_, rpc_timeout_, std::move(request),
+          Method<v1::GetGenerationRequest, v1::GetGenerationResponse>(&Stub::AsyncGetGeneration),
+          &Same<v1::GetGenerationResponse>, Callback<v1::GetGenerationResponse>(std::move(done)));
+  });
+}
+
 Awaitable<absl::StatusOr<v1::CancelGenerationResponse>> InferenceClient::CancelGeneration(IoThread* thread,
                                                                                           std::string id,
                                                                                           std::string principal) {

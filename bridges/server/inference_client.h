@@ -40,6 +40,10 @@ class InferenceClient {
   // The same for coroutines that run on `thread`.
   Awaitable<absl::StatusOr<v1::Generation>> GetGeneration(IoThread* thread, std::string id, std::string principal,
                                                           uint64_t max_text_bytes);
+  // With the input that is kept with the generation, from byte `input_offset` on.
+  Awaitable<absl::StatusOr<v1::GetGenerationResponse>> GetWithInput(IoThread* thread, std::string id,
+                                                                    std::string principal, uint64_t max_text_bytes,
+                                                                    uint64_t input_offset);
   Awaitable<absl::StatusOr<v1::CancelGenerationResponse>> CancelGeneration(IoThread* thread, std::string id,
                                                                            std::string principal);
   Awaitable<absl::StatusOr<v1::DeleteGenerationResponse>> DeleteGeneration(IoThread* thread, std::string id,

@@ -36,6 +36,8 @@ constexpr ErrorForm kFormsByReason[] = {
     {"HOST_NOT_ALLOWED", 403, "permission_error", "host_not_allowed"},
     {"MODEL_NOT_FOUND", 404, kInvalid, "model_not_found"},
     {"GENERATION_NOT_FOUND", 404, kInvalid, "generation_not_found"},
+    {"PREVIOUS_RESPONSE_NOT_FOUND", 404, kInvalid, "previous_response_not_found"},
+    {"ITEM_NOT_FOUND", 404, kInvalid, "item_not_found"},
     {"OTHER_REPLICA", 404, kInvalid, "generation_not_found"},
     {"GENERATION_LOST", 410, "server_error", "generation_lost"},
     {"GENERATION_EXPIRED", 410, kInvalid, "generation_expired"},

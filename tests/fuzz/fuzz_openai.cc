@@ -7,6 +7,7 @@
 #include "bridges/openai/completion_request.h"
 #include "bridges/openai/openai_error.h"
 #include "bridges/openai/responses_request.h"
+#include "bridges/wire/cursor.h"
 #include "tests/fuzz/fuzz_check.h"
 #include "tests/fuzz/request_checks.h"
 
@@ -43,7 +44,20 @@ void CheckRequest(const runnel::v1::GenerateRequest& request) {
 
 void CheckRefusal(const absl::Status& status, OpenAiApi api) {
   const runnel::bridge::HttpError error = runnel::openai::OpenAiErrorOf(status, api);
-  FUZZ_CHECK(error.status == 400 && error.type == "invalid_request_error" && !error.message.empty());
+  // 404: a reference to an id that no response has.
+  FUZZ_CHECK(error.status == 400 || (error.status == 404 && api == OpenAiApi::kResponses));
+  FUZZ_CHECK(error.type == "invalid_request_error" && !error.message.empty());
+}
+
+// Each refers to a message that exists and is empty until it is resolved.
+void CheckReferences(const runnel::openai::ResponsesRequest& body) {
+  for (const auto& reference : body.references) {
+    FUZZ_CHECK(runnel::bridge::IsGenerationId(reference.name.generation_id) && reference.name.part < 1024);
+    FUZZ_CHECK(reference.message >= body.instructions && reference.message < body.request.messages_size());
+    FUZZ_CHECK(body.request.messages(reference.message).content().empty());
+  }
+  runnel::openai::ResponsesRequest finished = body;
+  if (runnel::openai::FinishInput(&finished).ok()) CheckRequest(finished.request);
 }
 
 }  // namespace
@@ -64,6 +78,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto echo = runnel::openai::ResponseEcho::FromAnnotation(responses->request.annotation());
     FUZZ_CHECK(echo.ok() && echo->metadata == responses->echo.metadata);
     FUZZ_CHECK(echo->top_logprobs.empty() != responses->request.has_top_logprobs());
+    FUZZ_CHECK(static_cast<int>(responses->request.keep_last_messages()) <=
+               responses->request.messages_size() - responses->instructions);
+    FUZZ_CHECK(responses->echo.store || responses->request.keep_last_messages() == 0);
+    FUZZ_CHECK(responses->previous.empty() || runnel::bridge::IsGenerationId(responses->previous));
+    CheckReferences(*responses);
   } else {
     CheckRefusal(responses.status(), OpenAiApi::kResponses);
   }

@@ -14,6 +14,9 @@
 namespace runnel::testing {
 namespace {
 
+// Small, so that every kept input takes several calls.
+constexpr size_t kInputPieceBytes = 10;
+
 constexpr std::chrono::seconds kPatience(10);
 
 std::chrono::steady_clock::time_point Deadline() { return std::chrono::steady_clock::now() + kPatience; }
@@ -105,6 +108,13 @@ class FakeInferenceService::Service final : public v1::InferenceService::Callbac
     if (!handler) return Finish(context, Unimplemented());
     auto result = handler(request->generation_id());
     if (result.ok()) *response->mutable_generation() = *result;
+    if (const auto input = GetHandlers().input; input && request->has_input_offset()) {
+      const std::string whole = input(request->generation_id());
+      response->set_input_bytes(whole.size());
+      if (request->input_offset() < whole.size()) {
+        response->set_input(whole.substr(request->input_offset(), kInputPieceBytes));
+      }
+    }
     return Finish(context, result.status());
   }
   grpc::ServerUnaryReactor* CancelGeneration(grpc::CallbackServerContext* context,

@@ -82,6 +82,8 @@ class FakeInferenceService {
   // Handlers of the unary calls, which fail with UNIMPLEMENTED without one. They run on gRPC's threads.
   struct Handlers {
     std::function<absl::StatusOr<v1::Generation>(const std::string& id)> get;
+    // The serialized v1::KeptInput, of which each call returns a few bytes. Empty: none is kept.
+    std::function<std::string(const std::string& id)> input;
     std::function<absl::StatusOr<v1::CancelGenerationResponse>(const std::string& id)> cancel;
     std::function<absl::Status(const std::string& id)> remove;
     std::function<absl::StatusOr<v1::ListModelsResponse>()> list_models;

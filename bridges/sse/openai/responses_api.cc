@@ -12,6 +12,7 @@
 #include "bridges/server/inference_client.h"
 #include "bridges/sse/native/generation_snapshot.h"
 #include "bridges/sse/openai/collection_error.h"
+#include "bridges/sse/openai/earlier_responses.h"
 #include "bridges/sse/stream/generation_collector.h"
 #include "bridges/wire/stream_request.h"
 #include "services/base/grpc_status.h"
@@ -174,6 +175,9 @@ Awaitable<ApiResult> Get(const ApiCall* call, std::string generation_id) {
 Awaitable<ApiResult> CreateResponse(const ApiCall* call) {
   absl::StatusOr<openai::ResponsesRequest> body = ReadCreateRequest(*call);
   if (!body.ok()) co_return RespondWithError(body.status());
+  const absl::Status added = co_await AddEarlierResponses(call, &*body);
+  if (call->connection->client_gone()) co_return ClientGone();
+  if (!added.ok()) co_return RespondWithError(added);
   const bool background = body->echo.background;
   StreamSpec spec = BaseSpec(*call);
   spec.repeatable = !body->request.request_id().empty();

@@ -51,9 +51,9 @@ Read ReadResponses(const std::string& body) {
   if (!result.ok()) return {result.status(), {}, ""};
   // It has the fields that are repeated in the response and otherwise ignored.
   result->request.clear_annotation();
-  return {
-      absl::OkStatus(), result->request,
-      std::to_string(result->stream) + std::to_string(result->echo.background) + std::to_string(result->echo.store)};
+  return {absl::OkStatus(), result->request,
+          std::to_string(result->stream) + std::to_string(result->echo.background) +
+              std::to_string(result->echo.store) + result->previous};
 }
 
 Read ReadNative(const std::string& body) {

@@ -160,6 +160,11 @@ TEST(ResponsesRequest, RejectsInvalidFieldsInOpenAisShape) {
       for (int j = 0; j < 512; ++j) text += "\\u0001";
       return text;
     }() + "\"";
+  std::string calls = R"("input":[)";
+  for (int i = 0; i < 129; ++i) {
+    calls += (i ? "," : "") + std::string(R"({"type":"function_call","call_id":"c","name":"f"})");
+  }
+  calls += "]";
   const std::vector<Row> rows = {
       {R"("model":1)", "model"},
       {R"("input":null)", "input"},
@@ -177,7 +182,11 @@ TEST(ResponsesRequest, RejectsInvalidFieldsInOpenAisShape) {
       {R"("input":[{"role":"x","content":"a"}])", "input[0].role"},
       {R"("input":[{"type":"function_call_output","output":"x"}])", "input[0].call_id"},
       {R"("input":[{"type":"function_call_output","call_id":"c"}])", "input[0].output"},
-      {R"("input":[{"type":"item_reference","id":"x"}])", "input[0].type", "unsupported_parameter"},
+      {R"("input":[{"type":"item_reference"}])", "input[0].id"},
+      {R"("input":[{"type":"item_reference","id":5}])", "input[0].id"},
+      {R"("input":[{"type":"item_reference","id":""}])", "input[0].id"},
+      {R"("input":[{"type":"item_reference","id":")" + std::string(257, 'x') + "\"}]", "input[0].id"},
+      {R"("input":[{"type":"item_reference","id":"x","role":"user"}])", "input[0].role", "unsupported_parameter"},
       {R"("input":[{"type":"web_search_call","id":"x"}])", "input[0].type", "unsupported_parameter"},
       {R"("input":[{"type":"reasoning","summary":"x"}])", "input[0].summary"},
       {R"("input":[{"type":"reasoning","content":[{"text":5}]}])", "input[0].content[0].text"},
@@ -207,7 +216,9 @@ TEST(ResponsesRequest, RejectsInvalidFieldsInOpenAisShape) {
       {R"("top_logprobs":"2","include":["message.output_text.logprobs"])", "top_logprobs"},
       {R"("tools":[{}])", "tools[0].type", "unsupported_parameter"},
       {R"("tools":[{"type":"function","function":{"name":"f"}}])", "tools[0].function", "unsupported_parameter"},
-      {R"("previous_response_id":"resp_x")", "previous_response_id", "unsupported_parameter"},
+      {R"("previous_response_id":5)", "previous_response_id"},
+      {R"("previous_response_id":")" + std::string(257, 'x') + "\"", "previous_response_id"},
+      {calls, "input"},
       {R"("conversation":{"id":"x"})", "conversation", "unsupported_parameter"},
       {R"("prompt":{"id":"x"})", "prompt", "unsupported_parameter"},
   };
