@@ -13,6 +13,8 @@ import urllib.request
 import openai
 import websockets
 
+import python_responses
+
 URL = os.environ["RUNNEL_URL"]
 WS_URL = os.environ["RUNNEL_WS_URL"]
 ADMIN = os.environ["RUNNEL_ADMIN"]
@@ -351,7 +353,7 @@ CHECKS = {
         "streamed arguments": streamed_arguments, "tool results": tool_results, "reasoning": reasoning,
         "images": images,
         "error before": error_before, "error within": error_within, "silence": silence, "abort": abort,
-        "background, resume": background},
+        "background, resume": background, **python_responses.checks(client, script)},
     f"websockets {websockets.__version__} (Python)": {
         "streaming": ws_streaming, "error before": ws_error_before, "error within": ws_error_within,
         "silence": ws_silence, "abort": ws_abort, "background, resume": ws_resume},

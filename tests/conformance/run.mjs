@@ -12,10 +12,12 @@ import { aiSdk } from './ai_sdk.mjs';
 import { langchain } from './langchain.mjs';
 import { eventsource, fetchEventSource, ws } from './native_js.mjs';
 import { openaiJs } from './openai_js.mjs';
+import { aiSdkOpenai, openaiResponses } from './responses_js.mjs';
 import { MODEL, SEED, script, stopWithin, until } from './testing.mjs';
 
 const FEATURES = ['streaming', 'one piece', 'n = 2', 'several prompts', 'usage', 'finish', 'stop', 'tools',
-  'parallel calls', 'streamed arguments', 'tool results', 'reasoning', 'images', 'error before', 'error within', 'silence', 'abort', 'background, resume'];
+  'parallel calls', 'streamed arguments', 'tool results', 'reasoning', 'images', 'all parts', 'cut call', 'several turns',
+  'error before', 'error within', 'silence', 'abort', 'background, resume'];
 const long = process.env.RUNNEL_LONG === '1';
 const here = import.meta.dirname ?? new URL('.', import.meta.url).pathname;
 
@@ -72,6 +74,8 @@ try {
   const clients = [
     [`openai ${version('openai')} (JavaScript)`, openaiJs],
     [`ai ${version('ai')}, @ai-sdk/openai-compatible ${version('@ai-sdk/openai-compatible')}`, aiSdk],
+    [`openai ${version('openai')} (JavaScript), responses`, openaiResponses],
+    [`ai ${version('ai')}, @ai-sdk/openai ${version('@ai-sdk/openai')}`, aiSdkOpenai],
     [`@langchain/openai ${version('@langchain/openai')}`, langchain],
     [`eventsource ${version('eventsource')}`, eventsource],
     [`@microsoft/fetch-event-source ${version('@microsoft/fetch-event-source')}`, fetchEventSource],
