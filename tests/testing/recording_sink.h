@@ -15,8 +15,16 @@ namespace runnel::testing {
 // An EventSink that records an engine's calls, for tests of engines without a service around them. Thread-safe.
 class RecordingSink final : public inference::EventSink {
  public:
+  // A part that is not text, with all of its pieces.
+  struct Part {
+    inference::PartKind kind = inference::PartKind::kText;
+    inference::ToolCall call;
+    std::string content;
+    size_t pieces = 0;
+  };
   struct Choice {
     std::string text;
+    std::vector<Part> parts;  // calls by number, and others where their kind changes
     std::vector<std::string> deltas;
     uint32_t tokens = 0;
     std::vector<inference::TokenLogprob> logprobs;
@@ -25,6 +33,7 @@ class RecordingSink final : public inference::EventSink {
   struct Record {
     std::vector<Choice> choices;
     std::optional<inference::Failed> failed;
+    std::optional<inference::Usage> usage;
     uint32_t cached_prompt_tokens = 0;
     bool begun = false;
     bool appended_after_end = false;
@@ -57,7 +66,10 @@ class RecordingSink final : public inference::EventSink {
     base::MutexLock lock(&mu_);
     record_.cached_prompt_tokens = cached_prompt_tokens;
   }
-  void SetUsage(const inference::Usage&) override {}
+  void SetUsage(const inference::Usage& usage) override {
+    base::MutexLock lock(&mu_);
+    record_.usage = usage;
+  }
   void SetPrefillShare(float) override {}
   void Append(uint32_t choice, std::string_view text, inference::Tokens tokens, inference::WakeSet*) override {
     base::MutexLock lock(&mu_);
@@ -77,6 +89,7 @@ class RecordingSink final : public inference::EventSink {
     Choice& to = record_.choices.at(choice);
     if (to.reason != inference::FinishReason::kNone || record_.failed.has_value()) record_.appended_after_end = true;
     to.tokens += tokens.count;
+    AddPart(piece, &to);
     ++deltas_;
     changed_.NotifyAll();
   }
@@ -103,6 +116,25 @@ class RecordingSink final : public inference::EventSink {
   }
 
  private:
+  static void AddPart(const inference::PartPiece& piece, Choice* to) {
+    Part* part = to->parts.empty() || piece.opening != nullptr ? nullptr : &to->parts.back();
+    if (piece.kind == inference::PartKind::kToolCall) {
+      uint32_t number = 0;
+      for (Part& each : to->parts) {
+        if (each.kind == piece.kind && number++ == piece.call) part = &each;
+      }
+    } else if (part != nullptr && part->kind != piece.kind) {
+      part = nullptr;
+    }
+    if (part == nullptr) {
+      part = &to->parts.emplace_back();
+      part->kind = piece.kind;
+      if (piece.opening != nullptr) part->call = *piece.opening;
+    }
+    part->content += piece.content;
+    ++part->pieces;
+  }
+
   bool EndedLocked() const REQUIRES(mu_) {
     if (record_.failed.has_value()) return true;
     for (const Choice& choice : record_.choices) {

@@ -15,7 +15,7 @@
 #include "services/base/strings.h"
 #include "services/inference/engines/extra_fields.h"
 #include "services/inference/engines/scripted_parts.h"
-#include "services/inference/engines/stoppable_text.h"
+#include "services/inference/engines/stoppable_parts.h"
 #include "services/inference/generation/wake_set.h"
 
 namespace runnel::inference {
@@ -155,34 +155,17 @@ struct ScriptedEngine::Run {
   absl::Duration first_due;
   uint32_t next = 0;  // the next token
   // One for each choice, or none if there are no stop strings: then no text has to be held.
-  std::vector<StoppableText> stoppable;
+  std::vector<StoppableParts> stoppable;
 
-  // Appends the text of a token up to where a stop string may begin.
-  void AppendStoppable(uint32_t choice, std::string_view text, Tokens token, EventSink* to, WakeSet* wake) {
-    StoppableText& state = stoppable[choice];
+  void Append(uint32_t choice, const PartPiece& piece, Tokens token, EventSink* to, WakeSet* wake) {
+    if (stoppable.empty()) return to->AppendPart(choice, piece, std::move(token), wake);
+    StoppableParts& state = stoppable[choice];
     if (state.stopped()) return;
-    auto [certain, tokens] = state.Push(text, std::move(token));
-    if (!certain.empty()) to->Append(choice, certain, std::move(tokens), wake);
+    state.Append(piece, std::move(token), wake);
     if (state.stopped()) to->EndChoice(choice, FinishReason::kStop, wake);
   }
-  void AppendRest(EventSink* to, WakeSet* wake) {
-    for (uint32_t choice = 0; choice < stoppable.size(); ++choice) {
-      auto [rest, tokens] = stoppable[choice].Finish();
-      if (!rest.empty()) to->Append(choice, rest, std::move(tokens), wake);
-    }
-  }
-  // Appends a piece that is not text, after the text that is held. A stop string does not continue in later text.
-  void AppendPiece(uint32_t choice, const ScriptedPiece& piece, EventSink* to, WakeSet* wake) {
-    if (!stoppable.empty()) {
-      StoppableText& state = stoppable[choice];
-      if (state.stopped()) return;
-      auto [rest, tokens] = state.Finish();
-      if (!rest.empty()) to->Append(choice, rest, std::move(tokens), wake);
-      state = StoppableText(prepared->stop);
-    }
-    PartPiece part{piece.kind, piece.content, piece.call};
-    if (piece.opening.has_value()) part.opening = &*piece.opening;
-    to->AppendPart(choice, part, 1, wake);
+  void AppendRest(WakeSet* wake) {
+    for (StoppableParts& state : stoppable) state.Finish(wake);
   }
   bool stopped() const {
     return !stoppable.empty() &&
@@ -228,7 +211,9 @@ void ScriptedEngine::Start(std::unique_ptr<PreparedGeneration> prepared, std::sh
   run->prepared.reset(static_cast<PreparedScript*>(prepared.release()));
   run->sink = std::move(sink);
   if (!run->prepared->stop.empty()) {
-    run->stoppable = std::vector<StoppableText>(run->prepared->choice_count, StoppableText(run->prepared->stop));
+    for (uint32_t choice = 0; choice < run->prepared->choice_count; ++choice) {
+      run->stoppable.emplace_back(choice, run->prepared->stop, run->sink.get());
+    }
   }
   const Script& script = run->prepared->script;
   run->first_due = options_.clock->Monotonic() + script.first_token;
@@ -338,7 +323,7 @@ absl::Duration ScriptedEngine::Step(Run* run, absl::Duration now, WakeSet* wake)
       return absl::InfiniteDuration();
     }
     if (run->next >= end) {
-      run->AppendRest(sink.get(), wake);
+      run->AppendRest(wake);
       sink->EndAll(prepared.finish_reason(), wake);
       return absl::InfiniteDuration();
     }
@@ -356,7 +341,9 @@ void ScriptedEngine::AppendTokens(Run* run, EventSink* sink, WakeSet* wake) cons
     std::optional<ScriptedPiece> piece;
     if (prepared.parts.has_value()) piece = prepared.parts->At(prepared.seed, choice, run->next);
     if (piece.has_value() && piece->kind != PartKind::kText) {
-      run->AppendPiece(choice, *piece, sink, wake);
+      PartPiece part{piece->kind, piece->content, piece->call};
+      if (piece->opening.has_value()) part.opening = &*piece->opening;
+      run->Append(choice, part, 1, sink, wake);
       continue;
     }
     Tokens token = 1;
@@ -370,7 +357,7 @@ void ScriptedEngine::AppendTokens(Run* run, EventSink* sink, WakeSet* wake) cons
     if (run->stoppable.empty()) {
       sink->Append(choice, text, std::move(token), wake);
     } else {
-      run->AppendStoppable(choice, text, std::move(token), sink, wake);
+      run->Append(choice, PartPiece::Text(text), std::move(token), sink, wake);
     }
   }
 }
