@@ -26,6 +26,7 @@ script_name=install
 . "$here/env.sh"
 
 readonly NO_LLAMA=3 NO_MODEL=4
+readonly chat_layer=$here/../../services/inference/engines/llama/chat_layer
 readonly MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
 # gRPC's CMake package looks for libc-ares and libre2. Every preset configures the tests, which need GoogleTest.
@@ -193,11 +194,10 @@ build_llama() {
 # version of this script gets it without compiling llama.cpp again.
 build_extras() {
   local work=$1 prefix=$2
-  say "llama.cpp: compiling its JSON Schema converter, 20 seconds"
-  logged "$work/log" cmake -S "$here/../../services/inference/engines/llama/json_schema" \
-    -B "$work/json-schema" -G Ninja \
+  say "llama.cpp: compiling its chat layer, 2 minutes on one core"
+  logged "$work/log" cmake -S "$chat_layer" -B "$work/chat" -G Ninja \
     -DLLAMA_SOURCE="$work/vendor/llama.cpp" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS="${CXXFLAGS:-} -w" || return
-  logged "$work/log" cmake --build "$work/json-schema" || return
+  compile "$work/chat" || return
   # The Python package's server, built from the same code; tests use it as a peer.
   local package=$prefix/python/llama_cpp
   rm -rf "$prefix/python" && mkdir -p "$prefix/python" &&
@@ -205,7 +205,13 @@ build_extras() {
     logged "$work/log" "${CXX:-c++}" -shared -o "$package/lib/libllama.so" -Wl,--whole-archive \
       "$prefix"/lib/lib{llama,ggml,ggml-cpu,ggml-base}.a -Wl,--no-whole-archive -lpthread -ldl -lm &&
     ln -sf libllama.so "$package/lib/libggml.so" || return
-  logged "$work/log" cmake --install "$work/json-schema" --prefix "$prefix"
+  rm -f "$prefix/chat-layer.sha256"
+  logged "$work/log" cmake --install "$work/chat" --prefix "$prefix" && chat_layer_hash >"$prefix/chat-layer.sha256"
+}
+
+# Our part of the chat layer: an installation by another version of it is replaced.
+chat_layer_hash() {
+  cat "$chat_layer"/* | sha256sum
 }
 
 # Installs the Python packages that the server needs. Without them its tests are skipped.
@@ -218,15 +224,15 @@ install_peer() {
 }
 
 install_llama() {
-  local prefix work status=0 llama=true schema=true
+  local prefix work status=0 llama=true extras=true
   if prefix=$(llama_elsewhere); then
     say "llama.cpp: the one in $prefix"
     return
   fi
   prefix=$(llama_prefix)
   if [[ -f $prefix/lib/cmake/llama/llama-config.cmake ]]; then llama=false; fi
-  if ! $llama && [[ -f $prefix/lib/libllama-json-schema.a ]]; then schema=false; fi
-  if $llama || $schema; then
+  if ! $llama && cmp -s "$prefix/chat-layer.sha256" <(chat_layer_hash); then extras=false; fi
+  if $llama || $extras; then
     work=$(runnel_cache)/work
     rm -rf "$work"
     { fetch_llama "$work" && { ! $llama || build_llama "$work" "$prefix"; } && build_extras "$work" "$prefix"; } ||
