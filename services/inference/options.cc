@@ -51,9 +51,11 @@ ABSL_FLAG(uint32_t, llama_threads, 0,
 ABSL_FLAG(bool, llama_exact, true,
           "llama: the same text for the same request and seed, whatever else is decoded; costs some speed");
 ABSL_FLAG(std::string, llama_chat_template, "",
-          "llama: name of a chat template of llama.cpp, for example chatml; empty: the model's own");
+          "llama: path of a file with a Jinja chat template, or name of a built-in one of llama.cpp, for example chatml; "
+          "empty: the model's own");
 ABSL_FLAG(absl::Duration, llama_grammar_step_timeout, absl::Milliseconds(100),
-          "llama: time limit for holding one token to an output format; a generation that exceeds it fails");
+          "llama: time limit for holding one token to an output format or to the tools; a generation that exceeds it "
+          "fails");
 ABSL_FLAG(std::string, llama_shared_preamble_file, "",
           "llama: file with a common beginning of prompts, for example an application's system message, whose KV cache "
           "is shared between principals; empty: nothing is shared");

@@ -14,9 +14,11 @@ absl::Status Unsupported(const std::string& field) {
 
 }  // namespace
 
-absl::Status RejectExtraFields(const GenerationRequest& request) {
-  if (request.extra_fields.empty()) return absl::OkStatus();
-  return Unsupported(request.extra_fields.begin()->first);
+absl::Status RejectExtraFields(const GenerationRequest& request, std::string_view supported) {
+  for (const auto& [name, value] : request.extra_fields) {
+    if (name != supported) return Unsupported(name);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status RejectTools(const GenerationRequest& request) {

@@ -37,7 +37,11 @@ bool GrammarFilter::Allows(int32_t token) {
   if (exhausted_) return false;
   if (vocabulary_->IsEnd(token)) return MayEnd();
   const std::string_view text = vocabulary_->TextOf(token);
-  if (text.empty()) return false;
+  return !text.empty() && AllowsText(text);
+}
+
+bool GrammarFilter::AllowsText(std::string_view text) {
+  if (exhausted_) return false;
   BeginWork();
   const Place place = AfterAll(current_, text);
   exhausted_ = place.state == GrammarMatcher::kExhausted;
@@ -72,13 +76,16 @@ void GrammarFilter::Apply(std::span<float> logits) {
   EndWork();
 }
 
-void GrammarFilter::Accept(int32_t token) {
-  if (exhausted_) return;
+void GrammarFilter::Accept(int32_t token) { AcceptText(vocabulary_->TextOf(token)); }
+
+bool GrammarFilter::AcceptText(std::string_view text) {
+  if (exhausted_) return false;
   BeginWork();
-  current_ = AfterAll(current_, vocabulary_->TextOf(token));
+  current_ = AfterAll(current_, text);
   if (!current_.dead()) current_.state = matcher_.Trim(current_.state);
   EndWork();
   spent_ = {};
+  return !exhausted_ && !current_.dead();
 }
 
 GrammarFilter::Place GrammarFilter::AfterAll(Place place, std::string_view bytes) {

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "services/inference/engines/llama/grammar_matcher.h"
@@ -24,6 +25,11 @@ class GrammarFilter final : public TokenFilter {
   void Apply(std::span<float> logits) override;
   void Accept(int32_t token) override;
   bool exhausted() const override { return exhausted_; }
+
+  // Whether the output may continue with `text`.
+  bool AllowsText(std::string_view text);
+  // Adds `text` to the output. False if it is not allowed.
+  bool AcceptText(std::string_view text);
 
   size_t bytes() const { return matcher_.bytes(); }
 

@@ -1,12 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace runnel::inference {
+
+// Control tokens whose text is a part of the output, by token.
+using ControlTexts = std::map<int32_t, std::string>;
 
 // The tokens of a model for grammar filters, sorted by their bytes so that a common beginning is matched only once.
 // Immutable.

@@ -14,6 +14,8 @@
 #include "services/base/grpc_status.h"
 #include "services/base/status_macros.h"
 #include "services/inference/engines/extra_fields.h"
+#include "services/inference/engines/llama/chat_template.h"
+#include "services/inference/engines/llama/control_vocabularies.h"
 #include "services/inference/engines/llama/llama_grammar.h"
 #include "services/inference/engines/llama/llama_model.h"
 #include "services/inference/engines/llama/llama_scheduler.h"
@@ -89,20 +91,40 @@ absl::StatusOr<SamplerOptions> SamplerFor(const Sampling& sampling, uint32_t voc
   return options;
 }
 
+// Of everything in a conversation that reaches the prompt.
+size_t TextBytes(const GenerationRequest& request) {
+  size_t bytes = 0;
+  for (const ChatMessage& message : request.messages) {
+    bytes += message.content.size() + message.reasoning.size();
+    for (const CalledTool& call : message.tool_calls) bytes += call.name.size() + call.arguments.size();
+  }
+  for (const Tool& tool : request.tools) bytes += tool.name.size() + tool.description.size() + tool.parameters.size();
+  return bytes;
+}
+
+// FNV-1a, 64 bits.
+uint64_t HashOf(const std::vector<int32_t>& tokens, uint64_t seed) {
+  uint64_t hash = 0xcbf29ce484222325 ^ seed;
+  for (const int32_t token : tokens) hash = (hash ^ static_cast<uint32_t>(token)) * 0x100000001b3;
+  return hash;
+}
+
 class LlamaEngine final : public Engine {
  public:
   struct Identity {
     ModelInfo info;
     std::string fingerprint;
     absl::Duration grammar_step_timeout;
+    std::unique_ptr<const ChatTemplate> chat;
   };
   LlamaEngine(Identity identity, std::shared_ptr<const LlamaModel> model, std::unique_ptr<LlamaContext> context,
               const LlamaScheduler::Options& options, base::Metrics* metrics)
       : info_(std::move(identity.info)),
         fingerprint_(std::move(identity.fingerprint)),
         grammar_step_timeout_(identity.grammar_step_timeout),
+        chat_(std::move(identity.chat)),
         model_(std::move(model)),
-        vocabulary_(VocabularyFor(*model_)),
+        vocabularies_(model_),
         context_(std::move(context)),
         scheduler_(context_.get(), metrics, options) {}
 
@@ -110,10 +132,7 @@ class LlamaEngine final : public Engine {
   uint32_t MaxRunning() const override { return context_->sequences(); }
 
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override {
-    RETURN_IF_ERROR(RejectExtraFields(request));
-    RETURN_IF_ERROR(RejectTools(request));
     RETURN_IF_ERROR(RejectImages(request));
-    RETURN_IF_ERROR(RejectReasoningEffort(request));
     if (request.choice_count > MaxRunning()) {
       return base::InvalidField(
           "choice_count", absl::StrCat("must be at most ", MaxRunning(), ", the number of choices that run at a time"));
@@ -121,23 +140,33 @@ class LlamaEngine final : public Engine {
     auto prepared = std::make_unique<PreparedLlama>(fingerprint_);
     LlamaJob& job = prepared->job;
     const uint32_t room = info_.context_length - 1;  // the output has at least one token
+    GrammarRules rules;
+    std::vector<std::string> preserved;
     if (request.messages.empty()) {
+      RETURN_IF_ERROR(RejectExtraFields(request));
+      RETURN_IF_ERROR(RejectReasoningEffort(request));
       ASSIGN_OR_RETURN(job.prompt, model_->Tokenize(request.prompt, room));
     } else {
-      ASSIGN_OR_RETURN(job.prompt, model_->TokenizeChat(request.messages, room));
+      ASSIGN_OR_RETURN(rules, PrepareChat(request, room, &job, &preserved));
     }
     if (job.prompt.empty()) return base::InvalidField("prompt", "must have at least one token");
     ASSIGN_OR_RETURN(job.sampler, SamplerFor(request.sampling, model_->vocabulary_size()));
-    ASSIGN_OR_RETURN(const std::string grammar, GrammarFor(request.output_format));
-    if (!grammar.empty()) {
-      ASSIGN_OR_RETURN(job.filter, CreateGrammarFilter(vocabulary_, grammar, grammar_step_timeout_));
+    if (rules.grammar.empty()) {
+      rules = {};
+      rules.field = "output_format.json_schema";
+      ASSIGN_OR_RETURN(rules.grammar, GrammarFor(request.output_format));
+    }
+    const auto vocabulary = vocabularies_.For(preserved);
+    job.output.control_texts = std::shared_ptr<const ControlTexts>(vocabulary, &vocabulary->texts);
+    if (!rules.grammar.empty()) {
+      ASSIGN_OR_RETURN(job.filter, CreateGrammarFilter(vocabulary->tokens, rules, grammar_step_timeout_));
     }
     job.principal = request.principal;
     job.top_logprobs = request.top_logprobs;
     job.seed = request.seed;
     job.max_tokens = request.max_tokens.value_or(info_.context_length);  // the context ends it before that
     job.choice_count = request.choice_count;
-    job.stop = request.stop;
+    job.output.stop = request.stop;
     return prepared;
   }
 
@@ -151,11 +180,28 @@ class LlamaEngine final : public Engine {
   void Stop() override { scheduler_.Stop(); }
 
  private:
+  // Sets the prompt and the rules of the output. Returns its grammar, if it has one of its own.
+  absl::StatusOr<GrammarRules> PrepareChat(const GenerationRequest& request, uint32_t room, LlamaJob* job,
+                                           std::vector<std::string>* preserved) const {
+    RETURN_IF_ERROR(RejectExtraFields(request, "chat_template_kwargs"));
+    // Before the template is applied, which takes longer.
+    RETURN_IF_ERROR(model_->CheckBytes(TextBytes(request), room));
+    ASSIGN_OR_RETURN(ChatPrompt chat, chat_->Render(request));
+    ASSIGN_OR_RETURN(job->prompt, model_->TokenizeChat(chat.segments, room));
+    job->output.syntax = std::move(chat.syntax);
+    job->output.syntax_stops = std::move(chat.stops);
+    job->output.call_seed = HashOf(job->prompt, request.seed);
+    *preserved = std::move(chat.preserved);
+    return GrammarRules{std::move(chat.grammar), std::move(chat.grammar_field), std::move(chat.generation_prompt),
+                        std::move(chat.triggers)};
+  }
+
   const ModelInfo info_;
   const std::string fingerprint_;
   const absl::Duration grammar_step_timeout_;
+  const std::unique_ptr<const ChatTemplate> chat_;
   const std::shared_ptr<const LlamaModel> model_;
-  const std::shared_ptr<const GrammarVocabulary> vocabulary_;
+  ControlVocabularies vocabularies_;
   const std::unique_ptr<LlamaContext> context_;
   LlamaScheduler scheduler_;
 };
@@ -176,8 +222,8 @@ absl::Status CheckOptions(const LlamaOptions& options) {
 }
 
 // The text alone, and as a system message. Neither has any text of a client.
-absl::StatusOr<std::vector<std::vector<int32_t>>> PreamblesFor(const LlamaModel& model, const std::string& text,
-                                                               uint32_t context) {
+absl::StatusOr<std::vector<std::vector<int32_t>>> PreamblesFor(const LlamaModel& model, const ChatTemplate& chat,
+                                                               const std::string& text, uint32_t context) {
   std::vector<std::vector<int32_t>> preambles;
   if (text.empty()) return preambles;
   auto tokens = model.Tokenize(text, context);
@@ -186,8 +232,12 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> PreamblesFor(const LlamaModel&
   }
   preambles.push_back(*std::move(tokens));
   // A model without a chat template has no system messages.
-  auto system = model.TokenizeChat({{ChatRole::kSystem, text}}, context);
-  if (system.ok()) preambles.push_back(*std::move(system));
+  GenerationRequest request;
+  request.messages = {{ChatRole::kSystem, text}};
+  if (const auto prompt = chat.Render(request); prompt.ok()) {
+    auto system = model.TokenizeChat(prompt->segments, context);
+    if (system.ok()) preambles.push_back(*std::move(system));
+  }
   return preambles;
 }
 
@@ -195,14 +245,15 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> PreamblesFor(const LlamaModel&
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& options, base::Metrics* metrics) {
   RETURN_IF_ERROR(CheckOptions(options));
-  ASSIGN_OR_RETURN(auto model, LlamaModel::Load(options.model_path, options.chat_template));
+  ASSIGN_OR_RETURN(auto model, LlamaModel::Load(options.model_path));
+  ASSIGN_OR_RETURN(auto chat, ChatTemplate::Create(*model, options.chat_template));
   const uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
 
   LlamaScheduler::Options scheduling;
   scheduling.context = std::min(options.context, std::max(2u, model->trained_context()));
   scheduling.prefill_rows = options.prefill_rows;
   scheduling.reserve_tokens = options.reserve_tokens;
-  ASSIGN_OR_RETURN(scheduling.preambles, PreamblesFor(*model, options.shared_preamble, scheduling.context));
+  ASSIGN_OR_RETURN(scheduling.preambles, PreamblesFor(*model, *chat, options.shared_preamble, scheduling.context));
 
   LlamaContext::Options memory;
   memory.sequences = options.sequences;
@@ -225,13 +276,14 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const LlamaOptions& op
   // The instruction sets change the last bits, and so do the rows and threads if not exact.
   const std::vector<std::string> parts = {
       file,
-      options.chat_template,
+      chat->identity(),
       LlamaModel::LibraryVersion(),
       LlamaModel::LibraryBackend(),
       exact ? "exact" : absl::StrCat("rows ", memory.max_rows, " threads ", memory.threads),
       absl::StrCat("context ", scheduling.context, " sampler ", kSamplerVersion)};
   identity.fingerprint = FingerprintOf(parts);
   identity.grammar_step_timeout = options.grammar_step_timeout;
+  identity.chat = std::move(chat);
   ModelInfo& info = identity.info;
   info.id = options.model_id.empty() ? std::filesystem::path(options.model_path).stem().string() : options.model_id;
   info.engine = "llama";

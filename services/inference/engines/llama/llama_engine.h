@@ -36,8 +36,8 @@ struct LlamaOptions {
   uint32_t kv_cells = 0;
   uint32_t reserve_tokens = UINT32_MAX;
 
-  // Empty: the model's chat template; chat requests are rejected if llama.cpp does not support it. Otherwise the name
-  // of one of llama.cpp's templates, for example chatml.
+  // Empty: the model's own chat template; chat requests are rejected if it has none. Otherwise the path of a file with
+  // a Jinja template, or the name of one of llama.cpp's built-in templates, for example chatml.
   std::string chat_template;
 
   // Time limit for holding one token to an output format. A generation that exceeds it fails.

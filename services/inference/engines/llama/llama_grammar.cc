@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
+#include "services/base/status_macros.h"
 #include "services/base/strings.h"
 #include "services/inference/engines/llama/grammar.h"
 #include "services/inference/engines/llama/grammar_filter.h"
@@ -21,7 +22,6 @@ namespace runnel::inference {
 namespace {
 
 constexpr char kSchemaField[] = "output_format.json_schema";
-constexpr size_t kMaxGrammarBytes = 256 << 10;
 // The time limit of CheckGrammar. Most grammars take less than a millisecond.
 constexpr absl::Duration kCheckTimeout = absl::Seconds(1);
 
@@ -47,25 +47,32 @@ std::string_view ReasonIn(std::string_view message) {
   return message.substr(0, message.find('\n'));
 }
 
-absl::StatusOr<std::string> GrammarForSchema(const std::string& schema) {
-  const std::string plain = WithPlainPatterns(schema);
-  if (const absl::Status limits = CheckSchemaLimits(plain); !limits.ok()) {
-    return base::InvalidField(kSchemaField, std::string(limits.message()));
+// Sets `plain` to the schema that is converted.
+absl::StatusOr<std::string> GrammarForSchema(const std::string& schema, const std::string& field, std::string* plain) {
+  *plain = WithPlainPatterns(schema);
+  if (const absl::Status limits = CheckSchemaLimits(*plain); !limits.ok()) {
+    return base::InvalidField(field, std::string(limits.message()));
   }
   try {
-    const std::string grammar = llama_json_schema_to_grammar(plain);
+    const std::string grammar = llama_json_schema_to_grammar(*plain);
     if (grammar.size() <= kMaxGrammarBytes) return grammar;
-    return base::InvalidField(kSchemaField, absl::StrCat("is too large: its grammar has ", grammar.size(),
-                                                         " bytes, at most ", kMaxGrammarBytes, " are allowed"));
+    return base::InvalidField(field, absl::StrCat("is too large: its grammar has ", grammar.size(), " bytes, at most ",
+                                                  kMaxGrammarBytes, " are allowed"));
   } catch (const std::exception& e) {
-    return base::InvalidField(kSchemaField, absl::StrCat("is not supported: ", base::ToAbsl(ReasonIn(e.what()))));
+    return base::InvalidField(field, absl::StrCat("is not supported: ", base::ToAbsl(ReasonIn(e.what()))));
   }
 }
 #else
-absl::StatusOr<std::string> GrammarForSchema(const std::string&) {
-  return base::InvalidField(kSchemaField, "is not supported by this build: use json_object");
+absl::StatusOr<std::string> GrammarForSchema(const std::string&, const std::string& field, std::string*) {
+  return base::InvalidField(field, "is not supported by this build: use json_object");
 }
 #endif
+
+absl::Status TooComplex(const std::string& field, const absl::Status& status) {
+  return base::InvalidField(field, status.code() == absl::StatusCode::kResourceExhausted
+                                       ? absl::StrCat("is too complex: it has ", status.message())
+                                       : std::string(status.message()));
+}
 
 }  // namespace
 
@@ -78,10 +85,17 @@ absl::StatusOr<std::string> GrammarFor(const OutputFormat& format) {
     case OutputFormat::Kind::kJsonSchema:
       break;
   }
-  return GrammarForSchema(format.json_schema);
+  std::string plain;
+  return GrammarForSchema(format.json_schema, kSchemaField, &plain);
 }
 
-std::shared_ptr<const GrammarVocabulary> VocabularyFor(const LlamaModel& model) {
+absl::StatusOr<std::string> ConvertibleSchema(const std::string& schema, const std::string& field) {
+  std::string plain;
+  RETURN_IF_ERROR(GrammarForSchema(schema, field, &plain).status());
+  return plain;
+}
+
+std::shared_ptr<const GrammarVocabulary> VocabularyFor(const LlamaModel& model, const ControlTexts& texts) {
   std::vector<std::string> pieces(model.vocabulary_size());
   std::vector<int32_t> ends;
   for (size_t i = 0; i < pieces.size(); ++i) {
@@ -92,29 +106,29 @@ std::shared_ptr<const GrammarVocabulary> VocabularyFor(const LlamaModel& model) 
       pieces[i] = model.Piece(token);
     }
   }
+  for (const auto& [token, text] : texts) {
+    if (!model.IsEnd(token)) pieces[static_cast<size_t>(token)] = text;
+  }
   return std::make_shared<const GrammarVocabulary>(pieces, std::move(ends));
 }
 
 absl::StatusOr<std::unique_ptr<TokenFilter>> CreateGrammarFilter(std::shared_ptr<const GrammarVocabulary> vocabulary,
-                                                                 const std::string& text, absl::Duration step_timeout) {
-  auto parsed = Grammar::Parse(text);
-  if (!parsed.ok()) {
-    return base::InvalidField(kSchemaField, parsed.status().code() == absl::StatusCode::kResourceExhausted
-                                                ? absl::StrCat("is too complex: it has ", parsed.status().message())
-                                                : std::string(parsed.status().message()));
-  }
+                                                                 const GrammarRules& rules,
+                                                                 absl::Duration step_timeout) {
+  auto parsed = Grammar::Parse(rules.grammar);
+  if (!parsed.ok()) return TooComplex(rules.field, parsed.status());
   const auto grammar = std::make_shared<const Grammar>(*std::move(parsed));
   const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kCheckTimeout);
-  if (const absl::Status check = CheckGrammar(grammar, deadline); !check.ok()) {
-    return base::InvalidField(kSchemaField, check.code() == absl::StatusCode::kResourceExhausted
-                                                ? absl::StrCat("is too complex: it has ", check.message())
-                                                : std::string(check.message()));
+  if (const absl::Status check = CheckGrammar(grammar, deadline); !check.ok()) return TooComplex(rules.field, check);
+  GrammarFilter filter(grammar, vocabulary, absl::ToChronoNanoseconds(step_timeout));
+  const bool lazy = rules.triggers != nullptr;
+  const bool begins = lazy || rules.before.empty() || filter.AcceptText(rules.before);
+  if (filter.exhausted()) {
+    return base::InvalidField(rules.field, "is too complex: simplify its repetitions and alternatives");
   }
-  auto filter =
-      std::make_unique<GrammarFilter>(grammar, std::move(vocabulary), absl::ToChronoNanoseconds(step_timeout));
-  if (filter->exhausted())
-    return base::InvalidField(kSchemaField, "is too complex: simplify its repetitions and alternatives");
-  return filter;
+  if (!begins) return base::InvalidField(rules.field, "does not fit the model's chat template");
+  if (!lazy) return std::make_unique<GrammarFilter>(std::move(filter));
+  return std::make_unique<LazyGrammarFilter>(std::move(filter), std::move(vocabulary), rules.triggers, rules.before);
 }
 
 }  // namespace runnel::inference

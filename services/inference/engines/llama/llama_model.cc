@@ -73,13 +73,9 @@ absl::Status ContextLengthExceeded(size_t requested, uint32_t max) {
                          std::move(detail));
 }
 
-// Replaces the content of message `index` while the template is applied. No template has the byte.
-constexpr char kMark = '\x01';
-std::string Placeholder(size_t index) { return absl::StrCat(std::string(1, kMark), index, std::string(1, kMark)); }
-
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const LlamaModel>> LlamaModel::Load(const std::string& path, std::string chat_template) {
+absl::StatusOr<std::shared_ptr<const LlamaModel>> LlamaModel::Load(const std::string& path) {
   RETURN_IF_ERROR(InitLibrary());
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) {
@@ -91,24 +87,24 @@ absl::StatusOr<std::shared_ptr<const LlamaModel>> LlamaModel::Load(const std::st
                                                    ": not a GGUF file, corrupt, or an architecture that llama.cpp ",
                                                    llama_version(), " does not support"));
   }
-  std::shared_ptr<const LlamaModel> model(new LlamaModel(loaded, std::move(chat_template)));
+  std::shared_ptr<const LlamaModel> model(new LlamaModel(loaded));
   if (!llama_model_has_decoder(loaded) || llama_model_has_encoder(loaded) || model->vocabulary_size() == 0) {
     return absl::InvalidArgumentError(absl::StrCat(path, " is not a text-generation (decoder-only) model"));
   }
   return model;
 }
 
-LlamaModel::LlamaModel(llama_model* model, std::string chat_template)
-    : model_(model), vocabulary_(llama_model_get_vocab(model)), chat_template_([&] {
-        if (!chat_template.empty()) return std::move(chat_template);
-        const char* own = llama_model_chat_template(model, nullptr);
-        return std::string(own == nullptr ? "" : own);
-      }()) {
-  for (uint32_t token = 0; token < vocabulary_size(); ++token) {
+LlamaModel::LlamaModel(llama_model* model) : model_(model), vocabulary_(llama_model_get_vocab(model)) {
+  for (uint32_t i = 0; i < vocabulary_size(); ++i) {
+    const auto token = static_cast<llama_token>(i);
     // The text, not the piece: a control token's text is longer than its piece. Some vocabularies spell one byte with
     // several, which only makes this larger than necessary.
-    const std::string_view text = llama_vocab_get_text(vocabulary_, static_cast<llama_token>(token));
+    const std::string_view text = llama_vocab_get_text(vocabulary_, token);
     longest_piece_ = std::max(longest_piece_, text.size());
+    const auto attributes = static_cast<uint32_t>(llama_vocab_get_attr(vocabulary_, token));
+    if ((attributes & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN)) != 0 && !text.empty()) {
+      control_texts_.emplace_back(text);
+    }
   }
 }
 
@@ -171,20 +167,19 @@ absl::StatusOr<std::vector<int32_t>> LlamaModel::Tokenize(std::string_view text,
   }
 }
 
-absl::StatusOr<std::vector<int32_t>> LlamaModel::TokenizeChat(const std::vector<ChatMessage>& messages,
+absl::StatusOr<std::vector<int32_t>> LlamaModel::TokenizeChat(std::span<const PromptSegment> segments,
                                                               uint32_t max_tokens) const {
   size_t bytes = 0;
-  for (const ChatMessage& message : messages) bytes += message.content.size();
+  for (const PromptSegment& segment : segments) bytes += segment.text.size();
   RETURN_IF_ERROR(CheckBytes(bytes, max_tokens));
   try {
-    const std::string text = ApplyTemplate(messages);
-    if (text.empty()) {
-      return base::InvalidField("messages",
-                                "the model has no chat template that llama.cpp supports: use prompt instead");
+    std::vector<int32_t> tokens;
+    for (const PromptSegment& segment : segments) {
+      if (segment.text.empty() && !tokens.empty()) continue;
+      const auto more =
+          RunTokenizer(segment.text, tokens.empty(), segment.trusted ? ControlTokens::kParse : ControlTokens::kAsText);
+      tokens.insert(tokens.end(), more.begin(), more.end());
     }
-    const bool guard = std::any_of(messages.begin(), messages.end(),
-                                   [this](const ChatMessage& message) { return NeedsGuard(message.content); });
-    auto tokens = guard ? TokenizeGuarded(messages) : RunTokenizer(text, true, ControlTokens::kParse);
     if (tokens.size() > max_tokens) return ContextLengthExceeded(tokens.size(), max_tokens);
     return tokens;
   } catch (const std::exception& e) {
@@ -192,16 +187,18 @@ absl::StatusOr<std::vector<int32_t>> LlamaModel::TokenizeChat(const std::vector<
   }
 }
 
-bool LlamaModel::NeedsGuard(std::string_view text) const {
-  // The C API of the template cuts a content at a zero byte.
-  if (text.find('\0') != std::string_view::npos) return true;
+std::optional<int32_t> LlamaModel::TokenOf(std::string_view text) const {
   const auto tokens = RunTokenizer(text, false, ControlTokens::kParse);
-  return std::any_of(tokens.begin(), tokens.end(),
-                     [this](int32_t token) { return llama_vocab_is_control(vocabulary_, token) || IsEnd(token); });
+  return tokens.size() == 1 ? std::optional<int32_t>(tokens[0]) : std::nullopt;
 }
 
-std::string LlamaModel::ApplyTemplate(const std::vector<ChatMessage>& messages) const {
-  if (chat_template_.empty()) return {};
+std::string LlamaModel::chat_template() const {
+  const char* text = llama_model_chat_template(model_, nullptr);
+  return text == nullptr ? "" : text;
+}
+
+std::string LlamaModel::ApplyBuiltIn(const std::string& chat_template, const std::vector<ChatMessage>& messages) {
+  if (chat_template.empty()) return {};
   std::vector<llama_chat_message> chat;
   size_t bytes = 256;
   for (const ChatMessage& message : messages) {
@@ -210,7 +207,7 @@ std::string LlamaModel::ApplyTemplate(const std::vector<ChatMessage>& messages) 
   }
   std::string text(bytes, '\0');
   const auto apply = [&] {
-    return llama_chat_apply_template(chat_template_.c_str(), chat.data(), chat.size(), true, text.data(),
+    return llama_chat_apply_template(chat_template.c_str(), chat.data(), chat.size(), true, text.data(),
                                      static_cast<int32_t>(text.size()));
   };
   int32_t length = apply();
@@ -222,29 +219,10 @@ std::string LlamaModel::ApplyTemplate(const std::vector<ChatMessage>& messages) 
   return text;
 }
 
-// Tokenises the template's text with control tokens and the contents without. Used only if necessary, because the cuts
-// between them may split what the tokenizer would join.
-std::vector<int32_t> LlamaModel::TokenizeGuarded(const std::vector<ChatMessage>& messages) const {
-  std::vector<ChatMessage> placeholders = messages;
-  for (size_t i = 0; i < messages.size(); ++i) placeholders[i].content = Placeholder(i);
-  const std::string frame = ApplyTemplate(placeholders);
-  std::vector<int32_t> tokens;
-  const auto add = [&](std::string_view text, ControlTokens control) {
-    if (text.empty() && !tokens.empty()) return;
-    const auto more = RunTokenizer(text, tokens.empty(), control);
-    tokens.insert(tokens.end(), more.begin(), more.end());
-  };
-  size_t from = 0;
-  for (size_t i = 0; i < messages.size(); ++i) {
-    const std::string placeholder = Placeholder(i);
-    const size_t at = frame.find(placeholder, from);
-    if (at == std::string::npos) continue;  // the template omits this message
-    add(std::string_view(frame).substr(from, at - from), ControlTokens::kParse);
-    add(messages[i].content, ControlTokens::kAsText);
-    from = at + placeholder.size();
-  }
-  add(std::string_view(frame).substr(from), ControlTokens::kParse);
-  return tokens;
+std::vector<std::string> LlamaModel::BuiltInTemplates() {
+  std::vector<const char*> names(static_cast<size_t>(std::max(0, llama_chat_builtin_templates(nullptr, 0))));
+  llama_chat_builtin_templates(names.data(), names.size());
+  return {names.begin(), names.end()};
 }
 
 // Rows in the form that llama_decode takes. Each belongs to one sequence.

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,12 +19,18 @@ struct llama_vocab;
 
 namespace runnel::inference {
 
+// A part of a prompt. In text that is not trusted, what looks like a control token stays text.
+struct PromptSegment {
+  std::string text;
+  bool trusted = false;
+};
+
 // Weights and vocabulary of one GGUF file. Immutable: every method may be called on any thread.
 class LlamaModel {
  public:
   // NotFound if there is no such file; InvalidArgument if it is not a text-generation model; FailedPrecondition if the
-  // loaded library is not the version that this was compiled for. `chat_template`: see LlamaOptions.
-  static absl::StatusOr<std::shared_ptr<const LlamaModel>> Load(const std::string& path, std::string chat_template);
+  // loaded library is not the version that this was compiled for.
+  static absl::StatusOr<std::shared_ptr<const LlamaModel>> Load(const std::string& path);
   ~LlamaModel();
   LlamaModel(const LlamaModel&) = delete;
   LlamaModel& operator=(const LlamaModel&) = delete;
@@ -37,16 +44,30 @@ class LlamaModel {
   // too long in any case.
   absl::StatusOr<std::vector<int32_t>> Tokenize(std::string_view text, uint32_t max_tokens) const;
 
-  // Tokenises a conversation with the chat template, up to the beginning of the assistant's next turn. The contents
-  // cannot end their turn or begin another, whatever they are. InvalidArgument if llama.cpp does not support the
-  // model's template, and as Tokenize.
-  absl::StatusOr<std::vector<int32_t>> TokenizeChat(const std::vector<ChatMessage>& messages,
-                                                    uint32_t max_tokens) const;
+  // Tokenises a rendered conversation. More than one segment: the cuts between them may split what the tokenizer would
+  // join. InvalidArgument as Tokenize.
+  absl::StatusOr<std::vector<int32_t>> TokenizeChat(std::span<const PromptSegment> segments, uint32_t max_tokens) const;
+
+  // The InvalidArgument error of Tokenize if text of this size is too long in any case.
+  absl::Status CheckBytes(size_t bytes, uint32_t max_tokens) const;
+
+  // The texts of the control tokens, which only trusted text can contain.
+  const std::vector<std::string>& control_texts() const { return control_texts_; }
+  // The token that a trusted text is, if it is a single one.
+  std::optional<int32_t> TokenOf(std::string_view text) const;
+
+  // The chat template in the file; empty: none.
+  std::string chat_template() const;
+  // Renders messages with the one of llama.cpp's built-in templates that has this name or resembles this source. Empty
+  // if there is none.
+  static std::string ApplyBuiltIn(const std::string& chat_template, const std::vector<ChatMessage>& messages);
+  static std::vector<std::string> BuiltInTemplates();
 
   bool IsEnd(int32_t token) const;
   std::string Piece(int32_t token) const;
 
   // Valid for the lifetime of the model.
+  const llama_model* handle() const { return model_; }
   const llama_vocab* vocabulary() const { return vocabulary_; }
 
   // "llama.cpp" and its version.
@@ -56,20 +77,13 @@ class LlamaModel {
 
  private:
   friend class LlamaContext;
-  LlamaModel(llama_model* model, std::string chat_template);
+  explicit LlamaModel(llama_model* model);
 
   enum class ControlTokens { kAsText, kParse };
   std::vector<int32_t> RunTokenizer(std::string_view text, bool at_beginning, ControlTokens control) const;
-  // Whether the template would lose a part of `text`, or the tokenizer find control tokens in it.
-  bool NeedsGuard(std::string_view text) const;
-  // Empty if the template is not supported.
-  std::string ApplyTemplate(const std::vector<ChatMessage>& messages) const;
-  std::vector<int32_t> TokenizeGuarded(const std::vector<ChatMessage>& messages) const;
-  absl::Status CheckBytes(size_t bytes, uint32_t max_tokens) const;
-
   llama_model* const model_;
   const llama_vocab* const vocabulary_;
-  const std::string chat_template_;
+  std::vector<std::string> control_texts_;
   size_t longest_piece_ = 1;  // in bytes
 };
 

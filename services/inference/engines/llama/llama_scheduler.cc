@@ -5,8 +5,6 @@
 #include <optional>
 #include <utility>
 
-#include "services/inference/engines/stoppable_text.h"
-
 namespace runnel::inference {
 namespace {
 
@@ -19,24 +17,24 @@ constexpr uint32_t kMaxFailures = 2;
 constexpr std::chrono::duration<double> kSlowFilter{0.02};
 
 constexpr char kTooComplex[] =
-    "holding the output to its format takes too long: simplify the format's repetitions and alternatives";
+    "holding the output to its format takes too long: simplify the repetitions and alternatives of the format or tools";
 
 int64_t NowNs() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
 
 }  // namespace
 
 struct LlamaScheduler::Choice {
-  Choice(Generation* owner, uint32_t number, const LlamaJob& job)
+  Choice(Generation* owner, uint32_t number, const LlamaJob& job, EventSink* sink)
       : generation(owner),
         index(number),
         tokens(job.prompt),
-        text(job.stop),
+        output(number, job.output, sink),
         sampler(job.sampler, job.seed, number, job.filter == nullptr ? nullptr : job.filter->Clone()) {}
 
   Generation* const generation;
   const uint32_t index;
   std::vector<int32_t> tokens;  // prompt and output
-  StoppableText text;
+  ChoiceOutput output;
   Sampler sampler;
   std::optional<uint32_t> slot;  // while it runs
   uint32_t drawn = 0;            // tokens of the output, without an end token
@@ -47,15 +45,28 @@ struct LlamaScheduler::Choice {
 
 struct LlamaScheduler::Generation {
   Generation(LlamaJob from, std::shared_ptr<EventSink> to) : job(std::move(from)), sink(std::move(to)) {
-    for (uint32_t i = 0; i < job.choice_count; ++i) choices.push_back(std::make_unique<Choice>(this, i, job));
+    for (uint32_t i = 0; i < job.choice_count; ++i) {
+      choices.push_back(std::make_unique<Choice>(this, i, job, sink.get()));
+    }
   }
   bool ended() const {
     return std::all_of(choices.begin(), choices.end(), [](const auto& choice) { return choice->ended; });
   }
 
+  // All tokens of outputs with a syntax count, also those of the syntax.
+  Usage UsageOfAll() const {
+    Usage usage{static_cast<uint32_t>(job.prompt.size()), 0, cached_prompt_tokens, 0};
+    for (const auto& choice : choices) {
+      usage.completion_tokens += choice->output.tokens();
+      usage.reasoning_tokens += choice->output.reasoning_tokens();
+    }
+    return usage;
+  }
+
   const LlamaJob job;
   const std::shared_ptr<EventSink> sink;
   std::vector<std::unique_ptr<Choice>> choices;
+  uint32_t cached_prompt_tokens = 0;
 };
 
 LlamaScheduler::LlamaScheduler(LlamaDecoder* decoder, base::Metrics* metrics, const Options& options)
@@ -186,6 +197,7 @@ void LlamaScheduler::Admit() {
       metrics_.reused_tokens.Increment(reused);
       // Only for the first choice: the others reuse its prompt, which the client pays for once.
       if (choice.get() == &first && first.drawn == 0) {
+        generation->cached_prompt_tokens = reused;
         generation->sink->SetPromptTokens(static_cast<uint32_t>(generation->job.prompt.size()), reused);
       }
       generation->sink->Begin();
@@ -326,6 +338,7 @@ void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, Wa
   const auto begin = std::chrono::steady_clock::now();
   const int32_t token = choice->sampler.Sample(logits, choice->drawn, &scratch_);
   const bool ends = token == Sampler::kNone || decoder_->IsEnd(token);
+  const std::string* const control = choice->generation->job.output.ControlText(token);
   if (!ends) choice->sampler.Accept(token);
   if (choice->generation->job.filter != nullptr) {
     RecordFilterTime(choice, std::chrono::steady_clock::now() - begin);
@@ -337,6 +350,7 @@ void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, Wa
   }
   // kNone: the filter allows no more tokens, because the output is complete and the model has no end token.
   if (ends) {
+    if (control != nullptr) choice->output.Append(*control, 0, wake);
     EndChoice(choice, FinishReason::kStop, wake);
     return;
   }
@@ -346,9 +360,8 @@ void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, Wa
   if (const auto& top = choice->generation->job.top_logprobs; top.has_value()) {
     drawn.logprobs.push_back(DescribeToken(token, logits, *top));
   }
-  auto [text, tokens] = choice->text.Push(decoder_->Piece(token), std::move(drawn));
-  if (!text.empty()) choice->generation->sink->Append(choice->index, text, std::move(tokens), wake);
-  if (choice->text.stopped()) {
+  choice->output.Append(control != nullptr ? *control : decoder_->Piece(token), std::move(drawn), wake);
+  if (choice->output.stopped()) {
     EndChoice(choice, FinishReason::kStop, wake);
   } else if (choice->drawn >= choice->generation->job.max_tokens || choice->tokens.size() >= options_.context) {
     EndChoice(choice, FinishReason::kLength, wake);
@@ -365,12 +378,12 @@ TokenLogprob LlamaScheduler::DescribeToken(int32_t token, std::span<const float>
 }
 
 void LlamaScheduler::EndChoice(Choice* choice, FinishReason reason, WakeSet* wake) {
-  EventSink& sink = *choice->generation->sink;
-  auto [rest, tokens] = choice->text.Finish();
-  if (!rest.empty()) sink.Append(choice->index, rest, std::move(tokens), wake);
+  const Generation& generation = *choice->generation;
+  choice->output.Finish(wake);
   slots_.Release(*std::exchange(choice->slot, std::nullopt));
   choice->ended = true;
-  sink.EndChoice(choice->index, reason, wake);
+  if (generation.job.output.syntax != nullptr && generation.ended()) generation.sink->SetUsage(generation.UsageOfAll());
+  generation.sink->EndChoice(choice->index, choice->output.ReasonFor(reason), wake);
 }
 
 void LlamaScheduler::Fail(Generation* generation, Failed failed, WakeSet* wake) {

@@ -11,6 +11,7 @@
 
 #include "services/base/metrics.h"
 #include "services/base/mutex.h"
+#include "services/inference/engines/llama/choice_output.h"
 #include "services/inference/engines/llama/llama_decoder.h"
 #include "services/inference/engines/llama/llama_scheduler_metrics.h"
 #include "services/inference/engines/llama/llama_slots.h"
@@ -28,7 +29,7 @@ struct LlamaJob {
   uint64_t seed = 0;
   uint32_t max_tokens = 1;
   uint32_t choice_count = 1;
-  std::vector<std::string> stop;
+  OutputRules output;
   std::optional<uint32_t> top_logprobs;       // absent: none
   std::shared_ptr<const TokenFilter> filter;  // null: any text; cloned for each choice
 };

@@ -63,7 +63,7 @@ INSTANTIATE_TEST_SUITE_P(OneThreadOrPairs, LlamaExactnessTest, ::testing::Bool()
 
 TEST_P(LlamaExactnessTest, LogitsDoNotDependOnWhatElseIsInMemoryOrBatch) {
   UseRandom();
-  const auto model = LlamaModel::Load(options_.model_path, "").value();
+  const auto model = LlamaModel::Load(options_.model_path).value();
   std::string text;
   for (int i = 0; i < 12; ++i) text += "The same tokens at the same positions give the same bits, always. ";
   const auto tokens = model->Tokenize(text, 1000).value();

@@ -18,21 +18,23 @@
 namespace runnel::inference {
 namespace {
 
+constexpr char kField[] = "output_format.json_schema";
+
 class LlamaGrammarTest : public ::testing::Test {
  protected:
   LlamaGrammarTest() {
     EXPECT_TRUE(testing::BigramModel().WriteTo(path_));
-    auto model = LlamaModel::Load(path_, "");
+    auto model = LlamaModel::Load(path_);
     EXPECT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
-    vocabulary_ = VocabularyFor(*model_);
+    vocabulary_ = VocabularyFor(*model_, {});
   }
   ~LlamaGrammarTest() override { std::filesystem::remove(path_); }
 
   absl::StatusOr<std::unique_ptr<TokenFilter>> FilterFor(const OutputFormat& format) {
     auto grammar = GrammarFor(format);
     if (!grammar.ok()) return grammar.status();
-    return CreateGrammarFilter(vocabulary_, *grammar, absl::Seconds(10));
+    return CreateGrammarFilter(vocabulary_, {*grammar, kField, "", nullptr}, absl::Seconds(10));
   }
   absl::StatusOr<std::unique_ptr<TokenFilter>> FilterFor(const std::string& schema) {
     return FilterFor({OutputFormat::Kind::kJsonSchema, schema});
@@ -100,7 +102,8 @@ TEST_F(LlamaGrammarTest, AllowsWhatLlamaCppAllows) {
     ASSERT_TRUE(grammar.ok()) << grammar.status();
     for (uint64_t seed = 0; seed < 6; ++seed) {
       Reference reference(*model_, *grammar);
-      auto filter = CreateGrammarFilter(vocabulary_, *grammar, absl::Seconds(10)).value()->Clone();
+      auto filter =
+          CreateGrammarFilter(vocabulary_, {*grammar, kField, "", nullptr}, absl::Seconds(10)).value()->Clone();
       for (uint32_t step = 0; step < 60; ++step) {
         const auto allowed = Allowed(filter.get(), model_->vocabulary_size());
         const auto expected = reference.Allowed();
@@ -162,7 +165,7 @@ TEST_F(LlamaGrammarTest, HostileSchemasAreRejectedInTime) {
 TEST_F(LlamaGrammarTest, AFilterWithoutTimeIsExhausted) {
   const std::string grammar =
       GrammarFor({OutputFormat::Kind::kJsonSchema, R"({"type":"string","pattern":"^((a?){100}){100}$"})"}).value();
-  auto filter = CreateGrammarFilter(vocabulary_, grammar, absl::Nanoseconds(1));
+  auto filter = CreateGrammarFilter(vocabulary_, {grammar, kField, "", nullptr}, absl::Nanoseconds(1));
   // Its start may already have exceeded the time.
   if (!filter.ok()) return;
   std::vector<float> logits(model_->vocabulary_size(), 0);

@@ -67,21 +67,21 @@ TEST_F(LlamaInputTest, RejectsWhatTheEngineDoesNotSupport) {
   valid.messages = {{ChatRole::kDeveloper, "s"}, {ChatRole::kUser, "hi"}};
   EXPECT_TRUE(engine().Prepare(valid).ok());
   GenerationRequest request = valid;
-  request.tools = {{"f", "", "", {}}};
-  EXPECT_EQ(field_of(request), "tools");
-  request = valid;
   request.reasoning_effort = "low";
   EXPECT_EQ(field_of(request), "reasoning_effort");
+  request.reasoning_effort = "none";
+  EXPECT_TRUE(engine().Prepare(request).ok());
   request = valid;
   request.messages[1].parts = {{ContentPart::Kind::kImage, "data:image/png;base64,", ""}};
   EXPECT_EQ(field_of(request), "messages[1].content");
   request = valid;
-  request.messages.push_back({ChatRole::kTool, "x"});
-  EXPECT_EQ(field_of(request), "messages[2].tool_call_id");
-  request = valid;
-  request.messages.push_back({ChatRole::kAssistant, "x"});
-  request.messages[2].tool_calls = {{"a", "f", ""}};
-  EXPECT_EQ(field_of(request), "messages[2].tool_calls");
+  request.extra_fields = {{"chat_template_kwargs", "{}"}};
+  EXPECT_TRUE(engine().Prepare(request).ok());
+  request.extra_fields = {{"chat_template_kwargs", "{}"}, {"guided_json", "{}"}};
+  EXPECT_EQ(field_of(request), "guided_json");
+  request = Ask("hi", 10);
+  request.extra_fields = {{"chat_template_kwargs", "{}"}};
+  EXPECT_EQ(field_of(request), "chat_template_kwargs");
 }
 
 TEST_F(LlamaInputTest, ChatNeedsATemplate) {
@@ -95,13 +95,48 @@ TEST_F(LlamaInputTest, ChatNeedsATemplate) {
   engine_->Stop();
   engine_ = nullptr;
 
-  options_.chat_template = "chatml";
-  EXPECT_TRUE(engine().Prepare(request).ok());
-  engine_->Stop();
-  engine_ = nullptr;
+  for (const char* name : {"chatml", "llama3"}) {
+    options_.chat_template = name;
+    EXPECT_TRUE(engine().Prepare(request).ok()) << name;
+    engine_->Stop();
+    engine_ = nullptr;
+  }
+}
 
-  options_.chat_template = "{{ no such template }}";
-  EXPECT_EQ(engine().Prepare(request).status().code(), absl::StatusCode::kInvalidArgument);
+TEST_F(LlamaInputTest, ATemplateIsANameOrAFile) {
+  Use(testing::BigramModel());
+  const std::string path = ::testing::TempDir() + "/runnel_template.jinja";
+  const auto create = [&](const std::string& source) {
+    std::ofstream(path) << source;
+    options_.chat_template = path;
+    return CreateLlamaEngine(options_, &metrics_);
+  };
+  auto made = create("{{ messages[0].content }}!");
+  ASSERT_TRUE(made.ok()) << made.status();
+  GenerationRequest request = Ask("", 10);
+  request.messages = {{ChatRole::kUser, "hi"}};
+  EXPECT_EQ((*made)->Prepare(request).value()->prompt_tokens(), 3u);
+  (*made)->Stop();
+
+  const auto broken = create("{% if %}").status();
+  EXPECT_EQ(broken.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(broken.message().find("--llama_chat_template"), absl::string_view::npos) << broken;
+  options_.chat_template = "no such template";
+  EXPECT_EQ(CreateLlamaEngine(options_, &metrics_).status().code(), absl::StatusCode::kInvalidArgument);
+  std::filesystem::remove(path);
+}
+
+TEST_F(LlamaInputTest, ATemplateMayRejectMessages) {
+  testing::BigramModel model;
+  model.chat_template = "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}x";
+  Use(model);
+  GenerationRequest request = Ask("", 10);
+  request.messages = {{ChatRole::kUser, "hi"}};
+  EXPECT_TRUE(engine().Prepare(request).ok());
+  request.messages[0].role = ChatRole::kAssistant;
+  const auto rejected = engine().Prepare(request).status();
+  EXPECT_EQ(base::DetailOf(rejected).field, "messages");
+  EXPECT_NE(rejected.message().find("user first"), absl::string_view::npos) << rejected;
 }
 
 TEST_F(LlamaInputTest, HostileRequestsAreRejectedOrAnswered) {

@@ -57,10 +57,10 @@ TEST_F(LlamaSchedulerTest, FullContextEndsWithLength) {
 TEST_F(LlamaSchedulerTest, StopStringAcrossTokensIsNeverShown) {
   LlamaJob job = Job(1, 10, 50);
   const std::string whole = FakeDecoder::Expected(job.prompt, job.sampler, job.seed, 0, 50);
-  job.stop = {whole.substr(20, 5)};
+  job.output.stop = {whole.substr(20, 5)};
   const auto record = Start(job)->WaitForEnd();
   EXPECT_EQ(record.choices[0].reason, FinishReason::kStop);
-  EXPECT_EQ(record.choices[0].text, whole.substr(0, whole.find(job.stop[0])));
+  EXPECT_EQ(record.choices[0].text, whole.substr(0, whole.find(job.output.stop[0])));
 }
 
 TEST_F(LlamaSchedulerTest, PromptsLeaveRoomForOutputs) {
@@ -130,7 +130,7 @@ TEST_F(LlamaSchedulerTest, YoungestIsEvictedAndContinuesExactly) {
 TEST_F(LlamaSchedulerTest, LogprobsAreOfTheTokensShown) {
   LlamaJob job = Job(1, 10, 50);
   const std::string whole = FakeDecoder::Expected(job.prompt, job.sampler, job.seed, 0, 50);
-  job.stop = {whole.substr(20, 5)};
+  job.output.stop = {whole.substr(20, 5)};
   job.top_logprobs = 3;
   const auto record = Start(job)->WaitForEnd();
   const auto& choice = record.choices[0];
