@@ -162,10 +162,11 @@ absl::Status CheckMessageKeys(const std::string& path, const json& value, Messag
   if (const json* audio = FindField(value, "audio"); audio != nullptr) {
     return Unsupported(path + ".audio", "is not supported: leave it out");
   }
-  // Chat templates have no place for names and annotations, which are ignored.
+  // Chat templates have no place for names and annotations, which are ignored. LiteLLM repeats the fields of a response
+  // that it does not know, which is the second name of reasoning, in provider_specific_fields.
   return CheckKeys(path, value,
                    {"role", "content", "refusal", "name", "annotations", "tool_calls", "tool_call_id", "function_call",
-                    "reasoning_content", "reasoning"});
+                    "reasoning_content", "reasoning", "provider_specific_fields"});
 }
 
 // Whether a message needs no content. OpenAI's clients send null for empty content.
