@@ -1,6 +1,7 @@
 #include "bridges/openai/chat_parts.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "bridges/wire/event_json.h"
 
@@ -17,16 +18,16 @@ std::string Join(const bridge::CollectedGeneration::Choice& choice, v1::PartKind
   return joined;
 }
 
-bool IsComplete(const v1::ChoiceEnd* end, const v1::PartText& part) {
-  return end != nullptr && std::any_of(end->parts().begin(), end->parts().end(), [&part](const v1::PartEnd& each) {
-           return each.index() == part.index() && each.kind() == v1::PART_KIND_TOOL_CALL && each.complete();
+bool IsCompleteCall(const v1::ChoiceEnd* end, uint32_t part) {
+  return end != nullptr && std::any_of(end->parts().begin(), end->parts().end(), [part](const v1::PartEnd& each) {
+           return each.index() == part && each.kind() == v1::PART_KIND_TOOL_CALL && each.complete();
          });
 }
 
 std::string CallList(const bridge::CollectedGeneration::Choice& choice, const v1::ChoiceEnd* end) {
   std::string list;
   for (const v1::PartText& part : choice.parts) {
-    if (part.kind() != v1::PART_KIND_TOOL_CALL || !IsComplete(end, part)) continue;
+    if (part.kind() != v1::PART_KIND_TOOL_CALL || !IsCompleteCall(end, part.index())) continue;
     AppendField(list.empty() ? "{\"id\":" : ",{\"id\":", part.id(), &list);
     AppendField(",\"type\":\"function\",\"function\":{\"name\":", part.name(), &list);
     AppendField(",\"arguments\":", part.content(), &list);
@@ -37,11 +38,27 @@ std::string CallList(const bridge::CollectedGeneration::Choice& choice, const v1
 
 }  // namespace
 
-uint32_t CallNumbers::Of(uint32_t part) {
-  const auto found = std::find(parts_.begin(), parts_.end(), part);
-  const auto number = static_cast<uint32_t>(found - parts_.begin());
-  if (found == parts_.end()) parts_.push_back(part);
-  return number;
+void StreamedCalls::Hold(uint32_t part, const v1::ToolCall& call) { held_.push_back({part, call}); }
+
+std::vector<StreamedCalls::Opening> StreamedCalls::ReleaseFor(uint32_t part) {
+  std::vector<Opening> openings;
+  const auto found = std::find_if(held_.begin(), held_.end(), [part](const Held& each) { return each.part == part; });
+  if (found == held_.end()) return openings;
+  for (auto each = held_.begin(); each <= found; ++each) {
+    openings.push_back({static_cast<uint32_t>(released_.size()), std::move(each->call)});
+    released_.push_back(each->part);
+  }
+  held_.erase(held_.begin(), found + 1);
+  return openings;
+}
+
+std::vector<StreamedCalls::Opening> StreamedCalls::ReleaseComplete(const v1::ChoiceEnd* end) {
+  std::erase_if(held_, [end](const Held& each) { return !IsCompleteCall(end, each.part); });
+  return held_.empty() ? std::vector<Opening>() : ReleaseFor(held_.back().part);
+}
+
+uint32_t StreamedCalls::NumberOf(uint32_t part) const {
+  return static_cast<uint32_t>(std::find(released_.begin(), released_.end(), part) - released_.begin());
 }
 
 void AppendReasoningDelta(std::string_view content, std::string* out) {

@@ -11,14 +11,36 @@
 // The parts of a chat completion that are not text. Functions named Append append to `out`.
 namespace runnel::openai {
 
-// The tool calls of one choice, numbered from 0 in the order in which they open. A number is never reused.
-class CallNumbers {
+// The tool calls of one choice of a stream, numbered from 0 in the order in which they open. A number is never reused.
+// An opening is held until the call has arguments or is known to be complete: many clients execute a call of which they
+// have only the name, because its empty arguments could be all there are, even if the token limit has cut it.
+class StreamedCalls {
  public:
-  // The number of the call that is part `part`, which opens with its first delta.
-  uint32_t Of(uint32_t part);
+  struct Opening {
+    uint32_t number = 0;
+    v1::ToolCall call;
+  };
+
+  // Holds the opening of the call that is part `part`.
+  void Hold(uint32_t part, const v1::ToolCall& call);
+
+  // The openings to send before arguments of `part`: of this call and, to keep the order, of all before it.
+  std::vector<Opening> ReleaseFor(uint32_t part);
+
+  // The openings to send at the end of the choice: of the calls that are complete. `end` may be null.
+  std::vector<Opening> ReleaseComplete(const v1::ChoiceEnd* end);
+
+  // The number of a call whose opening was released.
+  uint32_t NumberOf(uint32_t part) const;
 
  private:
-  std::vector<uint32_t> parts_;
+  struct Held {
+    uint32_t part = 0;
+    v1::ToolCall call;
+  };
+
+  std::vector<uint32_t> released_;  // the parts, by their numbers
+  std::vector<Held> held_;          // in their order
 };
 
 // The `delta` objects of chunks. Clients disagree on the name of reasoning, so it has both.

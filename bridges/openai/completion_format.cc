@@ -129,9 +129,11 @@ void CompletionEncoder::EncodePart(const v1::Delta& delta, std::string* out) {
       return;
     case v1::PART_KIND_TOOL_CALL: {
       if (calls_.empty()) calls_.resize(choice_count_);
-      const uint32_t number = calls_[delta.choice()].Of(delta.part());
-      if (delta.has_call()) chunk([&](std::string* to) { AppendCallDelta(number, delta.call(), to); });
-      if (!empty) chunk([&](std::string* to) { AppendArgumentsDelta(number, delta.content(), to); });
+      StreamedCalls& calls = calls_[delta.choice()];
+      if (delta.has_call()) calls.Hold(delta.part(), delta.call());
+      if (empty) return;
+      EncodeOpenings(delta.choice(), calls.ReleaseFor(delta.part()), out);
+      chunk([&](std::string* to) { AppendArgumentsDelta(calls.NumberOf(delta.part()), delta.content(), to); });
       return;
     }
     default:  // a kind of a newer service, which clients cannot know
@@ -139,8 +141,19 @@ void CompletionEncoder::EncodePart(const v1::Delta& delta, std::string* out) {
   }
 }
 
+void CompletionEncoder::EncodeOpenings(uint32_t choice, const std::vector<StreamedCalls::Opening>& openings,
+                                       std::string* out) const {
+  for (const StreamedCalls::Opening& opening : openings) {
+    BeginChunk(choice, out);
+    AppendCallDelta(opening.number, opening.call, &out->append("\"delta\":"));
+    out->append(",\"logprobs\":null,\"finish_reason\":null}");
+    EndChunk(out);
+  }
+}
+
 void CompletionEncoder::EncodeDone(const v1::Done& done, std::string* out) {
   for (uint32_t choice = 0; choice < choice_count_; ++choice) {
+    if (!calls_.empty()) EncodeOpenings(choice, calls_[choice].ReleaseComplete(EndOf(done, choice)), out);
     BeginChunk(choice, out);
     out->append(shape_.chat ? "\"delta\":{}" : "\"text\":\"\"").append(",\"logprobs\":null,\"finish_reason\":");
     AppendFinishReason(EndOf(done, choice), shape_.chat, out);

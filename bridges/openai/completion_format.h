@@ -33,15 +33,16 @@ class CompletionEncoder final : public bridge::StreamEncoder {
   void EncodeStarted(std::string_view gen, const v1::Started& started, std::string* out);
   void EncodeDelta(const v1::Delta& delta, std::string* out);
   void EncodePart(const v1::Delta& delta, std::string* out);
+  void EncodeOpenings(uint32_t choice, const std::vector<StreamedCalls::Opening>& openings, std::string* out) const;
   void EncodeDone(const v1::Done& done, std::string* out);
   void BeginChunk(uint32_t choice, std::string* out) const;
   void EndChunk(std::string* out) const;
 
   const CompletionShape shape_;
   const uint32_t choice_count_;
-  std::string head_;                // the part of every chunk before the choices
-  std::vector<uint64_t> offsets_;   // characters of each choice so far
-  std::vector<CallNumbers> calls_;  // of each choice; empty before there are any
+  std::string head_;                  // the part of every chunk before the choices
+  std::vector<uint64_t> offsets_;     // characters of each choice so far
+  std::vector<StreamedCalls> calls_;  // of each choice; empty before there are any
 };
 
 // The response in one piece, for a generation that has ended with `done`.

@@ -245,6 +245,33 @@ TEST(ChatParts, AMergedDeltaOpensItsCall) {
           Chunk("{}", "\"tool_calls\"") + kDone);
 }
 
+TEST(ChatParts, ACallThatWasCutBeforeItsArgumentsIsNotSent) {
+  for (const v1::FinishReason reason : {v1::FINISH_REASON_LENGTH, v1::FINISH_REASON_TOOL_CALLS}) {
+    std::vector<v1::GenerationEvent> log = EndedBy({StartedEvent(), CallEvent(2, 0, "a", "f", "")}, reason);
+    v1::PartEnd* call = log.back().mutable_done()->mutable_choices(0)->mutable_parts(0);
+    call->set_complete(false);
+    EXPECT_EQ(Stream(log), kRole + Chunk("{}", "\"length\"") + kDone);
+    call->set_complete(true);
+    const std::string end = reason == v1::FINISH_REASON_LENGTH ? "\"length\"" : "\"tool_calls\"";
+    EXPECT_EQ(
+        Stream(log),
+        kRole +
+            Chunk(R"({"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}]})") +
+            Chunk("{}", end) + kDone);
+  }
+}
+
+TEST(ChatParts, CallsWithoutArgumentsKeepTheirOrder) {
+  std::vector<v1::GenerationEvent> log =
+      EndedBy({StartedEvent(), CallEvent(2, 0, "a", "f", ""), CallEvent(3, 1, "b", "g", "{}"),
+               CallEvent(4, 2, "c", "h", ""), CallEvent(5, 3, "d", "i", "")},
+              v1::FINISH_REASON_LENGTH);
+  v1::ChoiceEnd* end = log.back().mutable_done()->mutable_choices(0);
+  for (v1::PartEnd& part : *end->mutable_parts()) part.set_complete(part.index() != 2);
+  const std::vector<ClientMessage::Call> calls = {{"a", "f", ""}, {"b", "g", "{}"}, {"d", "i", ""}};
+  EXPECT_EQ(Accumulate(Stream(log)).calls, calls);
+}
+
 TEST(ChatParts, TextCompletionsAndUnknownKindsShowOnlyText) {
   const std::string body =
       Ask("/v1/completions", R"({"model":"m","prompt":"hi","stream":true})", testing::LogOfAllParts());
