@@ -16,7 +16,7 @@ GATES = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(GATES))
 INCLUDE = re.compile(r'\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 # Built by deploy/local/install.sh against the sources of llama.cpp; a CMake project of its own.
-OUTSIDE = "services/inference/engines/llama/json_schema"
+OUTSIDE = "services/inference/engines/llama/chat_layer"
 
 
 def checkout_files():
