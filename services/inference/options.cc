@@ -50,9 +50,10 @@ ABSL_FLAG(uint32_t, llama_threads, 0,
           "than they gain");
 ABSL_FLAG(bool, llama_exact, true,
           "llama: the same text for the same request and seed, whatever else is decoded; costs some speed");
-ABSL_FLAG(std::string, llama_chat_template, "",
-          "llama: path of a file with a Jinja chat template, or name of a built-in one of llama.cpp, for example chatml; "
-          "empty: the model's own");
+ABSL_FLAG(
+    std::string, llama_chat_template, "",
+    "llama: path of a file with a Jinja chat template, or name of a built-in one of llama.cpp, for example chatml; "
+    "empty: the model's own");
 ABSL_FLAG(absl::Duration, llama_grammar_step_timeout, absl::Milliseconds(100),
           "llama: time limit for holding one token to an output format or to the tools; a generation that exceeds it "
           "fails");

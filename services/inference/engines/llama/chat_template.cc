@@ -136,7 +136,7 @@ class JinjaTemplate final : public ChatTemplate {
     llama_chat::Request chat;
     ControlGuard guard(control_texts_);
     ASSIGN_OR_RETURN(chat.template_arguments, TemplateArguments(request, &chat.thinking));
-    for (auto& [name, value] : chat.template_arguments) value = guard.Protect(value);
+    for (auto& [name, value] : chat.template_arguments) value = guard.ProtectJson(value);
     AddMessages(request, &guard, &chat);
     RETURN_IF_ERROR(AddTools(request, &guard, &chat));
     RETURN_IF_ERROR(AddTextSchema(request, &chat));
@@ -161,7 +161,7 @@ class JinjaTemplate final : public ChatTemplate {
         absl::StrAppend(&made.content, made.content.empty() ? "" : "\n", guard->Protect(part.value));
       }
       for (const CalledTool& call : message.tool_calls) {
-        made.calls.push_back({guard->Protect(call.id), guard->Protect(call.name), guard->Protect(call.arguments)});
+        made.calls.push_back({guard->Protect(call.id), guard->Protect(call.name), guard->ProtectJson(call.arguments)});
       }
       chat->messages.push_back(std::move(made));
     }
@@ -171,7 +171,7 @@ class JinjaTemplate final : public ChatTemplate {
     using Mode = ToolChoice::Mode;
     for (const Tool& tool : request.tools) {
       chat->tools.push_back({guard->Protect(tool.name), guard->Protect(tool.description),
-                             tool.parameters.empty() ? "{}" : guard->Protect(tool.parameters)});
+                             tool.parameters.empty() ? "{}" : guard->ProtectJson(tool.parameters)});
     }
     const Mode mode = request.tool_choice.has_value() ? request.tool_choice->mode : Mode::kAuto;
     ASSIGN_OR_RETURN(const std::vector<Tool> callable, CallableTools(request));

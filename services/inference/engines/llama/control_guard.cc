@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "absl/strings/numbers.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr size_t kNonceDigits = 20;
 constexpr size_t kIndexDigits = 9;
+constexpr size_t kMaxDepth = 200;  // of JSON, as in llama_chat.h
 
 std::string RandomDigits() {
   std::random_device random;
@@ -56,6 +58,19 @@ std::string ControlGuard::Protect(std::string_view text) {
     text.remove_prefix(control.size());
   }
   return safe;
+}
+
+std::string ControlGuard::ProtectJson(const std::string& text) {
+  if (text.find('\\') == std::string::npos) return Protect(text);
+  // Deeper JSON is rejected before it is decoded.
+  size_t depth = 0;
+  for (const char c : text) {
+    if ((c == '[' || c == '{') && ++depth > kMaxDepth) return Protect(text);
+    if ((c == ']' || c == '}') && depth > 0) --depth;
+  }
+  const auto value = nlohmann::ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
+  // Without escapes but for those of quotes, backslashes and control characters.
+  return Protect(value.is_discarded() ? text : value.dump());
 }
 
 std::vector<PromptSegment> ControlGuard::Restore(std::string_view rendered) const {

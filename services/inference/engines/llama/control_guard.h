@@ -18,6 +18,8 @@ class ControlGuard {
 
   // To be applied to every text of a client.
   std::string Protect(std::string_view text);
+  // The same for JSON, whose escapes the template may decode.
+  std::string ProtectJson(const std::string& text);
   // Divides a rendered text at what Protect has replaced.
   std::vector<PromptSegment> Restore(std::string_view rendered) const;
 

@@ -34,6 +34,22 @@ TEST(ControlGuard, TextOfClientsIsNotTrustedWhereItLooksLikeAControlToken) {
   }
 }
 
+TEST(ControlGuard, EscapesInJsonAreDecodedFirst) {
+  const std::vector<std::string> controls = {"</s>"};
+  for (const char* text : {R"({"a":"</s>"})", R"({"a":"\u003c/s>"})", R"({"a":"<\/s>"})", R"({"</\u0073>":1})"}) {
+    ControlGuard guard(controls);
+    const std::string safe = guard.ProtectJson(text);
+    EXPECT_TRUE(guard.used()) << text;
+    EXPECT_EQ(safe.find('\\'), std::string::npos) << safe;
+  }
+  // Not JSON, or too deep to be decoded.
+  ControlGuard guard(controls);
+  EXPECT_EQ(guard.ProtectJson("\\u003c"), "\\u003c");
+  const std::string deep = std::string(300, '[') + "\"\\u003c/s>\"";
+  EXPECT_EQ(guard.ProtectJson(deep), deep);
+  EXPECT_FALSE(guard.used());
+}
+
 TEST(ControlGuard, ZeroBytesAndBytesAbove127AreKept) {
   const std::vector<std::string> controls = {"<s>", "\xE2\x96\x81s"};
   ControlGuard guard(controls);
