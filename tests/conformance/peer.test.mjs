@@ -19,7 +19,7 @@ const HAVE_PEER = Boolean(RUNNEL_PEER && RUNNEL_PEER_PATH && RUNNEL_MODEL);
 const READY_MS = 120_000;
 const MAX_TOKENS = 32;
 
-// The template of this model adds a system message if there is none; llama.cpp's C API does not.
+// The template of this model adds a system message if there is none: every other question is asked without one.
 const SYSTEM = { role: 'system', content: 'You answer in one short sentence.' };
 const QUESTIONS = [
   'What is the capital of France?', 'Name three primary colours.', 'How many legs has a spider?',
@@ -71,7 +71,7 @@ async function startPeer() {
   };
 }
 
-const messagesOf = (question) => [SYSTEM, { role: 'user', content: question }];
+const messagesOf = (question) => [...(QUESTIONS.indexOf(question) % 2 === 0 ? [SYSTEM] : []), { role: 'user', content: question }];
 
 async function askPeer(peer, question, more = {}) {
   const response = await fetch(`${peer.url}/chat/completions`, {
