@@ -120,6 +120,41 @@ test('page: dropped and switched on the way, each reader still has the whole res
   assert.deepEqual(errors, []);
 });
 
+test('page: reasoning is folded, and a card for each call says whether it is complete', async (t) => {
+  const { page, errors, scripted } = await open(t);
+  if (!scripted) return t.skip('only the scripted engine has calls for certain');
+  let parts = 'reasoning:30,text:30,call:get_weather+get_time:6,refusal:5';
+  await page.route('**/v1/generations', (route) => {
+    const request = route.request();
+    if (request.method() !== 'POST') return route.continue();
+    const body = JSON.parse(request.postData());
+    return route.continue({ postData: JSON.stringify({ ...body, metadata: { ...body.metadata, 'scripted.parts': parts } }) });
+  });
+  await ask(page, 'What is the weather?', { tokens: 200 });
+  for (const name of PANES) {
+    await growsPast(page, name, 20);
+    await page.click(part(name, '[data-action="drop"]'));
+  }
+  await assertAllVerified(page);
+  const kinds = await page.locator('.reply:last-child .part').evaluateAll((all) => all.map((each) => each.dataset.kind));
+  assert.deepEqual(kinds, ['reasoning', 'tool_call', 'tool_call', 'refusal']);
+  const reasoning = page.locator('.reply:last-child details.part');
+  assert.equal(await reasoning.locator('.part-body').isVisible(), false);
+  await reasoning.locator('summary').click();
+  assert.equal((await reasoning.locator('.part-body').textContent()).split(' ').length, 30);
+  const cards = page.locator('.reply:last-child .part[data-kind="tool_call"]');
+  assert.deepEqual(await cards.locator('h4').allTextContents(), ['get_weather()', 'get_time()']);
+  assert.deepEqual(await cards.locator('.part-state').allTextContents(), ['complete', 'complete']);
+  for (const text of await cards.locator('.part-body').allTextContents()) assert.deepEqual(Object.keys(JSON.parse(text)), ['words']);
+  await keepPicture(page, '-parts');
+  // Cut by the limit in the arguments.
+  parts = 'text:20,call:get_weather:30';
+  await ask(page, 'And tomorrow?', { tokens: 30 });
+  await page.waitForSelector('.turn:last-child .part[data-state="incomplete"]');
+  assert.match(await page.textContent('.turn:last-child .part-state'), /do not execute/);
+  assert.deepEqual(errors, []);
+});
+
 test('page: Escape stops, the text so far is verified, and the next question works', async (t) => {
   const { page, errors, scripted } = await open(t, { colorScheme: 'dark' });
   if (!scripted) return t.skip('only the scripted engine is slow for certain');
