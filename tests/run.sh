@@ -39,13 +39,14 @@ parse_args() {
 }
 
 # Almost all tests build a small model themselves, so they need llama.cpp but not the downloaded model. Without
-# llama.cpp the tests of the llama engine are skipped; without the model, the comparison with a peer.
+# llama.cpp the tests of the llama engine are skipped; without the model, the comparison with a peer and the round trip
+# of a tool call.
 install_all() {
   local status=0
   "$root/deploy/local/install.sh" --with-tests </dev/null || status=$?
   case $status in
     0) ;;
-    4) say "without the model: SKIPPING THE COMPARISON WITH A PEER" ;;
+    4) say "without the model: SKIPPING THE COMPARISON WITH A PEER AND THE ROUND TRIP OF A TOOL CALL" ;;
     3) say "without llama.cpp: SKIPPING THE TESTS OF THE LLAMA ENGINE" ;;
     *) die "installing failed" ;;
   esac
