@@ -1,7 +1,7 @@
 // An OpenAI-compatible server that behaves like a model with tools. The prompt says what it does: `[scenario|run]`.
 //
 // It thinks, and calls tools until it sees their results, then it answers with a text that quotes them. If the framework
-// has a tool of its own for its output (final_result, final_answer, or a class with a capital), it calls this last.
+// has a tool of its own for its output (final_result, final_answer, extract-1, or a class with a capital), it calls this last.
 import { MODEL, startFakeServer } from '../../e2e/fake_server.mjs';
 
 export const CITIES = ['Zürich "HB"', 'São\\Paulo 🌧'];
@@ -36,14 +36,16 @@ function valueOf(schema, root, name, city, answer) {
   return name === 'city' ? city : answer;
 }
 
-const isOutput = ({ function: { name } }) => /^(final_|[A-Z])/.test(name);
+const isOutput = ({ function: { name } }) => /^(final_|extract-|[A-Z])/.test(name);
+
+const isParallel = (scenario) => scenario.startsWith('parallel');
 
 /** The tools that the model calls now. */
 function chosen(scenario, tools, results) {
   const own = tools.filter((tool) => !isOutput(tool));
-  if (own.length === 0 && results.length === 0) return scenario === 'parallel' ? tools : tools.slice(0, 1);
+  if (own.length === 0 && results.length === 0) return isParallel(scenario) ? tools : tools.slice(0, 1);
   if (results.length > 0) return tools.filter(isOutput);
-  return scenario === 'parallel' ? own : own.slice(0, 1);
+  return isParallel(scenario) ? own : own.slice(0, 1);
 }
 
 let calls = 0;
@@ -67,12 +69,14 @@ function plan(body) {
     { tool_calls: [{ index, id, type: 'function', function: { name, arguments: '' } }] }));
   const fragments = made.map(({ index, text: whole }) => (whole.match(new RegExp(`.{1,${FRAGMENT}}`, 'gsu')) ?? [])
     .map((piece) => ({ tool_calls: [{ index, function: { arguments: piece } }] })));
-  // The fragments of parallel calls alternate.
+  // The fragments of parallel calls alternate, those of calls in turn do not.
   const alternating = Array.from({ length: Math.max(...fragments.map((each) => each.length)) },
     (_, i) => fragments.flatMap((each) => each.slice(i, i + 1))).flat();
-  const sent = scenario === 'cut before the arguments' ? [] : cut ? alternating.slice(0, 3) : alternating;
+  const inTurn = openings.flatMap((opening, i) => [opening, ...fragments[i]]);
+  const kept = scenario === 'cut before the arguments' ? [] : alternating.slice(0, cut ? 3 : undefined);
+  const sent = scenario === 'parallel, in turn' ? inTurn : [...openings, ...kept];
   const finish = cut && scenario !== 'cut, reported as complete' ? 'length' : 'tool_calls';
-  return { deltas: [...thinking, ...openings, ...sent], finish, made };
+  return { deltas: [...thinking, ...sent], finish, made };
 }
 
 /** `turns` has, for each request, its run, its body, and the calls or the text of the response. */

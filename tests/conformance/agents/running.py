@@ -61,7 +61,8 @@ def get_news() -> str:
     return "news: none"
 
 
-TOOLS = {"parallel": [get_weather, get_time], "cut before the arguments": [get_news]}
+PARALLEL = [get_weather, get_time]
+TOOLS = {"parallel": PARALLEL, "parallel, in turn": PARALLEL, "cut before the arguments": [get_news]}
 
 
 def tools_of(scenario):
