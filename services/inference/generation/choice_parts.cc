@@ -127,7 +127,7 @@ std::vector<OpenedPart> ChoiceParts::Opened(uint64_t deltas, std::vector<uint32_
 }
 
 size_t ChoiceParts::bytes() const {
-  size_t bytes = parts_.capacity() * sizeof(Part) + calls_.capacity() * sizeof(uint32_t);
+  size_t bytes = (parts_.size() > 1 ? parts_.capacity() * sizeof(Part) : 0) + calls_.capacity() * sizeof(uint32_t);
   for (const Part& part : parts_) {
     bytes += part.content.capacity();
     if (part.call == nullptr) continue;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "services/inference/generation/event.h"
 #include "services/inference/generation/json_object_checker.h"
 #include "services/inference/generation/part_piece.h"
@@ -72,7 +73,8 @@ class ChoiceParts {
   static ToolCall CallOf(const Part& part) { return part.call == nullptr ? ToolCall{} : *part.call->opening; }
   static bool IsComplete(const Part& part, FinishReason reason);
 
-  std::vector<Part> parts_;
+  // A plain response has its only part here, where an append finds it without another cold line of memory.
+  absl::InlinedVector<Part, 1> parts_;
   std::vector<uint32_t> calls_;       // the parts of the tool calls, by number
   uint32_t last_appended_ = kNoPart;  // the part of the last piece
 };
