@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "services/base/grpc_status.h"
+#include "services/base/mutex.h"
 #include "tests/testing/fake_parts.h"
 #include "tests/unit/bridges/sse/openai/responses_bytes.h"
 
@@ -26,6 +27,7 @@ class ResponsesHistoryTest : public ::testing::Test {
   ResponsesHistoryTest() {
     testing::FakeInferenceService::Handlers handlers;
     handlers.get = [this](const std::string& id) -> absl::StatusOr<v1::Generation> {
+      base::MutexLock lock(&mu_);
       const auto found = stored_.find(id);
       if (found == stored_.end()) {
         return base::MakeError(absl::StatusCode::kNotFound, "GENERATION_EXPIRED", "purged");
@@ -37,7 +39,10 @@ class ResponsesHistoryTest : public ::testing::Test {
       generation.set_text_omitted(true);
       return generation;
     };
-    handlers.input = [this](const std::string& id) { return stored_[id].input; };
+    handlers.input = [this](const std::string& id) {
+      base::MutexLock lock(&mu_);
+      return stored_[id].input;
+    };
     harness_.service.SetHandlers(handlers);
   }
 
@@ -47,7 +52,16 @@ class ResponsesHistoryTest : public ::testing::Test {
     v1::ChatMessage* message = kept.add_messages();
     message->set_role(v1::CHAT_ROLE_USER);
     message->set_content(input);
+    base::MutexLock lock(&mu_);
     stored_[FakeId(letter)] = {std::move(log), Annotation(more), kept.SerializeAsString()};
+  }
+  void OmitText(char letter) {
+    base::MutexLock lock(&mu_);
+    stored_[FakeId(letter)].text_omitted = true;
+  }
+  void SetInput(char letter, std::string input) {
+    base::MutexLock lock(&mu_);
+    stored_[FakeId(letter)].input = std::move(input);
   }
   // The messages with which a response is started, as role:content.
   std::string MessagesFor(const std::string& more) {
@@ -67,8 +81,10 @@ class ResponsesHistoryTest : public ::testing::Test {
     return messages;
   }
 
+  // The handlers use these on threads of the service, which harness_ ends.
+  base::Mutex mu_;
+  std::map<std::string, Stored> stored_ GUARDED_BY(mu_);
   SseHarness harness_;
-  std::map<std::string, Stored> stored_;
   v1::GenerateRequest started_;
 };
 
@@ -82,7 +98,7 @@ TEST_F(ResponsesHistoryTest, FollowsThePointers) {
 
 TEST_F(ResponsesHistoryTest, ReadsALongTextFromTheLog) {
   Store('b', Hello(), "first");
-  stored_[FakeId('b')].text_omitted = true;
+  OmitText('b');
   const auto client = harness_.Connect();
   ASSERT_TRUE(
       client
@@ -130,7 +146,7 @@ TEST_F(ResponsesHistoryTest, NamesTheMissingLink) {
 
 TEST_F(ResponsesHistoryTest, IsLimitedByTheSizeOfABody) {
   Store('b', Hello(), "first");
-  stored_[FakeId('b')].input = std::string((1 << 20) + 1, 'x');
+  SetInput('b', std::string((1 << 20) + 1, 'x'));
   const auto response =
       harness_.Ask("POST", kPath, "", R"({"model":"m","input":"x","previous_response_id":")" + ResponseId('b') + "\"}");
   EXPECT_EQ(response.head.status, 400);
