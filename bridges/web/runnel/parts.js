@@ -106,7 +106,8 @@ export class ChoiceOutput {
     if (typeof output !== 'string') throw malformed('delta');
     if (this.#parts === null && index === 0 && kind === 'text') {
       const opened = !this.#begun;
-      this.setText(output);
+      this.#begun = true;
+      this.#addText(output);
       return opened ? index : undefined;
     }
     check(index, kind);
@@ -134,10 +135,10 @@ export class ChoiceOutput {
     if (content !== undefined) part.append(content);
   }
 
-  /** Appends to the text, which is part 0 unless other parts are restored. */
+  /** Restores the text, which is part 0 unless other parts are restored. An empty one may still become any part. */
   setText(text) {
     if (typeof text !== 'string') throw malformed('text');
-    this.#begun = true;
+    this.#begun = text !== '';
     this.#addText(text);
   }
 

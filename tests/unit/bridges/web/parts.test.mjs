@@ -140,6 +140,21 @@ test('Parts: a cursor continues at every event, in the middle of every part', ()
   }
 });
 
+test('Parts: a choice without output at a cursor or a gap may begin with any part', () => {
+  const reasoning = { type: 'delta', seq: 3, choice: 1, part: 0, kind: 'reasoning', text: '', content: 'Hm', tokens: 1 };
+  const snapshot = { seq: 2, choices: [{ index: 0, text: 'a' }, { index: 1, text: '' }] };
+  const readers = [
+    new Transcript({ after: 2, texts: ['a', ''], parts: [[], []] }),
+    read([{ type: 'gap', seq: 2, snapshot }]),
+  ];
+  for (const reader of readers) {
+    assert.deepEqual(reader.parts(1), []);
+    assert.equal(reader.apply(reasoning), 'applied');
+    assert.deepEqual(reader.parts(1), [{ index: 0, kind: 'reasoning', content: 'Hm', state: 'open' }]);
+    assert.deepEqual(reader.parts(0), [{ index: 0, kind: 'text', content: 'a', state: 'open' }]);
+  }
+});
+
 test('Parts: without the parts before a cursor, calls that began there are named but never complete', () => {
   const generation = fourParts().done('tool_calls');
   const { events } = generation;
