@@ -104,13 +104,12 @@ void AppendMessage(const bridge::CollectedGeneration::Choice& choice, const v1::
   if (!calls.empty()) out->append(",\"tool_calls\":[").append(calls).append("]");
 }
 
-std::string_view CompletionFinishReason(const v1::ChoiceEnd* end, bool chat) {
+std::string_view CompletionFinishReason(const v1::ChoiceEnd* end) {
   if (end == nullptr) return "stop";
   if (end->finish_reason() != v1::FINISH_REASON_TOOL_CALLS) {
     const std::string_view name = bridge::FinishReasonName(end->finish_reason());
     return name.empty() ? "stop" : name;
   }
-  if (!chat) return "stop";
   const bool complete = std::all_of(end->parts().begin(), end->parts().end(), [](const v1::PartEnd& part) {
     return part.kind() != v1::PART_KIND_TOOL_CALL || part.complete();
   });

@@ -58,8 +58,7 @@ void AppendArgumentsDelta(uint32_t number, std::string_view arguments, std::stri
 // is not complete is left out, because clients execute every call of a message. `end` is null if `done` lacks it.
 void AppendMessage(const bridge::CollectedGeneration::Choice& choice, const v1::ChoiceEnd* end, std::string* out);
 
-// The reason with which a choice of chat or text completions ends: see bridge::FinishReasonName. `tool_calls` only for
-// a chat of which every call is complete.
-std::string_view CompletionFinishReason(const v1::ChoiceEnd* end, bool chat);
+// The reason with which a choice ends: see bridge::FinishReasonName. `tool_calls` only if every call is complete.
+std::string_view CompletionFinishReason(const v1::ChoiceEnd* end);
 
 }  // namespace runnel::openai

@@ -37,9 +37,9 @@ const v1::ChoiceEnd* EndOf(const v1::Done& done, uint32_t choice) {
   return end == done.choices().end() ? nullptr : &*end;
 }
 
-void AppendFinishReason(const v1::ChoiceEnd* end, bool chat, std::string* out) {
+void AppendFinishReason(const v1::ChoiceEnd* end, std::string* out) {
   out->push_back('"');
-  out->append(CompletionFinishReason(end, chat));
+  out->append(CompletionFinishReason(end));
   out->push_back('"');
 }
 
@@ -47,11 +47,29 @@ void AppendErrorChunk(const bridge::HttpError& error, std::string* out) {
   out->append("data: ").append(bridge::ErrorBody(error)).append("\n\n").append(kDone);
 }
 
-}  // namespace
-
 bool WasCancelled(const v1::Done& done) {
   return std::any_of(done.choices().begin(), done.choices().end(),
                      [](const v1::ChoiceEnd& each) { return each.finish_reason() == v1::FINISH_REASON_CANCELLED; });
+}
+
+bool HasCallOrRefusal(const v1::Done& done) {
+  const auto matches = [](const v1::PartEnd& part) {
+    return part.kind() == v1::PART_KIND_TOOL_CALL || part.kind() == v1::PART_KIND_REFUSAL;
+  };
+  return std::any_of(done.choices().begin(), done.choices().end(), [&](const v1::ChoiceEnd& each) {
+    return std::any_of(each.parts().begin(), each.parts().end(), matches);
+  });
+}
+
+}  // namespace
+
+std::optional<bridge::HttpError> ErrorOfDone(const v1::Done& done, bool chat) {
+  if (WasCancelled(done)) return ErrorOfCancelled();
+  if (chat || !HasCallOrRefusal(done)) return std::nullopt;
+  v1::Failed failed;
+  failed.set_code("unsupported_output");
+  failed.set_message("the model has called a tool or refused: use /v1/chat/completions");
+  return ErrorOfFailed(failed);
 }
 
 void CompletionEncoder::Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) {
@@ -61,7 +79,8 @@ void CompletionEncoder::Encode(std::string_view gen, v1::GenerationEvent& event,
     case v1::GenerationEvent::kDelta:
       return EncodeDelta(event.delta(), out);
     case v1::GenerationEvent::kDone:
-      return WasCancelled(event.done()) ? AppendErrorChunk(ErrorOfCancelled(), out) : EncodeDone(event.done(), out);
+      if (const auto error = ErrorOfDone(event.done(), shape_.chat)) return AppendErrorChunk(*error, out);
+      return EncodeDone(event.done(), out);
     case v1::GenerationEvent::kFailed:
       return AppendErrorChunk(ErrorOfFailed(event.failed()), out);
     case v1::GenerationEvent::kGap:
@@ -76,8 +95,7 @@ bridge::HttpError CompletionEncoder::ErrorOf(const absl::Status& status, bool re
 
 std::optional<bridge::HttpError> CompletionEncoder::ErrorOfEnd(const v1::GenerationEvent& event) const {
   if (event.has_failed()) return ErrorOfFailed(event.failed());
-  if (event.has_done() && WasCancelled(event.done())) return ErrorOfCancelled();
-  return std::nullopt;
+  return event.has_done() ? ErrorOfDone(event.done(), shape_.chat) : std::nullopt;
 }
 
 void CompletionEncoder::EncodeStarted(std::string_view gen, const v1::Started& started, std::string* out) {
@@ -156,7 +174,7 @@ void CompletionEncoder::EncodeDone(const v1::Done& done, std::string* out) {
     if (!calls_.empty()) EncodeOpenings(choice, calls_[choice].ReleaseComplete(EndOf(done, choice)), out);
     BeginChunk(choice, out);
     out->append(shape_.chat ? "\"delta\":{}" : "\"text\":\"\"").append(",\"logprobs\":null,\"finish_reason\":");
-    AppendFinishReason(EndOf(done, choice), shape_.chat, out);
+    AppendFinishReason(EndOf(done, choice), out);
     out->push_back('}');
     EndChunk(out);
   }
@@ -191,7 +209,7 @@ std::string CompletionJson(std::string_view gen, const CompletionShape& shape, u
     shape.chat ? AppendChatLogprobs(choice.logprobs, choice.refusal_logprobs, &json)
                : AppendLegacyLogprobs(choice.logprobs, &offset, &json);
     json += ",\"finish_reason\":";
-    AppendFinishReason(end, shape.chat, &json);
+    AppendFinishReason(end, &json);
     json += "}";
   }
   json += "],\"usage\":";

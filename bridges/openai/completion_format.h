@@ -49,7 +49,8 @@ class CompletionEncoder final : public bridge::StreamEncoder {
 std::string CompletionJson(std::string_view gen, const CompletionShape& shape, uint32_t choice_count,
                            const bridge::CollectedGeneration& collected);
 
-// Whether a choice was cut short by a cancel.
-bool WasCancelled(const v1::Done& done);
+// Why `done` is no success: a choice was cut short by a cancel, or, in a text completion, has a tool call or a refusal,
+// which would be missing.
+std::optional<bridge::HttpError> ErrorOfDone(const v1::Done& done, bool chat);
 
 }  // namespace runnel::openai

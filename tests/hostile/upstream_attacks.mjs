@@ -146,6 +146,11 @@ export const ATTACKS = {
     socket.write(body(calls(call(0, { function: { name: 'a\u0000\r\nb', arguments: '{}' } })) + FINISH + DONE)) },
   'a name of 1 MiB': { code: 'engine_failed', respond: (socket) =>
     socket.write(body(calls(call(0, { function: { name: 'a'.repeat(MIB), arguments: '{}' } })) + FINISH + DONE)) },
+  // Each is the call of some tool, for which a text completion has no place.
+  'a call at index -1': { code: 'unsupported_output', respond: (socket) => socket.write(body(calls(call(-1)) + FINISH + DONE)) },
+  'a call at index 2^64': { code: 'unsupported_output', respond: (socket) => socket.write(body(calls(call(2 ** 64)) + FINISH + DONE)) },
+  'a refusal of a text completion': { code: 'unsupported_output', respond: (socket) =>
+    socket.write(body(event({ choices: [{ index: 0, delta: { refusal: 'No.' } }] }) + FINISH + DONE)) },
   'calls that are no list': { code: 'unsupported_output', respond: (socket) =>
     socket.write(body(event({ choices: [{ index: 0, delta: { tool_calls: { 0: call(0) } } }] }) + FINISH + DONE)) },
   'an event that is not JSON': { code: 'engine_failed', respond: (socket) => socket.write(body(event('{"choices":['))) },

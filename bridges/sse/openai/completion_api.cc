@@ -47,7 +47,7 @@ Awaitable<ApiResult> RespondInOnePiece(const ApiCall* call, std::vector<v1::Gene
     GenerationCollector& collector = collectors[i];
     const bool connected = co_await CollectToEnd(call->thread, call->connection, &collector, OnHalfClose::kGiveUp);
     std::optional<bridge::HttpError> error = CollectionError(collector, ApiOf(shape));
-    if (!error.has_value() && openai::WasCancelled(*collector.collected().done)) error = openai::ErrorOfCancelled();
+    if (!error.has_value()) error = openai::ErrorOfDone(*collector.collected().done, shape.chat);
     if (!connected || error.has_value()) {
       // Those before this one have ended.
       for (uint32_t other = i + 1; other < collectors.size(); ++other) {

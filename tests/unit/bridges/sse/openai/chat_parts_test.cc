@@ -272,13 +272,32 @@ TEST(ChatParts, CallsWithoutArgumentsKeepTheirOrder) {
   EXPECT_EQ(Accumulate(Stream(log)).calls, calls);
 }
 
-TEST(ChatParts, TextCompletionsAndUnknownKindsShowOnlyText) {
-  const std::string body =
-      Ask("/v1/completions", R"({"model":"m","prompt":"hi","stream":true})", testing::LogOfAllParts());
-  EXPECT_EQ(body.find("Oslo"), std::string::npos);
+// A text completion has no place for a call or a refusal, and must not look complete without it.
+TEST(ChatParts, TextCompletionsFailForOutputThatTheyCannotShow) {
+  const std::string request = R"({"model":"m","prompt":"hi")";
+  const std::vector<v1::GenerationEvent> refused =
+      EndedBy({StartedEvent(), PartEvent(2, 0, v1::PART_KIND_REFUSAL, "No.")}, v1::FINISH_REASON_STOP);
+  for (const auto& log : {testing::LogOfAllParts(), refused}) {
+    const std::string streamed = Ask("/v1/completions", request + R"(,"stream":true})", log);
+    EXPECT_NE(streamed.find(R"("code":"unsupported_output")"), std::string::npos) << streamed;
+    EXPECT_EQ(streamed.find(R"("finish_reason":"stop")"), std::string::npos) << streamed;
+    const std::string whole = Ask("/v1/completions", request + "}", log);
+    EXPECT_NE(whole.find(R"("code":"unsupported_output")"), std::string::npos) << whole;
+    EXPECT_EQ(whole.find("choices"), std::string::npos) << whole;
+  }
+}
+
+TEST(ChatParts, TextCompletionsLeaveReasoningOut) {
+  const std::vector<v1::GenerationEvent> log = EndedBy(
+      {StartedEvent(), PartEvent(2, 0, v1::PART_KIND_REASONING, "Hm"), PartEvent(3, 1, v1::PART_KIND_TEXT, "Yes.")},
+      v1::FINISH_REASON_STOP);
+  const std::string body = Ask("/v1/completions", R"({"model":"m","prompt":"hi","stream":true})", log);
   EXPECT_EQ(body.find("Hm"), std::string::npos);
-  EXPECT_NE(body.find(R"("text":"Let me ")"), std::string::npos);
+  EXPECT_NE(body.find(R"("text":"Yes.")"), std::string::npos) << body;
   EXPECT_NE(body.find(R"("finish_reason":"stop")"), std::string::npos);
+}
+
+TEST(ChatParts, UnknownKindsAreLeftOut) {
   EXPECT_EQ(
       Stream(EndedBy({StartedEvent(), PartEvent(2, 0, static_cast<v1::PartKind>(99), "?")}, v1::FINISH_REASON_STOP)),
       kRole + Chunk("{}", "\"stop\"") + kDone);
