@@ -38,7 +38,7 @@ std::vector<ResponseItem> ItemsOf(const google::protobuf::RepeatedPtrField<v1::P
 std::vector<ResponseItem> ItemsOf(const std::string& text);
 std::vector<ResponseItem> ItemsOf(const bridge::CollectedGeneration::Choice& choice);
 
-// The item of a part, among items in the order of their parts. Null if there is none.
+// Finds the item of `part` in `items`, which are sorted by part. Null if the part has no item.
 ResponseItem* FindItem(uint32_t part, std::vector<ResponseItem>* items);
 
 // `msg_x` for the first part of `gen_x` if it is text, `fc_x_3` for a call that is its fourth. It depends on the log

@@ -10,7 +10,8 @@
 // Each call takes time linear in its argument.
 namespace runnel::bridge {
 
-// The bytes of the value of `key` in `object`, the bytes of an object. Empty if there is none.
+// Finds `key` in a JSON object, given by its bytes. Returns the bytes of its value; empty if the object has no such
+// key.
 std::string_view FindMember(std::string_view object, std::string_view key);
 
 // The bytes of each element of `array`, the bytes of an array.

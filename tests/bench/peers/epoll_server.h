@@ -11,7 +11,7 @@
 
 namespace runnel::bench {
 
-// A non-blocking listening socket on `port` of 127.0.0.1. Ends the process, whose name is `process`, if there is none.
+// Listens on `port` of 127.0.0.1, without blocking. Exits with an error in the name of `process` if it cannot.
 inline int ListenOnLoopback(int port, const std::string& process) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   const int one = 1;

@@ -58,8 +58,8 @@ class LlamaModel {
 
   // The chat template in the file; empty: none.
   std::string chat_template() const;
-  // Renders messages with the one of llama.cpp's built-in templates that has this name or resembles this source. Empty
-  // if there is none.
+  // Renders messages with the one of llama.cpp's built-in templates that has this name or resembles this source.
+  // Returns an empty text if no template does.
   static std::string ApplyBuiltIn(const std::string& chat_template, const std::vector<ChatMessage>& messages);
   static std::vector<std::string> BuiltInTemplates();
 
