@@ -30,6 +30,8 @@ struct Usage {
   uint32_t completion_tokens = 0;
   uint32_t cached_prompt_tokens = 0;
   uint32_t reasoning_tokens = 0;  // of completion_tokens
+
+  bool operator==(const Usage&) const = default;
 };
 
 struct Started {
