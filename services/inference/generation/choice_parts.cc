@@ -2,6 +2,8 @@
 
 #include <zlib.h>
 
+#include <algorithm>
+
 #include "services/base/request_limits.h"
 
 namespace runnel::inference {
@@ -76,7 +78,7 @@ FinishReason ChoiceParts::Settle(FinishReason reason) const {
 
 void ChoiceParts::FillEnd(FinishReason reason, ChoiceEnd* end) const {
   end->finish_reason = reason;
-  const bool with_parts = !plain();
+  const bool with_parts = !IsPlain(parts_.size());
   for (uint32_t i = 0; i < parts_.size(); ++i) {
     const Part& part = parts_[i];
     if (part.kind == PartKind::kText) {
@@ -90,25 +92,42 @@ void ChoiceParts::FillEnd(FinishReason reason, ChoiceEnd* end) const {
   }
 }
 
-void ChoiceParts::FillText(ChoiceText* text, bool with_content) const {
-  const bool with_parts = !plain();
-  for (uint32_t i = 0; i < parts_.size(); ++i) {
+void ChoiceParts::FillText(ChoiceText* text, bool with_content, const Lengths* lengths) const {
+  const size_t count = lengths == nullptr ? parts_.size() : lengths->size();
+  const bool with_parts = !IsPlain(count);
+  for (uint32_t i = 0; i < count; ++i) {
     const Part& part = parts_[i];
-    if (part.kind == PartKind::kText && with_content) text->text += part.content;
-    if (with_parts) text->parts.push_back({i, part.kind, CallOf(part), with_content ? part.content : ""});
+    const auto content = std::string_view(part.content).substr(0, with_content ? LengthOf(i, lengths) : 0);
+    if (part.kind == PartKind::kText) text->text += content;
+    if (with_parts) text->parts.push_back({i, part.kind, CallOf(part), std::string(content)});
   }
 }
 
-size_t ChoiceParts::SnapshotBytes() const {
-  const bool with_parts = !plain();
+size_t ChoiceParts::SnapshotBytes(const Lengths* lengths) const {
+  const size_t count = lengths == nullptr ? parts_.size() : lengths->size();
+  const bool with_parts = !IsPlain(count);
   size_t bytes = 0;
-  for (const Part& part : parts_) {
-    if (part.kind == PartKind::kText) bytes += part.content.size();
+  for (size_t i = 0; i < count; ++i) {
+    const Part& part = parts_[i];
+    if (part.kind == PartKind::kText) bytes += LengthOf(i, lengths);
     if (!with_parts) continue;
-    bytes += part.content.size() + kPartOverheadBytes;
+    bytes += LengthOf(i, lengths) + kPartOverheadBytes;
     if (part.call != nullptr) bytes += part.call->opening->id.size() + part.call->opening->name.size();
   }
   return bytes;
+}
+
+ChoiceParts::Lengths ChoiceParts::LengthsOfOpened(uint64_t deltas) const {
+  Lengths lengths;
+  for (const Part& part : parts_) {
+    if (part.first_delta >= deltas) break;  // parts open in the order of their index
+    lengths.push_back(part.content.size());
+  }
+  return lengths;
+}
+
+uint32_t ChoiceParts::CallNumber(uint32_t part) const {
+  return static_cast<uint32_t>(std::lower_bound(calls_.begin(), calls_.end(), part) - calls_.begin());
 }
 
 std::vector<OpenedPart> ChoiceParts::Opened(uint64_t deltas, std::vector<uint32_t>* unfinished) const {

@@ -40,9 +40,16 @@ class ChoiceParts {
 
   // Sets everything but the index. `reason` is settled.
   void FillEnd(FinishReason reason, ChoiceEnd* end) const;
-  void FillText(ChoiceText* text, bool with_content) const;
+  // `lengths`: of the contents of the parts that readers may see, the others are left out; null: all.
+  using Lengths = std::vector<uint64_t>;
+  void FillText(ChoiceText* text, bool with_content, const Lengths* lengths = nullptr) const;
   // About what a snapshot takes.
-  size_t SnapshotBytes() const;
+  size_t SnapshotBytes(const Lengths* lengths = nullptr) const;
+  // The lengths of the parts that the first `deltas` deltas of the log opened, with all of their content.
+  Lengths LengthsOfOpened(uint64_t deltas) const;
+
+  // The number of the tool call that is part number `part`, or that would be the next one.
+  uint32_t CallNumber(uint32_t part) const;
 
   // The parts that the first `deltas` deltas of the log opened; none if these are a single text part. Their `bytes` are
   // those of the whole content. Sets `unfinished` to the parts that later deltas continue.
@@ -68,10 +75,13 @@ class ChoiceParts {
   // The part that the piece continues or opens, or kNoPart.
   uint32_t PartOf(const PartPiece& piece, uint64_t delta);
   uint32_t Open(const PartPiece& piece, uint64_t delta);
-  // At most one part, of text.
-  bool plain() const { return parts_.empty() || (parts_.size() == 1 && parts_[0].kind == PartKind::kText); }
+  // Whether the first `parts` parts are at most one, of text.
+  bool IsPlain(size_t parts) const { return parts == 0 || (parts == 1 && parts_[0].kind == PartKind::kText); }
   static ToolCall CallOf(const Part& part) { return part.call == nullptr ? ToolCall{} : *part.call->opening; }
   static bool IsComplete(const Part& part, FinishReason reason);
+  uint64_t LengthOf(size_t part, const Lengths* lengths) const {
+    return lengths == nullptr ? parts_[part].content.size() : (*lengths)[part];
+  }
 
   // A plain response has its only part here, where an append finds it without another cold line of memory.
   absl::InlinedVector<Part, 1> parts_;

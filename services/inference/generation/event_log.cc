@@ -17,8 +17,12 @@ constexpr uint64_t kMaxEnd = (uint64_t{1} << 40) - 1;
 
 }  // namespace
 
-EventLog::EventLog(Started started, uint32_t choice_count, int64_t monotonic_us)
-    : created_us_(monotonic_us), started_(std::move(started)), choices_(choice_count), usage_{started_.prompt_tokens} {}
+EventLog::EventLog(Started started, uint32_t choice_count, int64_t monotonic_us, Visibility visibility)
+    : created_us_(monotonic_us),
+      started_(std::move(started)),
+      choices_(choice_count),
+      usage_{started_.prompt_tokens},
+      journaled_(visibility == Visibility::kOnRelease ? std::make_unique<Journaled>() : nullptr) {}
 
 EventLog::Appended EventLog::AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, int64_t monotonic_us,
                                          WakeSet* wake) {
@@ -26,8 +30,16 @@ EventLog::Appended EventLog::AppendDelta(uint32_t choice, const PartPiece& piece
   if (!terminal_.empty() || choice >= choices_.size() || choices_[choice].finish_reason != FinishReason::kNone) {
     return Appended::kEnded;
   }
+  if (!AppendLocked(choice, piece, tokens, static_cast<uint64_t>(monotonic_us - created_us_))) {
+    return Appended::kRejected;
+  }
+  MarkReadersLocked(wake);
+  return Appended::kYes;
+}
+
+bool EventLog::AppendLocked(uint32_t choice, const PartPiece& piece, const Tokens& tokens, uint64_t elapsed_us) {
   const ChoiceParts::Place place = choices_[choice].parts.Append(piece, deltas_.size());
-  if (place.part == ChoiceParts::kNoPart) return Appended::kRejected;
+  if (place.part == ChoiceParts::kNoPart) return false;
   usage_.completion_tokens += tokens.count;
   if (piece.kind == PartKind::kReasoning) usage_.reasoning_tokens += tokens.count;
   // Readers that know no parts take all log-probabilities for those of text.
@@ -37,15 +49,14 @@ EventLog::Appended EventLog::AppendDelta(uint32_t choice, const PartPiece& piece
     logprobs_->Add(deltas_.size(), tokens.logprobs);
   }
   DeltaEntry entry;
-  entry.elapsed_us = static_cast<uint64_t>(monotonic_us - created_us_) & kMaxElapsedUs;
+  entry.elapsed_us = elapsed_us & kMaxElapsedUs;
   entry.choice = choice & 0xFFFF;
   entry.end = place.end & kMaxEnd;
   entry.part = place.part & 0xFFFFFF;
   entry.length = static_cast<uint32_t>(piece.content.size());
   entry.tokens = tokens.count;
   deltas_.push_back(entry);
-  MarkReadersLocked(wake);
-  return Appended::kYes;
+  return true;
 }
 
 bool EventLog::AppendFailed(Failed failed, int64_t monotonic_us, WakeSet* wake) {
@@ -64,7 +75,7 @@ bool EventLog::EndChoice(uint32_t choice, FinishReason reason, int64_t monotonic
   for (const Choice& each : choices_) {
     if (each.finish_reason == FinishReason::kNone) return false;
   }
-  AppendDoneLocked(monotonic_us);
+  AppendDoneLocked(static_cast<uint64_t>(monotonic_us - created_us_));
   MarkReadersLocked(wake);
   return true;
 }
@@ -73,7 +84,7 @@ bool EventLog::EndAll(FinishReason reason, int64_t monotonic_us, WakeSet* wake) 
   base::MutexLock lock(&mu_);
   if (!terminal_.empty()) return false;
   for (Choice& each : choices_) SetReasonLocked(reason, &each);
-  AppendDoneLocked(monotonic_us);
+  AppendDoneLocked(static_cast<uint64_t>(monotonic_us - created_us_));
   MarkReadersLocked(wake);
   return true;
 }
@@ -97,7 +108,7 @@ void EventLog::SetUsage(const Usage& usage) {
 
 bool EventLog::Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) const {
   base::MutexLock lock(&mu_);
-  const uint64_t last = LastSeqLocked();
+  const uint64_t last = VisibleSeqLocked();
   uint64_t next = after + 1;
   for (size_t bytes = 0; next <= last && (next == after + 1 || bytes < max_bytes); next = out->back().seq + 1) {
     const bool is_delta = next >= 2 && next < 2 + deltas_.size();
@@ -109,7 +120,7 @@ bool EventLog::Read(uint64_t after, size_t max_bytes, std::vector<Event>* out) c
 
 bool EventLog::ReadUnmerged(uint64_t after, size_t max_bytes, std::vector<Event>* out) const {
   base::MutexLock lock(&mu_);
-  const uint64_t last = LastSeqLocked();
+  const uint64_t last = VisibleSeqLocked();
   uint64_t next = after + 1;
   for (size_t bytes = 0; next <= last && (next == after + 1 || bytes < max_bytes); ++next) {
     const bool is_delta = next >= 2 && next < 2 + deltas_.size();
@@ -123,7 +134,7 @@ bool EventLog::ReadUnmerged(uint64_t after, size_t max_bytes, std::vector<Event>
 std::vector<OpenedPart> EventLog::OpenedParts(uint64_t after) const {
   base::MutexLock lock(&mu_);
   std::vector<OpenedPart> opened;
-  if (after > LastSeqLocked()) return opened;
+  if (after > VisibleSeqLocked()) return opened;
   const size_t deltas = std::min<size_t>(after == 0 ? 0 : after - 1, deltas_.size());
   // Parts that later deltas continue, by their number in `opened`: they end where the last delta before the cursor
   // does.
@@ -150,7 +161,7 @@ std::vector<OpenedPart> EventLog::OpenedParts(uint64_t after) const {
 
 Event EventLog::MakeGap(uint64_t requested_after, size_t max_bytes) const {
   base::MutexLock lock(&mu_);
-  State state = SnapshotLocked(max_bytes);
+  State state = SnapshotLocked(max_bytes, /*with_omitted=*/false);
   if (state.texts_omitted) {
     // Every choice starts again with an empty text, also for a reader that replaces only the choices in the snapshot.
     for (ChoiceText& choice : state.choices) choice.finish_reason = FinishReason::kNone;
@@ -173,11 +184,8 @@ EventLog::State EventLog::GetState() const {
 
 EventLog::State EventLog::Snapshot(size_t max_text_bytes) const {
   base::MutexLock lock(&mu_);
-  State state = SnapshotLocked(max_text_bytes);
+  State state = SnapshotLocked(max_text_bytes, /*with_omitted=*/true);
   end_was_read_ |= state.ended && !state.texts_omitted;
-  for (uint32_t i = 0; state.texts_omitted && i < choices_.size(); ++i) {
-    choices_[i].parts.FillText(&state.choices[i], /*with_content=*/false);
-  }
   return state;
 }
 
@@ -186,47 +194,49 @@ bool EventLog::end_was_read() const {
   return end_was_read_;
 }
 
-EventLog::State EventLog::SnapshotLocked(size_t max_text_bytes) const {
+EventLog::State EventLog::SnapshotLocked(size_t max_text_bytes, bool with_omitted) const {
   State state = GetStateLocked();
+  const std::vector<ChoiceParts::Lengths> visible = VisibleLengthsLocked();
+  const auto lengths = [&visible](uint32_t choice) { return visible.empty() ? nullptr : &visible[choice]; };
   size_t bytes = 0;
-  for (const Choice& choice : choices_) bytes += choice.parts.SnapshotBytes();
+  for (uint32_t i = 0; i < choices_.size(); ++i) bytes += choices_[i].parts.SnapshotBytes(lengths(i));
   state.texts_omitted = bytes > max_text_bytes;
   for (uint32_t i = 0; i < choices_.size(); ++i) {
-    state.choices.push_back({i, "", choices_[i].finish_reason});
-    if (!state.texts_omitted) choices_[i].parts.FillText(&state.choices.back(), /*with_content=*/true);
+    state.choices.push_back({i, "", VisibleReasonLocked(i)});
+    if (state.texts_omitted && !with_omitted) continue;
+    choices_[i].parts.FillText(&state.choices.back(), /*with_content=*/!state.texts_omitted, lengths(i));
   }
-  state.terminal = terminal_;
+  if (state.ended) state.terminal = terminal_;
   return state;
 }
 
 EventLog::State EventLog::GetStateLocked() const {
   State state;
-  state.last_seq = LastSeqLocked();
-  state.ended = !terminal_.empty();
+  state.last_seq = VisibleSeqLocked();
+  state.ended = !terminal_.empty() && state.last_seq == LastSeqLocked();
   state.failed = state.ended && std::holds_alternative<Failed>(terminal_.front().payload);
-  state.usage = usage_;
+  state.usage = journaled_ == nullptr ? usage_ : journaled_->visible.usage.value_or(Usage());
   return state;
 }
 
 void EventLog::AddReader(LogReader* reader) {
   base::MutexLock lock(&mu_);
-  readers_.push_back(reader);
+  (journaled_ == nullptr ? readers_ : journaled_->readers).push_back(reader);
 }
 
 void EventLog::RemoveReader(LogReader* reader) {
   base::MutexLock lock(&mu_);
-  std::erase(readers_, reader);
+  std::erase(journaled_ == nullptr ? readers_ : journaled_->readers, reader);
 }
 
 size_t EventLog::bytes() const {
   base::MutexLock lock(&mu_);
   size_t bytes = sizeof(EventLog) + deltas_.capacity() * sizeof(DeltaEntry);
   if (logprobs_ != nullptr) bytes += logprobs_->bytes();
+  if (journaled_ != nullptr) bytes += sizeof(Journaled);
   for (const Choice& choice : choices_) bytes += sizeof(Choice) + choice.parts.bytes();
   return bytes;
 }
-
-uint64_t EventLog::LastSeqLocked() const { return 1 + deltas_.size() + terminal_.size(); }
 
 Event EventLog::EventAtLocked(uint64_t seq) const {
   if (seq == 1) return {1, 1, 0, started_};
@@ -240,13 +250,13 @@ Event EventLog::MergedDeltaLocked(uint64_t seq, size_t max_bytes) const {
   const auto choice = static_cast<uint32_t>(entry.choice);
   const auto part = static_cast<uint32_t>(entry.part);
   const uint64_t begin = entry.end - entry.length;
+  const size_t end = VisibleDeltasLocked();
   size_t last = first;
   uint32_t tokens = entry.tokens;
-  const auto bytes_until = [&](size_t end) REQUIRES(mu_) {
-    return deltas_[end].end - begin + (logprobs_ == nullptr ? 0 : logprobs_->WireBytes(first, end + 1));
+  const auto bytes_until = [&](size_t to) REQUIRES(mu_) {
+    return deltas_[to].end - begin + (logprobs_ == nullptr ? 0 : logprobs_->WireBytes(first, to + 1));
   };
-  while (last + 1 < deltas_.size() && deltas_[last + 1].SamePart(entry) && max_bytes > 0 &&
-         bytes_until(last + 1) <= max_bytes) {
+  while (last + 1 < end && deltas_[last + 1].SamePart(entry) && max_bytes > 0 && bytes_until(last + 1) <= max_bytes) {
     tokens += deltas_[++last].tokens;
   }
   const ChoiceParts& parts = choices_[choice].parts;
@@ -259,10 +269,14 @@ Event EventLog::MergedDeltaLocked(uint64_t seq, size_t max_bytes) const {
 }
 
 void EventLog::SetReasonLocked(FinishReason reason, Choice* choice) {
-  if (choice->finish_reason == FinishReason::kNone) choice->finish_reason = choice->parts.Settle(reason);
+  if (choice->finish_reason != FinishReason::kNone) return;
+  choice->finish_reason = choice->parts.Settle(reason);
+  if (journaled_ == nullptr) return;
+  const auto index = static_cast<uint32_t>(choice - choices_.data());
+  journaled_->ended.push_back({index, choice->finish_reason, LastSeqLocked()});
 }
 
-void EventLog::AppendDoneLocked(int64_t monotonic_us) {
+void EventLog::AppendDoneLocked(uint64_t elapsed_us) {
   Done done;
   const uint64_t seq = LastSeqLocked() + 1;
   done.event_count = seq;
@@ -271,7 +285,7 @@ void EventLog::AppendDoneLocked(int64_t monotonic_us) {
     choices_[i].parts.FillEnd(choices_[i].finish_reason, &done.choices.back());
   }
   done.usage = usage_;
-  terminal_.push_back({seq, seq, static_cast<uint64_t>(monotonic_us - created_us_), std::move(done)});
+  terminal_.push_back({seq, seq, elapsed_us, std::move(done)});
 }
 
 void EventLog::MarkReadersLocked(WakeSet* wake) {

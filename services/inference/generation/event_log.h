@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -7,9 +8,11 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "services/base/mutex.h"
 #include "services/inference/generation/choice_parts.h"
 #include "services/inference/generation/event.h"
+#include "services/inference/generation/log_segment.h"
 #include "services/inference/generation/logprob_store.h"
 #include "services/inference/generation/part_piece.h"
 #include "services/inference/generation/wake_set.h"
@@ -37,12 +40,19 @@ class LogReader {
 // appends to a thousand logs of one Link wakes that Link once, a reader that is still writing is not woken at all, and
 // whatever has been appended by the time it reads merges into few events.
 //
+// With a journal (journal.h), readers learn of nothing before Release: reads, snapshots, gaps, states and opened parts
+// end at the position that was released last, and appends mark no reader. Without one, everything is visible at once.
+//
 // Thread-safe. The log calls its readers under its lock, so MarkReady must not take a lock under which the reader calls
 // the log.
 class EventLog {
  public:
+  enum class Visibility {
+    kAtOnce,
+    kOnRelease,  // for a log with a journal
+  };
   // Appends `started` as seq 1. `monotonic_us` in all calls: microseconds on one monotonic clock.
-  EventLog(Started started, uint32_t choice_count, int64_t monotonic_us);
+  EventLog(Started started, uint32_t choice_count, int64_t monotonic_us, Visibility visibility = Visibility::kAtOnce);
   EventLog(const EventLog&) = delete;
   EventLog& operator=(const EventLog&) = delete;
 
@@ -99,13 +109,43 @@ class EventLog {
   // Whether the terminal event has been returned, by a read or in a snapshot with texts.
   bool end_was_read() const EXCLUDES(mu_);
 
-  // Once AddReader has returned, every append marks `reader`; once RemoveReader has returned, none does. Events that
-  // are in the log already do not mark it: read after adding.
+  // Once AddReader has returned, every append (with a journal: every Release) marks `reader`; once RemoveReader has
+  // returned, none does. Events that are in the log already do not mark it: read after adding.
   void AddReader(LogReader* reader) EXCLUDES(mu_);
   void RemoveReader(LogReader* reader) EXCLUDES(mu_);
 
   // The approximate memory of the log.
   size_t bytes() const EXCLUDES(mu_);
+
+  // The rest is for a log with kOnRelease (event_log_journal.cc).
+
+  // Sets `segment` to what the log has behind `after`: events until `max_bytes` are reached (at least one if there is
+  // one), and facts. Returns the position behind it; it is `after`, and the segment is empty, if there is nothing more.
+  // A segment with takeovers is not divided before the last of them, so that
+  // it has all that had ended then. The ends of choices are in the segment of the event that they follow, usage and
+  // cancellation in the one that reaches the end of the log. Empty after Fence.
+  LogPosition ReadSegment(const LogPosition& after, size_t max_bytes, LogSegment* segment) const EXCLUDES(mu_);
+
+  // Makes everything up to `position`, which ReadSegment has returned, visible, and marks the readers. No effect if it
+  // is visible already, or after Fence.
+  void Release(const LogPosition& position, WakeSet* wake) EXCLUDES(mu_);
+
+  // Another replica has taken the log over: nothing is appended or becomes visible any more. Returns false if the log
+  // had ended already.
+  bool Fence() EXCLUDES(mu_);
+  bool fenced() const EXCLUDES(mu_);
+
+  // Stored with the next segment, so that a replica that takes over stops the generation.
+  void NoteCancel() EXCLUDES(mu_);
+
+  // Fills a new log, which has only its `started`, from the whole stored log, and makes all of it visible. Its
+  // takeovers become those of this log. DataLoss if the stored log contradicts itself; the log must not be used then.
+  absl::Status Restore(const LogSegment& log) EXCLUDES(mu_);
+
+  // The number of the last takeover, 0 without one.
+  uint32_t epoch() const EXCLUDES(mu_);
+  // See log_branch.h.
+  uint64_t CursorLimit(uint32_t epoch) const EXCLUDES(mu_);
 
  private:
   struct DeltaEntry {
@@ -124,15 +164,42 @@ class EventLog {
     FinishReason finish_reason = FinishReason::kNone;
   };
 
+  // What a log with a journal has in addition.
+  struct Journaled {
+    LogPosition visible;
+    std::vector<EndedChoice> ended;
+    std::vector<LogReader*> readers;  // in place of readers_, so that appends need not test for a journal
+    LogBranches branches;
+    bool cancelled = false;
+    bool fenced = false;
+  };
+
   State GetStateLocked() const REQUIRES(mu_);
-  State SnapshotLocked(size_t max_text_bytes) const REQUIRES(mu_);
-  uint64_t LastSeqLocked() const REQUIRES(mu_);
+  // `with_omitted`: also if the texts are left out, the parts are listed.
+  State SnapshotLocked(size_t max_text_bytes, bool with_omitted) const REQUIRES(mu_);
+  uint64_t LastSeqLocked() const REQUIRES(mu_) { return 1 + deltas_.size() + terminal_.size(); }
+  uint64_t VisibleSeqLocked() const REQUIRES(mu_) {
+    return journaled_ == nullptr ? LastSeqLocked() : journaled_->visible.seq;
+  }
+  size_t VisibleDeltasLocked() const REQUIRES(mu_) {
+    const uint64_t seq = VisibleSeqLocked();
+    return seq == 0 ? 0 : std::min<size_t>(seq - 1, deltas_.size());
+  }
+  FinishReason VisibleReasonLocked(uint32_t choice) const REQUIRES(mu_);
+  // By choice; empty if everything is visible.
+  std::vector<ChoiceParts::Lengths> VisibleLengthsLocked() const REQUIRES(mu_);
+  // False if it was rejected. The choice must not have ended.
+  bool AppendLocked(uint32_t choice, const PartPiece& piece, const Tokens& tokens, uint64_t elapsed_us) REQUIRES(mu_);
+  void AddToSegmentLocked(size_t delta, LogPosition* position, LogSegment* segment) const REQUIRES(mu_);
+  absl::Status RestoreDeltaLocked(const LoggedDelta& delta, std::string_view content) REQUIRES(mu_);
+  absl::Status RestoreEndLocked(const EndedChoice& ended) REQUIRES(mu_);
+  absl::Status RestoreTerminalLocked(const LogEnd& end) REQUIRES(mu_);
   Event EventAtLocked(uint64_t seq) const REQUIRES(mu_);
   // The merged delta that begins at `seq`, of about `max_bytes` at most; a single entry if `max_bytes` is 0.
   Event MergedDeltaLocked(uint64_t seq, size_t max_bytes) const REQUIRES(mu_);
   // No effect on a choice that has ended.
   void SetReasonLocked(FinishReason reason, Choice* choice) REQUIRES(mu_);
-  void AppendDoneLocked(int64_t monotonic_us) REQUIRES(mu_);
+  void AppendDoneLocked(uint64_t elapsed_us) REQUIRES(mu_);
   void MarkReadersLocked(WakeSet* wake) REQUIRES(mu_);
 
   const int64_t created_us_;
@@ -145,6 +212,7 @@ class EventLog {
   mutable bool end_was_read_ GUARDED_BY(mu_) = false;
   Usage usage_ GUARDED_BY(mu_);
   std::vector<LogReader*> readers_ GUARDED_BY(mu_);
+  const std::unique_ptr<Journaled> journaled_ PT_GUARDED_BY(mu_);  // null without a journal
 };
 
 }  // namespace runnel::inference
