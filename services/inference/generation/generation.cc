@@ -25,7 +25,9 @@ Generation::Generation(Options options)
       created_at_(options_.clock->Now()),
       created_monotonic_(options_.clock->Monotonic()),
       log_(Started{options_.model, created_at_, options_.prompt_tokens, options_.fingerprint}, options_.choice_count,
-           Micros(created_monotonic_)),
+           Micros(created_monotonic_),
+           options_.journal == nullptr ? EventLog::Visibility::kAtOnce : EventLog::Visibility::kOnRelease),
+      journal_entry_(options_.journal == nullptr ? nullptr : options_.journal->NewEntry()),
       last_append_(created_monotonic_) {
   options_.metrics->CountPrompt(options_.prompt_tokens);
 }
@@ -42,8 +44,9 @@ Progress Generation::progress() const {
     progress.queue_position = options_.observer->QueuePosition(this);
     return progress;
   }
-  // Seq 1 is `started`.
-  const bool decoding = reasoned_.load(std::memory_order_relaxed) || log_.GetState().last_seq > 1;
+  const EventLog::State state = log_.GetState();
+  // Seq 1 is `started`; reasoning that is not delivered is only counted.
+  const bool decoding = state.last_seq > 1 || state.usage.completion_tokens > 0;
   progress.stage = decoding ? Progress::Stage::kDecoding : Progress::Stage::kPrefill;
   const float share = prefill_share_.load(std::memory_order_relaxed);
   if (progress.stage == Progress::Stage::kPrefill && share >= 0) progress.prefill_share = share;
@@ -53,6 +56,11 @@ Progress Generation::progress() const {
 absl::Duration Generation::ended_at() const {
   base::MutexLock lock(&mu_);
   return ended_at_;
+}
+
+absl::Duration Generation::settled_at() const {
+  base::MutexLock lock(&mu_);
+  return settled_at_;
 }
 
 Generation::Hold::Hold(std::shared_ptr<Generation> generation) : generation_(std::move(generation)) {
@@ -98,7 +106,7 @@ absl::Duration Generation::TakeDetachDeadline(absl::Duration now) {
 
 absl::Duration Generation::KeepUntil() const {
   base::MutexLock lock(&mu_);
-  if (ended_at_ == absl::InfiniteDuration() || holds_.load(std::memory_order_relaxed) > 0) {
+  if (settled_at_ == absl::InfiniteDuration() || holds_.load(std::memory_order_relaxed) > 0) {
     return absl::InfiniteDuration();
   }
   const absl::Duration& away = options_.detach_timeout;
@@ -118,6 +126,11 @@ bool Generation::IsRead() const {
 void Generation::RequestCancel(CancelCause cause) {
   if (ended_at() != absl::InfiniteDuration() || cancelled_.exchange(true)) return;
   options_.metrics->CountCancel(cause);
+  if (options_.journal != nullptr) {
+    log_.NoteCancel();
+    WakeSet wake;
+    NotifyJournal(&wake);
+  }
   options_.observer->OnCancelRequested(this);
 }
 
@@ -129,10 +142,9 @@ void Generation::Begin() {
 void Generation::AppendPart(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) {
   if (piece.kind == PartKind::kReasoning && !options_.deliver_reasoning) {
     if (ended_at() != absl::InfiniteDuration()) return;
-    reasoned_.store(true, std::memory_order_relaxed);
     log_.CountReasoning(tokens.count);
     RecordDelta(tokens.count);
-    return;
+    return NotifyJournal(wake);
   }
   if (piece.opening != nullptr && !(IsValidCallName(piece.opening->id) && IsValidCallName(piece.opening->name))) {
     return FailOutput("unsupported_output", "the model called a tool with an invalid id or name", wake);
@@ -146,6 +158,7 @@ void Generation::AppendPart(uint32_t choice, const PartPiece& piece, Tokens toke
     rest.opening = nullptr;
   }
   AppendDelta(choice, rest, std::move(tokens), wake);
+  NotifyJournal(wake);
 }
 
 bool Generation::AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) {
@@ -179,27 +192,56 @@ void Generation::FailOutput(std::string code, std::string message, WakeSet* wake
 
 void Generation::EndChoice(uint32_t choice, FinishReason reason, WakeSet* wake) {
   if (log_.EndChoice(choice, reason, Micros(options_.clock->Monotonic()), wake)) RecordEnd();
+  NotifyJournal(wake);
 }
 
 void Generation::EndAll(FinishReason reason, WakeSet* wake) {
-  if (log_.EndAll(reason, Micros(options_.clock->Monotonic()), wake)) RecordEnd();
+  if (!log_.EndAll(reason, Micros(options_.clock->Monotonic()), wake)) return;
+  RecordEnd();
+  NotifyJournal(wake);
 }
 
 void Generation::Fail(Failed failed, WakeSet* wake) {
   failed.message = std::string(base::Shorten(failed.message, kMaxFailedMessageBytes));
-  if (log_.AppendFailed(std::move(failed), Micros(options_.clock->Monotonic()), wake)) {
-    RecordEnd();
-  }
+  if (!log_.AppendFailed(std::move(failed), Micros(options_.clock->Monotonic()), wake)) return;
+  RecordEnd();
+  NotifyJournal(wake);
 }
 
 void Generation::RecordEnd() {
   const absl::Duration now = options_.clock->Monotonic();
+  const bool settled = options_.journal == nullptr;
   {
     base::MutexLock lock(&mu_);
     ended_at_ = now;
+    if (settled) settled_at_ = now;
   }
   options_.metrics->ObserveEnd(now - created_monotonic_, tokens_);
-  options_.observer->OnEnded(this);
+  options_.observer->OnEnded(this, settled);
+  if (settled) return;
+  {
+    base::MutexLock lock(&mu_);
+    end_reported_ = true;
+    // The journal may have stored the end before this thread came here.
+    if (!settled_) return;
+    settled_at_ = options_.clock->Monotonic();
+  }
+  options_.observer->OnSettled(this);
+}
+
+void Generation::Settle() {
+  {
+    base::MutexLock lock(&mu_);
+    if (std::exchange(settled_, true) || !end_reported_) return;
+    settled_at_ = options_.clock->Monotonic();
+  }
+  options_.observer->OnSettled(this);
+}
+
+void Generation::Fence() {
+  if (log_.Fence()) RecordEnd();
+  Settle();
+  if (!cancelled_.exchange(true)) options_.observer->OnCancelRequested(this);
 }
 
 }  // namespace runnel::inference

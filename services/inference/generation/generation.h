@@ -15,6 +15,7 @@
 #include "services/inference/generation/engine.h"
 #include "services/inference/generation/event_log.h"
 #include "services/inference/generation/generation_metrics.h"
+#include "services/inference/generation/journal.h"
 
 namespace runnel::inference {
 
@@ -36,8 +37,11 @@ class GenerationObserver {
   virtual ~GenerationObserver() = default;
   // The last reader has left: call TakeDetachDeadline at `deadline` (monotonic). Not called again before that.
   virtual void OnDetached(Generation* generation, absl::Duration deadline) = 0;
-  // The terminal event is in the log. Called once.
-  virtual void OnEnded(Generation* generation) = 0;
+  // The terminal event is in the log, and the engine is done with it. Called once. `settled`: see OnSettled, which is
+  // not called then.
+  virtual void OnEnded(Generation* generation, bool settled) = 0;
+  // The journal is done with the log that has ended. Called once, after OnEnded.
+  virtual void OnSettled(Generation* generation) = 0;
   // cancelled() has become true.
   virtual void OnCancelRequested(Generation* generation) = 0;
   // The position among the generations that wait for the engine: 1 is the next one; 0: it does not wait.
@@ -61,6 +65,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     std::string annotation;              // of the request, returned as it is
     std::string kept_input;              // likewise
     const base::Clock* clock = nullptr;  // must outlive the generation, as must metrics and observer
+    Journal* journal = nullptr;          // likewise; null: the log is in memory only
     GenerationMetrics* metrics = nullptr;
     GenerationObserver* observer = nullptr;
   };
@@ -79,6 +84,9 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   Progress progress() const;
   // When the terminal event was appended (monotonic); InfiniteDuration while the generation runs.
   absl::Duration ended_at() const EXCLUDES(mu_);
+  // From when on it may expire: when its end was stored or given up, without a journal ended_at(). Until then it is
+  // InfiniteDuration, and a drain waits.
+  absl::Duration settled_at() const EXCLUDES(mu_);
 
   // Counts as a reader for as long as it exists, whether it reads or not. A generation with a Hold is not cancelled for
   // lack of readers.
@@ -115,6 +123,17 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   // Whether it has a reader, or a reader that has paused.
   bool IsRead() const EXCLUDES(mu_);
 
+  // For the journal. See EventLog.
+  JournalEntry* journal_entry() const { return journal_entry_.get(); }
+  LogPosition ReadSegment(const LogPosition& after, size_t max_bytes, LogSegment* segment) const {
+    return log_.ReadSegment(after, max_bytes, segment);
+  }
+  void Release(const LogPosition& position, WakeSet* wake) { log_.Release(position, wake); }
+  // The journal is done with the log: its end is stored, or it gives the rest up. Idempotent.
+  void Settle() EXCLUDES(mu_);
+  // Another replica has taken the generation over, or it was deleted: stops the engine. Readers see no more of it.
+  void Fence() EXCLUDES(mu_);
+
   // EventSink.
   void Begin() override EXCLUDES(mu_);
   void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) override {
@@ -136,6 +155,9 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   // False if the log has rejected it.
   bool AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) EXCLUDES(mu_);
   void RecordDelta(uint32_t tokens);
+  void NotifyJournal(WakeSet* wake) {
+    if (options_.journal != nullptr) options_.journal->Grown(this, wake);
+  }
   // Ends it because of its output, and stops the engine.
   void FailOutput(std::string code, std::string message, WakeSet* wake) EXCLUDES(mu_);
   void AddHold() EXCLUDES(mu_);
@@ -146,9 +168,9 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   const absl::Time created_at_;
   const absl::Duration created_monotonic_;
   EventLog log_;
+  const std::unique_ptr<JournalEntry> journal_entry_;
   std::atomic<bool> begun_ = false;
   std::atomic<bool> cancelled_ = false;
-  std::atomic<bool> reasoned_ = false;  // there was reasoning that is not delivered
   std::atomic<int> holds_ = 0;
   std::atomic<float> prefill_share_ = -1;  // negative: not known
   // Written by the engine's thread only.
@@ -157,7 +179,10 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
 
   mutable base::Mutex mu_;
   absl::Duration ended_at_ GUARDED_BY(mu_) = absl::InfiniteDuration();
-  absl::Duration left_at_ GUARDED_BY(mu_);  // when the last reader left
+  absl::Duration settled_at_ GUARDED_BY(mu_) = absl::InfiniteDuration();
+  bool settled_ GUARDED_BY(mu_) = false;       // Settle was called
+  bool end_reported_ GUARDED_BY(mu_) = false;  // OnEnded has returned
+  absl::Duration left_at_ GUARDED_BY(mu_);     // when the last reader left
   absl::Duration paused_until_ GUARDED_BY(mu_);
   absl::Duration detach_deadline_ GUARDED_BY(mu_) = absl::InfiniteDuration();
   bool detach_announced_ GUARDED_BY(mu_) = false;

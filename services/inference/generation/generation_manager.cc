@@ -56,7 +56,7 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
     preparing_gauge_.Set(static_cast<double>(preparing_));
     waiting_bytes_gauge_.Set(static_cast<double>(waiting_bytes_));
     retained_gauge_.Set(static_cast<double>(finished_.size()));
-    retained_bytes_gauge_.Set(static_cast<double>(finished_bytes_));
+    retained_bytes_gauge_.Set(static_cast<double>(RetainedBytesLocked()));
     tombstones_gauge_.Set(static_cast<double>(tombstones_.size()));
     claims_gauge_.Set(static_cast<double>(claims_.size()));
   });
@@ -114,14 +114,9 @@ absl::Status GenerationManager::DeleteNow(const std::string& id, const std::stri
 }
 
 void GenerationManager::ForgetLocked(const std::string& id) {
-  if (const auto key = start_keys_.find(id); key != start_keys_.end()) {
-    starts_.erase(key->second);
-    start_keys_.erase(key);
-  }
-  const auto found = generations_.find(id);
-  const auto tombstone = tombstones_.insert_or_assign(id, found->second->principal()).first;
+  const auto tombstone = tombstones_.insert_or_assign(id, generations_.at(id)->principal()).first;
   tombstone_order_.push_back(&tombstone->first);
-  generations_.erase(found);
+  RemoveLocked(id);
   purged_.Increment();
   if (tombstone_order_.size() > options_.max_tombstones) {
     tombstones_.erase(tombstones_.find(*tombstone_order_.front()));
@@ -129,10 +124,18 @@ void GenerationManager::ForgetLocked(const std::string& id) {
   }
 }
 
+void GenerationManager::RemoveLocked(const std::string& id) {
+  if (const auto key = start_keys_.find(id); key != start_keys_.end()) {
+    starts_.erase(key->second);
+    start_keys_.erase(key);
+  }
+  generations_.erase(id);
+}
+
 absl::Time GenerationManager::ExpiresAt(const Generation& generation) const {
-  const absl::Duration ended = generation.ended_at();
-  if (ended == absl::InfiniteDuration()) return absl::InfiniteFuture();
-  return options_.clock->Now() + (ended + options_.retention - options_.clock->Monotonic());
+  const absl::Duration settled = generation.settled_at();
+  if (settled == absl::InfiniteDuration()) return absl::InfiniteFuture();
+  return options_.clock->Now() + (settled + options_.retention - options_.clock->Monotonic());
 }
 
 void GenerationManager::BeginDrain() {
@@ -210,28 +213,55 @@ uint32_t GenerationManager::QueuePosition(const Generation* generation) const {
   return found == waiting_.end() ? 0 : static_cast<uint32_t>(found - waiting_.begin()) + 1;
 }
 
-void GenerationManager::OnEnded(Generation* generation) {
+void GenerationManager::OnEnded(Generation* generation, bool settled) {
   const size_t bytes = generation->log().bytes() + generation->annotation().size() + generation->kept_input().size();
   const absl::Duration at = generation->ended_at();
   base::MutexLock lock(&mu_);
-  --live_;
   if (running_.erase(generation) > 0) running_choices_ -= generation->choice_count();
-  if (generations_.contains(generation->id())) {
-    finished_.push_back({generation->id(), at, bytes});
-    finished_bytes_ += bytes;
+  if (settled) {
+    AddFinishedLocked(*generation, at, bytes);
+  } else {
+    unsettled_[generation] = bytes;
+    unsettled_bytes_ += bytes;
   }
   PurgeFinishedLocked(kMaxReadLogsSkipped);
-  if (live_ == 0) idle_.NotifyAll();
   if (waiting_.empty()) return;
   work_pending_ = true;
   wake_.NotifyOne();
+}
+
+void GenerationManager::OnSettled(Generation* generation) {
+  const absl::Duration at = generation->settled_at();
+  const bool fenced = generation->log().fenced();
+  std::shared_ptr<Generation> removed;  // destroyed after the lock
+  base::MutexLock lock(&mu_);
+  const auto found = unsettled_.find(generation);
+  const size_t bytes = found->second;
+  unsettled_.erase(found);
+  unsettled_bytes_ -= bytes;
+  const auto kept = generations_.find(generation->id());
+  if (fenced && kept != generations_.end()) {
+    // Its log is that of another replica now.
+    removed = kept->second;
+    RemoveLocked(generation->id());
+  }
+  AddFinishedLocked(*generation, at, bytes);
+  PurgeFinishedLocked(kMaxReadLogsSkipped);
+}
+
+void GenerationManager::AddFinishedLocked(const Generation& generation, absl::Duration at, size_t bytes) {
+  if (generations_.contains(generation.id())) {
+    finished_.push_back({generation.id(), at, bytes});
+    finished_bytes_ += bytes;
+  }
+  if (--live_ == 0) idle_.NotifyAll();
 }
 
 void GenerationManager::PurgeFinishedLocked(size_t max_read) {
   const absl::Duration oldest = options_.clock->Monotonic() - options_.retention;
   size_t read = 0;
   for (auto it = finished_.begin(); it != finished_.end() && read <= max_read;) {
-    if (finished_bytes_ <= options_.retention_bytes && it->at > oldest) return;
+    if (RetainedBytesLocked() <= options_.retention_bytes && it->at > oldest) return;
     if (generations_.at(it->id)->IsRead()) {
       ++read;
       ++it;

@@ -47,6 +47,7 @@ class GenerationManager final : public GenerationObserver {
     // In a drain: how long a generation that was read to its end is kept for a reader whose connection broke just then.
     absl::Duration drain_linger;
     bool deliver_reasoning = true;  // see Generation::Options
+    Journal* journal = nullptr;     // must outlive the manager; null: logs are in memory only
     const base::Clock* clock = &base::Clock::System();
   };
 
@@ -110,7 +111,7 @@ class GenerationManager final : public GenerationObserver {
 
   // From now on Start fails with DRAINING, as do the starts without a result yet.
   void BeginDrain() EXCLUDES(mu_);
-  // True once no generation runs or waits; false if `timeout` passed first.
+  // True once no generation runs or waits, and the journal is done with their logs; false if `timeout` passed first.
   bool WaitUntilIdle(absl::Duration timeout) EXCLUDES(mu_);
   // The same, and no reader is expected back for an ended generation (Generation::KeepUntil).
   bool WaitUntilDrained(absl::Duration timeout) EXCLUDES(mu_);
@@ -125,7 +126,8 @@ class GenerationManager final : public GenerationObserver {
 
   // GenerationObserver.
   void OnDetached(Generation* generation, absl::Duration deadline) override EXCLUDES(mu_);
-  void OnEnded(Generation* generation) override EXCLUDES(mu_);
+  void OnEnded(Generation* generation, bool settled) override EXCLUDES(mu_);
+  void OnSettled(Generation* generation) override EXCLUDES(mu_);
   void OnCancelRequested(Generation* generation) override EXCLUDES(mu_);
   uint32_t QueuePosition(const Generation* generation) const override EXCLUDES(mu_);
 
@@ -168,10 +170,14 @@ class GenerationManager final : public GenerationObserver {
   static void DoWork(PendingWork work, Engine* engine);
   absl::Duration NextWakeLocked() const REQUIRES(mu_);
   void CollectWaitingLocked(PendingWork* work) REQUIRES(mu_);
+  // The log has ended and may expire.
+  void AddFinishedLocked(const Generation& generation, absl::Duration at, size_t bytes) REQUIRES(mu_);
+  size_t RetainedBytesLocked() const REQUIRES(mu_) { return finished_bytes_ + unsettled_bytes_; }
   // Purges the oldest logs. Logs with a reader are kept; the search ends at the first after `max_read` of them.
   void PurgeFinishedLocked(size_t max_read) REQUIRES(mu_);
   bool AnyKeptLocked() const REQUIRES(mu_);
   void ForgetLocked(const std::string& id) REQUIRES(mu_);
+  void RemoveLocked(const std::string& id) REQUIRES(mu_);
   absl::Status NotFoundLocked(const std::string& id, const std::string& principal) const REQUIRES(mu_);
   absl::StatusOr<std::shared_ptr<Generation>> FindLocked(const std::string& id, const std::string& principal) const
       REQUIRES(mu_);
@@ -223,7 +229,7 @@ class GenerationManager final : public GenerationObserver {
   size_t waiting_bytes_ GUARDED_BY(mu_) = 0;  // of pending_ and waiting_
   std::deque<Waiting> waiting_ GUARDED_BY(mu_);
   uint32_t running_choices_ GUARDED_BY(mu_) = 0;
-  uint32_t live_ GUARDED_BY(mu_) = 0;  // running and waiting generations
+  uint32_t live_ GUARDED_BY(mu_) = 0;  // generations that run, wait or are not settled
   std::unordered_set<const Generation*> running_ GUARDED_BY(mu_);
   std::priority_queue<DetachDeadline> detached_ GUARDED_BY(mu_);
   struct Finished {
@@ -233,6 +239,8 @@ class GenerationManager final : public GenerationObserver {
   };
   std::deque<Finished> finished_ GUARDED_BY(mu_);  // the oldest first
   size_t finished_bytes_ GUARDED_BY(mu_) = 0;
+  std::unordered_map<const Generation*, size_t> unsettled_ GUARDED_BY(mu_);  // bytes of ended logs to be stored
+  size_t unsettled_bytes_ GUARDED_BY(mu_) = 0;
   std::unordered_map<std::string, std::string> tombstones_ GUARDED_BY(mu_);  // the principal, by generation id
   std::deque<const std::string*> tombstone_order_ GUARDED_BY(mu_);           // their keys, the oldest first
   ClaimTable claims_ GUARDED_BY(mu_);

@@ -101,6 +101,11 @@ absl::Status GenerationManager::AdmitLocked(uint32_t choice_count) const {
     return base::InvalidField(
         "choice_count", absl::StrCat("must be at most ", max_running_, ", the number of choices that run at a time"));
   }
+  // Logs that have ended can be purged, unless they are not stored yet.
+  if (unsettled_bytes_ > options_.retention_bytes) {
+    return QueueFullError(absl::StrCat("logs that are not stored yet take ", unsettled_bytes_, " bytes"),
+                          options_.retry_after);
+  }
   const bool runs_now = waiting_.empty() && running_choices_ + choice_count <= max_running_;
   if (!runs_now && waiting_.size() >= options_.max_waiting) {
     return QueueFullError(absl::StrCat("the queue is full: ", waiting_.size(), " generations are waiting"),
@@ -155,6 +160,7 @@ void GenerationManager::Commit(const std::shared_ptr<PendingStart>& pending,
   generation_options.deliver_reasoning = options_.deliver_reasoning;
   generation_options.annotation = request.annotation;
   generation_options.kept_input = request.kept_input;
+  generation_options.journal = options_.journal;
   generation_options.clock = options_.clock;
   generation_options.metrics = &generation_metrics_;
   generation_options.observer = this;
