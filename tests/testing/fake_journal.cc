@@ -44,6 +44,12 @@ void FakeLogStore::Write(const std::string& id, Stream stream) {
   streams_[id] = std::move(stream);
 }
 
+void FakeLogStore::SetOwner(const std::string& id, const std::string& prefix) {
+  base::MutexLock lock(&mu_);
+  streams_[id].owner_prefix = prefix;
+  streams_[id].owner_alive = true;
+}
+
 std::string FakeLogStore::ClaimKey(const std::string& key, const std::string& id) {
   base::MutexLock lock(&mu_);
   return keys_.emplace(key, id).first->second;
@@ -158,10 +164,10 @@ size_t FakeJournal::in_flight() const {
   return in_flight_.size();
 }
 
-void FakeJournal::Load(std::string id, std::string principal, Claim claim, LoadCallback done) {
+void FakeJournal::Load(std::string id, std::optional<std::string> principal, Claim claim, LoadCallback done) {
   const FakeLogStore::Stream stream = store_->Read(id);
   Loaded loaded;
-  if (stream.meta.principal != principal) return done(std::move(loaded));
+  if (principal.has_value() && stream.meta.principal != *principal) return done(std::move(loaded));
   loaded.meta = stream.meta;
   loaded.state = stream.deleted ? Loaded::State::kExpired : Loaded::State::kNone;
   if (stream.deleted || stream.records.empty()) return done(std::move(loaded));
@@ -171,7 +177,7 @@ void FakeJournal::Load(std::string id, std::string principal, Claim claim, LoadC
     absl::Status status = record.ok() ? reader.Add(record_id, *std::move(record)) : record.status();
     if (!status.ok()) return done(std::move(status));
   }
-  loaded.owner_prefix = stream.owner_prefix;
+  loaded.owner = {stream.owner_prefix, stream.owner_prefix, stream.owner_alive};
   loaded.state = Loaded::State::kElsewhere;
   loaded.log = reader.TakeLog();
   if (loaded.log.end.has_value()) {
@@ -188,9 +194,27 @@ void FakeJournal::Load(std::string id, std::string principal, Claim claim, LoadC
     std::string bytes;
     inference::EncodeRecord(fence, &bytes);
     // Refused: another replica was faster.
-    if (store_->Append(id, {epoch, 0}, std::move(bytes), false)) loaded.state = Loaded::State::kTaken;
+    if (store_->Append(id, {epoch, 0}, std::move(bytes), false)) {
+      loaded.state = Loaded::State::kTaken;
+      store_->SetOwner(id, options_.prefix);
+    }
   }
   done(std::move(loaded));
+}
+
+void FakeJournal::HandOver(std::shared_ptr<Generation> generation, HandOverCallback done) {
+  {
+    base::MutexLock lock(&mu_);
+    if (!connected_) {
+      lock.Release();
+      return done(absl::UnavailableError("the store cannot be reached"));
+    }
+  }
+  Write(generation);
+  Acknowledge();
+  store_->SetOwner(generation->id(), "");
+  generation->Fence();
+  done(absl::OkStatus());
 }
 
 void FakeJournal::Forget(std::string id, std::string principal, ForgetCallback done) {

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,12 +26,14 @@ class FakeLogStore {
     inference::JournalMeta meta = {};
     std::string owner_prefix = {};
     bool deleted = false;
+    bool owner_alive = true;  // it renews its lease
   };
 
   // False if the stream is not there and `may_create` is false, or has a higher id.
   bool Append(const std::string& id, const inference::RecordId& record_id, std::string bytes, bool may_create);
   Stream Read(const std::string& id) const;
   void Write(const std::string& id, Stream stream);
+  void SetOwner(const std::string& id, const std::string& prefix);
   // Returns the generation that has claimed the key; `id` if it is the first.
   std::string ClaimKey(const std::string& key, const std::string& id);
 
@@ -61,7 +64,9 @@ class FakeJournal final : public inference::Journal,
   void Create(std::shared_ptr<inference::Generation> generation, inference::JournalMeta meta,
               CreateCallback done) override;
   void Grown(inference::Generation* generation, inference::WakeSet* wake) override;
-  void Load(std::string id, std::string principal, Claim claim, LoadCallback done) override;
+  void Load(std::string id, std::optional<std::string> principal, Claim claim, LoadCallback done) override;
+  void HandOver(std::shared_ptr<inference::Generation> generation, HandOverCallback done) override;
+  const std::string& id_prefix() const override { return options_.prefix; }
   void Forget(std::string id, std::string principal, ForgetCallback done) override;
   void Watch(absl::AnyInvocable<void(Gone)> on_gone) override;
   void Stop() override;

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "services/inference/generation/event.h"
 #include "services/inference/generation/generation_request.h"
+#include "services/inference/generation/log_segment.h"
 #include "services/inference/generation/part_piece.h"
 
 namespace runnel::inference {
@@ -57,6 +58,9 @@ class EventSink {
   // True once the generation has to stop. The engine checks it in every step, and then calls EndAll(kCancelled).
   virtual bool cancelled() const = 0;
 
+  // Whether Tokens::ids are to be set: they are stored, so that another engine can continue the generation.
+  virtual bool wants_token_ids() const { return false; }
+
   // What an append touches of the sink itself, so that an engine with thousands of generations can prefetch it.
   virtual std::span<const std::byte> memory() const { return {}; }
 };
@@ -93,8 +97,22 @@ class Engine {
   // fault, for a request that the engine cannot run.
   virtual absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) = 0;
 
-  // Starts to work on a request that Prepare returned, without blocking. The engine holds `sink` until it has called
-  // the last EndChoice, EndAll or Fail, which it does for every generation that was started, even if it is stopped.
+  // Whether a generation of this request can be continued from its log, by this engine or one like it in another
+  // process. `log` has what there is so far. A log with no output at all need not be continued: the manager begins it
+  // again.
+  virtual bool CanContinue(const GenerationRequest& /*request*/, const LogSegment& /*log*/) const { return false; }
+
+  // As Prepare, for a generation that was begun elsewhere: the engine appends what follows the last event of `log`, and
+  // ends those choices that `log` has not ended. `request` has the resolved seed. The sink's usage counts what is in
+  // the log already. FailedPrecondition if it cannot be continued.
+  virtual absl::StatusOr<std::unique_ptr<PreparedGeneration>> PrepareContinuation(
+      const GenerationRequest& /*request*/, std::shared_ptr<const LogSegment> /*log*/) {
+    return absl::FailedPreconditionError("this engine cannot continue a generation");
+  }
+
+  // Starts to work on a request that Prepare or PrepareContinuation returned, without blocking. The engine holds `sink`
+  // until it has called the last EndChoice, EndAll or Fail, which it does for every generation that was started, even
+  // if it is stopped.
   virtual void Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) = 0;
 
   // A hint that cancelled() of a sink has become true, for an engine that is waiting between steps.

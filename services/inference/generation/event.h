@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <variant>
@@ -49,13 +50,17 @@ struct TokenLogprob {
   bool operator==(const TokenLogprob&) const = default;
 };
 
-// The tokens that a text stands for: their number, and their log-probabilities if the request asks for them.
+// The tokens that a text stands for: their number, their log-probabilities if the request asks for them, and their ids
+// if the sink wants them (EventSink::wants_token_ids).
 struct Tokens {
   Tokens(uint32_t number) : count(number) {}  // NOLINT(google-explicit-constructor): most are only a number
   Tokens(uint32_t number, std::vector<TokenLogprob> each) : count(number), logprobs(std::move(each)) {}
 
   uint32_t count = 0;
   std::vector<TokenLogprob> logprobs;
+  // All tokens drawn for the choice since those of its last append, also those without a text of their own. Valid
+  // during the call.
+  std::span<const uint32_t> ids = {};
 };
 
 struct Delta {

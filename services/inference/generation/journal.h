@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -88,16 +89,33 @@ class Journal {
       kNone,       // no such generation of this principal
       kExpired,    // its log was purged or deleted
       kFinished,   // `log` is complete
-      kElsewhere,  // it runs on the replica with `owner_prefix`
+      kElsewhere,  // it runs on `owner`, `log` and `meta` are as of now
       kTaken,      // it is fenced and ours: restore `log`, whose last takeover is this one, and continue it
     };
     State state = State::kNone;
     JournalMeta meta;
     LogSegment log;
-    std::string owner_prefix;  // for kElsewhere
+    // For kElsewhere: the owner, which may be gone.
+    struct Owner {
+      std::string prefix;   // of its ids; empty: it has handed the generation over
+      std::string address;  // host:port of its service; empty: not known
+      bool leased = false;  // it has renewed its lease in time
+    };
+    Owner owner;
   };
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<Loaded>)>;
-  virtual void Load(std::string id, std::string principal, Claim claim, LoadCallback done) = 0;
+  // `principal` absent: the generation of any principal, to take it over without a reader.
+  virtual void Load(std::string id, std::optional<std::string> principal, Claim claim, LoadCallback done) = 0;
+
+  // Gives a running generation up so that another replica can take it over at once: what is in its log is stored, then
+  // the store says that nobody owns it, and the generation is fenced. Fails with Unavailable, and changes nothing, if
+  // the store does not answer. For a drain, after the engine has been asked for no more output of it.
+  using HandOverCallback = absl::AnyInvocable<void(absl::Status)>;
+  virtual void HandOver(std::shared_ptr<Generation> generation, HandOverCallback done) = 0;
+
+  // The beginning of the ids of this replica's generations, without `gen_`; the journal draws another one if a replica
+  // has the same. Constant once the journal has been created.
+  virtual const std::string& id_prefix() const = 0;
 
   // Purges everything of a generation but the fact that it existed, wherever it runs; its owner is fenced. NotFound if
   // it is not of `principal`.
@@ -105,7 +123,8 @@ class Journal {
   virtual void Forget(std::string id, std::string principal, ForgetCallback done) = 0;
 
   // Calls `on_gone`, on the journal's thread, whenever a replica is found to be gone: with the prefix of its ids, and
-  // the generations that it ran. Call it once, before the first generation.
+  // the generations that it ran and that this replica should take over, so that not all try to. Call it once, before
+  // the first generation.
   struct Gone {
     std::string prefix;
     std::vector<std::string> running;

@@ -242,7 +242,7 @@ TEST_F(JournaledGenerationTest, AReplicaThatTakesOverContinuesTheLog) {
   journal_->Acknowledge(2);
   FakeJournal other(&store_, {.acks = FakeJournal::Acks::kManual, .prefix = "bbbb"});
   EXPECT_EQ(Load(&other, generation->id(), Journal::Claim::kRead).state, Journal::Loaded::State::kElsewhere);
-  EXPECT_EQ(Load(&other, generation->id(), Journal::Claim::kRead).owner_prefix, "aaaa");
+  EXPECT_EQ(Load(&other, generation->id(), Journal::Claim::kRead).owner.prefix, "aaaa");
   EXPECT_EQ(Load(&other, generation->id(), Journal::Claim::kTakeOver, "bob").state, Journal::Loaded::State::kNone);
   const Journal::Loaded taken = Load(&other, generation->id(), Journal::Claim::kTakeOver);
   ASSERT_EQ(taken.state, Journal::Loaded::State::kTaken);
