@@ -35,6 +35,7 @@ PACKAGES=(
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libabsl-dev libc-ares-dev libre2-dev zlib1g-dev libssl-dev
   libboost1.81-dev libcpp-httplib-dev nlohmann-json3-dev libsimdjson-dev libspdlog-dev prometheus-cpp-dev
+  libhiredis-dev
   libgtest-dev libgmock-dev
 )
 TEST_PACKAGES=(
