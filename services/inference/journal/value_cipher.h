@@ -45,7 +45,8 @@ class ValueCipher {
   absl::StatusOr<std::string> Decrypt(std::string_view id, std::string_view name, std::string_view value) const;
 
   // 32 hexadecimal digits that stand for `text` in the name of a key: an HMAC-SHA256 under a key that is derived from
-  // the first master key. Without a key file a plain SHA-256: whoever can read the store can then test guesses.
+  // the first master key. Without a key file a plain SHA-256, against
+  // which guesses can be tested by everyone who can read the store.
   std::string NameOf(std::string_view text) const;
   // The same under the other master keys: names that were given before a key was replaced, or that a replica gives that
   // has read another version of the file. Look for these too before `text` counts as unknown.

@@ -15,8 +15,8 @@ std::string_view Name(RedisFailure::Reason reason) {
       return "closed";
     case Reason::kTls:
       return "tls";
-    case Reason::kFiles:
-      return "files";
+    case Reason::kOptions:
+      return "options";
     case Reason::kPassword:
       return "password";
     case Reason::kNotRedis:

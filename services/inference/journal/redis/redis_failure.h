@@ -14,7 +14,7 @@ struct RedisFailure {
     kTimeout,   // it does not reply in time
     kClosed,    // it has closed the connection
     kTls,       // the handshake failed, or a certificate is not trusted
-    kFiles,     // a file of the options cannot be used: the password, a certificate or a key
+    kOptions,   // a file that the options name cannot be used, or the server has no such database
     kPassword,  // user or password is wrong, or the user may not do what is needed
     kNotRedis,  // it replies with bytes that are not Redis's protocol, or with replies that are out of bounds
     kVersion,   // it is older than 6.2
