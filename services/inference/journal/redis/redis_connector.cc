@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
-#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -62,11 +61,13 @@ void AppendCommand(std::span<const std::string_view> args, std::string* bytes) {
 absl::StatusOr<std::string> ReadPassword(const std::string& file) {
   if (file.empty()) return "";
   std::ifstream in(file, std::ios::binary);
-  std::string password;
-  std::copy_n(std::istreambuf_iterator<char>(in), kMaxPasswordBytes + 1, std::back_inserter(password));
-  if (in.bad() || !in.is_open()) {
+  std::string password(kMaxPasswordBytes + 1, '\0');
+  in.read(password.data(), static_cast<std::streamsize>(password.size()));
+  // The end of the file sets failbit, a folder sets badbit.
+  if (!in.is_open() || in.bad()) {
     return absl::InvalidArgumentError(absl::StrCat("--log_password_file: '", file, "' cannot be read"));
   }
+  password.resize(static_cast<size_t>(in.gcount()));
   while (password.ends_with('\n') || password.ends_with('\r')) password.pop_back();
   if (password.empty() || password.size() > kMaxPasswordBytes) {
     return absl::InvalidArgumentError(absl::StrCat("--log_password_file: '", file, "' is ",

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
+#include <utility>
 
 namespace runnel::inference {
 namespace {
@@ -47,10 +49,7 @@ struct RedisReplyReader::Functions {
   static RedisReplyStore::Value* Place(const redisReadTask* task, size_t bytes, size_t elements) {
     RedisReplyReader* self = Self(task);
     std::vector<RedisReplyStore::Value>& values = self->store_.values_;
-    if (task->parent == nullptr) {
-      values.assign(1, {});
-      self->store_.text_.clear();
-    }
+    if (task->parent == nullptr) values.assign(1, {});
     if (bytes > self->limits_.max_bytes - std::min(self->store_.text_.size(), self->limits_.max_bytes) ||
         elements > self->limits_.max_elements - std::min(values.size() - 1, self->limits_.max_elements)) {
       self->too_large_ = true;
@@ -117,10 +116,7 @@ void RedisReplyReader::Feed(std::string_view bytes) {
   if (redisReaderFeed(reader_.get(), bytes.data(), bytes.size()) != REDIS_OK) throw std::bad_alloc();
 }
 
-size_t RedisReplyReader::BytesOfReply() const {
-  // Of a reply that has begun, the store has the strings that were read.
-  return reader_->len - reader_->pos + (reader_->ridx >= 0 ? store_.text_.size() : 0);
-}
+size_t RedisReplyReader::BytesOfReply() const { return reader_->len - reader_->pos + store_.text_.size(); }
 
 // The reader keeps the header of a string until all of the string is there, so there is a line end near its beginning.
 bool RedisReplyReader::IsEndlessLine() const {
@@ -135,14 +131,17 @@ RedisReplyReader::Next RedisReplyReader::Fail(std::string_view error) {
 
 RedisReplyReader::Next RedisReplyReader::Read() {
   if (!error_.empty()) return Next::kError;
-  // Unless a reply has begun.
-  if (reader_->ridx < 0 && store_.text_.capacity() > kKeptBytes) store_.text_ = std::string();
-  if (reader_->ridx < 0 && store_.values_.capacity() > kKeptBytes / sizeof(RedisReplyStore::Value)) store_.values_ = {};
+  if (std::exchange(complete_, false)) {
+    store_.text_.clear();
+    if (store_.text_.capacity() > kKeptBytes) store_.text_ = std::string();
+    if (store_.values_.capacity() > kKeptBytes / sizeof(RedisReplyStore::Value)) store_.values_ = {};
+  }
   void* reply = nullptr;
   if (redisReaderGetReply(reader_.get(), &reply) != REDIS_OK) {
     return Fail(too_large_ ? "a reply exceeds the limits" : WhatItLooksLike(first_bytes_));
   }
-  if (reply != nullptr) return Next::kReply;
+  complete_ = reply != nullptr;
+  if (complete_) return Next::kReply;
   if (BytesOfReply() > limits_.max_bytes) return Fail("a reply exceeds the limits");
   if (IsEndlessLine()) return Fail(WhatItLooksLike(first_bytes_));
   return Next::kMore;

@@ -76,6 +76,7 @@ class RedisReplyReader {
   RedisReplyStore store_;
   std::string first_bytes_;  // of the stream
   std::string error_;
+  bool complete_ = false;  // the store has a reply that was returned
   bool too_large_ = false;
 };
 

@@ -60,7 +60,8 @@ std::optional<ServerProblem> ReadServerInfo(RedisReply reply, RedisServerInfo* i
     return ServerProblem{Reason::kNotRedis, "it does not know INFO"};
   }
   const std::string_view text = reply.text();
-  if (Find(text, "redis_mode") == "sentinel") {
+  // Valkey's name of the field comes second.
+  if (Find(text, "redis_mode") == "sentinel" || Find(text, "server_mode") == "sentinel") {
     return ServerProblem{Reason::kSentinel, "it is a Sentinel: use redis+sentinel://"};
   }
   const std::string_view compatible = Find(text, "redis_version");
