@@ -48,6 +48,7 @@ bool EventLog::AppendLocked(uint32_t choice, const PartPiece& piece, const Token
     if (logprobs_ == nullptr) logprobs_ = std::make_unique<LogprobStore>();
     logprobs_->Add(deltas_.size(), tokens.logprobs);
   }
+  if (journaled_ != nullptr) AddIdsLocked(choice, tokens.ids);
   DeltaEntry entry;
   entry.elapsed_us = elapsed_us & kMaxElapsedUs;
   entry.choice = choice & 0xFFFF;
@@ -93,12 +94,6 @@ void EventLog::SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_to
   base::MutexLock lock(&mu_);
   usage_.prompt_tokens = prompt_tokens;
   usage_.cached_prompt_tokens = cached_prompt_tokens;
-}
-
-void EventLog::CountReasoning(uint32_t tokens) {
-  base::MutexLock lock(&mu_);
-  usage_.completion_tokens += tokens;
-  usage_.reasoning_tokens += tokens;
 }
 
 void EventLog::SetUsage(const Usage& usage) {
@@ -233,7 +228,7 @@ size_t EventLog::bytes() const {
   base::MutexLock lock(&mu_);
   size_t bytes = sizeof(EventLog) + deltas_.capacity() * sizeof(DeltaEntry);
   if (logprobs_ != nullptr) bytes += logprobs_->bytes();
-  if (journaled_ != nullptr) bytes += sizeof(Journaled);
+  if (journaled_ != nullptr) bytes += JournaledBytesLocked();
   for (const Choice& choice : choices_) bytes += sizeof(Choice) + choice.parts.bytes();
   return bytes;
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "services/inference/generation/log_segment.h"
 #include "services/inference/generation/logprob_store.h"
 #include "services/inference/generation/part_piece.h"
+#include "services/inference/generation/token_id_store.h"
 #include "services/inference/generation/wake_set.h"
 
 namespace runnel::inference {
@@ -61,7 +63,7 @@ class EventLog {
     kEnded,     // nothing was appended: the log or the choice has ended
     kRejected,  // nothing was appended: see ChoiceParts::kNoPart
   };
-  // Log-probabilities are kept for text and refusals only.
+  // Log-probabilities are kept for text and refusals only, and token ids only in a log with a journal.
   Appended AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, int64_t monotonic_us, WakeSet* wake)
       EXCLUDES(mu_);
   // False after the terminal event, when nothing is appended.
@@ -73,8 +75,8 @@ class EventLog {
   bool EndAll(FinishReason reason, int64_t monotonic_us, WakeSet* wake) EXCLUDES(mu_);
 
   void SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) EXCLUDES(mu_);
-  // Counts reasoning that is not delivered.
-  void CountReasoning(uint32_t tokens) EXCLUDES(mu_);
+  // Counts reasoning that is not delivered. Its token ids are stored with the choice's next delta.
+  void CountReasoning(uint32_t choice, const Tokens& tokens) EXCLUDES(mu_);
   // Replaces what the deltas have summed up to.
   void SetUsage(const Usage& usage) EXCLUDES(mu_);
 
@@ -172,9 +174,12 @@ class EventLog {
     LogBranches branches;
     bool cancelled = false;
     bool fenced = false;
+    std::unique_ptr<TokenIdStore> ids;             // by index in deltas_; null while there are none
+    std::vector<std::vector<uint32_t>> ids_ahead;  // by choice, of tokens without a delta; empty while there are none
   };
 
   State GetStateLocked() const REQUIRES(mu_);
+  size_t JournaledBytesLocked() const REQUIRES(mu_);
   // `with_omitted`: also if the texts are left out, the parts are listed.
   State SnapshotLocked(size_t max_text_bytes, bool with_omitted) const REQUIRES(mu_);
   uint64_t LastSeqLocked() const REQUIRES(mu_) { return 1 + deltas_.size() + terminal_.size(); }
@@ -190,6 +195,8 @@ class EventLog {
   std::vector<ChoiceParts::Lengths> VisibleLengthsLocked() const REQUIRES(mu_);
   // False if it was rejected. The choice must not have ended.
   bool AppendLocked(uint32_t choice, const PartPiece& piece, const Tokens& tokens, uint64_t elapsed_us) REQUIRES(mu_);
+  // The ids of the delta that is about to be appended. See CountReasoning.
+  void AddIdsLocked(uint32_t choice, std::span<const uint32_t> ids) REQUIRES(mu_);
   void AddToSegmentLocked(size_t delta, LogPosition* position, LogSegment* segment) const REQUIRES(mu_);
   absl::Status RestoreDeltaLocked(const LoggedDelta& delta, std::string_view content) REQUIRES(mu_);
   absl::Status RestoreEndLocked(const EndedChoice& ended) REQUIRES(mu_);

@@ -11,6 +11,7 @@ namespace {
 
 // About what a delta takes in a record in addition to its content.
 constexpr size_t kDeltaOverheadBytes = 8;
+constexpr size_t kTokenIdBytes = 3;
 
 template <typename... Parts>
 absl::Status Damaged(const Parts&... parts) {
@@ -39,6 +40,35 @@ std::vector<ChoiceParts::Lengths> EventLog::VisibleLengthsLocked() const {
   return lengths;
 }
 
+void EventLog::CountReasoning(uint32_t choice, const Tokens& tokens) {
+  base::MutexLock lock(&mu_);
+  usage_.completion_tokens += tokens.count;
+  usage_.reasoning_tokens += tokens.count;
+  if (journaled_ == nullptr || tokens.ids.empty() || choice >= choices_.size()) return;
+  journaled_->ids_ahead.resize(choices_.size());
+  std::vector<uint32_t>& ahead = journaled_->ids_ahead[choice];
+  ahead.insert(ahead.end(), tokens.ids.begin(), tokens.ids.end());
+}
+
+void EventLog::AddIdsLocked(uint32_t choice, std::span<const uint32_t> ids) {
+  std::vector<uint32_t> joined;
+  if (!journaled_->ids_ahead.empty() && !journaled_->ids_ahead[choice].empty()) {
+    joined.swap(journaled_->ids_ahead[choice]);
+    joined.insert(joined.end(), ids.begin(), ids.end());
+    ids = joined;
+  }
+  if (ids.empty()) return;
+  if (journaled_->ids == nullptr) journaled_->ids = std::make_unique<TokenIdStore>();
+  journaled_->ids->Add(deltas_.size(), ids);
+}
+
+size_t EventLog::JournaledBytesLocked() const {
+  size_t bytes = sizeof(Journaled) + journaled_->ended.capacity() * sizeof(EndedChoice);
+  if (journaled_->ids != nullptr) bytes += journaled_->ids->bytes();
+  for (const auto& ahead : journaled_->ids_ahead) bytes += sizeof(ahead) + ahead.capacity() * sizeof(uint32_t);
+  return bytes;
+}
+
 LogPosition EventLog::ReadSegment(const LogPosition& after, size_t max_bytes, LogSegment* segment) const {
   segment->Clear();
   segment->first_seq = after.seq + 1;
@@ -59,7 +89,7 @@ LogPosition EventLog::ReadSegment(const LogPosition& after, size_t max_bytes, Lo
   for (size_t bytes = 0; to.seq < 1 + deltas_.size() && (bytes < max_bytes || to.seq < whole_until);) {
     AddToSegmentLocked(to.seq - 1, &to, segment);
     const LoggedDelta& delta = segment->deltas.back();
-    bytes += delta.length + kDeltaOverheadBytes;
+    bytes += delta.length + kDeltaOverheadBytes + delta.token_ids.size() * kTokenIdBytes;
     if (!delta.logprobs.empty()) bytes += logprobs_->WireBytes(to.seq - 2, to.seq - 1);
   }
   for (; to.ends < journaled_->ended.size() && journaled_->ended[to.ends].after_seq <= to.seq; ++to.ends) {
@@ -90,6 +120,7 @@ void EventLog::AddToSegmentLocked(size_t delta, LogPosition* position, LogSegmen
   logged.tokens = entry.tokens;
   logged.call = parts.OpenedCall(part, delta);
   if (logprobs_ != nullptr) logged.logprobs = logprobs_->Get(delta, delta + 1);
+  if (journaled_->ids != nullptr) logged.token_ids = journaled_->ids->Get(delta);
   segment->content += parts.content(part).substr(entry.end - entry.length, entry.length);
   ++position->seq;
   if (!position->usage.has_value()) return;
@@ -184,7 +215,9 @@ absl::Status EventLog::RestoreDeltaLocked(const LoggedDelta& delta, std::string_
     piece.call = choice.parts.CallNumber(delta.part);
     piece.opening = delta.call.get();
   }
-  if (!AppendLocked(delta.choice, piece, Tokens(delta.tokens, delta.logprobs), delta.elapsed_us)) {
+  Tokens tokens(delta.tokens, delta.logprobs);
+  tokens.ids = delta.token_ids;
+  if (!AppendLocked(delta.choice, piece, tokens, delta.elapsed_us)) {
     return Damaged("event ", seq, " continues a tool call that was not opened, or opens too many parts");
   }
   const auto part = static_cast<uint32_t>(deltas_.back().part);

@@ -142,7 +142,7 @@ void Generation::Begin() {
 void Generation::AppendPart(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) {
   if (piece.kind == PartKind::kReasoning && !options_.deliver_reasoning) {
     if (ended_at() != absl::InfiniteDuration()) return;
-    log_.CountReasoning(tokens.count);
+    log_.CountReasoning(choice, tokens);
     RecordDelta(tokens.count);
     return NotifyJournal(wake);
   }

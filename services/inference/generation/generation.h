@@ -149,6 +149,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   void EndAll(FinishReason reason, WakeSet* wake) override EXCLUDES(mu_);
   void Fail(Failed failed, WakeSet* wake) override EXCLUDES(mu_);
   bool cancelled() const override { return cancelled_.load(std::memory_order_relaxed); }
+  bool wants_token_ids() const override { return options_.journal != nullptr; }
   std::span<const std::byte> memory() const override { return base::MemoryOf(*this); }
 
  private:

@@ -146,7 +146,7 @@ TEST_F(JournaledLogTest, TheEndOfAChoiceIsAFactOfItsOwn) {
 TEST_F(JournaledLogTest, UsageAndCancellationAreFactsOfTheirOwn) {
   Take();
   log_.SetPromptTokens(12, 4);
-  log_.CountReasoning(30);
+  log_.CountReasoning(0, 30);
   EXPECT_EQ(Take().usage, (Usage{12, 30, 4, 30}));
   Add("ab");
   EXPECT_FALSE(Take().usage.has_value()) << "follows from the event";

@@ -128,7 +128,7 @@ class Model {
     } else if (Below(12) == 0) {
       owner->log.EndChoice(1, FinishReason::kLength, 0, &wake);
     } else if (Below(12) == 0) {
-      owner->log.CountReasoning(3);
+      owner->log.CountReasoning(0, 3);
     } else if (owner->log.AppendDelta(choice, PartPiece::Text(content), 1, 0, &wake) == EventLog::Appended::kYes) {
       owner->contents.push_back(content);
     }
