@@ -4,26 +4,13 @@
 #include <cstring>
 #include <string_view>
 
+#include "services/inference/generation/packed_number.h"
+
 namespace runnel::inference {
 namespace {
 
 // In addition to the token: tags, lengths and the number.
 constexpr size_t kWireOverheadBytes = 12;
-
-void PackNumber(size_t number, std::string* out) {
-  for (; number >= 0x80; number >>= 7) out->push_back(static_cast<char>(0x80 | (number & 0x7F)));
-  out->push_back(static_cast<char>(number));
-}
-
-size_t UnpackNumber(std::string_view* in) {
-  size_t number = 0;
-  for (int shift = 0;; shift += 7) {
-    const auto byte = static_cast<uint8_t>(in->front());
-    in->remove_prefix(1);
-    number |= size_t{byte & 0x7Fu} << shift;
-    if (byte < 0x80) return number;
-  }
-}
 
 void PackToken(const TokenLogprob& token, std::string* out) {
   PackNumber(token.token.size(), out);
