@@ -100,6 +100,10 @@ ABSL_FLAG(
 ABSL_FLAG(double, scripted_tokens_per_second, 30, "scripted: pace of each generation (tokens per second)");
 ABSL_FLAG(absl::Duration, scripted_first_token, absl::Milliseconds(50), "scripted: delay of the first token");
 ABSL_FLAG(uint32_t, scripted_tokens, 120, "scripted: length of the output (tokens)");
+ABSL_FLAG(
+    std::string, scripted_salt, "",
+    "scripted: text before each word, as SALT:INDEX|word, for tests that must know which replica made a token: up "
+    "to 32 letters, digits, - and _; empty: words only");
 
 ABSL_FLAG(uint32_t, max_running, 0, "limit of choices that run at the same time; 0: as many as the engine supports");
 ABSL_FLAG(uint32_t, max_waiting, 1024, "limit of generations that wait for the engine; further ones are rejected");
@@ -247,6 +251,7 @@ absl::Status ReadEngineFlags(Options* options) {
   options->scripted.script.tokens_per_second = absl::GetFlag(FLAGS_scripted_tokens_per_second);
   options->scripted.script.first_token = absl::GetFlag(FLAGS_scripted_first_token);
   options->scripted.script.tokens = absl::GetFlag(FLAGS_scripted_tokens);
+  options->scripted.script.salt = absl::GetFlag(FLAGS_scripted_salt);
   return absl::OkStatus();
 }
 
@@ -270,6 +275,10 @@ absl::Status CheckEngineFlags(const Options& options) {
   if (options.engine_stall_timeout != absl::ZeroDuration()) {
     RETURN_IF_ERROR(
         CheckDuration("engine_stall_timeout", options.engine_stall_timeout, absl::Seconds(1), absl::Hours(24)));
+  }
+  if (const std::string& salt = options.scripted.script.salt; !IsValidSalt(salt)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--scripted_salt is '", salt, "': expected up to 32 letters, digits, - and _"));
   }
   return CheckFlag("scripted_tokens_per_second", options.scripted.script.tokens_per_second, 0.001, 1e6);
 }

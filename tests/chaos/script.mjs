@@ -1,5 +1,5 @@
 // The text of the scripted engine, computed independently: the oracle of every test here. Must agree with
-// services/inference/engines/scripted_engine.cc, and uses nothing that was received.
+// services/inference/engines/scripted_words.cc, and uses nothing that was received.
 import { mix } from './random.mjs';
 
 const WORDS = [

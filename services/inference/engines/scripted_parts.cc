@@ -8,7 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "services/base/grpc_status.h"
 #include "services/base/strings.h"
-#include "services/inference/engines/scripted_engine.h"
+#include "services/inference/engines/scripted_words.h"
 #include "services/inference/generation/part_piece.h"
 
 namespace runnel::inference {
@@ -33,8 +33,8 @@ std::optional<PartKind> KindOf(std::string_view name) {
 }
 
 // The word of a token, with a blank before it unless it is the first of its part.
-std::string WordAt(uint64_t seed, uint32_t choice, uint32_t index, bool first) {
-  std::string word = ScriptedToken(seed, choice, index);
+std::string WordAt(uint64_t seed, uint32_t choice, uint32_t index, bool first, std::string_view salt) {
+  std::string word = ScriptedToken(seed, choice, index, salt);
   if (word.front() == ' ') word.erase(0, 1);
   return first ? word : absl::StrCat(" ", word);
 }
@@ -71,14 +71,14 @@ absl::StatusOr<ScriptedParts> ScriptedParts::Parse(std::string_view text) {
   return parts;
 }
 
-ScriptedPiece ScriptedParts::At(uint64_t seed, uint32_t choice, uint32_t index) const {
+ScriptedPiece ScriptedParts::At(uint64_t seed, uint32_t choice, uint32_t index, std::string_view salt) const {
   const auto segment = std::upper_bound(segments_.begin(), segments_.end(), index,
                                         [](uint32_t at, const Segment& each) { return at < each.end; });
   ScriptedPiece piece;
   piece.kind = segment->kind;
   const uint32_t offset = index - segment->begin;
   if (segment->kind != PartKind::kToolCall) {
-    piece.content = WordAt(seed, choice, index, offset == 0);
+    piece.content = WordAt(seed, choice, index, offset == 0, salt);
     return piece;
   }
   const auto calls = static_cast<uint32_t>(segment->names.size());
@@ -90,7 +90,7 @@ ScriptedPiece ScriptedParts::At(uint64_t seed, uint32_t choice, uint32_t index) 
     return piece;
   }
   const uint32_t words = (segment->end - segment->begin) / calls - 1;
-  piece.content = absl::StrCat(step == 1 ? "{\"words\":\"" : "", WordAt(seed, choice, index, step == 1),
+  piece.content = absl::StrCat(step == 1 ? "{\"words\":\"" : "", WordAt(seed, choice, index, step == 1, salt),
                                step == words ? "\"}" : "");
   return piece;
 }

@@ -35,8 +35,8 @@ class ScriptedParts {
 
   uint32_t tokens() const { return segments_.back().end; }
   bool has_calls() const { return has_calls_; }
-  // `index` is below tokens().
-  ScriptedPiece At(uint64_t seed, uint32_t choice, uint32_t index) const;
+  // `index` is below tokens(). `salt`: see ScriptedToken.
+  ScriptedPiece At(uint64_t seed, uint32_t choice, uint32_t index, std::string_view salt = {}) const;
 
  private:
   struct Segment {

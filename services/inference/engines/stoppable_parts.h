@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -24,18 +25,29 @@ class StoppableParts {
   void Append(const PartPiece& piece, Tokens tokens, WakeSet* wake);
   // Appends the text that is held. To be called at the end, for whatever reason it ends.
   void Finish(WakeSet* wake);
+  // What is appended from now on goes to `sink`, which must outlive this.
+  void SendTo(EventSink* sink) { sink_ = sink; }
+  // Each append gets the ids of those of `tokens` from number `first` on that no append before it has. Null: no ids.
+  void SetTokenIds(const std::vector<int32_t>* tokens, size_t first) {
+    token_ids_ = tokens;
+    next_id_ = first;
+  }
+
   bool stopped() const { return text_.stopped(); }
   uint32_t appended_tokens() const { return appended_tokens_; }
 
  private:
   void AppendText(StoppableText::Piece piece, WakeSet* wake);
+  void AddIds(Tokens* tokens);
 
   const uint32_t choice_;
   const std::vector<std::string> stops_;
-  EventSink* const sink_;
+  EventSink* sink_;
   StoppableText text_;
   bool in_text_ = false;
   uint32_t appended_tokens_ = 0;
+  const std::vector<int32_t>* token_ids_ = nullptr;
+  size_t next_id_ = 0;
 };
 
 }  // namespace runnel::inference
