@@ -41,10 +41,22 @@ using Bytes = std::array<uint8_t, kKeyBytes>;
 
 const uint8_t* ToBytes(std::string_view text) { return reinterpret_cast<const uint8_t*>(text.data()); }
 
+// Looking an algorithm up costs as much as encrypting a short value. Never freed.
+const EVP_CIPHER* Aes256Gcm() {
+  static const EVP_CIPHER* const cipher = EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr);
+  if (cipher == nullptr) throw std::bad_alloc();
+  return cipher;
+}
+const EVP_MD* Sha256() {
+  static const EVP_MD* const digest = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  if (digest == nullptr) throw std::bad_alloc();
+  return digest;
+}
+
 Bytes Hmac(const Bytes& key, std::string_view text) {
   Bytes hash;
   unsigned int size = 0;
-  if (HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), ToBytes(text), text.size(), hash.data(), &size) ==
+  if (HMAC(Sha256(), key.data(), static_cast<int>(key.size()), ToBytes(text), text.size(), hash.data(), &size) ==
       nullptr) {
     throw std::bad_alloc();
   }
@@ -174,7 +186,7 @@ std::string ValueCipher::Encrypt(std::string_view id, std::string_view name, std
   EVP_CIPHER_CTX* const context = Context();
   const bool encrypted =
       RAND_bytes(nonce, kNonceBytes) == 1 &&
-      EVP_EncryptInit_ex(context, EVP_aes_256_gcm(), nullptr, key.data(), nonce) == 1 &&
+      EVP_EncryptInit_ex(context, Aes256Gcm(), nullptr, key.data(), nonce) == 1 &&
       EVP_EncryptUpdate(context, nullptr, &size, ToBytes(place), static_cast<int>(place.size())) == 1 &&
       EVP_EncryptUpdate(context, text, &size, ToBytes(value), static_cast<int>(value.size())) == 1 &&
       EVP_EncryptFinal_ex(context, text + size, &size) == 1 &&
@@ -206,7 +218,7 @@ absl::StatusOr<std::string> ValueCipher::Decrypt(std::string_view id, std::strin
     Bytes key = HkdfExpand(each.master, "runnel log value ", id);
     int size = 0;
     const bool decrypted =
-        EVP_DecryptInit_ex(context, EVP_aes_256_gcm(), nullptr, key.data(), ToBytes(nonce)) == 1 &&
+        EVP_DecryptInit_ex(context, Aes256Gcm(), nullptr, key.data(), ToBytes(nonce)) == 1 &&
         EVP_DecryptUpdate(context, nullptr, &size, ToBytes(place), static_cast<int>(place.size())) == 1 &&
         EVP_DecryptUpdate(context, bytes, &size, ToBytes(text), static_cast<int>(text.size())) == 1 &&
         EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_SET_TAG, kTagBytes, tag.data()) == 1 &&
@@ -222,7 +234,7 @@ absl::StatusOr<std::string> ValueCipher::Decrypt(std::string_view id, std::strin
 std::string ValueCipher::NameOf(std::string_view text) const {
   if (encrypts()) return ToName(Hmac(keys_->all.front().names, text).data());
   std::array<uint8_t, EVP_MAX_MD_SIZE> hash;
-  if (EVP_Digest(text.data(), text.size(), hash.data(), nullptr, EVP_sha256(), nullptr) != 1) throw std::bad_alloc();
+  if (EVP_Digest(text.data(), text.size(), hash.data(), nullptr, Sha256(), nullptr) != 1) throw std::bad_alloc();
   return ToName(hash.data());
 }
 
