@@ -1,5 +1,6 @@
-// What a store returns: a record, or a finished log. Then the records of the input, one after the other, as one stream
-// that is read and restored. Random bytes never have the right check, so it is made right first.
+// What a store returns: a record, a finished log, or the description or the claim of a generation. Then the records of
+// the input, one after the other, as one stream that is read and restored. Random bytes never have the right check, so
+// it is made right first.
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -9,7 +10,9 @@
 #include "services/inference/generation/event_log.h"
 #include "services/inference/journal/finished_log.h"
 #include "services/inference/journal/journal_record.h"
+#include "services/inference/journal/record_id.h"
 #include "services/inference/journal/record_reader.h"
+#include "services/inference/journal/stored_meta.h"
 #include "tests/fuzz/fuzz_check.h"
 
 namespace {
@@ -59,6 +62,24 @@ void CheckFinished(const std::string& bytes) {
   FUZZ_CHECK(DecodeFinished(encoded).ok());
 }
 
+void CheckMeta(const std::string& bytes) {
+  const auto decoded = runnel::inference::DecodeMeta(bytes);
+  if (!decoded.ok()) return;
+  std::string encoded;
+  runnel::inference::EncodeMeta(*decoded, &encoded);
+  FUZZ_CHECK(encoded == bytes);
+}
+
+void CheckClaim(const std::string& bytes) {
+  const auto decoded = runnel::inference::DecodeClaim(bytes);
+  if (decoded.ok()) FUZZ_CHECK(runnel::inference::EncodeClaim(*decoded) == bytes);
+}
+
+void CheckId(std::string_view text) {
+  const auto id = runnel::inference::ParseRecordId(text);
+  if (id.has_value()) FUZZ_CHECK(id->ToString() == text);
+}
+
 void CheckRestored(const LogSegment& log) {
   if (!log.started.has_value()) return;
   EventLog restored(*log.started, log.choice_count, 0, EventLog::Visibility::kOnRelease);
@@ -96,6 +117,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CheckRecord(std::string(bytes));
   CheckRecord(Sealed(bytes));
   CheckFinished(Sealed(bytes));
+  CheckMeta(Sealed(bytes));
+  CheckClaim(Sealed(bytes));
+  CheckId(bytes);
   CheckStream(bytes);
   return 0;
 }

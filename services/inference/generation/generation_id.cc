@@ -47,4 +47,8 @@ bool IsOfReplica(std::string_view id, std::string_view prefix) {
   return IsGenerationId(id) && id.substr(kPrefix.size(), prefix.size()) == prefix;
 }
 
+std::string_view PrefixOf(std::string_view id) {
+  return IsGenerationId(id) ? id.substr(kPrefix.size(), kReplicaCharacters) : std::string_view();
+}
+
 }  // namespace runnel::inference

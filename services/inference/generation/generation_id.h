@@ -16,5 +16,7 @@ std::string NewGenerationId(std::string_view prefix);
 bool IsGenerationId(std::string_view id);
 // Whether it is also an id of the replica with `prefix`.
 bool IsOfReplica(std::string_view id, std::string_view prefix);
+// The prefix of the replica that has given it; empty if it is not a generation id.
+std::string_view PrefixOf(std::string_view id);
 
 }  // namespace runnel::inference

@@ -26,4 +26,11 @@ std::optional<RecordId> ParseRecordId(std::string_view text) {
   return id;
 }
 
+std::optional<uint32_t> NextEpoch(uint32_t epoch, uint16_t random) {
+  const uint32_t half = epoch >> 16;
+  // The last one is of kDeletedEpoch.
+  if (half >= UINT16_MAX - 1) return std::nullopt;
+  return (half + 1) << 16 | random;
+}
+
 }  // namespace runnel::inference

@@ -23,4 +23,12 @@ struct RecordId {
 // Absent for anything but two decimal numbers in their shortest form.
 std::optional<RecordId> ParseRecordId(std::string_view text);
 
+// The epoch of the last entry in the stream of a generation that was deleted. No takeover has it.
+inline constexpr uint32_t kDeletedEpoch = UINT32_MAX;
+
+// The epoch of a takeover after `epoch`: the upper half is one more, the lower half is `random`. A server that forgets
+// a takeover may let a second replica take over from the same epoch; the two then differ, and so a reader's cursor
+// never matches the wrong one. Absent after 65,534 takeovers.
+std::optional<uint32_t> NextEpoch(uint32_t epoch, uint16_t random);
+
 }  // namespace runnel::inference
