@@ -9,6 +9,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "services/inference/generation/log_segment.h"
 
 namespace runnel::inference {
@@ -65,6 +66,11 @@ class Journal {
   // send nothing about the generation to a client before `done`. A claim is not lost by time: if a starter stops
   // between the two steps, a later start with the same request_id waits for it or takes its generation over, and never
   // makes a second one.
+  //
+  // Fails with Unavailable if meta.request_id is set and the store does not answer, because the claim depends on it; it
+  // may be called again for the same generation, then without a request_id: that of the first call is claimed once the
+  // store is back, and if it names another generation by then, both continue. Without one it only fails if the store is
+  // required (LogOptions::required). Nothing of the generation stays in the store after a failure.
   struct Created {
     // The generation that the request_id names, if that is another one; the new one is forgotten then. Empty: the
     // generation is stored, or the store is down and it runs unprotected.
@@ -93,8 +99,14 @@ class Journal {
       kTaken,      // it is fenced and ours: restore `log`, whose last takeover is this one, and continue it
     };
     State state = State::kNone;
+    // A caller that gave no principal has to compare this one. The request is absent once the generation has ended.
     JournalMeta meta;
     LogSegment log;
+    // For kFinished: what readers get back besides the log, and when the generation ended. If `meta.request` is set,
+    // its owner stopped before it could store them: then they are in the request.
+    std::string annotation;
+    std::string kept_input;
+    absl::Time ended_at = absl::InfiniteFuture();
     // For kElsewhere: the owner, which may be gone.
     struct Owner {
       std::string prefix;   // of its ids; empty: it has handed the generation over
@@ -104,12 +116,17 @@ class Journal {
     Owner owner;
   };
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<Loaded>)>;
-  // `principal` absent: the generation of any principal, to take it over without a reader.
+  // `principal` absent: the generation of any principal.
+  //
+  // A generation that is restored from kTaken has an entry of its own, from NewEntry. The epoch of its log says that
+  // the store has the log up to its last takeover. The journal remembers it by its id until its log grows.
   virtual void Load(std::string id, std::optional<std::string> principal, Claim claim, LoadCallback done) = 0;
 
-  // Gives a running generation up so that another replica can take it over at once: what is in its log is stored, then
-  // the store says that nobody owns it, and the generation is fenced. Fails with Unavailable, and changes nothing, if
-  // the store does not answer. For a drain, after the engine has been asked for no more output of it.
+  // Gives a running generation up so that another replica can take it over at once: what is in its log now is stored,
+  // then the store says that nobody owns it, and the generation is fenced. The engine may append meanwhile: what is not
+  // stored is lost with the fence, which no reader notices. Fails with Unavailable, and changes nothing, if the store
+  // does not answer. For a drain. If nobody asks for the generation, replicas learn of it when this one has gone (see
+  // Watch).
   using HandOverCallback = absl::AnyInvocable<void(absl::Status)>;
   virtual void HandOver(std::shared_ptr<Generation> generation, HandOverCallback done) = 0;
 
@@ -123,8 +140,9 @@ class Journal {
   virtual void Forget(std::string id, std::string principal, ForgetCallback done) = 0;
 
   // Calls `on_gone`, on the journal's thread, whenever a replica is found to be gone: with the prefix of its ids, and
-  // the generations that it ran and that this replica should take over, so that not all try to. Call it once, before
-  // the first generation.
+  // the generations that it ran and that this replica should take over, so that not all try to. Calls it again about
+  // every second while the store lists any of that replica, because others may be gone too. Call Watch once, before the
+  // first generation.
   struct Gone {
     std::string prefix;
     std::vector<std::string> running;
