@@ -45,7 +45,10 @@ void JournalWriter::Write(const std::vector<GenerationPtr>& grown) {
       Pump(generation);
     }
   }
-  if (sent_records_ > sent_before) SendWait();
+  if (sent_records_ > sent_before) {
+    context_.metrics->batch_events.Observe(static_cast<double>(std::exchange(batch_events_, 0)));
+    SendWait();
+  }
   wake_.Flush();
 }
 
@@ -157,7 +160,7 @@ void JournalWriter::Append(const GenerationPtr& generation, const LogPosition& t
   in_flight_bytes_ += size;
   in_flight_.push_back({generation, to, log.unsent_since, size, ++sent_records_, final});
   context_.metrics->bytes.Increment(static_cast<double>(size));
-  context_.metrics->batch_events.Observe(static_cast<double>(segment_.event_count()));
+  batch_events_ += segment_.event_count();
   context_.link->Send(args_, [this](const absl::StatusOr<RedisReply>& reply) { OnAppended(reply); });
 }
 

@@ -164,6 +164,7 @@ class JournalWriter {
   size_t in_flight_bytes_ = 0;
   std::deque<GenerationPtr> blocked_;
   uint64_t sent_records_ = 0;
+  size_t batch_events_ = 0;          // of the records since the last batch
   std::deque<Record> unreplicated_;  // acknowledged, and not known to be on --log_min_replicas
   bool waiting_ = false;             // for the reply to WAIT
 

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -184,6 +186,38 @@ TEST_P(RedisJournalLimitsTest, KeysOfOthersAreNotTouched) {
     EXPECT_TRUE(WaitForText(generation, "a")) << "without protection";
     EXPECT_EQ(server_->Run({"DBSIZE"}), ":1\r\n");
   }
+}
+
+TEST_P(RedisJournalLimitsTest, WithAKeyFileTheStoreHasNoPlainText) {
+  const auto write_keys = [](const std::string& name, const std::string& keys) {
+    const std::string path = ::testing::TempDir() + name;
+    std::ofstream(path) << keys;
+    std::filesystem::permissions(path, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+    return path;
+  };
+  const std::string first = "00112233445566778899aabbccddeeff0123456789abcdeffedcba9876543210\n";
+  const std::string second = "f0e1d2c3b4a5968778695a4b3c2d1e0f00112233445566778899aabbccddeeff\n";
+  const std::string old_keys = write_keys("old_keys", first + second);
+  const std::string new_keys = write_keys("new_keys", second + first);
+  auto a = MakeReplica("aaaa", [&](auto* options) { options->log.key_file = old_keys; });
+  const auto generation = a->Start("key-of-a-client");
+  Append(generation, "a secret text");
+  ASSERT_TRUE(WaitForText(generation, "a secret text"));
+  const auto stored = [&](const std::string& which) { return server_->Run({"DUMP", Key(generation, which)}); };
+  EXPECT_EQ(stored("e").find("secret"), std::string::npos);
+  EXPECT_EQ(stored("m").find("request"), std::string::npos);
+  EXPECT_EQ(server_->Run({"KEYS", "*"}).find("key-of-a-client"), std::string::npos);
+  // A replica that has replaced the key knows both, and the names that were given before.
+  auto b = MakeReplica("bbbb", [&](auto* options) { options->log.key_file = new_keys; });
+  EXPECT_EQ(b->Load(generation->id())->log.content, "a secret text");
+  EXPECT_EQ(b->Create(b->Make(), "key-of-a-client")->existing_id, generation->id());
+  End(generation);
+  ASSERT_TRUE(WaitUntilSettled(generation));
+  EXPECT_EQ(stored("d").find("secret"), std::string::npos);
+  EXPECT_EQ(b->Load(generation->id())->log.content, "a secret text");
+  // One without the keys does not write.
+  auto c = MakeReplica("cccc");
+  EXPECT_EQ(c->Metric("runnel_log_failures_total{reason=\"format\"}"), 1);
 }
 
 TEST_P(RedisJournalLimitsTest, AfterStopNothingIsCalled) {
