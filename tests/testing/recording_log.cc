@@ -49,6 +49,8 @@ RecordingLog::RecordingLog(const RecordingLog& from, size_t facts) : RecordingLo
 }
 
 void RecordingLog::AddLocked(Fact fact) {
+  if (pending_usage_.has_value()) fact.usage = std::exchange(pending_usage_, std::nullopt);
+  if (fact.usage.has_value()) usage_ = *fact.usage;
   if (fact.delta.has_value()) {
     const inference::LoggedDelta& delta = *fact.delta;
     Choice& choice = choices_[delta.choice];
@@ -64,7 +66,6 @@ void RecordingLog::AddLocked(Fact fact) {
   }
   usage_.completion_tokens += fact.hidden_reasoning;
   usage_.reasoning_tokens += fact.hidden_reasoning;
-  if (fact.usage.has_value()) usage_ = *fact.usage;
   if (fact.ended.has_value()) choices_[fact.ended->choice].ended = true;
   facts_.push_back(std::move(fact));
   changed_.NotifyAll();
@@ -114,19 +115,15 @@ void RecordingLog::AppendPart(uint32_t choice, const inference::PartPiece& piece
 
 void RecordingLog::SetPromptTokens(uint32_t prompt_tokens, uint32_t cached_prompt_tokens) {
   base::MutexLock lock(&mu_);
-  Fact fact;
-  fact.usage = usage_;
-  fact.usage->prompt_tokens = prompt_tokens;
-  fact.usage->cached_prompt_tokens = cached_prompt_tokens;
-  AddLocked(std::move(fact));
+  if (!pending_usage_.has_value()) pending_usage_ = usage_;
+  pending_usage_->prompt_tokens = prompt_tokens;
+  pending_usage_->cached_prompt_tokens = cached_prompt_tokens;
 }
 
 void RecordingLog::SetUsage(const inference::Usage& usage) {
   base::MutexLock lock(&mu_);
   if (EndedLocked()) faults_ += "usage after the end; ";
-  Fact fact;
-  fact.usage = usage;
-  AddLocked(std::move(fact));
+  pending_usage_ = usage;
 }
 
 void RecordingLog::EndLocked(uint32_t choice, FinishReason reason) {
@@ -206,13 +203,17 @@ std::shared_ptr<const inference::LogSegment> RecordingLog::Segment() const {
 std::string RecordingLog::Story() const {
   constexpr const char* kReasons[] = {"-", "stop", "length", "cancelled", "content_filter", "tool_calls"};
   base::MutexLock lock(&mu_);
-  std::string story;
+  std::vector<std::string> stories(choices_.size());
   for (const Fact& fact : facts_) {
-    if (fact.delta.has_value()) absl::StrAppend(&story, Describe(*fact.delta, fact.content), "\n");
+    if (fact.delta.has_value()) {
+      absl::StrAppend(&stories[fact.delta->choice], Describe(*fact.delta, fact.content), "\n");
+    }
     if (fact.ended.has_value()) {
-      absl::StrAppend(&story, fact.ended->choice, " ends: ", kReasons[static_cast<int>(fact.ended->reason)], "\n");
+      const char* const reason = kReasons[static_cast<int>(fact.ended->reason)];
+      absl::StrAppend(&stories[fact.ended->choice], fact.ended->choice, " ends: ", reason, "\n");
     }
   }
+  std::string story = absl::StrJoin(stories, "");
   if (failed_.has_value()) absl::StrAppend(&story, "failed ", failed_->code, ": ", failed_->message, "\n");
   if (!faults_.empty()) absl::StrAppend(&story, "FAULTS ", faults_, "\n");
   absl::StrAppend(&story, "usage ", usage_.prompt_tokens, " ", usage_.completion_tokens, " ",

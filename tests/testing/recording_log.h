@@ -29,10 +29,11 @@ class RecordingLog final : public inference::EventSink {
   // With the first `facts` facts of another log.
   RecordingLog(const RecordingLog& from, size_t facts);
 
-  // A fact is a delta, the end of a choice, or usage that the engine sets.
+  // A fact is a delta or the end of a choice, with the usage that the engine has set before.
   size_t facts() const EXCLUDES(mu_);
   std::shared_ptr<const inference::LogSegment> Segment() const EXCLUDES(mu_);
-  // The deltas and ends, each on one line with everything in it, and the usage.
+  // The deltas and the end of each choice, each on one line with everything in it, and the usage. Which choice is ahead
+  // of another one is not told: it depends on what was held where the log was cut.
   std::string Story() const EXCLUDES(mu_);
   // The content of all parts of a choice.
   std::string Text(uint32_t choice = 0) const EXCLUDES(mu_);
@@ -64,7 +65,7 @@ class RecordingLog final : public inference::EventSink {
     std::optional<inference::LoggedDelta> delta;
     std::string content;  // of the delta
     std::optional<inference::EndedChoice> ended;
-    std::optional<inference::Usage> usage;  // as set
+    std::optional<inference::Usage> usage;  // as set before it
     uint32_t hidden_reasoning = 0;
     std::vector<uint32_t> hidden_ids;
   };
@@ -88,6 +89,7 @@ class RecordingLog final : public inference::EventSink {
   std::vector<Fact> facts_ GUARDED_BY(mu_);
   std::vector<Choice> choices_ GUARDED_BY(mu_);
   inference::Usage usage_ GUARDED_BY(mu_);
+  std::optional<inference::Usage> pending_usage_ GUARDED_BY(mu_);
   std::optional<inference::Failed> failed_ GUARDED_BY(mu_);
   std::string faults_ GUARDED_BY(mu_);
   bool cancelled_ GUARDED_BY(mu_) = false;

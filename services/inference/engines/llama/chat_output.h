@@ -49,6 +49,8 @@ class ChatOutput {
 
   // `text` is whole UTF-8 characters.
   std::vector<Piece> Add(std::string_view text);
+  // The next Add parses the output, however long that takes.
+  void ParseNext() { next_parse_ = 0; }
   // To be called at the end. Returns what was held.
   std::vector<Piece> Finish();
 

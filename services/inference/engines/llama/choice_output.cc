@@ -37,6 +37,7 @@ void ChoiceOutput::AppendPieces(const std::vector<ChatOutput::Piece>& pieces, Wa
 }
 
 void ChoiceOutput::Finish(WakeSet* wake) {
+  if (std::exchange(finished_, true)) return;
   if (has_syntax_ && !parts_.stopped()) {
     auto [text, held] = raw_.Finish();
     pending_.count += held.count;

@@ -32,20 +32,28 @@ struct OutputRules {
 // The output of one choice on its way from the model's tokens to the sink. Not thread-safe.
 class ChoiceOutput {
  public:
-  // `rules` and `sink` must outlive it.
+  // `sink` must outlive it; null: set by SendTo before the first Append.
   ChoiceOutput(uint32_t choice, const OutputRules& rules, EventSink* sink);
+
+  // See StoppableParts. The ids are those of `tokens`, which must outlive it, from its present end on.
+  void SendTo(EventSink* sink) { parts_.SendTo(sink); }
+  void SetTokenIds(const std::vector<int32_t>* tokens) { parts_.SetTokenIds(tokens, tokens->size()); }
+  // See ChatOutput.
+  void ParseNext() { chat_.ParseNext(); }
 
   // `bytes` need not be whole characters.
   void Append(std::string_view bytes, Tokens tokens, WakeSet* wake);
   // A stop string is complete: the output has ended.
   bool stopped() const { return raw_.stopped() || parts_.stopped(); }
-  // Appends what is held. To be called at the end, for whatever reason it ends.
+  // Appends what is held. To be called at the end, for whatever reason it ends. Idempotent.
   void Finish(WakeSet* wake);
 
   // kStop becomes kToolCalls if the output has calls, and all of them are complete. After Finish.
   FinishReason ReasonFor(FinishReason reason) const;
   // All tokens of the output, but for those that a stop string of the request cut off.
   uint32_t tokens() const { return parts_.stopped() ? parts_.appended_tokens() : tokens_; }
+  // Those of the output that was appended.
+  uint32_t appended_tokens() const { return parts_.appended_tokens(); }
   uint32_t reasoning_tokens() const { return reasoning_tokens_; }
 
  private:
@@ -58,6 +66,7 @@ class ChoiceOutput {
   Tokens pending_ = 0;  // of the output that is in no part yet
   uint32_t tokens_ = 0;
   uint32_t reasoning_tokens_ = 0;
+  bool finished_ = false;
 };
 
 }  // namespace runnel::inference

@@ -16,6 +16,7 @@
 #include "services/inference/engines/extra_fields.h"
 #include "services/inference/engines/llama/chat_template.h"
 #include "services/inference/engines/llama/control_vocabularies.h"
+#include "services/inference/engines/llama/llama_continuation.h"
 #include "services/inference/engines/llama/llama_grammar.h"
 #include "services/inference/engines/llama/llama_model.h"
 #include "services/inference/engines/llama/llama_scheduler.h"
@@ -167,6 +168,18 @@ class LlamaEngine final : public Engine {
     job.max_tokens = request.max_tokens.value_or(info_.context_length);  // the context ends it before that
     job.choice_count = request.choice_count;
     job.output.stop = request.stop;
+    return prepared;
+  }
+
+  bool CanContinue(const GenerationRequest& request, const LogSegment& log) const override {
+    return request.choice_count <= MaxRunning() && HasTokenIds(log);
+  }
+
+  absl::StatusOr<std::unique_ptr<PreparedGeneration>> PrepareContinuation(
+      const GenerationRequest& request, std::shared_ptr<const LogSegment> log) override {
+    ASSIGN_OR_RETURN(auto prepared, Prepare(request));
+    LlamaJob* const job = &static_cast<PreparedLlama&>(*prepared).job;
+    RETURN_IF_ERROR(ContinueFromLog(*log, *model_, info_.context_length, job));
     return prepared;
   }
 

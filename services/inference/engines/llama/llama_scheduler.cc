@@ -23,52 +23,6 @@ int64_t NowNs() { return std::chrono::steady_clock::now().time_since_epoch().cou
 
 }  // namespace
 
-struct LlamaScheduler::Choice {
-  Choice(Generation* owner, uint32_t number, const LlamaJob& job, EventSink* sink)
-      : generation(owner),
-        index(number),
-        tokens(job.prompt),
-        output(number, job.output, sink),
-        sampler(job.sampler, job.seed, number, job.filter == nullptr ? nullptr : job.filter->Clone()) {}
-
-  Generation* const generation;
-  const uint32_t index;
-  std::vector<int32_t> tokens;  // prompt and output
-  ChoiceOutput output;
-  Sampler sampler;
-  std::optional<uint32_t> slot;  // while it runs
-  uint32_t drawn = 0;            // tokens of the output, without an end token
-  bool ended = false;
-  bool slow_filter = false;  // at its last token
-  uint64_t last_drawn = 0;   // the batch of its last token
-};
-
-struct LlamaScheduler::Generation {
-  Generation(LlamaJob from, std::shared_ptr<EventSink> to) : job(std::move(from)), sink(std::move(to)) {
-    for (uint32_t i = 0; i < job.choice_count; ++i) {
-      choices.push_back(std::make_unique<Choice>(this, i, job, sink.get()));
-    }
-  }
-  bool ended() const {
-    return std::all_of(choices.begin(), choices.end(), [](const auto& choice) { return choice->ended; });
-  }
-
-  // All tokens of outputs with a syntax count, also those of the syntax.
-  Usage UsageOfAll() const {
-    Usage usage{static_cast<uint32_t>(job.prompt.size()), 0, cached_prompt_tokens, 0};
-    for (const auto& choice : choices) {
-      usage.completion_tokens += choice->output.tokens();
-      usage.reasoning_tokens += choice->output.reasoning_tokens();
-    }
-    return usage;
-  }
-
-  const LlamaJob job;
-  const std::shared_ptr<EventSink> sink;
-  std::vector<std::unique_ptr<Choice>> choices;
-  uint32_t cached_prompt_tokens = 0;
-};
-
 LlamaScheduler::LlamaScheduler(LlamaDecoder* decoder, base::Metrics* metrics, const Options& options)
     : decoder_(decoder), options_(options), metrics_(metrics), slots_(decoder, options.preambles), thread_([this] {
         Loop();
@@ -132,6 +86,7 @@ absl::Duration LlamaScheduler::StalledFor() const {
 }
 
 void LlamaScheduler::Step(WakeSet* wake) {
+  ContinueLogs(wake);
   EndCancelled(wake);
   Admit();
   FillBatch();
@@ -150,6 +105,20 @@ void LlamaScheduler::EndCancelled(WakeSet* wake) {
       choice->ended = true;
     }
     generation->sink->EndAll(FinishReason::kCancelled, wake);
+  }
+  RemoveEnded();
+}
+
+void LlamaScheduler::ContinueLogs(WakeSet* wake) {
+  for (const auto& generation : generations_) {
+    if (!std::exchange(generation->to_continue, false)) continue;
+    // All ends may be in the log already, without its own.
+    if (generation->ended()) generation->sink->EndAll(FinishReason::kStop, wake);
+    for (const auto& choice : generation->choices) {
+      if (choice->ended) continue;
+      for (const ReplaySink::Rest& rest : choice->rest) rest.AppendTo(choice->index, generation->sink.get(), wake);
+      if (choice->ending.has_value()) EndChoice(choice.get(), *choice->ending, wake);
+    }
   }
   RemoveEnded();
 }
@@ -185,7 +154,7 @@ void LlamaScheduler::Admit() {
       if (choice->slot.has_value() || choice->ended) continue;
       ++waiting;
       // The other choices copy the prompt from the first one's slot once it is there.
-      const bool prompt_ready = choice.get() == &first || first.ended || first.drawn > 0;
+      const bool prompt_ready = choice.get() == &first || first.ended || first.drawn > first.restored;
       full = full || (promised > 0 && promised + CellsFor(*choice) > decoder_->cells());
       if (full || !prompt_ready) continue;
       choice->slot = slots_.Acquire(choice->tokens, generation->job.principal);
@@ -196,7 +165,7 @@ void LlamaScheduler::Admit() {
       const uint32_t reused = slots_.Length(*choice->slot);
       metrics_.reused_tokens.Increment(reused);
       // Only for the first choice: the others reuse its prompt, which the client pays for once.
-      if (choice.get() == &first && first.drawn == 0) {
+      if (choice.get() == &first && first.drawn == 0 && generation->job.continuation == nullptr) {
         generation->cached_prompt_tokens = reused;
         generation->sink->SetPromptTokens(static_cast<uint32_t>(generation->job.prompt.size()), reused);
       }
@@ -350,6 +319,7 @@ void LlamaScheduler::DrawToken(Choice* choice, std::span<const float> logits, Wa
   }
   // kNone: the filter allows no more tokens, because the output is complete and the model has no end token.
   if (ends) {
+    if (token != Sampler::kNone) choice->tokens.push_back(token);
     if (control != nullptr) choice->output.Append(*control, 0, wake);
     EndChoice(choice, FinishReason::kStop, wake);
     return;
@@ -380,9 +350,11 @@ TokenLogprob LlamaScheduler::DescribeToken(int32_t token, std::span<const float>
 void LlamaScheduler::EndChoice(Choice* choice, FinishReason reason, WakeSet* wake) {
   const Generation& generation = *choice->generation;
   choice->output.Finish(wake);
-  slots_.Release(*std::exchange(choice->slot, std::nullopt));
+  if (choice->slot.has_value()) slots_.Release(*std::exchange(choice->slot, std::nullopt));
   choice->ended = true;
-  if (generation.job.output.syntax != nullptr && generation.ended()) generation.sink->SetUsage(generation.UsageOfAll());
+  // With ids also before the last choice ends: the log has no other count of tokens that are in no delta.
+  const bool counts = generation.job.output.syntax != nullptr && (generation.ended() || generation.reports_ids);
+  if (counts) generation.sink->SetUsage(generation.CountedUsage());
   generation.sink->EndChoice(choice->index, choice->output.ReasonFor(reason), wake);
 }
 

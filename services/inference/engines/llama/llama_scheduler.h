@@ -11,8 +11,8 @@
 
 #include "services/base/metrics.h"
 #include "services/base/mutex.h"
-#include "services/inference/engines/llama/choice_output.h"
 #include "services/inference/engines/llama/llama_decoder.h"
+#include "services/inference/engines/llama/llama_generation.h"
 #include "services/inference/engines/llama/llama_scheduler_metrics.h"
 #include "services/inference/engines/llama/llama_slots.h"
 #include "services/inference/engines/llama/sampler.h"
@@ -20,19 +20,6 @@
 #include "services/inference/generation/wake_set.h"
 
 namespace runnel::inference {
-
-// A request for the scheduler.
-struct LlamaJob {
-  std::vector<int32_t> prompt;  // not empty, shorter than the context
-  std::string principal;        // the owner: see LlamaSlots
-  SamplerOptions sampler;
-  uint64_t seed = 0;
-  uint32_t max_tokens = 1;
-  uint32_t choice_count = 1;
-  OutputRules output;
-  std::optional<uint32_t> top_logprobs;       // absent: none
-  std::shared_ptr<const TokenFilter> filter;  // null: any text; cloned for each choice
-};
 
 // Decodes many generations together. One thread owns the decoder; each of its steps is one batch: a row for every
 // choice that waits for its next token, and prompts in the rest of the batch, the oldest first. Readers are flushed
@@ -66,8 +53,8 @@ class LlamaScheduler {
   absl::Duration StalledFor() const;
 
  private:
-  struct Choice;
-  struct Generation;
+  using Choice = LlamaChoice;
+  using Generation = LlamaGeneration;
   void Loop() EXCLUDES(mu_);
   // Waits until there is a generation. False once stopped.
   bool TakeStarted() EXCLUDES(mu_);
@@ -75,6 +62,8 @@ class LlamaScheduler {
   void RecordProgress();
 
   void EndCancelled(WakeSet* wake);
+  // Appends what the logs of continued generations lack.
+  void ContinueLogs(WakeSet* wake);
   void Admit();
   // The cells to reserve for the choice.
   uint32_t CellsFor(const Choice& choice) const;

@@ -99,6 +99,12 @@ void Sampler::Accept(int32_t token) {
   if (options_.presence_penalty != 0 || options_.frequency_penalty != 0) ++counts_[token];
 }
 
+bool Sampler::AcceptAgain(int32_t token) {
+  if (filter_ != nullptr && (!filter_->Allows(token) || filter_->exhausted())) return false;
+  Accept(token);
+  return !exhausted();
+}
+
 std::span<const float> Sampler::Adjust(std::span<const float> logits, Scratch* scratch) const {
   scratch->logits.assign(logits.begin(), logits.end());
   for (const auto& [token, bias] : options_.logit_bias) scratch->logits[static_cast<size_t>(token)] += bias;

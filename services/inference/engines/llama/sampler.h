@@ -68,6 +68,8 @@ class Sampler {
 
   // Adds `token` to the output.
   void Accept(int32_t token);
+  // The same for a token of a log. False if the filter does not allow it, or is exhausted.
+  bool AcceptAgain(int32_t token);
 
  private:
   std::span<const float> Adjust(std::span<const float> logits, Scratch* scratch) const;
