@@ -50,6 +50,24 @@ void FakeLogStore::SetOwner(const std::string& id, const std::string& prefix) {
   streams_[id].owner_alive = true;
 }
 
+void FakeLogStore::EndLease(const std::string& prefix) {
+  base::MutexLock lock(&mu_);
+  without_lease_.insert(prefix);
+}
+
+bool FakeLogStore::HasLease(const std::string& prefix) const {
+  base::MutexLock lock(&mu_);
+  return !without_lease_.contains(prefix);
+}
+
+void FakeLogStore::NoteEnd(const std::string& id, const std::string& annotation, const std::string& kept_input) {
+  base::MutexLock lock(&mu_);
+  Stream& stream = streams_[id];
+  stream.meta.request.clear();
+  stream.annotation = annotation;
+  stream.kept_input = kept_input;
+}
+
 std::string FakeLogStore::ClaimKey(const std::string& key, const std::string& id) {
   base::MutexLock lock(&mu_);
   return keys_.emplace(key, id).first->second;
@@ -58,11 +76,32 @@ std::string FakeLogStore::ClaimKey(const std::string& key, const std::string& id
 std::unique_ptr<JournalEntry> FakeJournal::NewEntry() { return std::make_unique<Entry>(); }
 
 void FakeJournal::Create(std::shared_ptr<Generation> generation, JournalMeta meta, CreateCallback done) {
-  FakeLogStore::Stream stream;
-  stream.meta = meta;
-  stream.owner_prefix = options_.prefix;
-  store_->Write(generation->id(), std::move(stream));
-  Write(generation);
+  RunOrHold(&creates_, [this, generation = std::move(generation), meta = std::move(meta),
+                        done = std::move(done)]() mutable { CreateNow(generation, meta, std::move(done)); });
+}
+
+void FakeJournal::CreateNow(const std::shared_ptr<Generation>& generation, const JournalMeta& meta,
+                            CreateCallback done) {
+  if (!connected() && !meta.request_id.empty()) return done(absl::UnavailableError("the store cannot be reached"));
+  if (connected()) {
+    FakeLogStore::Stream stream;
+    stream.meta = meta;
+    stream.owner_prefix = options_.prefix;
+    store_->Write(generation->id(), std::move(stream));
+  }
+  // The beginning is visible once this has been answered, stored or not.
+  auto* const entry = static_cast<Entry*>(generation->journal_entry());
+  LogSegment segment;
+  const LogPosition to = generation->ReadSegment(entry->taken, options_.max_record_bytes, &segment);
+  std::string bytes;
+  inference::EncodeRecord(segment, &bytes);
+  if (connected()) {
+    store_->Append(generation->id(), entry->last.Next(), std::move(bytes), std::exchange(entry->may_create, false));
+  }
+  entry->taken = to;
+  entry->last = entry->last.Next();
+  WakeSet wake;
+  generation->Release(to, &wake);
   Created created;
   if (!meta.request_id.empty()) {
     const std::string key = meta.principal + '\0' + meta.request_id;
@@ -96,6 +135,11 @@ void FakeJournal::Flush() {
 
 void FakeJournal::Write(const std::shared_ptr<Generation>& generation) {
   auto* const entry = static_cast<Entry*>(generation->journal_entry());
+  // It was restored: the store has its log, which is written again behind the record of the takeover.
+  if (entry->last.epoch < generation->log().epoch()) {
+    entry->last = {generation->log().epoch(), 0};
+    entry->may_create = false;
+  }
   LogSegment segment;
   while (true) {
     const LogPosition to = generation->ReadSegment(entry->taken, options_.max_record_bytes, &segment);
@@ -126,7 +170,9 @@ size_t FakeJournal::Acknowledge(size_t records) {
     lock.Release();
     next.generation->Release(next.position, &wake);
     const auto state = next.generation->log().GetState();
-    if (state.ended && next.position.seq == state.last_seq) next.generation->Settle();
+    if (!state.ended || next.position.seq != state.last_seq) continue;
+    store_->NoteEnd(next.generation->id(), next.generation->annotation(), next.generation->kept_input());
+    next.generation->Settle();
   }
   return acknowledged;
 }
@@ -159,12 +205,69 @@ void FakeJournal::Reconnect(const std::shared_ptr<Generation>& generation) {
   Write(generation);
 }
 
+void FakeJournal::HoldCreates() {
+  base::MutexLock lock(&mu_);
+  creates_.emplace();
+}
+
+void FakeJournal::HoldLoads() {
+  base::MutexLock lock(&mu_);
+  held_loads_.emplace();
+}
+
+void FakeJournal::FinishCreates() { RunHeld(&creates_); }
+void FakeJournal::FinishLoads() { RunHeld(&held_loads_); }
+
+size_t FakeJournal::held_creates() const {
+  base::MutexLock lock(&mu_);
+  return creates_.has_value() ? creates_->size() : 0;
+}
+
+size_t FakeJournal::held_loads() const {
+  base::MutexLock lock(&mu_);
+  return held_loads_.has_value() ? held_loads_->size() : 0;
+}
+
+void FakeJournal::RunOrHold(Held* held, absl::AnyInvocable<void()> call) {
+  {
+    base::MutexLock lock(&mu_);
+    if (held->has_value()) {
+      (*held)->push_back(std::move(call));
+      return;
+    }
+  }
+  call();
+}
+
+void FakeJournal::RunHeld(Held* held) {
+  Held calls;
+  {
+    base::MutexLock lock(&mu_);
+    calls.swap(*held);
+  }
+  if (!calls.has_value()) return;
+  for (auto& call : *calls) call();
+}
+
+bool FakeJournal::connected() const {
+  base::MutexLock lock(&mu_);
+  return connected_;
+}
+
 size_t FakeJournal::in_flight() const {
   base::MutexLock lock(&mu_);
   return in_flight_.size();
 }
 
 void FakeJournal::Load(std::string id, std::optional<std::string> principal, Claim claim, LoadCallback done) {
+  ++loads_;
+  RunOrHold(&held_loads_, [this, id = std::move(id), principal = std::move(principal), claim,
+                           done = std::move(done)]() mutable { LoadNow(id, principal, claim, std::move(done)); });
+}
+
+void FakeJournal::LoadNow(const std::string& id, const std::optional<std::string>& principal, Claim claim,
+                          LoadCallback done) {
+  if (!connected()) return done(absl::UnavailableError("the store cannot be reached"));
   const FakeLogStore::Stream stream = store_->Read(id);
   Loaded loaded;
   if (principal.has_value() && stream.meta.principal != *principal) return done(std::move(loaded));
@@ -177,7 +280,11 @@ void FakeJournal::Load(std::string id, std::optional<std::string> principal, Cla
     absl::Status status = record.ok() ? reader.Add(record_id, *std::move(record)) : record.status();
     if (!status.ok()) return done(std::move(status));
   }
-  loaded.owner = {stream.owner_prefix, stream.owner_prefix, stream.owner_alive};
+  const bool leased = stream.owner_alive && store_->HasLease(stream.owner_prefix);
+  loaded.owner = {stream.owner_prefix, stream.owner_prefix, leased};
+  loaded.annotation = stream.annotation;
+  loaded.kept_input = stream.kept_input;
+  loaded.ended_at = stream.ended_at;
   loaded.state = Loaded::State::kElsewhere;
   loaded.log = reader.TakeLog();
   if (loaded.log.end.has_value()) {
@@ -218,8 +325,10 @@ void FakeJournal::HandOver(std::shared_ptr<Generation> generation, HandOverCallb
 }
 
 void FakeJournal::Forget(std::string id, std::string principal, ForgetCallback done) {
+  if (!connected()) return done(absl::UnavailableError("the store cannot be reached"));
   FakeLogStore::Stream stream = store_->Read(id);
-  if (stream.meta.principal != principal) return done(absl::NotFoundError("no such generation"));
+  const bool known = stream.deleted || !stream.records.empty();
+  if (!known || stream.meta.principal != principal) return done(absl::NotFoundError("no such generation"));
   stream.deleted = true;
   stream.records.clear();
   store_->Write(id, std::move(stream));

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,6 +29,10 @@ class FakeLogStore {
     std::string owner_prefix = {};
     bool deleted = false;
     bool owner_alive = true;  // it renews its lease
+    // Of a generation that has ended.
+    std::string annotation = {};
+    std::string kept_input = {};
+    absl::Time ended_at = absl::InfiniteFuture();
   };
 
   // False if the stream is not there and `may_create` is false, or has a higher id.
@@ -34,6 +40,11 @@ class FakeLogStore {
   Stream Read(const std::string& id) const;
   void Write(const std::string& id, Stream stream);
   void SetOwner(const std::string& id, const std::string& prefix);
+  // The replica does not renew its lease any more.
+  void EndLease(const std::string& prefix);
+  bool HasLease(const std::string& prefix) const;
+  // Keeps of a generation only what readers get back, and its log.
+  void NoteEnd(const std::string& id, const std::string& annotation, const std::string& kept_input);
   // Returns the generation that has claimed the key; `id` if it is the first.
   std::string ClaimKey(const std::string& key, const std::string& id);
 
@@ -41,6 +52,7 @@ class FakeLogStore {
   mutable base::Mutex mu_;
   std::map<std::string, Stream> streams_ GUARDED_BY(mu_);
   std::map<std::string, std::string> keys_ GUARDED_BY(mu_);
+  std::set<std::string> without_lease_ GUARDED_BY(mu_);
 };
 
 // A Journal without a thread: it writes when it is flushed, and stores what it writes at once. What the test chooses is
@@ -70,6 +82,15 @@ class FakeJournal final : public inference::Journal,
   void Forget(std::string id, std::string principal, ForgetCallback done) override;
   void Watch(absl::AnyInvocable<void(Gone)> on_gone) override;
   void Stop() override;
+  // Until it ends, Create is not answered.
+  void HoldCreates();
+  void FinishCreates();
+  size_t held_creates() const;
+  // The same for Load.
+  void HoldLoads();
+  void FinishLoads();
+  size_t held_loads() const;
+  int loads() const { return loads_.load(); }
   // Writes what is new. Flushable.
   void Flush() override;
 
@@ -90,7 +111,16 @@ class FakeJournal final : public inference::Journal,
     std::shared_ptr<inference::Generation> generation;
     inference::LogPosition position;
   };
+  using Held = std::optional<std::vector<absl::AnyInvocable<void()>>>;
+
   void Write(const std::shared_ptr<inference::Generation>& generation);
+  void CreateNow(const std::shared_ptr<inference::Generation>& generation, const inference::JournalMeta& meta,
+                 CreateCallback done);
+  void LoadNow(const std::string& id, const std::optional<std::string>& principal, Claim claim, LoadCallback done);
+  bool connected() const;
+  // Runs `call` now, or keeps it if `held` holds calls.
+  void RunOrHold(Held* held, absl::AnyInvocable<void()> call);
+  void RunHeld(Held* held);
 
   FakeLogStore* const store_;
   const Options options_;
@@ -98,6 +128,9 @@ class FakeJournal final : public inference::Journal,
   std::vector<std::shared_ptr<inference::Generation>> grown_ GUARDED_BY(mu_);
   std::deque<InFlight> in_flight_ GUARDED_BY(mu_);
   bool connected_ GUARDED_BY(mu_) = true;
+  Held creates_ GUARDED_BY(mu_);
+  Held held_loads_ GUARDED_BY(mu_);
+  std::atomic<int> loads_ = 0;
   absl::AnyInvocable<void(Gone)> on_gone_ GUARDED_BY(mu_);
 };
 

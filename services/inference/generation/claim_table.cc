@@ -45,6 +45,11 @@ bool ClaimTable::MayStart(const std::string& key, Ref ref) {
 
 bool ClaimTable::IsHeld(const std::string& key) { return FindClaim(key) != claims_.end(); }
 
+bool ClaimTable::IsKnown(const std::string& key) {
+  Expire();
+  return by_key_.contains(key);
+}
+
 void ClaimTable::Release(Ref ref, const std::string& generation_id) {
   const auto found = by_ref_.find(ref);
   if (found == by_ref_.end()) return;

@@ -44,6 +44,8 @@ class ClaimTable {
   bool MayStart(const std::string& key, Ref ref);
   // Whether any Link holds a claim.
   bool IsHeld(const std::string& key);
+  // Whether any Link holds a claim, or the key names a generation of another replica.
+  bool IsKnown(const std::string& key);
   // Releases a claim. If `generation_id` is not empty, the key names that generation from then on.
   void Release(Ref ref, const std::string& generation_id);
   // Releases all claims of a Link.

@@ -136,9 +136,14 @@ struct OpenedPart {
 };
 
 struct Gap {
+  enum class Reason {
+    kAfterBeyondEnd,
+    kTailLost,  // the cursor is of an epoch whose tail is not part of the log
+  };
   uint64_t requested_after = 0;
   uint64_t first_available = 0;
   std::vector<ChoiceText> snapshot;
+  Reason reason = Reason::kAfterBeyondEnd;
 };
 
 struct Event {

@@ -154,21 +154,21 @@ std::vector<OpenedPart> EventLog::OpenedParts(uint64_t after) const {
   return opened;
 }
 
-Event EventLog::MakeGap(uint64_t requested_after, size_t max_bytes) const {
+Event EventLog::MakeGap(uint64_t requested_after, size_t max_bytes, Gap::Reason reason) const {
   base::MutexLock lock(&mu_);
   State state = SnapshotLocked(max_bytes, /*with_omitted=*/false);
   if (state.texts_omitted) {
     // Every choice starts again with an empty text, also for a reader that replaces only the choices in the snapshot.
     for (ChoiceText& choice : state.choices) choice.finish_reason = FinishReason::kNone;
     Event event;
-    event.payload = Gap{requested_after, 1, std::move(state.choices)};
+    event.payload = Gap{requested_after, 1, std::move(state.choices), reason};
     return event;
   }
   // The reader still needs the terminal event of a finished log, so the snapshot has the seq just before it.
   const uint64_t snapshot_seq = state.ended ? state.last_seq - 1 : state.last_seq;
   Event event;
   event.seq = event.first_seq = snapshot_seq;
-  event.payload = Gap{requested_after, snapshot_seq + 1, std::move(state.choices)};
+  event.payload = Gap{requested_after, snapshot_seq + 1, std::move(state.choices), reason};
   return event;
 }
 
@@ -210,6 +210,7 @@ EventLog::State EventLog::GetStateLocked() const {
   state.last_seq = VisibleSeqLocked();
   state.ended = !terminal_.empty() && state.last_seq == LastSeqLocked();
   state.failed = state.ended && std::holds_alternative<Failed>(terminal_.front().payload);
+  state.fenced = journaled_ != nullptr && journaled_->fenced;
   state.usage = journaled_ == nullptr ? usage_ : journaled_->visible.usage.value_or(Usage());
   return state;
 }

@@ -92,12 +92,14 @@ class EventLog {
 
   // The gap for a reader whose cursor is after the end of the log. If texts and parts have more than `max_bytes`
   // together, they are left out and the gap has seq 0: the reader then reads the log from the beginning.
-  Event MakeGap(uint64_t requested_after, size_t max_bytes) const EXCLUDES(mu_);
+  Event MakeGap(uint64_t requested_after, size_t max_bytes, Gap::Reason reason = Gap::Reason::kAfterBeyondEnd) const
+      EXCLUDES(mu_);
 
   struct State {
     uint64_t last_seq = 0;
     bool ended = false;   // the log has its terminal event
     bool failed = false;  // which is `failed`
+    bool fenced = false;  // nothing becomes visible any more
     Usage usage;
     // Set by Snapshot() only.
     std::vector<ChoiceText> choices;
@@ -132,9 +134,9 @@ class EventLog {
   // is visible already, or after Fence.
   void Release(const LogPosition& position, WakeSet* wake) EXCLUDES(mu_);
 
-  // Another replica has taken the log over: nothing is appended or becomes visible any more. Returns false if the log
-  // had ended already.
-  bool Fence() EXCLUDES(mu_);
+  // Another replica has taken the log over: nothing is appended or becomes visible any more. Marks the readers, which
+  // learn of it from the state. Returns false if the log had ended already.
+  bool Fence(WakeSet* wake) EXCLUDES(mu_);
   bool fenced() const EXCLUDES(mu_);
 
   // Stored with the next segment, so that a replica that takes over stops the generation.
@@ -208,6 +210,7 @@ class EventLog {
   void SetReasonLocked(FinishReason reason, Choice* choice) REQUIRES(mu_);
   void AppendDoneLocked(uint64_t elapsed_us) REQUIRES(mu_);
   void MarkReadersLocked(WakeSet* wake) REQUIRES(mu_);
+  void MarkJournaledReadersLocked(WakeSet* wake) REQUIRES(mu_);
 
   const int64_t created_us_;
   const Started started_;

@@ -136,15 +136,19 @@ void EventLog::Release(const LogPosition& position, WakeSet* wake) {
   const std::optional<Usage> usage = position.usage.has_value() ? position.usage : visible.usage;
   visible = position;
   visible.usage = usage;
-  if (!grown) return;
+  if (grown) MarkJournaledReadersLocked(wake);
+}
+
+void EventLog::MarkJournaledReadersLocked(WakeSet* wake) {
   for (LogReader* reader : journaled_->readers) {
     if (auto flushable = reader->MarkReady(); flushable != nullptr) wake->Add(std::move(flushable));
   }
 }
 
-bool EventLog::Fence() {
+bool EventLog::Fence(WakeSet* wake) {
   base::MutexLock lock(&mu_);
   journaled_->fenced = true;
+  MarkJournaledReadersLocked(wake);
   if (!terminal_.empty()) return false;
   // Rejects all further appends. Never stored or visible.
   terminal_.emplace_back().payload = Failed{"fenced", "", true};

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "services/base/message_limits.h"
+#include "services/base/status_macros.h"
 #include "services/base/utf8.h"
 
 namespace runnel::inference {
@@ -21,15 +22,39 @@ constexpr size_t kMaxFailedMessageBytes = 4096;
 }  // namespace
 
 Generation::Generation(Options options)
+    : Generation(options, {{options.model, options.clock->Now(), options.prompt_tokens, options.fingerprint},
+                           options.clock->Monotonic()}) {
+  options_.metrics->CountPrompt(options_.prompt_tokens);
+}
+
+Generation::Generation(Options options, Birth birth)
     : options_(std::move(options)),
-      created_at_(options_.clock->Now()),
-      created_monotonic_(options_.clock->Monotonic()),
-      log_(Started{options_.model, created_at_, options_.prompt_tokens, options_.fingerprint}, options_.choice_count,
-           Micros(created_monotonic_),
+      created_at_(birth.started.created_at),
+      created_monotonic_(birth.monotonic),
+      log_(std::move(birth.started), options_.choice_count, Micros(created_monotonic_),
            options_.journal == nullptr ? EventLog::Visibility::kAtOnce : EventLog::Visibility::kOnRelease),
       journal_entry_(options_.journal == nullptr ? nullptr : options_.journal->NewEntry()),
-      last_append_(created_monotonic_) {
-  options_.metrics->CountPrompt(options_.prompt_tokens);
+      last_append_(options_.clock->Monotonic()) {}
+
+absl::StatusOr<std::shared_ptr<Generation>> Generation::Restore(Options options, const LogSegment& log,
+                                                                absl::Time ended_at) {
+  if (!log.started.has_value()) return absl::DataLossError("the stored log has no beginning");
+  const absl::Time now = options.clock->Now();
+  const absl::Duration monotonic = options.clock->Monotonic();
+  options.model = log.started->model;
+  options.choice_count = log.choice_count;
+  const absl::Duration created = absl::Microseconds(CreationMicros(log, now, Micros(monotonic)));
+  std::shared_ptr<Generation> generation(new Generation(std::move(options), {*log.started, created}));
+  RETURN_IF_ERROR(generation->log_.Restore(log));
+  generation->epoch_ = generation->log_.epoch();
+  generation->cancelled_ = log.cancelled;
+  if (log.usage.has_value()) generation->tokens_ = log.usage->completion_tokens;
+  if (!log.end.has_value()) return generation;
+  base::MutexLock lock(&generation->mu_);
+  generation->begun_ = true;
+  generation->settled_ = generation->end_reported_ = true;
+  generation->ended_at_ = generation->settled_at_ = monotonic - std::max(now - ended_at, absl::ZeroDuration());
+  return generation;
 }
 
 GenerationStatus Generation::status() const {
@@ -90,7 +115,7 @@ void Generation::RemoveHold() {
     if (holds_.fetch_sub(1, std::memory_order_relaxed) > 1) return;
     left_at_ = options_.clock->Monotonic();
     if (ended_at_ != absl::InfiniteDuration() || options_.detach_timeout == absl::InfiniteDuration()) return;
-    deadline = detach_deadline_ = left_at_ + options_.detach_timeout;
+    deadline = detach_deadline_ = std::max(left_at_ + options_.detach_timeout, options_.detach_grace_until);
     // Once is enough, however often readers come and go: the observer's list is never longer than that of generations.
     if (std::exchange(detach_announced_, true)) return;
   }
@@ -239,9 +264,16 @@ void Generation::Settle() {
 }
 
 void Generation::Fence() {
-  if (log_.Fence()) RecordEnd();
+  // First, so that the manager does not start it once it has been told of its end.
+  const bool was_cancelled = cancelled_.exchange(true);
+  // A reader that finds nothing new after this finds the state of the log.
+  fenced_ = true;
+  {
+    WakeSet wake;
+    if (log_.Fence(&wake)) RecordEnd();
+  }
   Settle();
-  if (!cancelled_.exchange(true)) options_.observer->OnCancelRequested(this);
+  if (!was_cancelled) options_.observer->OnCancelRequested(this);
 }
 
 }  // namespace runnel::inference

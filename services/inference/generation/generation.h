@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "services/base/clock.h"
 #include "services/base/mutex.h"
@@ -66,10 +67,16 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     std::string kept_input;              // likewise
     const base::Clock* clock = nullptr;  // must outlive the generation, as must metrics and observer
     Journal* journal = nullptr;          // likewise; null: the log is in memory only
+    // Until then (monotonic) it is not cancelled for lack of readers: after a takeover they have to come back first.
+    absl::Duration detach_grace_until;
     GenerationMetrics* metrics = nullptr;
     GenerationObserver* observer = nullptr;
   };
   explicit Generation(Options options);
+  // The generation whose stored log is `log`: one that runs, for an engine to continue, or one that ended at
+  // `ended_at`. DataLoss if the log contradicts itself.
+  static absl::StatusOr<std::shared_ptr<Generation>> Restore(Options options, const LogSegment& log,
+                                                             absl::Time ended_at = absl::InfiniteFuture());
 
   const std::string& id() const { return options_.id; }
   const std::string& principal() const { return options_.principal; }
@@ -79,6 +86,10 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   const std::string& kept_input() const { return options_.kept_input; }
   absl::Time created_at() const { return created_at_; }
   const EventLog& log() const { return log_; }
+  // Of its log. Constant, because a takeover makes a new Generation.
+  uint32_t epoch() const { return epoch_; }
+  // Its log is that of another replica now, or was deleted.
+  bool fenced() const { return fenced_.load(std::memory_order_relaxed); }
 
   GenerationStatus status() const;
   Progress progress() const;
@@ -120,6 +131,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
 
   // A reader has detached and will be back within a minute (LinkDetach.paused).
   void NotePause() EXCLUDES(mu_);
+  bool IsAttached() const { return holds_.load(std::memory_order_relaxed) > 0; }
   // Whether it has a reader, or a reader that has paused.
   bool IsRead() const EXCLUDES(mu_);
 
@@ -153,6 +165,12 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   std::span<const std::byte> memory() const override { return base::MemoryOf(*this); }
 
  private:
+  struct Birth {
+    Started started;
+    absl::Duration monotonic;  // of `started`, on the clock of this process
+  };
+  Generation(Options options, Birth birth);
+
   // False if the log has rejected it.
   bool AppendDelta(uint32_t choice, const PartPiece& piece, Tokens tokens, WakeSet* wake) EXCLUDES(mu_);
   void RecordDelta(uint32_t tokens);
@@ -170,6 +188,8 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   const absl::Duration created_monotonic_;
   EventLog log_;
   const std::unique_ptr<JournalEntry> journal_entry_;
+  uint32_t epoch_ = 0;
+  std::atomic<bool> fenced_ = false;
   std::atomic<bool> begun_ = false;
   std::atomic<bool> cancelled_ = false;
   std::atomic<int> holds_ = 0;

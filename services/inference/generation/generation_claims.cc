@@ -40,6 +40,8 @@ absl::Status GenerationManager::CheckClaimLocked(const std::string& key, const S
     return base::MakeError(absl::StatusCode::kUnavailable, "CLAIM_LOST",
                            "the claim of the request_id has expired: claim it again", options_.retry_after);
   }
+  // With a shared log, starts need no claims, except under a key that a start without the store may have used.
+  if (terms.claim.number == 0 && !key.empty() && shared_log() && claims_.IsKnown(key)) return ClaimRequiredError();
   if (terms.claim.number == 0 && !key.empty() && claims_.IsHeld(key)) {
     return base::MakeError(absl::StatusCode::kUnavailable, "REQUEST_ID_CLAIMED",
                            "another start with this request_id is under way: retry later", options_.retry_after);

@@ -3,10 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "absl/strings/str_cat.h"
-#include "services/base/grpc_status.h"
 #include "services/inference/generation/generation_id.h"
-#include "services/inference/generation/manager_error.h"
 
 namespace runnel::inference {
 namespace {
@@ -18,16 +15,16 @@ constexpr std::chrono::milliseconds kDrainPollInterval{50};
 // Logs with a reader that the end of a generation skips before it gives up purging. The thread, which has no such
 // limit, purges at least once a second.
 constexpr size_t kMaxReadLogsSkipped = 16;
-constexpr std::string_view kExpired = "GENERATION_EXPIRED";
 
 }  // namespace
 
 GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Options options)
     : engine_(engine),
-      options_(options),
+      metrics_(metrics),
+      options_(std::move(options)),
       models_(engine->Models()),
-      max_running_(options.max_running > 0 ? options.max_running : engine->MaxRunning()),
-      id_prefix_(NewIdPrefix()),
+      max_running_(options_.max_running > 0 ? options_.max_running : engine->MaxRunning()),
+      id_prefix_(options_.journal == nullptr ? NewIdPrefix() : options_.journal->id_prefix()),
       generation_metrics_(metrics),
       running_gauge_(metrics->Gauge("runnel_requests_running", "Generations that the engine is working on.")),
       waiting_gauge_(metrics->Gauge("runnel_requests_waiting", "Admitted generations that wait for the engine.")),
@@ -40,14 +37,20 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
       tombstones_gauge_(metrics->Gauge("runnel_tombstones", "Ids remembered after their logs were purged.")),
       claims_gauge_(metrics->Gauge("runnel_request_id_claims",
                                    "Idempotency keys that bridges hold or that name generations of other replicas.")),
+      lookups_gauge_(
+          metrics->Gauge("runnel_generation_lookups", "Calls that wait for the shared log to find a generation.")),
       purged_(
           metrics->Counter("runnel_purged_logs_total", "Logs purged because of their age, for memory or on request.")),
       rejected_(metrics->Counter("runnel_rejected_requests_total", "Generations rejected because a queue was full.")),
-      claims_({.lease = options.claim_lease,
-               .keep_names = options.retention,
-               .max_entries = options.max_claims,
-               .clock = options.clock}),
-      prepare_pool_(options.prepare_threads),
+      claims_({.lease = options_.claim_lease,
+               .keep_names = options_.retention,
+               .max_entries = options_.max_claims,
+               .clock = options_.clock}),
+      takeover_(options_.journal == nullptr
+                    ? nullptr
+                    : std::make_unique<Takeover>(Takeover::Options{options_.journal, options_.probe, engine,
+                                                                   options_.clock, options_.recovery_timeout})),
+      prepare_pool_(options_.prepare_threads),
       thread_([this] { Run(); }) {
   metrics->BeforeExpose([this] {
     base::MutexLock lock(&mu_);
@@ -55,69 +58,26 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
     waiting_gauge_.Set(static_cast<double>(waiting_.size()));
     preparing_gauge_.Set(static_cast<double>(preparing_));
     waiting_bytes_gauge_.Set(static_cast<double>(waiting_bytes_));
-    retained_gauge_.Set(static_cast<double>(finished_.size()));
+    retained_gauge_.Set(static_cast<double>(finished_.size() + restored_.size()));
+    lookups_gauge_.Set(static_cast<double>(lookup_waiters_));
     retained_bytes_gauge_.Set(static_cast<double>(RetainedBytesLocked()));
     tombstones_gauge_.Set(static_cast<double>(tombstones_.size()));
     claims_gauge_.Set(static_cast<double>(claims_.size()));
   });
+  if (options_.journal != nullptr) {
+    options_.journal->Watch([this](Journal::Gone gone) { OnReplicaGone(std::move(gone)); });
+  }
 }
 
 GenerationManager::~GenerationManager() = default;
 
-void GenerationManager::Find(const std::string& id, const std::string& principal, FindCallback done) {
-  base::MutexLock lock(&mu_);
-  absl::StatusOr<std::shared_ptr<Generation>> found = FindLocked(id, principal);
-  lock.Release();
-  done(std::move(found));
-}
-
-absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::FindLocked(const std::string& id,
-                                                                          const std::string& principal) const {
-  const auto found = generations_.find(id);
-  if (found == generations_.end() || found->second->principal() != principal) return NotFoundLocked(id, principal);
-  return found->second;
-}
-
-absl::Status GenerationManager::NotFoundLocked(const std::string& id, const std::string& principal) const {
-  if (const auto found = tombstones_.find(id); found != tombstones_.end() && found->second == principal) {
-    return base::MakeError(absl::StatusCode::kNotFound, kExpired,
-                           "the generation has ended and its log was purged: start a new one");
-  }
-  if (IsGenerationId(id) && !IsOfReplica(id, id_prefix_)) return OtherReplicaError(id_prefix_);
-  return base::MakeError(absl::StatusCode::kNotFound, "GENERATION_NOT_FOUND",
-                         "no such generation: the id is wrong, or it belongs to another principal");
-}
-
-void GenerationManager::Delete(const std::string& id, const std::string& principal, DeleteCallback done) {
-  done(DeleteNow(id, principal));
-}
-
-absl::Status GenerationManager::DeleteNow(const std::string& id, const std::string& principal) {
-  std::shared_ptr<Generation> generation;
-  {
-    base::MutexLock lock(&mu_);
-    const auto found = generations_.find(id);
-    if (found == generations_.end() || found->second->principal() != principal) {
-      const absl::Status status = NotFoundLocked(id, principal);
-      return base::DetailOf(status).reason == kExpired ? absl::OkStatus() : status;
-    }
-    generation = found->second;
-    const auto finished = std::find_if(finished_.begin(), finished_.end(), [&](const auto& f) { return f.id == id; });
-    if (finished != finished_.end()) {
-      finished_bytes_ -= finished->bytes;
-      finished_.erase(finished);
-    }
-    ForgetLocked(id);
-  }
-  generation->RequestCancel(CancelCause::kDeleted);
-  return absl::OkStatus();
-}
-
 void GenerationManager::ForgetLocked(const std::string& id) {
+  purged_.Increment();
+  // A journal keeps the log, or the fact that it was deleted.
+  if (options_.journal != nullptr) return RemoveLocked(id);
   const auto tombstone = tombstones_.insert_or_assign(id, generations_.at(id)->principal()).first;
   tombstone_order_.push_back(&tombstone->first);
   RemoveLocked(id);
-  purged_.Increment();
   if (tombstone_order_.size() > options_.max_tombstones) {
     tombstones_.erase(tombstones_.find(*tombstone_order_.front()));
     tombstone_order_.pop_front();
@@ -143,7 +103,8 @@ void GenerationManager::BeginDrain() {
     base::MutexLock lock(&mu_);
     draining_ = true;
   }
-  RejectPending();
+  RejectPending(/*stored_too=*/false);
+  if (options_.journal != nullptr && options_.drain_handover) HandOverAll();
 }
 
 bool GenerationManager::WaitUntilIdle(absl::Duration timeout) {
@@ -168,9 +129,12 @@ bool GenerationManager::WaitUntilDrained(absl::Duration timeout) {
 }
 
 bool GenerationManager::AnyKeptLocked() const {
+  // Another replica can serve a log that is stored to a reader that comes back.
+  const bool elsewhere = options_.journal != nullptr && options_.drain_handover;
   const absl::Duration now = options_.clock->Monotonic();
-  return std::any_of(generations_.begin(), generations_.end(),
-                     [now](const auto& each) { return each.second->KeepUntil() > now; });
+  return std::any_of(generations_.begin(), generations_.end(), [now, elsewhere](const auto& each) {
+    return elsewhere ? each.second->IsAttached() : each.second->KeepUntil() > now;
+  });
 }
 
 void GenerationManager::Stop() {
@@ -179,9 +143,11 @@ void GenerationManager::Stop() {
     draining_ = stopped_ = true;
     wake_.NotifyAll();
   }
-  RejectPending();
+  RejectPending(/*stored_too=*/true);
+  RejectLookups();
   prepare_pool_.Stop();
   if (thread_.joinable()) thread_.join();
+  if (options_.probe != nullptr) options_.probe->Stop();
   base::MutexLock lock(&mu_);
   // The engine does not know the generations that wait, so they are ended here.
   std::deque<Waiting> waiting = std::move(waiting_);
@@ -213,8 +179,12 @@ uint32_t GenerationManager::QueuePosition(const Generation* generation) const {
   return found == waiting_.end() ? 0 : static_cast<uint32_t>(found - waiting_.begin()) + 1;
 }
 
+size_t GenerationManager::BytesOf(const Generation& generation) {
+  return generation.log().bytes() + generation.annotation().size() + generation.kept_input().size();
+}
+
 void GenerationManager::OnEnded(Generation* generation, bool settled) {
-  const size_t bytes = generation->log().bytes() + generation->annotation().size() + generation->kept_input().size();
+  const size_t bytes = BytesOf(*generation);
   const absl::Duration at = generation->ended_at();
   base::MutexLock lock(&mu_);
   if (running_.erase(generation) > 0) running_choices_ -= generation->choice_count();
@@ -239,8 +209,9 @@ void GenerationManager::OnSettled(Generation* generation) {
   const size_t bytes = found->second;
   unsettled_.erase(found);
   unsettled_bytes_ -= bytes;
+  DropRequestLocked(generation);
   const auto kept = generations_.find(generation->id());
-  if (fenced && kept != generations_.end()) {
+  if (fenced && kept != generations_.end() && kept->second.get() == generation) {
     // Its log is that of another replica now.
     removed = kept->second;
     RemoveLocked(generation->id());
@@ -250,7 +221,8 @@ void GenerationManager::OnSettled(Generation* generation) {
 }
 
 void GenerationManager::AddFinishedLocked(const Generation& generation, absl::Duration at, size_t bytes) {
-  if (generations_.contains(generation.id())) {
+  const auto kept = generations_.find(generation.id());
+  if (kept != generations_.end() && kept->second.get() == &generation) {
     finished_.push_back({generation.id(), at, bytes});
     finished_bytes_ += bytes;
   }
@@ -258,6 +230,7 @@ void GenerationManager::AddFinishedLocked(const Generation& generation, absl::Du
 }
 
 void GenerationManager::PurgeFinishedLocked(size_t max_read) {
+  if (!restored_.empty()) PurgeRestoredLocked();
   const absl::Duration oldest = options_.clock->Monotonic() - options_.retention;
   size_t read = 0;
   for (auto it = finished_.begin(); it != finished_.end() && read <= max_read;) {
@@ -280,6 +253,7 @@ void GenerationManager::Run() {
     PendingWork work = CollectWorkLocked();
     mu_.Unlock();
     DoWork(std::move(work), engine_);
+    if (takeover_ != nullptr) PumpOrphans();
     mu_.Lock();
     if (stopped_ || std::exchange(work_pending_, false)) continue;
     const absl::Duration sleep = NextWakeLocked();

@@ -3,7 +3,9 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <queue>
 #include <string>
 #include <thread>
@@ -23,7 +25,9 @@
 #include "services/inference/generation/engine.h"
 #include "services/inference/generation/generation.h"
 #include "services/inference/generation/generation_metrics.h"
+#include "services/inference/generation/owner_probe.h"
 #include "services/inference/generation/prepare_pool.h"
+#include "services/inference/generation/takeover.h"
 
 namespace runnel::inference {
 
@@ -48,6 +52,13 @@ class GenerationManager final : public GenerationObserver {
     absl::Duration drain_linger;
     bool deliver_reasoning = true;  // see Generation::Options
     Journal* journal = nullptr;     // must outlive the manager; null: logs are in memory only
+    // The rest is for a journal.
+    OwnerProbe* probe = nullptr;  // must outlive the manager; null: owners are never asked
+    absl::Duration recovery_timeout = absl::Seconds(30);
+    bool drain_handover = true;   // a drain hands generations over to other replicas
+    size_t max_lookups = 20'000;  // calls that wait for the journal to find a generation
+    // Called when a replica is found to be gone, with the prefix of its ids. May be called until the journal stops.
+    std::function<void(const std::string& id_prefix)> on_replica_gone;
     const base::Clock* clock = &base::Clock::System();
   };
 
@@ -98,7 +109,12 @@ class GenerationManager final : public GenerationObserver {
   absl::Duration claim_lease() const { return options_.claim_lease; }
 
   // NotFound GENERATION_NOT_FOUND, GENERATION_EXPIRED or OTHER_REPLICA. Other principals' generations are not found.
+  // With a journal, a generation that is not in memory is read from it, and taken over if its replica is gone (see
+  // Takeover): then also Unavailable OWNED_ELSEWHERE, LOG_UNAVAILABLE or DRAINING, and ResourceExhausted QUEUE_FULL.
   void Find(const std::string& id, const std::string& principal, FindCallback done) EXCLUDES(mu_);
+
+  // Whether the generation is in memory, for another replica that asks whether it may take it over.
+  bool Has(const std::string& id, const std::string& principal) const EXCLUDES(mu_);
 
   // Cancels and forgets a generation. Fails as Find does, but succeeds if it was purged already.
   void Delete(const std::string& id, const std::string& principal, DeleteCallback done) EXCLUDES(mu_);
@@ -109,7 +125,11 @@ class GenerationManager final : public GenerationObserver {
   // When a generation's log may be purged, on the wall clock. InfiniteFuture while it runs.
   absl::Time ExpiresAt(const Generation& generation) const;
 
-  // From now on Start fails with DRAINING, as do the starts without a result yet.
+  // Whether generations are in a log that this replica shares with others.
+  bool shared_log() const { return options_.journal != nullptr; }
+
+  // From now on Start fails with DRAINING, as do the starts without a result yet, except those that are being stored.
+  // With a journal, generations that the engine can continue are handed over to other replicas.
   void BeginDrain() EXCLUDES(mu_);
   // True once no generation runs or waits, and the journal is done with their logs; false if `timeout` passed first.
   bool WaitUntilIdle(absl::Duration timeout) EXCLUDES(mu_);
@@ -142,8 +162,12 @@ class GenerationManager final : public GenerationObserver {
     // Constant once it is in prepare_pool_.
     GenerationRequest request;
     uint64_t fingerprint = 0;
-    std::string key;   // see StartKey; empty: none
-    size_t bytes = 0;  // counted in waiting_bytes_
+    std::string key;       // see StartKey; empty: none
+    size_t bytes = 0;      // counted in waiting_bytes_
+    bool claimed = false;  // see StartTerms
+    // With a journal: what it stores before the engine starts. Set by Commit.
+    std::shared_ptr<Generation> generation;
+    std::unique_ptr<PreparedGeneration> prepared;
     // Guarded by the manager's mu_. The request's callback first, then those of later starts with the same key. Empty
     // once they have been called.
     std::vector<StartCallback> callbacks;
@@ -170,18 +194,26 @@ class GenerationManager final : public GenerationObserver {
   static void DoWork(PendingWork work, Engine* engine);
   absl::Duration NextWakeLocked() const REQUIRES(mu_);
   void CollectWaitingLocked(PendingWork* work) REQUIRES(mu_);
+  static size_t BytesOf(const Generation& generation);
   // The log has ended and may expire.
   void AddFinishedLocked(const Generation& generation, absl::Duration at, size_t bytes) REQUIRES(mu_);
-  size_t RetainedBytesLocked() const REQUIRES(mu_) { return finished_bytes_ + unsettled_bytes_; }
+  size_t RetainedBytesLocked() const REQUIRES(mu_) {
+    return finished_bytes_ + unsettled_bytes_ + stored_request_bytes_;
+  }
+  void DropRequestLocked(const Generation* generation) REQUIRES(mu_);
+  // Purges copies, which the journal keeps.
+  void PurgeRestoredLocked() REQUIRES(mu_);
   // Purges the oldest logs. Logs with a reader are kept; the search ends at the first after `max_read` of them.
   void PurgeFinishedLocked(size_t max_read) REQUIRES(mu_);
   bool AnyKeptLocked() const REQUIRES(mu_);
   void ForgetLocked(const std::string& id) REQUIRES(mu_);
   void RemoveLocked(const std::string& id) REQUIRES(mu_);
   absl::Status NotFoundLocked(const std::string& id, const std::string& principal) const REQUIRES(mu_);
-  absl::StatusOr<std::shared_ptr<Generation>> FindLocked(const std::string& id, const std::string& principal) const
-      REQUIRES(mu_);
+  // Null if it is not in memory.
+  std::shared_ptr<Generation> FindLocked(const std::string& id, const std::string& principal) const REQUIRES(mu_);
   absl::Status DeleteNow(const std::string& id, const std::string& principal) EXCLUDES(mu_);
+  void OnForgotten(const std::string& id, const std::string& principal, absl::Status status, DeleteCallback done)
+      EXCLUDES(mu_);
 
   // The key of starts_: each principal has its own request_ids. No principal has a NUL. Empty if there is no
   // request_id.
@@ -196,12 +228,60 @@ class GenerationManager final : public GenerationObserver {
   void CountRejection(const absl::Status& status);
   void Prepare(const std::shared_ptr<PendingStart>& pending) EXCLUDES(mu_);
   void Commit(const std::shared_ptr<PendingStart>& pending, std::unique_ptr<PreparedGeneration> prepared) EXCLUDES(mu_);
+  Generation::Options OptionsFor(const GenerationRequest& request);
+  void AddLocked(const std::shared_ptr<Generation>& generation) REQUIRES(mu_);
+  void AddRequestLocked(const Generation* generation, std::shared_ptr<const GenerationRequest> request, size_t bytes)
+      REQUIRES(mu_);
+  // `key` names the generation from now on; empty: none does.
+  void NameLocked(const std::string& key, uint64_t fingerprint, const std::string& id) REQUIRES(mu_);
+  // With a journal, between Commit and Launch. `with_key`: the request_id is claimed in the store.
+  void Create(const std::shared_ptr<PendingStart>& pending, bool with_key) EXCLUDES(mu_);
+  void OnCreated(const std::shared_ptr<PendingStart>& pending, bool with_key, absl::StatusOr<Journal::Created> created)
+      EXCLUDES(mu_);
+  // Drops a generation that was not stored, and returns the callbacks to call.
+  std::vector<StartCallback> AbandonStart(const std::shared_ptr<PendingStart>& pending) EXCLUDES(mu_);
+  // Queues or starts a generation that is in generations_. The second step is to be done without the lock.
+  struct Launched {
+    std::vector<StartCallback> callbacks;
+    std::vector<Started> results;  // as many
+    std::shared_ptr<Generation> generation;
+    std::unique_ptr<PreparedGeneration> prepared;  // to be started now
+  };
+  Launched LaunchLocked(const std::shared_ptr<PendingStart>& pending, const std::shared_ptr<Generation>& generation,
+                        std::unique_ptr<PreparedGeneration> prepared) REQUIRES(mu_);
+  void FinishLaunch(Launched launched);
+  // Queues a generation, or returns what is to be started now. `bytes` are counted in waiting_bytes_ already.
+  std::unique_ptr<PreparedGeneration> EnqueueLocked(Waiting waiting, bool at_the_head) REQUIRES(mu_);
   // Ends a pending start and frees its key; the caller has to call the callbacks. Empty if another thread did so
   // before.
   std::vector<StartCallback> TakeCallbacksLocked(const std::shared_ptr<PendingStart>& pending) REQUIRES(mu_);
-  void RejectPending() EXCLUDES(mu_);
+  // `stored_too`: also those that are being stored.
+  void RejectPending(bool stored_too) EXCLUDES(mu_);
+
+  // What is not in memory (generation_find.cc).
+  void LookUp(const std::string& id, std::optional<std::string> principal, FindCallback done) EXCLUDES(mu_);
+  bool IsWanted(const std::string& id, const std::string& principal) EXCLUDES(mu_);
+  void OnFound(const std::string& id, Takeover::Found found) EXCLUDES(mu_);
+  absl::StatusOr<std::shared_ptr<Generation>> AddFound(Takeover::Found found, absl::Duration since) EXCLUDES(mu_);
+  void RejectLookups() EXCLUDES(mu_);
+
+  // Takeovers and handovers (generation_takeover.cc).
+  absl::StatusOr<std::shared_ptr<Generation>> AddTaken(Takeover::Found found, absl::Duration since) EXCLUDES(mu_);
+  // Continues it on the engine, from `log`.
+  void Continue(const std::shared_ptr<Generation>& generation, const GenerationRequest& request,
+                const std::shared_ptr<const LogSegment>& log, Takeover::Cause cause) EXCLUDES(mu_);
+  void CountTakeover(Takeover::Cause cause, bool exact);
+  void LoseGeneration(const std::shared_ptr<Generation>& generation, Takeover::Cause cause, const absl::Status& why);
+  void OnReplicaGone(Journal::Gone gone) EXCLUDES(mu_);
+  // Looks up generations of replicas that are gone, a few at a time.
+  void PumpOrphans() EXCLUDES(mu_);
+  struct Orphan;
+  void OnOrphan(Orphan orphan, absl::StatusOr<std::shared_ptr<Generation>> found) EXCLUDES(mu_);
+  void HandOverAll() EXCLUDES(mu_);
+  void HandOver(const std::shared_ptr<Generation>& generation, const GenerationRequest& request);
 
   Engine* const engine_;
+  base::Metrics* const metrics_;
   const Options options_;
   const std::vector<ModelInfo> models_;
   const uint32_t max_running_;
@@ -215,6 +295,7 @@ class GenerationManager final : public GenerationObserver {
   prometheus::Gauge& retained_gauge_;
   prometheus::Gauge& tombstones_gauge_;
   prometheus::Gauge& claims_gauge_;
+  prometheus::Gauge& lookups_gauge_;
   prometheus::Counter& purged_;
   prometheus::Counter& rejected_;
 
@@ -241,6 +322,35 @@ class GenerationManager final : public GenerationObserver {
   size_t finished_bytes_ GUARDED_BY(mu_) = 0;
   std::unordered_map<const Generation*, size_t> unsettled_ GUARDED_BY(mu_);  // bytes of ended logs to be stored
   size_t unsettled_bytes_ GUARDED_BY(mu_) = 0;
+  // Copies of logs that have ended, from the journal. The oldest first; counted in finished_bytes_.
+  std::deque<Finished> restored_ GUARDED_BY(mu_);
+  // With a journal, of each generation that is not settled: for a handover, and because the journal holds it too.
+  struct StoredRequest {
+    std::shared_ptr<const GenerationRequest> request;
+    size_t bytes = 0;
+  };
+  std::unordered_map<const Generation*, StoredRequest> stored_requests_ GUARDED_BY(mu_);
+  size_t stored_request_bytes_ GUARDED_BY(mu_) = 0;
+  struct Lookup {
+    struct Waiter {
+      std::optional<std::string> principal;  // absent: an orphan, which anybody's reader may want later
+      FindCallback done;
+    };
+    std::vector<Waiter> waiters;
+    absl::Duration since;
+  };
+  std::unordered_map<std::string, Lookup> lookups_ GUARDED_BY(mu_);  // by generation id
+  size_t lookup_waiters_ GUARDED_BY(mu_) = 0;                        // of all lookups_
+  struct Orphan {
+    std::string id;
+    std::string prefix;      // of the replica that has gone
+    absl::Duration at;       // when to look it up
+    absl::Duration give_up;  // when not to look it up again
+  };
+  std::deque<Orphan> orphans_ GUARDED_BY(mu_);        // to be looked up now
+  std::deque<Orphan> later_orphans_ GUARDED_BY(mu_);  // by the time
+  size_t orphan_lookups_ GUARDED_BY(mu_) = 0;
+  bool pumping_orphans_ GUARDED_BY(mu_) = false;
   std::unordered_map<std::string, std::string> tombstones_ GUARDED_BY(mu_);  // the principal, by generation id
   std::deque<const std::string*> tombstone_order_ GUARDED_BY(mu_);           // their keys, the oldest first
   ClaimTable claims_ GUARDED_BY(mu_);
@@ -248,6 +358,7 @@ class GenerationManager final : public GenerationObserver {
   bool work_pending_ GUARDED_BY(mu_) = false;
   bool draining_ GUARDED_BY(mu_) = false;
   bool stopped_ GUARDED_BY(mu_) = false;
+  const std::unique_ptr<Takeover> takeover_;  // null without a journal
   PreparePool prepare_pool_;
   std::jthread thread_;
 };

@@ -6,6 +6,7 @@
 #include "services/inference/generation/generation_id.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/generation/manager_error.h"
+#include "services/inference/generation/request_record.h"
 
 namespace runnel::inference {
 namespace {
@@ -70,6 +71,7 @@ void GenerationManager::Start(GenerationRequest request, uint64_t fingerprint, S
   pending->fingerprint = fingerprint;
   pending->key = key;
   pending->bytes = bytes;
+  pending->claimed = terms.claim.number != 0;
   pending->callbacks.push_back(std::move(done));
   pending_.insert(pending);
   if (!key.empty()) starts_[key] = {fingerprint, "", pending};
@@ -82,8 +84,7 @@ void GenerationManager::Start(GenerationRequest request, uint64_t fingerprint, S
 absl::StatusOr<GenerationManager::Started> GenerationManager::RepeatLocked(const IdempotentStart& start,
                                                                            uint64_t fingerprint) const {
   if (start.fingerprint != fingerprint) {
-    return base::MakeError(absl::StatusCode::kInvalidArgument, "IDEMPOTENCY_MISMATCH",
-                           "request_id was used before with a different request: use a new one");
+    return IdempotencyMismatchError();
   }
   if (start.pending == nullptr) return Existing(generations_.at(start.generation_id));
   if (absl::Status admitted = AdmitPreparationLocked(0); !admitted.ok()) return admitted;
@@ -102,8 +103,8 @@ absl::Status GenerationManager::AdmitLocked(uint32_t choice_count) const {
         "choice_count", absl::StrCat("must be at most ", max_running_, ", the number of choices that run at a time"));
   }
   // Logs that have ended can be purged, unless they are not stored yet.
-  if (unsettled_bytes_ > options_.retention_bytes) {
-    return QueueFullError(absl::StrCat("logs that are not stored yet take ", unsettled_bytes_, " bytes"),
+  if (const size_t bytes = unsettled_bytes_ + stored_request_bytes_; bytes > options_.retention_bytes) {
+    return QueueFullError(absl::StrCat("requests that run, and logs that are not stored yet, take ", bytes, " bytes"),
                           options_.retry_after);
   }
   const bool runs_now = waiting_.empty() && running_choices_ + choice_count <= max_running_;
@@ -145,62 +146,187 @@ void GenerationManager::Prepare(const std::shared_ptr<PendingStart>& pending) {
   for (StartCallback& done : callbacks) done(prepared.status());
 }
 
+Generation::Options GenerationManager::OptionsFor(const GenerationRequest& request) {
+  Generation::Options options;
+  options.principal = request.principal;
+  options.model = request.model;
+  options.choice_count = request.choice_count;
+  options.detach_timeout = request.detach_timeout;
+  options.linger = options_.drain_linger;
+  options.deliver_reasoning = options_.deliver_reasoning;
+  options.annotation = request.annotation;
+  options.kept_input = request.kept_input;
+  options.journal = options_.journal;
+  options.clock = options_.clock;
+  options.metrics = &generation_metrics_;
+  options.observer = this;
+  return options;
+}
+
 void GenerationManager::Commit(const std::shared_ptr<PendingStart>& pending,
                                std::unique_ptr<PreparedGeneration> prepared) {
-  const GenerationRequest& request = pending->request;
-  Generation::Options generation_options;
+  Generation::Options generation_options = OptionsFor(pending->request);
   generation_options.id = NewGenerationId(id_prefix_);
-  generation_options.principal = request.principal;
-  generation_options.model = request.model;
-  generation_options.choice_count = request.choice_count;
   generation_options.prompt_tokens = prepared->prompt_tokens();
   generation_options.fingerprint = prepared->fingerprint();
-  generation_options.detach_timeout = request.detach_timeout;
-  generation_options.linger = options_.drain_linger;
-  generation_options.deliver_reasoning = options_.deliver_reasoning;
-  generation_options.annotation = request.annotation;
-  generation_options.kept_input = request.kept_input;
-  generation_options.journal = options_.journal;
-  generation_options.clock = options_.clock;
-  generation_options.metrics = &generation_metrics_;
-  generation_options.observer = this;
 
   base::MutexLock lock(&mu_);
-  std::vector<StartCallback> callbacks = TakeCallbacksLocked(pending);
-  if (callbacks.empty()) return;
+  if (pending->callbacks.empty()) return;
   // Checked again, because the queue may have filled meanwhile.
-  if (const absl::Status admitted = AdmitLocked(request.choice_count); !admitted.ok()) {
+  if (const absl::Status admitted = AdmitLocked(pending->request.choice_count); !admitted.ok()) {
     CountRejection(admitted);
     waiting_bytes_ -= pending->bytes;
+    std::vector<StartCallback> callbacks = TakeCallbacksLocked(pending);
     lock.Release();
     for (StartCallback& done : callbacks) done(admitted);
     return;
   }
   auto generation = std::make_shared<Generation>(std::move(generation_options));
-  generations_[generation->id()] = generation;
-  if (!pending->key.empty()) {
-    starts_[pending->key] = {pending->fingerprint, generation->id(), nullptr};
-    start_keys_[generation->id()] = pending->key;
+  AddLocked(generation);
+  if (options_.journal == nullptr) {
+    Launched launched = LaunchLocked(pending, generation, std::move(prepared));
+    lock.Release();
+    return FinishLaunch(std::move(launched));
   }
-  ++live_;
-  std::vector<Started> results;
-  for (size_t i = 0; i < callbacks.size(); ++i) {
-    results.push_back({generation, Generation::Hold(generation), /*existing=*/i > 0});
-  }
-  const bool runs_now = waiting_.empty() && running_choices_ + request.choice_count <= max_running_;
-  if (runs_now) {
-    running_choices_ += request.choice_count;
-    running_.insert(generation.get());
-    waiting_bytes_ -= pending->bytes;
-  } else {
-    waiting_.push_back({generation, std::move(prepared), pending->bytes});
-  }
+  // It is known before it is stored, because another replica that sees it in the store asks this one for it.
+  AddRequestLocked(generation.get(), {pending, &pending->request}, pending->bytes);
+  pending->generation = std::move(generation);
+  pending->prepared = std::move(prepared);
   lock.Release();
-  if (runs_now) {
-    generation->Begin();
-    engine_->Start(std::move(prepared), generation);
+  Create(pending, /*with_key=*/true);
+}
+
+void GenerationManager::AddLocked(const std::shared_ptr<Generation>& generation) {
+  generations_[generation->id()] = generation;
+  ++live_;
+}
+
+void GenerationManager::NameLocked(const std::string& key, uint64_t fingerprint, const std::string& id) {
+  if (key.empty()) return;
+  starts_[key] = {fingerprint, id, nullptr};
+  start_keys_[id] = key;
+}
+
+GenerationManager::Launched GenerationManager::LaunchLocked(const std::shared_ptr<PendingStart>& pending,
+                                                            const std::shared_ptr<Generation>& generation,
+                                                            std::unique_ptr<PreparedGeneration> prepared) {
+  Launched launched;
+  launched.callbacks = TakeCallbacksLocked(pending);
+  // Not if it was taken over or deleted while it was stored.
+  if (generations_.contains(generation->id())) NameLocked(pending->key, pending->fingerprint, generation->id());
+  launched.generation = generation;
+  for (size_t i = 0; i < launched.callbacks.size(); ++i) {
+    launched.results.push_back({generation, Generation::Hold(generation), /*existing=*/i > 0});
   }
-  for (size_t i = 0; i < callbacks.size(); ++i) callbacks[i](std::move(results[i]));
+  launched.prepared = EnqueueLocked({generation, std::move(prepared), pending->bytes}, /*at_the_head=*/false);
+  return launched;
+}
+
+void GenerationManager::FinishLaunch(Launched launched) {
+  if (launched.prepared != nullptr) {
+    launched.generation->Begin();
+    engine_->Start(std::move(launched.prepared), launched.generation);
+  }
+  for (size_t i = 0; i < launched.callbacks.size(); ++i) launched.callbacks[i](std::move(launched.results[i]));
+}
+
+std::unique_ptr<PreparedGeneration> GenerationManager::EnqueueLocked(Waiting waiting, bool at_the_head) {
+  const uint32_t choices = waiting.generation->choice_count();
+  const bool next = at_the_head || waiting_.empty();
+  const bool cancelled = waiting.generation->cancelled();
+  if (next && !cancelled && running_choices_ + choices <= max_running_) {
+    running_choices_ += choices;
+    running_.insert(waiting.generation.get());
+    waiting_bytes_ -= waiting.bytes;
+    return std::move(waiting.prepared);
+  }
+  waiting_.insert(at_the_head ? waiting_.begin() : waiting_.end(), std::move(waiting));
+  if (cancelled) {
+    // The thread ends it.
+    work_pending_ = true;
+    wake_.NotifyOne();
+  }
+  return nullptr;
+}
+
+void GenerationManager::AddRequestLocked(const Generation* generation, std::shared_ptr<const GenerationRequest> request,
+                                         size_t bytes) {
+  // The journal has it too, as a record.
+  stored_requests_[generation] = {std::move(request), 2 * bytes};
+  stored_request_bytes_ += 2 * bytes;
+}
+
+void GenerationManager::DropRequestLocked(const Generation* generation) {
+  const auto found = stored_requests_.find(generation);
+  if (found == stored_requests_.end()) return;
+  stored_request_bytes_ -= found->second.bytes;
+  stored_requests_.erase(found);
+}
+
+void GenerationManager::Create(const std::shared_ptr<PendingStart>& pending, bool with_key) {
+  JournalMeta meta;
+  meta.principal = pending->request.principal;
+  if (with_key) meta.request_id = pending->request.request_id;
+  meta.request_fingerprint = pending->fingerprint;
+  meta.request = EncodeRequest(pending->request);
+  options_.journal->Create(pending->generation, std::move(meta), [this, pending, with_key](auto created) {
+    OnCreated(pending, with_key, std::move(created));
+  });
+}
+
+void GenerationManager::OnCreated(const std::shared_ptr<PendingStart>& pending, bool with_key,
+                                  absl::StatusOr<Journal::Created> created) {
+  if (created.ok() && created->existing_id.empty()) {
+    base::MutexLock lock(&mu_);
+    if (!pending->callbacks.empty()) {
+      const bool hand_over = draining_ && options_.drain_handover;
+      // The request is kept with the generation, which it must not hold.
+      const std::shared_ptr<Generation> generation = std::move(pending->generation);
+      Launched launched = LaunchLocked(pending, generation, std::move(pending->prepared));
+      lock.Release();
+      FinishLaunch(std::move(launched));
+      if (hand_over) HandOver(generation, pending->request);
+      return;
+    }
+    lock.Release();
+    AbandonStart(pending);  // Stop has rejected it
+    return;
+  }
+  const bool keyed = with_key && !pending->key.empty();
+  // Whoever holds the claims knows that no other replica starts it.
+  if (!created.ok() && keyed && pending->claimed) return Create(pending, /*with_key=*/false);
+  std::vector<StartCallback> callbacks = AbandonStart(pending);
+  if (!created.ok()) {
+    const absl::Status status =
+        keyed ? ClaimRequiredError() : LogUnavailableError("the shared log cannot be reached: nothing was started");
+    for (StartCallback& done : callbacks) done(status);
+    return;
+  }
+  if (created->existing_fingerprint != pending->fingerprint) {
+    for (StartCallback& done : callbacks) done(IdempotencyMismatchError());
+    return;
+  }
+  for (StartCallback& done : callbacks) {
+    Find(created->existing_id, pending->request.principal, [done = std::move(done)](auto found) mutable {
+      if (!found.ok()) return done(found.status());
+      done(Existing(*std::move(found)));
+    });
+  }
+}
+
+std::vector<GenerationManager::StartCallback> GenerationManager::AbandonStart(
+    const std::shared_ptr<PendingStart>& pending) {
+  base::MutexLock lock(&mu_);
+  const std::shared_ptr<Generation> dropped = std::move(pending->generation);
+  std::vector<StartCallback> callbacks = TakeCallbacksLocked(pending);
+  if (!callbacks.empty()) waiting_bytes_ -= pending->bytes;
+  DropRequestLocked(dropped.get());
+  const auto found = generations_.find(dropped->id());
+  if (found == generations_.end() || found->second != dropped) return callbacks;
+  generations_.erase(found);
+  if (--live_ == 0) idle_.NotifyAll();
+  lock.Release();
+  return callbacks;
 }
 
 std::vector<GenerationManager::StartCallback> GenerationManager::TakeCallbacksLocked(
@@ -214,12 +340,13 @@ std::vector<GenerationManager::StartCallback> GenerationManager::TakeCallbacksLo
   return callbacks;
 }
 
-void GenerationManager::RejectPending() {
+void GenerationManager::RejectPending(bool stored_too) {
   std::vector<StartCallback> callbacks;
   {
     base::MutexLock lock(&mu_);
-    while (!pending_.empty()) {
-      const std::shared_ptr<PendingStart> pending = *pending_.begin();
+    const std::vector<std::shared_ptr<PendingStart>> all(pending_.begin(), pending_.end());
+    for (const std::shared_ptr<PendingStart>& pending : all) {
+      if (pending->generation != nullptr && !stored_too) continue;
       waiting_bytes_ -= pending->bytes;
       for (StartCallback& done : TakeCallbacksLocked(pending)) callbacks.push_back(std::move(done));
     }

@@ -220,7 +220,7 @@ TEST_F(JournaledLogTest, AFencedLogShowsNothingMoreAndTakesNothingMore) {
   Add("cd");
   LogSegment segment;
   const LogPosition in_flight = log_.ReadSegment(taken_, kAll, &segment);
-  EXPECT_TRUE(log_.Fence());
+  EXPECT_TRUE(log_.Fence(&wake_));
   EXPECT_TRUE(log_.fenced());
   log_.Release(in_flight, &wake_);
   EXPECT_EQ(log_.AppendDelta(0, PartPiece::Text("ef"), 1, now_, &wake_), EventLog::Appended::kEnded);
