@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "services/base/admin_server.h"
@@ -18,8 +19,10 @@
 #include "services/base/status_macros.h"
 #include "services/inference/generation/engine_watchdog.h"
 #include "services/inference/generation/generation_manager.h"
+#include "services/inference/journal/create_journal.h"
 #include "services/inference/options.h"
 #include "services/inference/rpc/grpc_listener.h"
+#include "services/inference/rpc/grpc_owner_probe.h"
 #include "services/inference/rpc/inference_service.h"
 #include "services/inference/rpc/live_calls.h"
 #include "services/inference/rpc/serving_state.h"
@@ -39,7 +42,7 @@ constexpr absl::Duration kStopGrace = absl::Seconds(10);
 
 absl::Status Run() {
   base::ShutdownSignal shutdown;
-  ASSIGN_OR_RETURN(const Options options, OptionsFromFlags());
+  ASSIGN_OR_RETURN(Options options, OptionsFromFlags());
   RETURN_IF_ERROR(base::InitLogging(kProcess, options.log_level));
   base::SetUpGrpc();
   base::RaiseDescriptorLimit();
@@ -57,15 +60,32 @@ absl::Status Run() {
                              [&](absl::Duration time) { return shutdown.ArrivesWithin(time); });
   if (absl::IsCancelled(started.status())) return absl::OkStatus();
   ASSIGN_OR_RETURN(const auto engine, std::move(started));
+  auto socket = GrpcListener::Listen(options.grpc);
+  if (!socket.ok()) {
+    engine->Stop();
+    return socket.status();
+  }
+  options.log.grpc_port = socket->port;
+  auto created = CreateJournal(options.log, &metrics);
+  if (!created.ok()) {
+    engine->Stop();
+    return created.status();
+  }
+  const std::unique_ptr<Journal> journal = *std::move(created);
+  GrpcOwnerProbe probe({});
+  options.manager.journal = journal.get();
+  options.manager.probe = &probe;
+  options.manager.on_replica_gone = [&live](const std::string& id_prefix) { live.AnnounceGone(id_prefix); };
   GenerationManager manager(engine.get(), &metrics, options.manager);
   InferenceService service(&manager, &live, options.link);
-  auto listening = GrpcListener::Create(options.grpc, &service, &metrics);
+  auto listening = GrpcListener::Create(options.grpc, *std::move(socket), &service, &metrics);
   ServingState serving(listening.ok() ? &(*listening)->server() : nullptr, kServiceName);
   EngineWatchdog watchdog(engine.get(), &metrics, {.timeout = options.engine_stall_timeout},
                           [&](bool stalled) { serving.SetStalled(stalled); });
   if (!listening.ok()) {
     engine->Stop();
     manager.Stop();
+    if (journal != nullptr) journal->Stop();
     return listening.status();
   }
   const auto admin = std::move(early_admin);  // ends before what its probes use
@@ -81,8 +101,9 @@ absl::Status Run() {
   base::SleepUninterrupted(options.drain_notice);
   deadline.Begin(options.drain_timeout + kStopGrace);
   deadline.Doing("waiting for generations to end and to be read");
-  manager.BeginDrain();
+  // First, so that bridges do not come back here with what is handed over.
   live.AnnounceGoingAway();
+  manager.BeginDrain();
   if (!manager.WaitUntilDrained(options.drain_timeout)) {
     spdlog::warn("drain timeout: ending generations that still run or were not read to the end");
   }
@@ -94,6 +115,9 @@ absl::Status Run() {
   // Bridges then do not wait for this replica to come back.
   live.AnnounceStopped();
   live.WaitUntilNone(kGoodbye);
+  deadline.Doing("leaving the shared log");
+  if (journal != nullptr) journal->Stop();
+  deadline.Doing("ending streams");
   (*listening)->StopAccepting();
   server.Shutdown(std::chrono::system_clock::now());
   server.Wait();

@@ -13,6 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/message_limits.h"
 #include "services/base/status_macros.h"
+#include "services/inference/check_flag.h"
+#include "services/inference/log_flags.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:50051",
           "address for gRPC: host:port, or :port for every address; port 0: a free one");
@@ -187,18 +189,6 @@ absl::StatusOr<std::string> ReadPreamble(const std::string& path) {
   return text;
 }
 
-template <typename T>
-absl::Status CheckFlag(const char* name, T value, T least, T most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--", name, " is ", value, ": expected ", least, " to ", most));
-}
-
-absl::Status CheckDuration(const char* name, absl::Duration value, absl::Duration least, absl::Duration most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--", name, " is ", absl::FormatDuration(value), ": expected ",
-                                                 absl::FormatDuration(least), " to ", absl::FormatDuration(most)));
-}
-
 absl::Status ReadLlamaFlags(LlamaOptions* llama) {
   llama->model_path = absl::GetFlag(FLAGS_model);
   llama->model_id = absl::GetFlag(FLAGS_model_id);
@@ -321,6 +311,8 @@ absl::StatusOr<Options> OptionsFromFlags() {
   RETURN_IF_ERROR(CheckFlag("max_claims", options.manager.max_claims, size_t{1}, size_t{100'000'000}));
   options.manager.max_tombstones = absl::GetFlag(FLAGS_max_tombstones);
   RETURN_IF_ERROR(CheckFlag("max_tombstones", options.manager.max_tombstones, size_t{1}, size_t{100'000'000}));
+  RETURN_IF_ERROR(ReadLogFlags(&options.log, &options.manager));
+  options.log.retention = options.manager.retention;
   const std::string replica = absl::GetFlag(FLAGS_replica);
   options.link.replica = replica.empty() ? DefaultReplica() : replica;
   options.link.max_attachments = absl::GetFlag(FLAGS_max_attachments);

@@ -8,6 +8,7 @@
 #include "services/inference/engines/scripted_engine.h"
 #include "services/inference/engines/upstream/upstream_engine.h"
 #include "services/inference/generation/generation_manager.h"
+#include "services/inference/journal/log_options.h"
 #include "services/inference/rpc/grpc_listener.h"
 #include "services/inference/rpc/link_reactor.h"
 
@@ -29,6 +30,7 @@ struct Options {
   UpstreamOptions upstream;
   ScriptedEngine::Options scripted;
 
+  LogOptions log;  // with grpc_port still 0
   GenerationManager::Options manager;
   LinkOptions link;
 };

@@ -293,7 +293,7 @@ void GenerationManager::OnCreated(const std::shared_ptr<PendingStart>& pending, 
     return;
   }
   const bool keyed = with_key && !pending->key.empty();
-  // Whoever holds the claims knows that no other replica starts it.
+  // With the claims, no other replica starts it.
   if (!created.ok() && keyed && pending->claimed) return Create(pending, /*with_key=*/false);
   std::vector<StartCallback> callbacks = AbandonStart(pending);
   if (!created.ok()) {

@@ -79,7 +79,8 @@ struct PayloadWriter {
   void operator()(Gap&& gap) const {
     proto->mutable_gap()->set_requested_after(gap.requested_after);
     proto->mutable_gap()->set_first_available(gap.first_available);
-    proto->mutable_gap()->set_reason(v1::GAP_REASON_AFTER_BEYOND_END);
+    proto->mutable_gap()->set_reason(gap.reason == Gap::Reason::kTailLost ? v1::GAP_REASON_TAIL_LOST
+                                                                          : v1::GAP_REASON_AFTER_BEYOND_END);
     for (ChoiceText& choice : gap.snapshot) {
       ChoiceTextToProto(std::move(choice), proto->mutable_gap()->add_snapshot());
     }
@@ -181,7 +182,8 @@ size_t WireBytes(const Event& event) {
   return bytes;
 }
 
-void EventToProto(Event event, v1::GenerationEvent* proto) {
+void EventToProto(Event event, uint32_t epoch, v1::GenerationEvent* proto) {
+  proto->set_epoch(epoch);
   proto->set_seq(event.seq);
   proto->set_first_seq(event.first_seq == event.seq ? 0 : event.first_seq);
   proto->set_elapsed_us(event.elapsed_us);

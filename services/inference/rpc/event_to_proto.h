@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "absl/time/time.h"
 #include "runnel/v1/inference.pb.h"
@@ -8,8 +9,8 @@
 
 namespace runnel::inference {
 
-// Sets everything but generation_id.
-void EventToProto(Event event, v1::GenerationEvent* proto);
+// Sets everything but generation_id. `epoch`: of the log, when the event was read.
+void EventToProto(Event event, uint32_t epoch, v1::GenerationEvent* proto);
 
 // About what an event takes on the wire.
 size_t WireBytes(const Event& event);

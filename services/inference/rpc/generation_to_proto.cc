@@ -47,6 +47,7 @@ void GenerationToProto(const Generation& generation, absl::Time expires_at, size
   proto->set_id(generation.id());
   proto->set_model(generation.model());
   proto->set_last_seq(state.last_seq);
+  proto->set_epoch(generation.epoch());
   for (ChoiceText& choice : state.choices) ChoiceTextToProto(std::move(choice), proto->add_choices());
   proto->set_text_omitted(state.texts_omitted);
   UsageToProto(state.usage, proto->mutable_usage());

@@ -217,9 +217,18 @@ class GrpcListener::Acceptor {
   std::jthread thread_;
 };
 
+absl::StatusOr<base::ListenSocket> GrpcListener::Listen(const Options& options) {
+  return base::ListenOn(options.address, kBacklog);
+}
+
 absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Create(const Options& options, grpc::Service* service,
                                                                    base::Metrics* metrics) {
-  ASSIGN_OR_RETURN(base::ListenSocket socket, base::ListenOn(options.address, kBacklog));
+  ASSIGN_OR_RETURN(base::ListenSocket socket, Listen(options));
+  return Create(options, std::move(socket), service, metrics);
+}
+
+absl::StatusOr<std::unique_ptr<GrpcListener>> GrpcListener::Create(const Options& options, base::ListenSocket socket,
+                                                                   grpc::Service* service, base::Metrics* metrics) {
   auto acceptor = std::make_unique<Acceptor>(std::move(socket), options.limits.max_connections, metrics);
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) {

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "services/base/listen_socket.h"
 #include "services/base/message_limits.h"
 
 namespace runnel::base {
@@ -45,6 +46,10 @@ class GrpcListener {
   // Serves `service`. `service` and `metrics` must outlive the listener. Fails as base::ListenOn does.
   static absl::StatusOr<std::unique_ptr<GrpcListener>> Create(const Options& options, grpc::Service* service,
                                                               base::Metrics* metrics);
+  // In two steps, for a caller that needs the port first: connections wait until the second.
+  static absl::StatusOr<base::ListenSocket> Listen(const Options& options);
+  static absl::StatusOr<std::unique_ptr<GrpcListener>> Create(const Options& options, base::ListenSocket socket,
+                                                              grpc::Service* service, base::Metrics* metrics);
   // Shuts the server down without a grace period, unless that was done before, and waits for it.
   ~GrpcListener();
 

@@ -8,6 +8,7 @@
 #include "services/base/message_limits.h"
 #include "services/inference/generation/manager_error.h"
 #include "services/inference/rpc/generation_to_proto.h"
+#include "services/inference/rpc/grpc_owner_probe.h"
 #include "services/inference/rpc/request_from_proto.h"
 #include "services/inference/rpc/stream_reactor.h"
 
@@ -53,11 +54,12 @@ grpc::ServerWriteReactor<v1::ResumeGenerationResponse>* InferenceService::Resume
   const auto stream = StreamReactor<v1::ResumeGenerationResponse>::Open(live_, options_.max_attachment_bytes);
   const bool may_gap = request->gap_policy() != v1::GAP_POLICY_FAIL;
   manager_->Find(request->generation_id(), request->principal(),
-                 [stream, may_gap, after = request->after_seq()](auto generation) {
+                 [stream, may_gap, after = request->after_seq(), epoch = request->after_epoch()](auto generation) {
                    if (!generation.ok()) return stream->Reject(generation.status());
                    const uint64_t last_seq = (*generation)->log().GetState().last_seq;
-                   if (!may_gap && after > last_seq) return stream->Reject(AfterBeyondEndError(last_seq));
-                   stream->Read(GenerationManager::Existing(*std::move(generation)), after);
+                   const bool beyond = after > last_seq || IsTailLost(**generation, after, epoch);
+                   if (!may_gap && beyond) return stream->Reject(AfterBeyondEndError(last_seq));
+                   stream->Read(GenerationManager::Existing(*std::move(generation)), after, epoch);
                  });
   return stream.get();
 }
@@ -70,6 +72,11 @@ grpc::ServerUnaryReactor* InferenceService::GetGeneration(grpc::CallbackServerCo
                                                           const v1::GetGenerationRequest* request,
                                                           v1::GetGenerationResponse* response) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  if (context->client_metadata().find(kProbeMetadata) != context->client_metadata().end()) {
+    const bool has = manager_->Has(request->generation_id(), request->principal());
+    FinishWith(reactor, has ? absl::OkStatus() : GenerationNotFoundError());
+    return reactor;
+  }
   const bool may_omit = request->has_max_text_bytes();
   const size_t limit = base::kMaxUnaryTextBytes - (request->has_input_offset() ? base::kMaxInputPieceBytes : 0);
   const size_t max_bytes = may_omit ? std::min<uint64_t>(request->max_text_bytes(), limit) : limit;
@@ -93,6 +100,7 @@ grpc::ServerUnaryReactor* InferenceService::CancelGeneration(grpc::CallbackServe
     if (!generation.ok()) return FinishWith(reactor, generation.status());
     response->set_status(StatusToProto(**generation));
     response->set_last_seq((*generation)->log().GetState().last_seq);
+    response->set_epoch((*generation)->epoch());
     (*generation)->RequestCancel(CancelCause::kRequested);
     FinishWith(reactor, absl::OkStatus());
   });

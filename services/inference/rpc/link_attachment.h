@@ -18,7 +18,8 @@ class LinkReactor::Attachment final : public LogReader {
         unmerged_(reading.unmerged),
         generation_(std::move(generation)),
         hold_(generation_),
-        cursor(reading.after) {
+        cursor(reading.after),
+        tail_lost(reading.TailLost(*generation_)) {
     generation_->AddReader(this);
   }
   ~Attachment() override { generation_->RemoveReader(this); }
@@ -39,6 +40,7 @@ class LinkReactor::Attachment final : public LogReader {
  public:
   // Used by the thread that fills the batch only.
   uint64_t cursor;
+  bool tail_lost;  // a gap is due, because what the reader has behind the cursor's epoch is not part of the log
   // Guarded by the reactor's mu_. In ready_, or to be added to it when the reply that opens the attachment is written.
   bool ready = false;
 };

@@ -20,7 +20,7 @@ void LinkReactor::MaybeWrite() {
   for (size_t bytes = 0; TakeRound(&round, &bytes); bytes = 0) {
     FillBatch(std::move(round), bytes);
     if (response_->has_hello() || response_->going_away() || response_->replies_size() > 0 ||
-        response_->events_size() > 0) {
+        response_->events_size() > 0 || response_->gone_prefixes_size() > 0) {
       // Read now: once StartWrite is called, the next writer may already change response_.
       const v1::LinkResponse* const batch = response_.get();
       SyncWithOtherThreads();
@@ -39,7 +39,7 @@ bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round, siz
   std::vector<std::shared_ptr<Attachment>> detached;  // destroyed after the lock
   base::MutexLock lock(&mu_);
   if (write_in_flight_ || ending_) return false;
-  if (!hello_due_ && !going_away_due_ && replies_.empty() && ready_.empty()) return false;
+  if (!hello_due_ && !going_away_due_ && replies_.empty() && ready_.empty() && gone_prefixes_.empty()) return false;
   write_in_flight_ = true;
   response_.Clear();
   if (std::exchange(hello_due_, false)) {
@@ -48,11 +48,14 @@ bool LinkReactor::TakeRound(std::vector<std::shared_ptr<Attachment>>* round, siz
     response_->mutable_hello()->set_max_attachments(options_->max_attachments);
     response_->mutable_hello()->mutable_retention()->set_seconds(absl::ToInt64Seconds(manager_->retention()));
     response_->mutable_hello()->set_max_request_bytes(options_->max_request_bytes);
+    response_->mutable_hello()->set_shared_log(manager_->shared_log());
     const int64_t lease_ns = absl::ToInt64Nanoseconds(manager_->claim_lease());
     response_->mutable_hello()->mutable_claim_lease()->set_seconds(lease_ns / 1'000'000'000);
     response_->mutable_hello()->mutable_claim_lease()->set_nanos(static_cast<int32_t>(lease_ns % 1'000'000'000));
   }
   response_->set_going_away(std::exchange(going_away_due_, false));
+  for (std::string& prefix : gone_prefixes_) response_->add_gone_prefixes(std::move(prefix));
+  gone_prefixes_.clear();
   if (!replies_.empty()) *bytes += TakeRepliesLocked();
   for (auto& attachment : ready_) {
     // From here on an append marks it again, so an event that FillFrom does not see leads to another round.
@@ -95,14 +98,27 @@ void LinkReactor::FillBatch(std::vector<std::shared_ptr<Attachment>> round, size
 }
 
 size_t LinkReactor::FillFrom(const std::shared_ptr<Attachment>& attachment, size_t max_bytes) {
-  const EventLog& log = attachment->generation().log();
+  const Generation& generation = attachment->generation();
+  const EventLog& log = generation.log();
   size_t bytes = 0;
   scratch_.clear();
-  bool more = attachment->unmerged() ? log.ReadUnmerged(attachment->cursor, max_bytes, &scratch_)
-                                     : log.Read(attachment->cursor, max_bytes, &scratch_);
-  if (scratch_.empty() && attachment->cursor > log.GetState().last_seq) {
-    scratch_.push_back(log.MakeGap(attachment->cursor, options_->max_attachment_bytes));
+  // Before the log is read: if it is fenced later, the attachment is marked again.
+  bool more = generation.fenced();
+  if (std::exchange(attachment->tail_lost, false)) {
+    scratch_.push_back(log.MakeGap(attachment->cursor, options_->max_attachment_bytes, Gap::Reason::kTailLost));
     more = true;
+  } else {
+    more |= attachment->unmerged() ? log.ReadUnmerged(attachment->cursor, max_bytes, &scratch_)
+                                   : log.Read(attachment->cursor, max_bytes, &scratch_);
+  }
+  if (scratch_.empty()) {
+    const EventLog::State state = log.GetState();
+    if (attachment->cursor > state.last_seq) {
+      scratch_.push_back(log.MakeGap(attachment->cursor, options_->max_attachment_bytes));
+      more = true;
+    } else if (state.fenced) {
+      EndMoved(attachment);
+    }
   }
   if (scratch_.empty()) return 0;
   attachment->cursor = scratch_.back().seq;
@@ -111,7 +127,7 @@ size_t LinkReactor::FillFrom(const std::shared_ptr<Attachment>& attachment, size
     bytes += WireBytes(event);
     v1::LinkEvent* out = response_->add_events();
     out->set_attachment(attachment->number());
-    EventToProto(std::move(event), out->mutable_event());
+    EventToProto(std::move(event), generation.epoch(), out->mutable_event());
   }
   if (ended) {
     EndAttachment(attachment);
@@ -126,6 +142,16 @@ void LinkReactor::EndAttachment(const std::shared_ptr<Attachment>& attachment) {
   base::MutexLock lock(&mu_);
   // A detach may have emptied the slot. The caller holds `attachment`, so nothing is destroyed under the lock.
   if (slots_[attachment->number()] == attachment) slots_[attachment->number()] = nullptr;
+}
+
+void LinkReactor::EndMoved(const std::shared_ptr<Attachment>& attachment) {
+  base::MutexLock lock(&mu_);
+  // A detach has its own reply.
+  if (slots_[attachment->number()] != attachment) return;
+  slots_[attachment->number()] = nullptr;
+  PendingReply& moved = replies_.emplace_back();
+  moved.reply.set_attachment(attachment->number());
+  moved.reply.mutable_moved();
 }
 
 }  // namespace runnel::inference

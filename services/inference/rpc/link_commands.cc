@@ -37,13 +37,14 @@ void LinkReactor::HandleGenerate(const v1::LinkGenerate& command) {
   if (ticket == 0) return;
   auto request = RequestFromProto(command.request(), options_->defaults, manager_->Models());
   if (!request.ok()) return Reject(number, ticket, request.status());
-  const Reading reading{command.after_seq(), v1::GAP_POLICY_SIGNAL, command.unmerged()};
+  const Reading reading{command.after_seq(), command.after_epoch(), v1::GAP_POLICY_SIGNAL, command.unmerged()};
   manager_->Start(*std::move(request), RequestFingerprint(command.request()),
                   {{claimant_, command.claim()}, command.existing_only()},
                   [self = shared_from_this(), number, ticket, reading](auto started) {
                     if (!started.ok()) return self->Reject(number, ticket, started.status());
-                    const uint64_t after = started->existing ? reading.after : 0;
-                    self->Attach(number, ticket, *std::move(started), {after, reading.gap_policy, reading.unmerged});
+                    Reading from = reading;
+                    if (!started->existing) from.after = from.after_epoch = 0;
+                    self->Attach(number, ticket, *std::move(started), from);
                   });
 }
 
@@ -51,7 +52,7 @@ void LinkReactor::HandleAttach(const v1::LinkAttach& command) {
   const uint32_t number = command.attachment();
   const uint64_t ticket = TakeNumber(number);
   if (ticket == 0) return;
-  const Reading reading{command.after_seq(), command.gap_policy(), command.unmerged()};
+  const Reading reading{command.after_seq(), command.after_epoch(), command.gap_policy(), command.unmerged()};
   manager_->Find(command.generation_id(), command.principal(),
                  [self = shared_from_this(), number, ticket, reading](auto generation) {
                    if (!generation.ok()) return self->Reject(number, ticket, generation.status());
@@ -62,7 +63,8 @@ void LinkReactor::HandleAttach(const v1::LinkAttach& command) {
 void LinkReactor::Attach(uint32_t number, uint64_t ticket, GenerationManager::Started started, const Reading& reading) {
   const std::shared_ptr<Generation>& generation = started.generation;
   const EventLog::State state = generation->log().GetState();
-  if (reading.after > state.last_seq && reading.gap_policy == v1::GAP_POLICY_FAIL) {
+  const bool tail_lost = reading.TailLost(*generation);
+  if ((tail_lost || reading.after > state.last_seq) && reading.gap_policy == v1::GAP_POLICY_FAIL) {
     return Reject(number, ticket, AfterBeyondEndError(state.last_seq));
   }
   v1::LinkReply reply;
@@ -74,13 +76,16 @@ void LinkReactor::Attach(uint32_t number, uint64_t ticket, GenerationManager::St
   attached->set_last_seq(state.last_seq);
   attached->set_existing(started.existing);
   attached->set_annotation(generation->annotation());
-  for (OpenedPart& part : generation->log().OpenedParts(reading.after)) {
-    OpenedPartToProto(std::move(part), attached->add_parts());
+  attached->set_epoch(generation->epoch());
+  if (!tail_lost) {
+    for (OpenedPart& part : generation->log().OpenedParts(reading.after)) {
+      OpenedPartToProto(std::move(part), attached->add_parts());
+    }
   }
   auto attachment = std::make_shared<Attachment>(this, number, generation, reading);
   base::MutexLock lock(&mu_);
   if (!TakeTicketLocked(number, ticket)) return;
-  if (state.ended && reading.after == state.last_seq) {
+  if (state.ended && reading.after == state.last_seq && !tail_lost) {
     v1::LinkReply nothing_left;
     nothing_left.set_attachment(number);
     nothing_left.mutable_detached();

@@ -7,6 +7,11 @@
 #include "services/inference/rpc/link_attachment.h"
 
 namespace runnel::inference {
+namespace {
+
+constexpr size_t kMaxGonePrefixes = 256;
+
+}  // namespace
 
 LinkReactor* LinkReactor::Start(GenerationManager* manager, const LinkOptions* options, LiveCalls* live) {
   const std::shared_ptr<LinkReactor> reactor(new LinkReactor(manager, options, live));
@@ -26,6 +31,16 @@ void LinkReactor::AnnounceGoingAway() {
   {
     base::MutexLock lock(&mu_);
     going_away_due_ = true;
+  }
+  MaybeWrite();
+}
+
+void LinkReactor::AnnounceGone(const std::string& id_prefix) {
+  {
+    base::MutexLock lock(&mu_);
+    // A Link that is not written to for so long is of no use to its bridge.
+    if (gone_prefixes_.size() == kMaxGonePrefixes) gone_prefixes_.erase(gone_prefixes_.begin());
+    gone_prefixes_.push_back(id_prefix);
   }
   MaybeWrite();
 }

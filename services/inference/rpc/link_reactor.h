@@ -14,6 +14,7 @@
 #include "services/base/mutex.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/generation/wake_set.h"
+#include "services/inference/rpc/cursor_check.h"
 #include "services/inference/rpc/live_calls.h"
 #include "services/inference/rpc/request_from_proto.h"
 
@@ -57,6 +58,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   void Flush() override { MaybeWrite(); }
   void AnnounceGoingAway() override EXCLUDES(mu_);
   void AnnounceStopped() override EXCLUDES(mu_);
+  void AnnounceGone(const std::string& id_prefix) override EXCLUDES(mu_);
 
   void OnReadDone(bool ok) override EXCLUDES(mu_);
   void OnWriteDone(bool ok) override EXCLUDES(mu_);
@@ -77,8 +79,11 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   // Where an attachment starts in the log, and how it reads.
   struct Reading {
     uint64_t after = 0;
+    uint32_t after_epoch = 0;
     v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
     bool unmerged = false;
+
+    bool TailLost(const Generation& generation) const { return IsTailLost(generation, after, after_epoch); }
   };
   // Reserves `number` for a generate or attach, whose reply may follow later and from another thread. Returns its
   // ticket, or 0 if the number is in use or too large; then the Link is ending.
@@ -104,6 +109,8 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   // Moves new events of one attachment into the batch; returns their bytes.
   size_t FillFrom(const std::shared_ptr<Attachment>& attachment, size_t max_bytes) EXCLUDES(mu_);
   void EndAttachment(const std::shared_ptr<Attachment>& attachment) EXCLUDES(mu_);
+  // Ends an attachment whose generation is fenced.
+  void EndMoved(const std::shared_ptr<Attachment>& attachment) EXCLUDES(mu_);
   void BeginEnd(grpc::Status status) EXCLUDES(mu_);
   void FinishIfIdleLocked() REQUIRES(mu_);
   void DropAttachments() EXCLUDES(mu_);
@@ -141,6 +148,7 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
   std::deque<PendingReply> replies_ GUARDED_BY(mu_);
   bool hello_due_ GUARDED_BY(mu_) = true;
   bool going_away_due_ GUARDED_BY(mu_) = false;
+  std::vector<std::string> gone_prefixes_ GUARDED_BY(mu_);  // to be announced
   bool write_in_flight_ GUARDED_BY(mu_) = false;
   bool read_paused_ GUARDED_BY(mu_) = false;
   bool ending_ GUARDED_BY(mu_) = false;  // no more writes

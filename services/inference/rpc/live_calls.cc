@@ -50,6 +50,15 @@ void LiveCalls::AnnounceStopped() {
   for (const auto& call : calls) call->AnnounceStopped();
 }
 
+void LiveCalls::AnnounceGone(const std::string& id_prefix) {
+  std::vector<std::shared_ptr<LiveCall>> calls;
+  {
+    base::MutexLock lock(&mu_);
+    calls = calls_;
+  }
+  for (const auto& call : calls) call->AnnounceGone(id_prefix);
+}
+
 bool LiveCalls::WaitUntilNone(absl::Duration timeout) {
   const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
   base::MutexLock lock(&mu_);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -17,6 +18,8 @@ class LiveCall {
   virtual void AnnounceGoingAway() = 0;
   // Ends the call, if its protocol can express that the service has stopped and has no logs any more.
   virtual void AnnounceStopped() {}
+  // Announces that the replica with this prefix of its ids is gone.
+  virtual void AnnounceGone(const std::string& /*id_prefix*/) {}
 };
 
 // All open streaming calls, which a shutdown waits for. Keeps each alive until Remove. Thread-safe.
@@ -28,6 +31,8 @@ class LiveCalls {
   // not choose it.
   void AnnounceGoingAway() EXCLUDES(mu_);
   void AnnounceStopped() EXCLUDES(mu_);
+  // Only to the calls that are open now.
+  void AnnounceGone(const std::string& id_prefix) EXCLUDES(mu_);
   // False if `timeout` passed while calls were open.
   bool WaitUntilNone(absl::Duration timeout) EXCLUDES(mu_);
   size_t size() const EXCLUDES(mu_);

@@ -10,7 +10,9 @@
 #include "services/base/grpc_status.h"
 #include "services/base/mutex.h"
 #include "services/inference/generation/generation_manager.h"
+#include "services/inference/generation/manager_error.h"
 #include "services/inference/generation/wake_set.h"
+#include "services/inference/rpc/cursor_check.h"
 #include "services/inference/rpc/event_to_proto.h"
 #include "services/inference/rpc/live_calls.h"
 
@@ -36,13 +38,15 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     return reactor;
   }
 
-  // Streams the events after `after`.
-  void Read(GenerationManager::Started started, uint64_t after) EXCLUDES(mu_) {
+  // Streams the events after a cursor.
+  void Read(GenerationManager::Started started, uint64_t after, uint32_t after_epoch = 0) EXCLUDES(mu_) {
+    const bool tail_lost = IsTailLost(*started.generation, after, after_epoch);
     auto attachment = std::make_unique<Attachment>(this, std::move(started));  // created and destroyed without the lock
     base::MutexLock lock(&mu_);
     if (ending_) return;
     attachment_ = std::move(attachment);
     cursor_ = after;
+    tail_lost_ = tail_lost;
     ready_ = true;
     lock.Release();
     MaybeWrite();
@@ -142,6 +146,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
       base::MutexLock lock(&mu_);
       write_in_flight_ = false;
       ending_ = ending_ || ended || at_end_;
+      if (moved_ && !std::exchange(ending_, true)) final_status_ = base::ToGrpcStatus(OwnedElsewhereError(""));
       FinishIfIdleLocked();
     }
   }
@@ -149,16 +154,24 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   // Called by the thread that has set write_in_flight_. False if there is nothing to send.
   bool FillResponse(const Generation& generation) {
     const uint64_t after = cursor_;
+    const bool tail_lost = std::exchange(tail_lost_, false);
     if (next_ == events_.size()) {
       events_.clear();
       next_ = 0;
       const EventLog& log = generation.log();
-      const bool more = log.Read(cursor_, kReadBytes, &events_);
+      // Before the log is read: if it is fenced later, the reader is marked again.
+      bool more = generation.fenced();
+      if (tail_lost) {
+        events_.push_back(log.MakeGap(cursor_, max_snapshot_bytes_, Gap::Reason::kTailLost));
+      } else {
+        more |= log.Read(cursor_, kReadBytes, &events_);
+      }
       if (events_.empty()) {
         const EventLog::State state = log.GetState();
         if (cursor_ > state.last_seq) events_.push_back(log.MakeGap(cursor_, max_snapshot_bytes_));
         // The client has resumed after the terminal event.
         at_end_ = state.ended && cursor_ == state.last_seq;
+        moved_ = state.fenced && !at_end_;
         if (events_.empty()) return false;
       }
       if (more || std::holds_alternative<Gap>(events_.back().payload)) {
@@ -176,14 +189,14 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
     }
     response_.Clear();
     if constexpr (requires { response_.add_parts(); }) {
-      if (std::exchange(first_, false)) {
+      if (std::exchange(first_, false) && !tail_lost) {
         for (OpenedPart& part : generation.log().OpenedParts(after)) {
           OpenedPartToProto(std::move(part), response_.add_parts());
         }
       }
     }
     response_.mutable_event()->set_generation_id(generation.id());
-    EventToProto(std::move(event), response_.mutable_event());
+    EventToProto(std::move(event), generation.epoch(), response_.mutable_event());
     return true;
   }
 
@@ -206,6 +219,8 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   size_t next_ = 0;
   uint64_t cursor_ = 0;
   bool at_end_ = false;
+  bool tail_lost_ = false;  // a gap is due
+  bool moved_ = false;      // the log is that of another replica now
   bool first_ = true;
 
   base::Mutex mu_;
