@@ -237,6 +237,7 @@ void Link::HandleReply(v1::LinkReply& reply) {
     case v1::LinkReply::kProgress:
       if (subscription != nullptr) subscription->OnProgress(reply.progress());
       return;
+    case v1::LinkReply::kMoved:
     case v1::LinkReply::kClaim:
     case v1::LinkReply::REPLY_NOT_SET:
       return;

@@ -33,26 +33,29 @@ Subscription::~Subscription() {
   router_->flush_list()->Remove(this);
 }
 
-void Subscription::Generate(v1::GenerateRequest request, uint64_t after_seq, std::string traceparent,
+void Subscription::Generate(v1::GenerateRequest request, LogPosition after, std::string traceparent,
                             std::string tracestate) {
   start_ = std::make_unique<Start>();
   start_->keyed = !request.request_id().empty();
   if (!start_->keyed) request.set_request_id(NewStartId());
   principal_ = request.principal();
   *start_->command.mutable_request() = std::move(request);
-  start_->command.set_after_seq(after_seq);
+  start_->command.set_after_seq(after.seq);
+  start_->command.set_after_epoch(after.epoch);
   start_->command.set_traceparent(std::move(traceparent));
   start_->command.set_tracestate(std::move(tracestate));
-  last_seq_ = after_seq;
+  last_seq_ = after.seq;
+  epoch_ = after.epoch;
   router_->Open(this);
 }
 
-void Subscription::Attach(std::string generation_id, uint64_t after_seq, std::string principal,
+void Subscription::Attach(std::string generation_id, LogPosition after, std::string principal,
                           v1::GapPolicy gap_policy) {
   generation_id_ = std::move(generation_id);
   principal_ = std::move(principal);
-  last_seq_ = after_seq;
-  seen_ |= after_seq > 0;
+  last_seq_ = after.seq;
+  epoch_ = after.epoch;
+  seen_ |= after.seq > 0;
   refuse_gaps_ = gap_policy == v1::GAP_POLICY_FAIL;
   router_->Open(this);
 }
@@ -93,6 +96,7 @@ v1::LinkRequest Subscription::MakeCommand(const Link& link) const {
     attach.set_attachment(number_);
     attach.set_generation_id(generation_id_);
     attach.set_after_seq(last_seq_);
+    attach.set_after_epoch(epoch_);
     attach.set_gap_policy(refuse_gaps_ ? v1::GAP_POLICY_FAIL : v1::GAP_POLICY_SIGNAL);
     attach.set_principal(principal_);
     attach.set_unmerged(unmerged_);
@@ -132,10 +136,10 @@ void Subscription::OnSent(Link* link, uint32_t number) {
 
 void Subscription::OnAttached(v1::LinkAttached& attached) {
   state_ = State::kAttached;
-  deadline_ = absl::InfiniteDuration();
+  deadline_ns_ = kNever;
   if (std::exchange(opened_, true)) return;
   if (start_ != nullptr) {
-    if (!attached.existing()) last_seq_ = 0;
+    if (!attached.existing()) last_seq_ = epoch_ = 0;
     if (start_->claims != nullptr) start_->claims->OnStarted(attached.generation_id());
     start_.reset();
   }
@@ -144,6 +148,7 @@ void Subscription::OnAttached(v1::LinkAttached& attached) {
   opened.model = std::move(*attached.mutable_model());
   opened.status = attached.status();
   opened.last_seq = attached.last_seq();
+  opened.epoch = attached.epoch();
   opened.existing = attached.existing();
   opened.annotation = std::move(*attached.mutable_annotation());
   opened.after_seq = last_seq_;
@@ -160,7 +165,7 @@ void Subscription::OnLinkLost(absl::Duration recover_until, uint64_t min_round) 
   link_ = nullptr;
   DropClaims();
   // One that was being opened keeps its deadline.
-  if (deadline_ == absl::InfiniteDuration()) deadline_ = recover_until;
+  if (deadline_ns_ == kNever) SetDeadline(recover_until);
   Wait(min_round);
 }
 
@@ -189,6 +194,7 @@ void Subscription::End(absl::Status status) {
 void Subscription::FailLost() {
   v1::GenerationEvent event;
   event.set_seq(last_seq_ + 1);
+  event.set_epoch(epoch_);
   event.mutable_failed()->set_code("generation_lost");
   event.mutable_failed()->set_message("the replica that kept the generation is gone, and its log with it");
   event.mutable_failed()->set_retryable(true);

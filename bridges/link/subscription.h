@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "bridges/base/generation_info.h"
+#include "bridges/base/log_position.h"
 #include "bridges/link/keyed_starts.h"
 #include "bridges/link/waiting_request.h"
 #include "runnel/v1/inference.pb.h"
@@ -64,13 +66,13 @@ class Subscription final : public WaitingRequest {
   // with a cursor of 0, an unknown generation is reported as not found rather than lost.
   void ReadBefore() { seen_ = true; }
   // Either Generate or Attach is called, once; neither calls the handler before it returns.
-  // Generate starts `request` and reads it from seq 1; `after_seq` counts if its request_id names a generation that
+  // Generate starts `request` and reads it from seq 1; `after` counts if its request_id names a generation that
   // exists. With a request_id it waits, or ends with Unavailable, while a replica that may know the request_id cannot
   // be asked. A request without a request_id gets one, so that a start can be repeated if the loss of a Link left its
   // outcome unknown; any replica may take such a request.
-  void Generate(v1::GenerateRequest request, uint64_t after_seq = 0, std::string traceparent = "",
+  void Generate(v1::GenerateRequest request, LogPosition after = {}, std::string traceparent = "",
                 std::string tracestate = "");
-  void Attach(std::string generation_id, uint64_t after_seq, std::string principal,
+  void Attach(std::string generation_id, LogPosition after, std::string principal,
               v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL);
 
   // Gives up the attachment: no events are delivered until Continue, which attaches after the last one delivered. Both
@@ -85,8 +87,9 @@ class Subscription final : public WaitingRequest {
   // Empty before OnOpened, unless given to Attach.
   const std::string& generation_id() const { return generation_id_; }
   const std::string& principal() const { return principal_; }
-  // The seq of the last event delivered, or the cursor that was given.
+  // The last event delivered, or the cursor that was given. A gap may set it back.
   uint64_t last_seq() const { return last_seq_; }
+  LogPosition position() const { return {last_seq_, epoch_}; }
   bool terminal_seen() const { return terminal_seen_; }
   bool ended() const { return state_ == State::kEnded; }
 
@@ -102,7 +105,7 @@ class Subscription final : public WaitingRequest {
     kEnded,     // OnEnd was called, or is due at the end of the batch
   };
 
-  // Needed until the first `attached`; afterwards generation_id() and last_seq() are enough.
+  // Needed until the first `attached`; afterwards generation_id() and position() are enough.
   struct Start {
     v1::LinkGenerate command;
     bool keyed = false;  // the client chose its request_id
@@ -121,11 +124,13 @@ class Subscription final : public WaitingRequest {
   // While kOpening or kAttached.
   uint32_t number() const { return number_; }
   // When waiting and opening end, on the monotonic clock.
-  absl::Duration deadline() const { return deadline_; }
+  absl::Duration deadline() const {
+    return deadline_ns_ == kNever ? absl::InfiniteDuration() : absl::Nanoseconds(deadline_ns_);
+  }
   // The command that opens it over `link`.
   v1::LinkRequest MakeCommand(const Link& link) const;
 
-  void SetDeadline(absl::Duration deadline) { deadline_ = deadline; }
+  void SetDeadline(absl::Duration deadline) { deadline_ns_ = absl::ToInt64Nanoseconds(deadline); }
   // It cannot be sent yet. From `min_round` of the ReplicaSet on, its list of replicas is recent enough to decide.
   void Wait(uint64_t min_round);
   uint64_t min_round() const { return min_round_; }
@@ -161,12 +166,16 @@ class Subscription final : public WaitingRequest {
   void set_flush_index(uint32_t index) { flush_index_ = index; }
 
  private:
+  // An infinite duration in nanoseconds.
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
   // Hot fields first, adjacent, so that one event touches few cache lines: those of a stream have left the cache by its
   // next event.
   Handler* const handler_;
   uint64_t last_seq_ = 0;
   uint32_t number_ = 0;
   uint32_t flush_index_ = 0;
+  uint32_t epoch_ = 0;  // of the event last_seq_
   State state_ = State::kIdle;
   bool unmerged_ = false;
   bool refuse_gaps_ = false;
@@ -174,12 +183,12 @@ class Subscription final : public WaitingRequest {
   bool seen_ = false;
   bool paused_ = false;
   bool terminal_seen_ = false;
+  int64_t deadline_ns_ = kNever;  // half the size of an absl::Duration
   std::string generation_id_;
   ReplicaRouter* const router_;
   Link* link_ = nullptr;  // while kOpening or kAttached
   std::string principal_;
   std::unique_ptr<Start> start_;
-  absl::Duration deadline_ = absl::InfiniteDuration();
   uint64_t min_round_ = 0;
   absl::Status end_;
 };
@@ -192,6 +201,7 @@ inline Subscription::Step Subscription::Advance(const v1::GenerationEvent& event
     if (first != last_seq_ + 1) return Step::kHole;
   }
   last_seq_ = event.seq();
+  epoch_ = event.epoch();
   if (!event.has_done() && !event.has_failed()) return Step::kEvent;
   terminal_seen_ = true;
   return Step::kTerminal;

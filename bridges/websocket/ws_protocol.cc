@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -82,6 +83,12 @@ absl::Status ReadResume(const json& object, v1::WebSocketResume* resume) {
     if (!after->is_number_unsigned()) return BadFrame("after must be a whole number of at least 0");
     resume->set_after_seq(after->get<uint64_t>());
   }
+  if (const auto epoch = object.find("epoch"); epoch != object.end()) {
+    if (!epoch->is_number_unsigned() || epoch->get<uint64_t>() > std::numeric_limits<uint32_t>::max()) {
+      return BadFrame("epoch must be a whole number from 0 to 4294967295");
+    }
+    resume->set_after_epoch(epoch->get<uint32_t>());
+  }
   std::string on_gap;
   RETURN_IF_ERROR(ReadString(object, "on_gap", 16, &on_gap));
   if (on_gap == "fail") {
@@ -109,7 +116,7 @@ const std::vector<MessageKeys>& AllMessageKeys() {
   static const auto* const rows = new std::vector<MessageKeys>{
       {"auth", {"token"}},
       {"generate", {"req", "body", "idempotency_key", "traceparent", "tracestate"}},
-      {"resume", {"req", "gen", "after", "on_gap"}},
+      {"resume", {"req", "gen", "after", "epoch", "on_gap"}},
       {"cancel", {"gen"}},
       {"detach", {"gen"}},
       {"ping", {"t"}},
@@ -265,6 +272,7 @@ ordered_json MessageJson(const v1::WebSocketServerMessage& message) {
       out["gen"] = message.attached().generation_id();
       out["after"] = message.attached().after_seq();
       out["last_seq"] = message.attached().last_seq();
+      if (message.attached().epoch() != 0) out["epoch"] = message.attached().epoch();
       out["status"] = bridge::StatusName(message.attached().status());
       break;
     case Case::kError:

@@ -22,7 +22,8 @@ WsStream::WsStream(WsSession* session, v1::WebSocketGenerate generate)
 WsStream::WsStream(WsSession* session, const v1::WebSocketResume& resume)
     : session_(session), last_written_(session->thread()->connections.now()), resumed_(true), req_(resume.req()) {
   subscription_.emplace(&session->thread()->router, this);
-  subscription_->Attach(resume.generation_id(), resume.after_seq(), session->principal(), resume.gap_policy());
+  subscription_->Attach(resume.generation_id(), {resume.after_seq(), resume.after_epoch()}, session->principal(),
+                        resume.gap_policy());
   session_->context().metrics->streams.Increment();
 }
 
@@ -85,6 +86,7 @@ void WsStream::WriteAttached(const bridge::GenerationInfo& opened) {
   attached->set_generation_id(generation_id());
   attached->set_after_seq(opened.after_seq);
   attached->set_last_seq(opened.last_seq);
+  attached->set_epoch(opened.epoch);
   attached->set_status(opened.status);
   *attached->mutable_parts() = opened.parts;
   session_->WriteMessage(message);
@@ -128,10 +130,10 @@ bool WsStream::MustRepeat(const absl::Status& status) const {
 
 void WsStream::Repeat() {
   repeating_ = true;
-  const uint64_t last_seq = subscription_->last_seq();
+  const bridge::LogPosition last = subscription_->position();
   const std::string id = generation_id();
   subscription_.emplace(&session_->thread()->router, this);
-  subscription_->Attach(id, last_seq - 1, session_->principal());
+  subscription_->Attach(id, {last.seq - 1, last.epoch}, session_->principal());
 }
 
 void WsStream::WriteEnd(const absl::Status& status) {

@@ -86,10 +86,15 @@ void AppendDone(const v1::Done& done, std::string* out) {
   AppendUsage(done.usage(), out);
 }
 
+std::string_view GapReasonName(v1::GapReason reason) {
+  return reason == v1::GAP_REASON_TAIL_LOST ? "tail_lost" : "after_beyond_end";
+}
+
 void AppendGap(const v1::Gap& gap, uint64_t seq, std::string* out) {
   AppendField(",\"requested_after\":", gap.requested_after(), out);
   AppendField(",\"first_available\":", gap.first_available(), out);
-  AppendField(",\"reason\":\"after_beyond_end\",\"snapshot\":{\"seq\":", seq, out);
+  AppendField(",\"reason\":", GapReasonName(gap.reason()), out);
+  AppendField(",\"snapshot\":{\"seq\":", seq, out);
   out->append(",\"choices\":[");
   for (int i = 0; i < gap.snapshot_size(); ++i) {
     AppendField(i == 0 ? "{\"index\":" : ",{\"index\":", gap.snapshot(i).index(), out);
@@ -121,6 +126,7 @@ void AppendEventJson(std::string_view gen, const v1::GenerationEvent& event, std
   } else {
     AppendField("\",\"seq\":", event.seq(), out);
   }
+  AppendEpoch(event.epoch(), out);
   switch (event.payload_case()) {
     case v1::GenerationEvent::kDelta:
       AppendDelta(event.delta(), out);
@@ -144,6 +150,10 @@ void AppendEventJson(std::string_view gen, const v1::GenerationEvent& event, std
   }
   AppendField(",\"ms\":", event.elapsed_us() / 1000, out);
   out->push_back('}');
+}
+
+void AppendEpoch(uint32_t epoch, std::string* out) {
+  if (epoch != 0) AppendField(",\"epoch\":", epoch, out);
 }
 
 std::string_view EventName(const v1::GenerationEvent& event) {
@@ -199,6 +209,7 @@ void AppendGenerationJson(const v1::Generation& generation, std::string* out) {
   AppendField(",\"model\":", generation.model(), out);
   AppendField(",\"status\":", StatusName(generation.status()), out);
   AppendField(",\"last_seq\":", generation.last_seq(), out);
+  AppendEpoch(generation.epoch(), out);
   out->append(",\"choices\":[");
   for (int i = 0; i < generation.choices_size(); ++i) {
     AppendField(i == 0 ? "{\"index\":" : ",{\"index\":", generation.choices(i).index(), out);

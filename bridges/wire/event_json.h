@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -10,7 +11,8 @@
 // for each token of each reader. All functions append to `out`.
 namespace runnel::bridge {
 
-// The event of generation `gen`; event.generation_id is ignored. `ms` is elapsed_us in whole milliseconds.
+// The event of generation `gen`; event.generation_id is ignored. `ms` is elapsed_us in whole milliseconds. After a
+// takeover, "epoch" follows "seq".
 //   {"type":"started","gen","seq","model","created_at","prompt_tokens","ms"}
 //   {"type":"delta","gen","first_seq" only if merged,"seq","choice","text","tokens","ms"}; for "part", "kind",
 //   "content",
@@ -21,9 +23,13 @@ namespace runnel::bridge {
 //    "cached_prompt_tokens","reasoning_tokens" only if not 0},"ms"}
 //   {"type":"failed","gen","seq","final":true,"error":{"code","message","retryable",
 //    "server_error":{"status","type","code","param","retry_after_seconds"} only if given},"ms"}
-//   {"type":"gap","gen","seq","requested_after","first_available","reason",
-//    "snapshot":{"seq","choices":[{"index","text","parts" if not a single text part}]}}
+//   {"type":"gap","gen","seq","requested_after","first_available",
+//    "reason":"after_beyond_end" or "tail_lost","snapshot":{"seq","choices":[{"index","text","parts" if not a single
+//    text part}]}}
 void AppendEventJson(std::string_view gen, const v1::GenerationEvent& event, std::string* out);
+
+// ,"epoch":N if the epoch is not 0.
+void AppendEpoch(uint32_t epoch, std::string* out);
 
 // `started`, `delta`, `done`, `failed` or `gap`; empty for an event without a payload.
 std::string_view EventName(const v1::GenerationEvent& event);
@@ -38,7 +44,8 @@ std::string_view FinishReasonName(v1::FinishReason reason);
 // only if its value is known.
 void AppendProgressJson(const v1::Progress& progress, std::string* out);
 
-// {"id","model","status","last_seq","choices":[{"index","text","finish_reason","parts" if not a single text part}],
+// {"id","model","status","last_seq","epoch" only if not 0,"choices":[{"index","text","finish_reason","parts" if not a
+// single text part}],
 //  "usage":{..},"created_at","expires_at"}, and "error" as in `failed` if it has failed. finish_reason and expires_at
 //  may
 // be null. A tool call in `parts` is `complete` as in `done`, and false before that.

@@ -12,7 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto cursor = runnel::bridge::ParseCursor(text); cursor.ok()) {
     FUZZ_CHECK(cursor->generation_id.empty() || IsGenerationId(cursor->generation_id));
     const std::string prefix = cursor->generation_id.empty() ? "" : cursor->generation_id + ":";
-    FUZZ_CHECK(prefix + std::to_string(cursor->seq) == text);
+    const std::string epoch = cursor->position.epoch == 0 ? "" : "." + std::to_string(cursor->position.epoch);
+    FUZZ_CHECK(prefix + std::to_string(cursor->position.seq) + epoch == text);
     FUZZ_CHECK(runnel::bridge::ParseCursorOf("gen_aaaaaaaaaaaaaaaaaaaaaaaaaa", text).ok() ==
                (cursor->generation_id.empty() || cursor->generation_id == "gen_aaaaaaaaaaaaaaaaaaaaaaaaaa"));
   }

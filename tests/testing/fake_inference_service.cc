@@ -93,6 +93,7 @@ class FakeInferenceService::Service final : public v1::InferenceService::Callbac
       hello.mutable_hello()->set_id_prefix(GetIdPrefix());
       hello.mutable_hello()->set_max_attachments(options_.max_attachments);
       hello.mutable_hello()->set_max_request_bytes(options_.max_request_bytes);
+      hello.mutable_hello()->set_shared_log(options_.shared_log);
       hello.mutable_hello()->mutable_retention()->set_seconds(options_.retention_seconds);
       if (options_.claim_lease_seconds > 0) {
         hello.mutable_hello()->mutable_claim_lease()->set_seconds(options_.claim_lease_seconds);

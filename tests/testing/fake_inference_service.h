@@ -27,6 +27,7 @@ class FakeInferenceService {
     std::string id_prefix;            // four characters; empty: not sent
     uint64_t max_request_bytes = 0;   // 0: not sent
     int64_t claim_lease_seconds = 0;  // 0: no support for claims
+    bool shared_log = false;
   };
 
   // Listens on a free port of 127.0.0.1. Two constructors, because GCC does not accept `Options()` as a default here.

@@ -41,20 +41,21 @@ absl::StatusOr<StreamSpec> ReadEventsRequest(const ApiCall& call) {
   RETURN_IF_ERROR(CheckGenerationId(call.route->id));
   StreamSpec spec = BaseSpec(call);
   spec.generation_id = call.route->id;
-  ASSIGN_OR_RETURN(spec.after_seq, ReadCursor(*call.request, *call.route));
+  ASSIGN_OR_RETURN(spec.after, ReadCursor(*call.request, *call.route));
   RETURN_IF_ERROR(ReadGapPolicy(*call.route, &spec.gap_policy));
   return spec;
 }
 
-Awaitable<ApiResult> HeadOfEvents(const ApiCall* call, uint64_t after_seq, v1::GapPolicy gap_policy) {
+Awaitable<ApiResult> HeadOfEvents(const ApiCall* call, bridge::LogPosition after, v1::GapPolicy gap_policy) {
   const absl::StatusOr<v1::Generation> generation = co_await call->thread->client->GetGeneration(
       call->thread, call->route->id, call->request->principal, /*max_text_bytes=*/0);
   if (!generation.ok()) co_return RespondWithError(generation.status());
-  if (after_seq > generation->last_seq() && gap_policy == v1::GAP_POLICY_FAIL) {
+  if (after.seq > generation->last_seq() && gap_policy == v1::GAP_POLICY_FAIL) {
     co_return RespondWithError(absl::OutOfRangeError(absl::StrCat("the log ends at ", generation->last_seq())));
   }
   const bool ended = generation->has_done() || generation->has_failed();
-  co_return ended&& after_seq == generation->last_seq() ? NoContent() : HeadOfStream(call->route->id);
+  const bool nothing_left = ended && after == bridge::LogPosition(generation->last_seq(), generation->epoch());
+  co_return nothing_left ? NoContent() : HeadOfStream(call->route->id);
 }
 
 }  // namespace
@@ -70,7 +71,7 @@ Awaitable<ApiResult> ServeGeneration(const ApiCall* call) {
 Awaitable<ApiResult> StreamGeneration(const ApiCall* call) {
   absl::StatusOr<StreamSpec> spec = ReadEventsRequest(*call);
   if (!spec.ok()) co_return RespondWithError(spec.status());
-  if (call->request->method == "HEAD") co_return co_await HeadOfEvents(call, spec->after_seq, spec->gap_policy);
+  if (call->request->method == "HEAD") co_return co_await HeadOfEvents(call, spec->after, spec->gap_policy);
   co_return StartStream(*std::move(spec));
 }
 
@@ -80,9 +81,12 @@ Awaitable<ApiResult> CancelGeneration(const ApiCall* call) {
   const absl::StatusOr<v1::CancelGenerationResponse> cancelled =
       co_await call->thread->client->CancelGeneration(call->thread, id, call->request->principal);
   if (!cancelled.ok()) co_return RespondWithError(cancelled.status());
-  co_return RespondWith(JsonResponse(
-      200, absl::StrCat("{\"id\":\"", id, "\",\"status\":\"", base::ToAbsl(bridge::StatusName(cancelled->status())),
-                        "\",\"last_seq\":", cancelled->last_seq(), "}")));
+  std::string body =
+      absl::StrCat("{\"id\":\"", id, "\",\"status\":\"", base::ToAbsl(bridge::StatusName(cancelled->status())),
+                   "\",\"last_seq\":", cancelled->last_seq());
+  bridge::AppendEpoch(cancelled->epoch(), &body);
+  body += "}";
+  co_return RespondWith(JsonResponse(200, std::move(body)));
 }
 
 }  // namespace runnel::sse

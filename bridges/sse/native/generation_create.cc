@@ -32,7 +32,7 @@ absl::StatusOr<CreateRequest> ReadCreateRequest(const ApiCall& call) {
   if (const std::string_view last = request.Header("last-event-id"); !last.empty()) {
     // The client repeats its POST to resume the stream, so it must not start a second generation.
     ASSIGN_OR_RETURN(bridge::Cursor cursor, bridge::ParseCursor(last));
-    create.spec.after_seq = cursor.seq;
+    create.spec.after = cursor.position;
     create.spec.generation_id = std::move(cursor.generation_id);
     if (!create.spec.generation_id.empty()) {
       create.stream = true;
@@ -58,7 +58,9 @@ bridge::HttpResponse CreatedResponse(const std::string& id, const bridge::Genera
   body += ",\"model\":";
   bridge::AppendJsonString(info.model, &body);
   absl::StrAppend(&body, ",\"status\":\"", base::ToAbsl(bridge::StatusName(info.status)),
-                  "\",\"last_seq\":", info.last_seq, "}");
+                  "\",\"last_seq\":", info.last_seq);
+  bridge::AppendEpoch(info.epoch, &body);
+  body += "}";
   bridge::HttpResponse response = JsonResponse(201, std::move(body));
   absl::StrAppend(&response.headers, "location: /v1/generations/", id, "\r\nx-generation-id: ", id, "\r\n");
   return response;
@@ -71,7 +73,7 @@ bridge::Awaitable<ApiResult> CreateGeneration(const ApiCall* call) {
   if (!create.ok()) co_return RespondWithError(create.status());
   if (create->stream) co_return StartStream(std::move(create->spec));
   EventCollector collector(&call->thread->io, &call->thread->router, call->options->max_pending_bytes);
-  collector.subscription().Generate(*std::move(create->spec.generate), create->spec.after_seq,
+  collector.subscription().Generate(*std::move(create->spec.generate), create->spec.after,
                                     std::move(create->spec.traceparent), std::move(create->spec.tracestate));
   while (!collector.opened() && !collector.ended()) {
     const bool connected = co_await collector.WaitFor(call->connection, absl::InfiniteDuration());

@@ -21,12 +21,13 @@ absl::Status ReadGapPolicy(const Route& route, v1::GapPolicy* policy) {
   return base::InvalidField("on_gap", "must be signal or fail");
 }
 
-absl::StatusOr<uint64_t> ReadCursor(const HttpRequest& request, const Route& route) {
+absl::StatusOr<bridge::LogPosition> ReadCursor(const HttpRequest& request, const Route& route) {
   if (const std::string_view last = request.Header("last-event-id"); !last.empty()) {
     return bridge::ParseCursorOf(route.id, last);
   }
   const auto after = route.query.find("after");
-  return after == route.query.end() ? 0 : bridge::ParseCursorOf(route.id, after->second);
+  if (after == route.query.end()) return bridge::LogPosition();
+  return bridge::ParseCursorOf(route.id, after->second);
 }
 
 ApiResult RespondWithError(const absl::Status& status) { return RespondWith(bridge::RepeatableErrorOf(status)); }

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "bridges/base/log_position.h"
 #include "bridges/sse/stream/api_result.h"
 #include "runnel/v1/inference.pb.h"
 
@@ -19,7 +20,7 @@ absl::Status ReadGapPolicy(const Route& route, v1::GapPolicy* policy);
 
 // The cursor of a GET, from last-event-id or `?after=`. The header counts first, because an EventSource that reconnects
 // repeats its URL with the old `?after=`.
-absl::StatusOr<uint64_t> ReadCursor(const HttpRequest& request, const Route& route);
+absl::StatusOr<bridge::LogPosition> ReadCursor(const HttpRequest& request, const Route& route);
 
 // The response to a request that is safe to repeat.
 ApiResult RespondWithError(const absl::Status& status);

@@ -17,9 +17,11 @@ namespace runnel::sse {
 namespace {
 
 constexpr uint64_t kMaxWaitSeconds = 60;
+// The service sends a gap right after the reply to an attach.
+constexpr absl::Duration kGapGrace = absl::Milliseconds(250);
 
 struct PollRequest {
-  uint64_t after = 0;
+  bridge::LogPosition after;
   absl::Duration wait;
   v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
 };
@@ -44,17 +46,27 @@ bool IsComplete(const EventCollector& collector, const PollRequest& poll) {
   if (!collector.opened()) return false;
   // All events that the log had when the poll began, not only the first batch of them.
   if (!collector.events().empty()) return collector.events().back().seq() >= collector.info().last_seq;
-  return poll.wait == absl::ZeroDuration() && poll.after == collector.info().last_seq;
+  return poll.wait == absl::ZeroDuration() &&
+         poll.after == bridge::LogPosition(collector.info().last_seq, collector.info().epoch);
+}
+
+// Whether a poll without a wait is at the end of the log, but in another epoch: either nothing is new, or a gap is
+// still on its way.
+bool MayHaveGap(const EventCollector& collector, const PollRequest& poll) {
+  return collector.opened() && collector.events().empty() && poll.wait == absl::ZeroDuration() &&
+         poll.after.seq == collector.info().last_seq;
 }
 
 bridge::HttpResponse PollResponse(const std::string& id, const EventCollector& collector) {
   v1::GenerationStatus status = collector.info().status;
   uint64_t last_seq = collector.info().last_seq;
+  uint32_t epoch = collector.info().epoch;
   std::string events;
   for (const v1::GenerationEvent& event : collector.events()) {
     if (!events.empty()) events += ",";
     bridge::AppendEventJson(id, event, &events);
     last_seq = std::max(last_seq, event.seq());
+    epoch = std::max(epoch, event.epoch());
     if (event.has_done()) status = v1::GENERATION_STATUS_DONE;
     if (event.has_failed()) status = v1::GENERATION_STATUS_FAILED;
   }
@@ -62,8 +74,9 @@ bridge::HttpResponse PollResponse(const std::string& id, const EventCollector& c
   bridge::AppendJsonString(id, &body);
   body += ",\"model\":";
   bridge::AppendJsonString(collector.info().model, &body);
-  absl::StrAppend(&body, ",\"status\":\"", base::ToAbsl(bridge::StatusName(status)), "\",\"last_seq\":", last_seq,
-                  ",\"events\":[", events, "]");
+  absl::StrAppend(&body, ",\"status\":\"", base::ToAbsl(bridge::StatusName(status)), "\",\"last_seq\":", last_seq);
+  bridge::AppendEpoch(epoch, &body);
+  absl::StrAppend(&body, ",\"events\":[", events, "]");
   bridge::AppendOpenedParts(collector.info().parts, &body);
   body += "}";
   return JsonResponse(200, std::move(body));
@@ -79,8 +92,13 @@ bridge::Awaitable<ApiResult> PollGeneration(const ApiCall* call) {
   collector.subscription().Attach(call->route->id, poll->after, call->request->principal, poll->gap_policy);
   // Without a wait, events that are in the log already are still on their way.
   const absl::Duration limit = poll->wait > absl::ZeroDuration() ? poll->wait : call->options->open_timeout;
-  const absl::Duration deadline = connections.now() + limit;
+  absl::Duration deadline = connections.now() + limit;
+  bool may_have_gap = false;
   while (!IsComplete(collector, *poll)) {
+    if (!may_have_gap && MayHaveGap(collector, *poll)) {
+      may_have_gap = true;
+      deadline = connections.now() + kGapGrace;
+    }
     // The Link ends an opening that takes too long.
     const absl::Duration left = collector.opened() ? deadline - connections.now() : absl::InfiniteDuration();
     const bool connected = co_await collector.WaitFor(call->connection, left);

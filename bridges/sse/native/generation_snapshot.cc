@@ -24,9 +24,10 @@ absl::Status TooLarge() {
 }
 
 // Replaces the text and the state that the call returned by those that were collected from the log.
-void ApplyCollected(bridge::CollectedGeneration collected, uint64_t last_seq, v1::Generation* generation) {
+void ApplyCollected(bridge::CollectedGeneration collected, bridge::LogPosition last, v1::Generation* generation) {
   generation->set_text_omitted(false);
-  generation->set_last_seq(last_seq);
+  generation->set_last_seq(last.seq);
+  generation->set_epoch(last.epoch);
   generation->mutable_usage()->set_completion_tokens(collected.tokens);
   for (int i = 0; i < generation->choices_size(); ++i) {
     v1::ChoiceText& choice = *generation->mutable_choices(i);
@@ -64,7 +65,7 @@ Awaitable<absl::StatusOr<v1::Generation>> ReadGeneration(const ApiCall* call, st
   if (collector.too_large()) co_return TooLarge();
   if (collector.ended() && !collector.subscription().terminal_seen()) co_return collector.status();
   const bool ended_since = collector.ended() && !generation->has_expire_time();
-  ApplyCollected(collector.Take(), collector.subscription().last_seq(), &*generation);
+  ApplyCollected(collector.Take(), collector.subscription().position(), &*generation);
   if (!ended_since) co_return generation;
   // The time at which it expires is known only now.
   const absl::StatusOr<v1::Generation> again = co_await thread->client->GetGeneration(thread, id, principal, 0);

@@ -224,7 +224,7 @@ Awaitable<ApiResult> CancelResponse(const ApiCall* call) {
   if (!cancelled.ok()) co_return RespondWithError(cancelled.status());
   // The end follows in the log, and the response describes it.
   GenerationCollector collector(call->thread);
-  collector.subscription().Attach(*generation_id, cancelled->last_seq(), principal);
+  collector.subscription().Attach(*generation_id, {cancelled->last_seq(), cancelled->epoch()}, principal);
   const bool connected = co_await CollectToEnd(call->thread, call->connection, &collector, OnHalfClose::kContinue);
   if (!connected) co_return ClientGone();
   co_return co_await RespondWithStored(call, *generation_id);

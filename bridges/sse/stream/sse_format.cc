@@ -58,6 +58,10 @@ void AppendSseEvent(std::string_view gen, const v1::GenerationEvent& event, uint
   AppendRetry(retry_ms, out);
   out->append("id: ").append(gen).push_back(':');
   AppendNumber(event.seq(), out);
+  if (event.epoch() != 0) {
+    out->push_back('.');
+    AppendNumber(event.epoch(), out);
+  }
   out->append("\nevent: ").append(bridge::EventName(event)).append("\ndata: ");
   bridge::AppendEventJson(gen, event, out);
   out->append("\n\n");
@@ -68,6 +72,7 @@ void AppendAttached(std::string_view gen, const bridge::GenerationInfo& opened, 
   out->append("event: attached\ndata: {\"type\":\"attached\",\"gen\":\"").append(gen);
   bridge::AppendField("\",\"after\":", opened.after_seq, out);
   bridge::AppendField(",\"last_seq\":", opened.last_seq, out);
+  bridge::AppendEpoch(opened.epoch, out);
   bridge::AppendField(",\"status\":", bridge::StatusName(opened.status), out);
   bridge::AppendOpenedParts(opened.parts, out);
   out->append("}\n\n");

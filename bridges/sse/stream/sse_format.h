@@ -40,11 +40,11 @@ struct SseMessage {
 absl::Status AppendSseMessage(const SseMessage& message, std::string* out);
 
 // `attached`, which has no id: the parts that were opened before the cursor of the reader.
-//   {"type":"attached","gen","after","last_seq","status","parts"}
+//   {"type":"attached","gen","after","last_seq","epoch" only if not 0,"status","parts"}
 void AppendAttached(std::string_view gen, const bridge::GenerationInfo& opened, uint32_t retry_ms, std::string* out);
 
-// The event of generation `gen`, which must be a well-formed id: the id `gen:seq`, the name of the event, and its JSON.
-// `retry_ms` is 0 except for the first message of a connection.
+// The event of generation `gen`, which must be a well-formed id: the id `gen:seq` (after a takeover `gen:seq.epoch`),
+// the name of the event, and its JSON. `retry_ms` is 0 except for the first message of a connection.
 void AppendSseEvent(std::string_view gen, const v1::GenerationEvent& event, uint32_t retry_ms, std::string* out);
 
 }  // namespace runnel::sse

@@ -66,13 +66,13 @@ void SseStream::Begin() {
   if (spec.gap_policy == v1::GAP_POLICY_FAIL) subscription_->RefuseGaps();
   if (spec.generate.has_value()) {
     const uint32_t choice_count = std::max(spec.generate->choice_count(), 1u);
-    subscription_->Generate(*std::move(spec.generate), spec.after_seq, spec.traceparent, spec.tracestate);
+    subscription_->Generate(*std::move(spec.generate), spec.after, spec.traceparent, spec.tracestate);
     spec.generate.reset();
     if (group_ == nullptr) return;
     group_->Start(&thread_->router, &*subscription_, choice_count, std::move(spec.more), spec.traceparent,
                   spec.tracestate);
   } else {
-    subscription_->Attach(spec.generation_id, spec.after_seq, std::move(spec.principal), spec.gap_policy);
+    subscription_->Attach(spec.generation_id, spec.after, std::move(spec.principal), spec.gap_policy);
   }
 }
 

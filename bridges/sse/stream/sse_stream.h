@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "bridges/base/connection_set.h"
 #include "bridges/base/heartbeat.h"
+#include "bridges/base/log_position.h"
 #include "bridges/base/net.h"
 #include "bridges/base/options.h"
 #include "bridges/link/subscription.h"
@@ -30,8 +31,8 @@ struct StreamSpec {
   // Further generations, whose choices follow in the same stream: see PromptGroup.
   std::vector<v1::GenerateRequest> more;
   std::string generation_id;
-  uint64_t after_seq = 0;
-  bool read_before = false;  // the client has read events of it before, although after_seq is 0
+  bridge::LogPosition after;
+  bool read_before = false;  // the client has read events of it before, although `after` is 0
   v1::GapPolicy gap_policy = v1::GAP_POLICY_SIGNAL;
   std::string principal;  // the owner of an existing generation; `generate` has that of a new one
   bool unmerged = false;

@@ -92,7 +92,7 @@ class RecordingReader final : public Subscription::Handler {
   }
 
   // Set before the subscription begins.
-  uint64_t pause_at = 0;
+  std::optional<uint64_t> pause_at;
   std::function<void()> on_flush;
   std::function<void()> on_end;
 
@@ -160,11 +160,11 @@ class LinkHarness {
     return *readers.back();
   }
   // Subscriptions live on the io thread.
-  Subscription* Generate(RecordingReader* reader, v1::GenerateRequest request = {}, uint64_t after = 0) {
+  Subscription* Generate(RecordingReader* reader, v1::GenerateRequest request = {}, LogPosition after = {}) {
     return Begin(reader,
                  [&](Subscription* subscription) { subscription->Generate(std::move(request), after, "tp", "ts"); });
   }
-  Subscription* Attach(RecordingReader* reader, const std::string& id, uint64_t after,
+  Subscription* Attach(RecordingReader* reader, const std::string& id, LogPosition after,
                        v1::GapPolicy policy = v1::GAP_POLICY_SIGNAL) {
     return Begin(reader, [&](Subscription* subscription) { subscription->Attach(id, after, "ann", policy); });
   }

@@ -17,15 +17,23 @@ TEST(Cursor, ReadsIdAndSeq) {
   const auto cursor = ParseCursor(FakeId('a') + ":17");
   ASSERT_TRUE(cursor.ok()) << cursor.status();
   EXPECT_EQ(cursor->generation_id, FakeId('a'));
-  EXPECT_EQ(cursor->seq, 17u);
+  EXPECT_EQ(cursor->position, LogPosition(17));
 }
 
 TEST(Cursor, ReadsABareSeq) {
   const auto cursor = ParseCursor("9223372036854775807");
   ASSERT_TRUE(cursor.ok()) << cursor.status();
   EXPECT_EQ(cursor->generation_id, "");
-  EXPECT_EQ(cursor->seq, 9223372036854775807u);
+  EXPECT_EQ(cursor->position, LogPosition(9223372036854775807u));
   EXPECT_EQ(ParseSeq("0").value(), 0u);
+}
+
+TEST(Cursor, ReadsAnEpoch) {
+  EXPECT_EQ(ParseCursor(FakeId('a') + ":17.65537")->position, LogPosition(17, 65537));
+  EXPECT_EQ(ParseCursor("17.1")->position, LogPosition(17, 1));
+  EXPECT_EQ(ParsePosition("9223372036854775807.4294967295").value(), LogPosition(9223372036854775807u, 4294967295u));
+  // The position behind a gap whose text was too large for it.
+  EXPECT_EQ(ParsePosition("0.65537").value(), LogPosition(0, 65537));
 }
 
 TEST(Cursor, RejectsMalformedTextInsteadOfReadingZero) {
@@ -62,6 +70,33 @@ TEST(Cursor, RejectsMalformedTextInsteadOfReadingZero) {
                                             "GEN_" + std::string(26, 'a') + ":1",
                                             "NaN",
                                             "null",
+                                            ".",
+                                            "17.",
+                                            ".1",
+                                            "17.0",
+                                            "17.00",
+                                            "17.01",
+                                            "17.-1",
+                                            "17.+1",
+                                            "17. 1",
+                                            "17 .1",
+                                            "17.1 ",
+                                            "17.1.1",
+                                            "17..1",
+                                            "17.1e3",
+                                            "17.0x1",
+                                            "17,1",
+                                            "17.4294967296",
+                                            "17.99999999999",
+                                            "17.18446744073709551617",
+                                            "17." + std::string(100000, '9'),
+                                            id + ".1",
+                                            id + ":.1",
+                                            id + ":17.",
+                                            id + ":17.1:2",
+                                            id + ":17.1.2",
+                                            id + ".1:17",
+                                            "17.1:" + id,
                                             std::string("1\0", 2),
                                             std::string(100000, '9')};
   for (const std::string& text : hostile) {
@@ -72,9 +107,10 @@ TEST(Cursor, RejectsMalformedTextInsteadOfReadingZero) {
 }
 
 TEST(Cursor, MustBelongToTheGeneration) {
-  EXPECT_EQ(ParseCursorOf(FakeId('a'), FakeId('a') + ":3").value(), 3u);
-  EXPECT_EQ(ParseCursorOf(FakeId('a'), "3").value(), 3u);
+  EXPECT_EQ(ParseCursorOf(FakeId('a'), FakeId('a') + ":3.7").value(), LogPosition(3, 7));
+  EXPECT_EQ(ParseCursorOf(FakeId('a'), "3").value(), LogPosition(3));
   EXPECT_FALSE(ParseCursorOf(FakeId('a'), FakeId('b') + ":3").ok());
+  EXPECT_FALSE(ParseCursorOf(FakeId('a'), FakeId('b') + ":3.7").ok());
 }
 
 TEST(Cursor, ChecksTheFormOfAnId) {

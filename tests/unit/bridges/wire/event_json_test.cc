@@ -92,6 +92,27 @@ TEST(EventJson, WritesGap) {
                          R"({"index":1,"text":""}]}})");
 }
 
+TEST(EventJson, WritesTheEpochAfterATakeoverOnly) {
+  v1::GenerationEvent delta = MergedEvent(3, 13, "llo");
+  delta.set_epoch(65537);
+  EXPECT_EQ(Json(delta), R"({"type":"delta","gen":"gen_X","first_seq":3,"seq":13,"epoch":65537,"choice":0,)"
+                         R"("text":"llo","tokens":11,"ms":13})");
+  v1::GenerationEvent gap;
+  gap.set_seq(2);
+  gap.set_epoch(4294967295);
+  gap.mutable_gap()->set_requested_after(9);
+  gap.mutable_gap()->set_first_available(3);
+  gap.mutable_gap()->set_reason(v1::GAP_REASON_TAIL_LOST);
+  EXPECT_EQ(Json(gap), R"({"type":"gap","gen":"gen_X","seq":2,"epoch":4294967295,"requested_after":9,)"
+                       R"("first_available":3,"reason":"tail_lost","snapshot":{"seq":2,"choices":[]}})");
+  v1::Generation generation;
+  generation.set_last_seq(5);
+  generation.set_epoch(65537);
+  std::string out;
+  AppendGenerationJson(generation, &out);
+  EXPECT_NE(out.find(R"("last_seq":5,"epoch":65537,"choices":[])"), std::string::npos) << out;
+}
+
 TEST(EventJson, EscapesOnlyWhatJsonForbids) {
   EXPECT_EQ(Quoted(""), "\"\"");
   EXPECT_EQ(Quoted("\"\\/"), R"("\"\\/")");

@@ -40,6 +40,22 @@ TEST(SseFormat, WritesThePartsBeforeTheCursorWithoutAnId) {
             "\"parts\":[{\"choice\":0,\"index\":0,\"kind\":\"reasoning\",\"bytes\":3}]}\n\n");
 }
 
+TEST(SseFormat, WritesTheEpochAfterATakeover) {
+  v1::GenerationEvent event = testing::DeltaEvent(2, "Hel");
+  event.set_epoch(65537);
+  std::string out;
+  AppendSseEvent("gen_X", event, 0, &out);
+  EXPECT_EQ(out,
+            "id: gen_X:2.65537\nevent: delta\ndata: {\"type\":\"delta\",\"gen\":\"gen_X\",\"seq\":2,\"epoch\":65537,"
+            "\"choice\":0,\"text\":\"Hel\",\"tokens\":1,\"ms\":2}\n\n");
+  bridge::GenerationInfo opened;
+  opened.last_seq = 9;
+  opened.epoch = 65537;
+  out.clear();
+  AppendAttached("gen_X", opened, 0, &out);
+  EXPECT_NE(out.find("\"last_seq\":9,\"epoch\":65537,\"status\""), std::string::npos) << out;
+}
+
 TEST(SseFormat, WritesRetryIntoTheFirstEvent) {
   std::string out;
   AppendSseEvent("gen_X", testing::StartedEvent(), 1000, &out);
