@@ -14,6 +14,11 @@ constexpr char kLost[] = "runnel_lost_generations_total";
 constexpr char kLostHelp[] =
     "Readers that received generation_lost, by what is known about the replica: lost; stopped (an orderly shutdown); "
     "unknown (only the reader's cursor shows that the generation existed).";
+constexpr char kReferrals[] = "runnel_referrals_total";
+constexpr char kReferralsHelp[] =
+    "Requests for a generation sent on to another replica, by cause: owned_elsewhere (the replica named another one); "
+    "log_unavailable (it could not reach the store); moved (it lost the generation to another one); gone (another one "
+    "reported that it is gone).";
 constexpr char kDisconnects[] = "runnel_client_disconnects_total";
 constexpr char kDisconnectsHelp[] = "Connections that the client closed, by phase.";
 
@@ -71,7 +76,11 @@ BridgeMetrics::BridgeMetrics(base::Metrics* metrics, const std::string& transpor
       lost_generations_stopped(metrics->Counter(kLost, kLostHelp, With(labels, "replica", "stopped"))),
       lost_generations_unknown(metrics->Counter(kLost, kLostHelp, With(labels, "replica", "unknown"))),
       reattachments(metrics->Counter("runnel_link_reattachments_total",
-                                     "Attachments repeated after the loss of their Link or a pause.", labels)) {}
+                                     "Attachments repeated after the loss of their Link or a pause.", labels)),
+      referrals_elsewhere(metrics->Counter(kReferrals, kReferralsHelp, With(labels, "cause", "owned_elsewhere"))),
+      referrals_unavailable(metrics->Counter(kReferrals, kReferralsHelp, With(labels, "cause", "log_unavailable"))),
+      referrals_moved(metrics->Counter(kReferrals, kReferralsHelp, With(labels, "cause", "moved"))),
+      referrals_gone(metrics->Counter(kReferrals, kReferralsHelp, With(labels, "cause", "gone"))) {}
 
 void BridgeMetrics::CountRequest(int status) {
   registry

@@ -49,6 +49,11 @@ struct BridgeMetrics {
   prometheus::Counter& lost_generations_stopped;
   prometheus::Counter& lost_generations_unknown;
   prometheus::Counter& reattachments;
+  // By what sent a request on to another replica.
+  prometheus::Counter& referrals_elsewhere;
+  prometheus::Counter& referrals_unavailable;
+  prometheus::Counter& referrals_moved;
+  prometheus::Counter& referrals_gone;
 
   // runnel_http_requests_total by status.
   void CountRequest(int status);

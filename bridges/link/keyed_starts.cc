@@ -152,7 +152,7 @@ void KeyedStarts::AdvanceOrWait(Subscription* subscription) {
 
 void KeyedStarts::OnExisting(Subscription* subscription, const std::string& generation_id) {
   KeyedStart& start = *subscription->start()->claims;
-  if (links_->FindOwner(generation_id) != nullptr) {
+  if (links_->FindKeeper(generation_id) != nullptr) {
     start.existing_id_ = generation_id;
     return Send(subscription);
   }
@@ -171,8 +171,7 @@ void KeyedStarts::Send(Subscription* subscription) {
   Subscription::Start& start = *subscription->start();
   claiming_.erase(start.claims.get());
   subscription->OnClaimed();
-  const std::string& existing = start.claims->existing_id_;
-  Link* link = existing.empty() ? links_->FindForStart(start) : links_->FindOwner(existing);
+  Link* link = links_->FindFor(*subscription);
   if (link != nullptr && link->Open(subscription)) return;
   subscription->End(link != nullptr || start.refusal.ok() ? TooManyAttachments() : start.refusal);
 }

@@ -41,6 +41,8 @@ class KeyedStart {
   // The number of its claim on the replica of `link`, or 0: for the `generate` sent there.
   uint32_t ClaimOn(const Link& link) const;
   bool existing_only() const { return !existing_id_.empty(); }
+  // The generation that the key names; empty: not known, or none.
+  const std::string& existing_id() const { return existing_id_; }
 
  private:
   friend class KeyedStarts;

@@ -50,6 +50,8 @@ void KnownReplicas::OnUp(const Hello& hello) {
   run.last_seen = now;
   run.retention = hello.retention;
   run.claims = hello.claims;
+  run.shared_log = hello.shared_log;
+  run.heard_of = false;
   run.stopped = run.replaced = false;
   ++run.links;
   ForgetLocked();
@@ -77,6 +79,7 @@ void KnownReplicas::OnHeardOf(std::string_view generation_id) {
   base::MutexLock lock(&mu_);
   const auto [run, added] = runs_.try_emplace(std::string(generation_id.substr(0, kPrefixBytes)));
   if (!added) return;
+  run->second.heard_of = true;
   run->second.last_seen = options_.clock->Monotonic();
   run->second.retention = std::max(kHearsay, 2 * options_.recovery_timeout);
   ForgetLocked();
@@ -106,6 +109,7 @@ KnownReplicas::Run KnownReplicas::Find(std::string_view generation_id) const {
   const auto found = runs_.find(generation_id.substr(0, kPrefixBytes));
   if (found == runs_.end()) return Run::kUnknown;
   const RunEntry& run = found->second;
+  if (run.shared_log) return run.links > 0 ? Run::kReached : Run::kAway;
   if (run.stopped) return Run::kStopped;
   if (run.links > 0) return Run::kReached;
   const absl::Duration unseen = options_.clock->Monotonic() - run.last_seen;
@@ -115,6 +119,18 @@ KnownReplicas::Run KnownReplicas::Find(std::string_view generation_id) const {
   const auto address = addresses_.find(run.address);
   const bool gone = !run.address.empty() && (address == addresses_.end() || !address->second.listed);
   return gone ? Run::kLost : Run::kAway;
+}
+
+bool KnownReplicas::KeepsAlone(std::string_view generation_id) const {
+  base::MutexLock lock(&mu_);
+  const auto found = runs_.find(generation_id.substr(0, kPrefixBytes));
+  return found != runs_.end() && !found->second.heard_of && !found->second.shared_log;
+}
+
+bool KnownReplicas::SharesLogs(std::string_view generation_id) const {
+  base::MutexLock lock(&mu_);
+  const auto found = runs_.find(generation_id.substr(0, kPrefixBytes));
+  return found != runs_.end() && found->second.shared_log;
 }
 
 bool KnownReplicas::MayHoldKeys(const std::vector<std::string_view>& reached_prefixes) const {

@@ -40,7 +40,8 @@ class KnownReplicas {
     std::string address;
     std::string id_prefix;  // with `gen_`
     absl::Duration retention;
-    bool claims = false;  // it supports LinkClaim
+    bool claims = false;      // it supports LinkClaim
+    bool shared_log = false;  // other replicas can continue its generations
   };
   // A Link to a run is up; an OnDown follows each OnUp. `stopped`: the run has announced that it keeps no log any more.
   void OnUp(const Hello& hello) EXCLUDES(mu_);
@@ -57,8 +58,14 @@ class KnownReplicas {
     kLost,
     kStopped,
   };
-  // The run that started a generation.
+  // The run that started a generation. One that shares its logs is never lost or stopped: another replica has its
+  // generations, and only the service knows which of them exist.
   Run Find(std::string_view generation_id) const EXCLUDES(mu_);
+
+  // Whether the run that started a generation is known, and has kept its logs for itself, or shares them. Both are
+  // false for an unknown run.
+  bool KeepsAlone(std::string_view generation_id) const EXCLUDES(mu_);
+  bool SharesLogs(std::string_view generation_id) const EXCLUDES(mu_);
 
   // Whether a replica that the calling thread does not reach may keep a generation that a request_id names, as far as
   // the process knows: one that was reached within the recovery timeout, or, for as long, one of the first addresses
@@ -77,6 +84,8 @@ class KnownReplicas {
     absl::Duration retention;
     size_t links = 0;
     bool claims = false;
+    bool shared_log = false;
+    bool heard_of = false;  // only named by another replica
     bool stopped = false;
     bool replaced = false;  // another run was reached at its address
   };

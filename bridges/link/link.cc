@@ -87,6 +87,16 @@ bool Link::MayConnectSoon(absl::Duration now) const {
   return !connected_ && !failed_ && !retired_ && now - down_since_ < options_.recovery_timeout;
 }
 
+bool Link::gone() const { return gone_until_ > absl::ZeroDuration() && Now() < gone_until_; }
+
+std::vector<Subscription*> Link::OnGone() {
+  gone_until_ = Now() + options_.recovery_timeout;
+  spdlog::warn("the replica at {} is gone, as another one reports", stub_->address);
+  std::vector<Subscription*> all;
+  ForEach([&all](Subscription* subscription) { all.push_back(subscription); });
+  return all;
+}
+
 size_t Link::load(absl::Duration now) {
   while (!unread_.empty() && now - unread_.front() > kUnread) unread_.pop_front();
   return taken_ + unread_.size();
@@ -127,9 +137,9 @@ bool Link::Open(Subscription* subscription) {
   return true;
 }
 
-void Link::Detach(Subscription* subscription) {
+void Link::Detach(Subscription* subscription, bool paused) {
   const uint32_t number = subscription->number();
-  const bool left = subscription->state() == Subscription::State::kAttached && !subscription->paused();
+  const bool left = subscription->state() == Subscription::State::kAttached && !paused;
   if (left && unread_.size() < kMaxUnread) unread_.push_back(Now());
   if (call_->Withdraw(number)) return FreeNumber(number);
   // The number stays taken until the service replies `detached`: events for it may be on their way. The claims are kept
@@ -137,7 +147,7 @@ void Link::Detach(Subscription* subscription) {
   slots_[number] = {nullptr, true, subscription->TakeClaims()};
   v1::LinkRequest command;
   command.mutable_detach()->set_attachment(number);
-  command.mutable_detach()->set_paused(subscription->paused());
+  command.mutable_detach()->set_paused(paused);
   call_->Send(std::move(command));
 }
 
@@ -169,6 +179,7 @@ void Link::DropClaims() {
 void Link::OnBatches() {
   if (call_ == nullptr) return;
   call_->TakeBatches(&batches_);
+  gone_until_ = absl::ZeroDuration();
   // In one batch the events of a reader are adjacent. Several batches may each have some for the same reader, and one
   // write for all of them is cheaper.
   flush_in_groups_ = batches_.size() == 1 && batches_.front()->get()->replies_size() == 0;
@@ -193,6 +204,7 @@ void Link::HandleBatch(v1::LinkResponse& batch) {
   }
   for (v1::LinkReply& reply : *batch.mutable_replies()) HandleReply(reply);
   for (v1::LinkEvent& event : *batch.mutable_events()) HandleEvent(event);
+  if (batch.gone_prefixes_size() > 0 && shared_log_) owner_->OnOthersGone(this, batch);
   if (batch.events_size() > 0) metrics_->link_events.Increment(batch.events_size());
 }
 
@@ -203,6 +215,7 @@ void Link::HandleHello(const v1::LinkHello& hello) {
   id_prefix_ = hello.id_prefix().empty() ? "" : absl::StrCat("gen_", hello.id_prefix());
   replica_ = hello.replica();
   claim_lease_ = absl::Seconds(hello.claim_lease().seconds()) + absl::Nanoseconds(hello.claim_lease().nanos());
+  shared_log_ = hello.shared_log();
   connection_ = owner_->NextConnection();
   max_attachments_ = hello.max_attachments();
   max_request_bytes_ = hello.max_request_bytes() > 0 ? hello.max_request_bytes() : base::kGrpcDefaultMessageBytes;
@@ -238,6 +251,9 @@ void Link::HandleReply(v1::LinkReply& reply) {
       if (subscription != nullptr) subscription->OnProgress(reply.progress());
       return;
     case v1::LinkReply::kMoved:
+      if (subscription == nullptr) return;  // `detached` follows
+      FreeNumber(number);
+      return owner_->OnMoved(subscription, this, reply.moved().id_prefix());
     case v1::LinkReply::kClaim:
     case v1::LinkReply::REPLY_NOT_SET:
       return;

@@ -51,6 +51,9 @@ class Link {
     virtual void OnNothingListens(const Link& link) = 0;
     virtual void OnStartSent() = 0;
     virtual void OnRefused(Subscription* subscription, Link* link, const absl::Status& status) = 0;
+    virtual void OnMoved(Subscription* subscription, Link* link, const std::string& id_prefix) = 0;
+    // The replica has found that other ones are gone.
+    virtual void OnOthersGone(Link* link, const v1::LinkResponse& batch) = 0;
     virtual void OnClaimReply(Link* link, const v1::LinkClaimAnswer& reply) = 0;
     // A Subscription has ended outside a batch: flush soon.
     virtual void OnEndedEarly() = 0;
@@ -74,6 +77,10 @@ class Link {
   // DNS no longer lists this replica: existing attachments stay, but once the RPC is lost no new one is made.
   void SetRetired(bool retired);
   bool retired() const { return retired_; }
+  // Whether another replica has reported that this one is gone, and nothing has arrived from it since.
+  bool gone() const;
+  // Whether requests for its generations should be sent there.
+  bool usable() const { return connected_ && !gone(); }
   // It has no RPC and will not make one.
   bool closed() const { return retired_ && call_ == nullptr; }
 
@@ -90,6 +97,8 @@ class Link {
   absl::Duration retention() const { return retention_; }
   // The prefix of the ids of the replica's generations, including `gen_`; empty: the service does not report it.
   const std::string& id_prefix() const { return id_prefix_; }
+  // Whether the replica shares its logs with others.
+  bool shared_log() const { return shared_log_; }
   const std::string& replica() const { return replica_; }
   // How long a claim lasts there; 0: the replica does not support claims.
   absl::Duration claim_lease() const { return claim_lease_; }
@@ -105,12 +114,16 @@ class Link {
   // False if no number is free.
   bool Open(Subscription* subscription);
   // Gives up the number of a subscription that is kOpening or kAttached.
-  void Detach(Subscription* subscription);
+  // `paused`: the reader will attach again.
+  void Detach(Subscription* subscription, bool paused);
   void RequestProgress(uint32_t number);
   void Claim(v1::LinkClaim claim);
   void Release(uint32_t claim, const std::string& generation_id);
   // Gives up the claims of starts whose readers have left.
   void DropClaims();
+  // Another replica has reported that this one is gone. Counts until something arrives from it, but not longer than the
+  // recovery timeout. Returns the subscriptions that have a number here.
+  std::vector<Subscription*> OnGone();
   // Calls visit(Subscription*) for each that has a number; it may detach that one.
   template <typename Visit>
   void ForEach(Visit visit);
@@ -155,6 +168,7 @@ class Link {
   absl::Duration claim_lease_;
   uint64_t connection_ = 0;
   absl::Duration down_since_;
+  absl::Duration gone_until_;  // zero: not reported
   // When readers left generations that had not ended, the earliest first.
   std::deque<absl::Duration> unread_;
   std::vector<std::unique_ptr<base::ArenaMessage<v1::LinkResponse>>> batches_;  // being handled
@@ -162,6 +176,7 @@ class Link {
   uint32_t last_number_ = 0;      // of the event handled last
   size_t read_pauses_counted_ = 0;
   bool connected_ = false;
+  bool shared_log_ = false;
   bool failed_ = false;
   bool going_away_ = false;
   bool retired_ = false;

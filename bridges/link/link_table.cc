@@ -25,7 +25,7 @@ uint64_t StableHash(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-LinkTable::LinkTable() : starts_(base::Random()()) {}
+LinkTable::LinkTable(const KnownReplicas* known) : known_(known), starts_(base::Random()()) {}
 
 Link* LinkTable::Add(std::unique_ptr<Link> link) {
   links_.push_back(std::move(link));
@@ -37,8 +37,12 @@ void LinkTable::EraseClosed() {
 }
 
 Link* LinkTable::FindAny() const {
-  const auto found = std::find_if(links_.begin(), links_.end(), [](const auto& link) { return link->connected(); });
-  return found == links_.end() ? nullptr : found->get();
+  Link* any = nullptr;
+  for (const auto& link : links_) {
+    if (link->usable()) return link.get();
+    if (link->connected()) any = link.get();
+  }
+  return any;
 }
 
 Link* LinkTable::FindConnection(uint64_t connection) const {
@@ -48,15 +52,47 @@ Link* LinkTable::FindConnection(uint64_t connection) const {
   return found == links_.end() ? nullptr : found->get();
 }
 
-Link* LinkTable::FindOwner(std::string_view generation_id) const {
+Link* LinkTable::FindPrefix(std::string_view prefix) const {
+  const auto found = std::find_if(links_.begin(), links_.end(),
+                                  [&](const auto& link) { return link->usable() && link->id_prefix() == prefix; });
+  return found == links_.end() ? nullptr : found->get();
+}
+
+Link* LinkTable::FindKeeper(std::string_view generation_id, const Route* route) const {
+  const bool referred = route != nullptr && !route->prefix().empty();
+  if (referred) {
+    if (Link* named = FindPrefix(route->prefix()); named != nullptr) return named;
+  }
+  const std::string_view avoid = route == nullptr ? std::string_view() : std::string_view(route->avoid());
   const auto found =
       std::find_if(links_.begin(), links_.end(), [&](const auto& link) { return link->Owns(generation_id); });
-  return found == links_.end() ? nullptr : found->get();
+  Link* const first = found == links_.end() ? nullptr : found->get();
+  if (first != nullptr && !first->shared_log()) return first;
+  if (first != nullptr && first->usable() && !referred && first->id_prefix() != avoid) return first;
+  Link* const other = Rendezvous(generation_id, avoid);
+  return other != nullptr ? other : first;
+}
+
+Link* LinkTable::Rendezvous(std::string_view generation_id, std::string_view avoid) const {
+  Link* best = nullptr;
+  // The lowest rank wins.
+  std::tuple<bool, bool, uint64_t> best_rank;
+  for (const auto& link : links_) {
+    if (!link->connected() || !link->shared_log()) continue;
+    const bool last_choice = link->gone() || link->id_prefix() == avoid;
+    const std::tuple rank(last_choice, link->retired() || link->going_away(),
+                          StableHash(link->id_prefix(), generation_id));
+    if (best == nullptr || rank < best_rank) {
+      best = link.get();
+      best_rank = rank;
+    }
+  }
+  return best != nullptr && known_->KeepsAlone(generation_id) ? nullptr : best;
 }
 
 Link* LinkTable::FindForStart(const Subscription::Start& start) const {
   const v1::GenerateRequest& request = start.command.request();
-  const bool by_hash = start.keyed && start.claims == nullptr;
+  const bool by_hash = start.keyed && start.claims == nullptr && !AllShareLogs();
   const absl::Duration now = Now();
   Link* best = nullptr;
   // The lowest rank wins. Replicas that are leaving rank last; equal ones take turns.
@@ -67,7 +103,8 @@ Link* LinkTable::FindForStart(const Subscription::Start& start) const {
     if (std::count(start.refused_by.begin(), start.refused_by.end(), link) > 0) continue;
     const uint64_t rank = by_hash ? StableHash(link->stub()->address, request.principal() + request.request_id())
                                   : uint64_t{link->load(now)};
-    const std::tuple link_rank(link->retired() || link->going_away(), rank, (i + starts_) % links_.size());
+    const std::tuple link_rank(link->retired() || link->going_away() || link->gone(), rank,
+                               (i + starts_) % links_.size());
     if (best == nullptr || link_rank < best_rank) {
       best = link;
       best_rank = link_rank;
@@ -78,7 +115,13 @@ Link* LinkTable::FindForStart(const Subscription::Start& start) const {
 
 Link* LinkTable::FindFor(const Subscription& subscription) const {
   const Subscription::Start* start = subscription.start();
-  return start != nullptr ? FindForStart(*start) : FindOwner(subscription.generation_id());
+  const Route* route = subscription.route();
+  if (start == nullptr) return FindKeeper(subscription.generation_id(), route);
+  if (route != nullptr && !route->prefix().empty()) {
+    if (Link* named = FindPrefix(route->prefix()); named != nullptr) return named;
+  }
+  const bool existing = start->claims != nullptr && start->claims->existing_only();
+  return existing ? FindKeeper(start->claims->existing_id(), route) : FindForStart(*start);
 }
 
 std::vector<std::string_view> LinkTable::ConnectedPrefixes() const {
@@ -95,6 +138,16 @@ std::vector<std::string_view> LinkTable::ConnectedAddresses() const {
     if (link->connected()) addresses.push_back(link->stub()->address);
   }
   return addresses;
+}
+
+bool LinkTable::AllShareLogs() const {
+  bool connected = false;
+  for (const auto& link : links_) {
+    if (!link->connected()) continue;
+    if (!link->shared_log()) return false;
+    connected = true;
+  }
+  return connected;
 }
 
 bool LinkTable::MayConnectSoon() const {

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "bridges/link/known_replicas.h"
 #include "bridges/link/link.h"
+#include "bridges/link/route.h"
 #include "bridges/link/subscription.h"
 
 namespace runnel::bridge {
@@ -15,7 +17,8 @@ namespace runnel::bridge {
 // thread.
 class LinkTable {
  public:
-  LinkTable();
+  // `known` must outlive it.
+  explicit LinkTable(const KnownReplicas* known);
 
   auto begin() const { return links_.begin(); }
   auto end() const { return links_.end(); }
@@ -26,8 +29,12 @@ class LinkTable {
   Link* FindAny() const;
   // By Link::connection().
   Link* FindConnection(uint64_t connection) const;
-  // The replica that keeps the log of a generation, if there is one.
-  Link* FindOwner(std::string_view generation_id) const;
+  // The replica whose ids begin with `prefix`, if it is usable.
+  Link* FindPrefix(std::string_view prefix) const;
+  // The replica to ask for a generation: the one that `route` names, or else the one that has started the generation.
+  // If that is not usable and its logs are shared, or may be, any replica can help; which one is asked depends on the
+  // id alone, so that all bridges ask the same. `route` may be null.
+  Link* FindKeeper(std::string_view generation_id, const Route* route = nullptr) const;
   // The best replica for a start, of those that have not refused it.
   Link* FindForStart(const Subscription::Start& start) const;
   Link* FindFor(const Subscription& subscription) const;
@@ -36,10 +43,15 @@ class LinkTable {
   std::vector<std::string_view> ConnectedPrefixes() const;
   std::vector<std::string_view> ConnectedAddresses() const;
   bool MayConnectSoon() const;
+  // Whether some replica is connected, and every one that is shares its logs.
+  bool AllShareLogs() const;
 
   void OnStartSent() { ++starts_; }
 
  private:
+  Link* Rendezvous(std::string_view generation_id, std::string_view avoid) const;
+
+  const KnownReplicas* const known_;
   std::vector<std::unique_ptr<Link>> links_;
   size_t starts_;  // sent, counted from a random number: selects the next of several equal replicas
 };

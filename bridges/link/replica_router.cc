@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
+#include <chrono>
 #include <utility>
 
 #include "bridges/base/bridge_metrics.h"
 #include "bridges/base/no_such_generation.h"
 #include "bridges/link/grpc_stub.h"
 #include "bridges/link/link_errors.h"
+#include "bridges/link/locate_request.h"
 #include "services/base/clock.h"
 #include "services/base/grpc_status.h"
 
@@ -23,50 +25,14 @@ bool MayTryElsewhere(bool pinned, const absl::Status& refusal) {
   return !pinned && (absl::IsResourceExhausted(refusal) || absl::IsUnavailable(refusal));
 }
 
+// Of the timer for requests that back off, which may be many.
+constexpr absl::Duration kRetryGrain = absl::Milliseconds(5);
+
 bool IsKeyed(const Subscription& subscription) {
   return subscription.start() != nullptr && subscription.start()->keyed;
 }
 
 }  // namespace
-
-// A unary call that looks for its replica. Owns itself while it waits.
-class ReplicaRouter::LocateRequest final : public WaitingRequest {
- public:
-  LocateRequest(ReplicaRouter* router, std::string generation_id, OnLocated done)
-      : router_(router),
-        generation_id_(std::move(generation_id)),
-        done_(std::move(done)),
-        deadline_(Now() + router->options_.open_timeout),
-        min_round_(Find() == nullptr ? router->refresh_() : 0) {}
-
-  bool Retry(absl::Duration now) override {
-    const Link* link = Find();
-    if (router_->stopped_) {
-      done_(BridgeStopping());
-    } else if (link != nullptr) {
-      done_(link->stub());
-    } else if (router_->MayReachMore(min_round_) && now < deadline_) {
-      return false;
-    } else {
-      done_(generation_id_.empty() ? ServiceUnreachable() : router_->CountedRefusal(generation_id_, false));
-    }
-    delete this;
-    return true;
-  }
-  void OnRouterGone() override { delete this; }
-
- private:
-  ~LocateRequest() = default;
-  Link* Find() const {
-    return generation_id_.empty() ? router_->links_.FindAny() : router_->links_.FindOwner(generation_id_);
-  }
-
-  ReplicaRouter* const router_;
-  const std::string generation_id_;
-  const OnLocated done_;
-  const absl::Duration deadline_;
-  const uint64_t min_round_;
-};
 
 ReplicaRouter::ReplicaRouter(net::io_context* io, BridgeMetrics* metrics, KnownReplicas* known,
                              const Link::Options& options)
@@ -75,6 +41,8 @@ ReplicaRouter::ReplicaRouter(net::io_context* io, BridgeMetrics* metrics, KnownR
       known_(known),
       options_(options),
       refresh_([] { return uint64_t{0}; }),
+      links_(known),
+      retry_timer_(io->get_executor()),
       keyed_starts_(io, &links_, known, &flush_list_, [this] { return refresh_(); }) {}
 
 ReplicaRouter::~ReplicaRouter() {
@@ -110,6 +78,7 @@ void ReplicaRouter::Stop() {
   if (std::exchange(stopped_, true)) return;
   for (const auto& link : links_) link->Stop(BridgeStopping());
   keyed_starts_.Stop();
+  retry_timer_.cancel();
   RetryWaiting();
 }
 
@@ -127,8 +96,12 @@ size_t ReplicaRouter::attachments() const {
 
 // ---------------------------------------------------------------------------------------------- requests that wait
 
-void ReplicaRouter::Locate(std::string generation_id, OnLocated done) {
-  AddWaiting(new LocateRequest(this, std::move(generation_id), std::move(done)));
+std::shared_ptr<Search> ReplicaRouter::NewSearch(std::string generation_id) const {
+  return std::make_shared<Search>(Search{std::move(generation_id), Now() + options_.open_timeout, {}});
+}
+
+void ReplicaRouter::Locate(std::shared_ptr<Search> search, OnLocated done) {
+  AddWaiting(new LocateRequest(this, std::move(search), std::move(done)));
   RetryWaitingSoon();
 }
 
@@ -140,11 +113,27 @@ void ReplicaRouter::Open(Subscription* subscription) {
 }
 
 bool ReplicaRouter::MaybeSend(Subscription* subscription) {
-  const bool keyed = IsKeyed(*subscription);
-  if (keyed && keyed_starts_.Supported()) return keyed_starts_.Advance(subscription);
-  if (keyed) subscription->DropClaims();
+  const bool referred = subscription->route() != nullptr && !subscription->route()->prefix().empty();
+  if (!referred && UsesClaims(*subscription)) return keyed_starts_.Advance(subscription);
+  if (!referred && IsKeyed(*subscription)) subscription->DropClaims();
   Link* link = links_.FindFor(*subscription);
   return link != nullptr && link->Open(subscription);
+}
+
+bool ReplicaRouter::UsesClaims(const Subscription& subscription) const {
+  if (!IsKeyed(subscription) || !keyed_starts_.Supported()) return false;
+  return subscription.start()->claim_required || !links_.AllShareLogs();
+}
+
+void ReplicaRouter::ScheduleRetry(absl::Duration at) {
+  if (at >= retry_timer_at_ || stopped_) return;
+  retry_timer_at_ = at;
+  retry_timer_.expires_after(absl::ToChronoNanoseconds(std::max(at - Now(), kRetryGrain)));
+  retry_timer_.async_wait([this](ErrorCode ec) {
+    if (ec) return;
+    retry_timer_at_ = absl::InfiniteDuration();
+    RetryWaiting();
+  });
 }
 
 void ReplicaRouter::RetryWaitingSoon() {
@@ -172,9 +161,14 @@ bool ReplicaRouter::Resolve(Subscription* subscription, absl::Duration now) {
   const std::string& id = subscription->generation_id();
   if (stopped_) {
     subscription->End(BridgeStopping());
+  } else if (subscription->backing_off(now) && subscription->deadline() > now) {
+    ScheduleRetry(subscription->route()->retry_at());
+    return false;
+  } else if (subscription->route() != nullptr && EndIfOverdue(subscription, now)) {
+    return true;
   } else if (MaybeSend(subscription) || EndIfOverdue(subscription, now)) {
     return true;
-  } else if (IsKeyed(*subscription) && keyed_starts_.Supported()) {
+  } else if (UsesClaims(*subscription)) {
     // A replica that may know the key is away. It may come back.
     return false;
   } else if (links_.FindFor(*subscription) != nullptr) {
@@ -236,7 +230,7 @@ absl::Status ReplicaRouter::CountedRefusal(std::string_view generation_id, bool 
 void ReplicaRouter::OnUp(Link* link) {
   connected_.fetch_add(1, std::memory_order_relaxed);
   const bool claims = link->claim_lease() > absl::ZeroDuration();
-  known_->OnUp({link->stub()->address, link->id_prefix(), link->retention(), claims});
+  known_->OnUp({link->stub()->address, link->id_prefix(), link->retention(), claims, link->shared_log()});
   // Posted, because a batch is being handled.
   RetryWaitingSoon();
 }
@@ -257,12 +251,17 @@ void ReplicaRouter::OnDown(Link* link, bool was_connected, bool stopped, const s
 }
 
 void ReplicaRouter::OnRefused(Subscription* subscription, Link* link, const absl::Status& status) {
+  if (link->shared_log() && MaybeFollow(subscription, *link, status)) return;
   if (subscription->opened() && absl::IsNotFound(status)) return FailLost(subscription);
   Subscription::Start* start = subscription->start();
-  if (start == nullptr) return subscription->End(status);
+  if (start == nullptr)
+    return subscription->End(IsFinal(*link, *subscription, status)
+                                 ? status
+                                 : CountedRefusal(subscription->generation_id(), subscription->seen()));
   if (start->claims != nullptr && keyed_starts_.OnRefused(subscription, status)) return;
   if (start->claims != nullptr && start->claims->existing_only()) return subscription->End(status);
-  if (!MayTryElsewhere(start->keyed && start->claims == nullptr, status)) return subscription->End(status);
+  const bool pinned = start->keyed && start->claims == nullptr && !links_.AllShareLogs();
+  if (!MayTryElsewhere(pinned, status)) return subscription->End(status);
   start->refused_by.push_back(link);
   start->refusal = status;
   if (!MaybeSend(subscription)) subscription->End(status);
@@ -285,14 +284,18 @@ bool ReplicaRouter::EndIfOverdue(Subscription* subscription, absl::Duration now)
   if (sent) {
     subscription->End(opened ? ReplicaUnreachable()
                              : absl::DeadlineExceededError("the inference service did not reply in time"));
+  } else if (subscription->route() != nullptr && !subscription->route()->refusal().ok()) {
+    subscription->End(subscription->route()->refusal());
   } else if (subscription->start() != nullptr) {
     subscription->End(StartRefusal());
-  } else if (links_.FindOwner(id) != nullptr) {
+  } else if (links_.FindKeeper(id) != nullptr) {
     subscription->End(TooManyAttachments());
   } else if (!opened) {
     subscription->End(CountedRefusal(id, subscription->seen()));
   } else if (connected() == 0 && !none_listed_) {
     subscription->End(ServiceUnreachable());
+  } else if (known_->SharesLogs(id)) {
+    subscription->End(ReplicaUnreachable());
   } else {
     FailLost(subscription);
   }

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <atomic>
+#include <boost/asio/basic_waitable_timer.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -16,6 +18,7 @@
 #include "bridges/link/known_replicas.h"
 #include "bridges/link/link.h"
 #include "bridges/link/link_table.h"
+#include "bridges/link/located.h"
 #include "bridges/link/replica_set.h"
 #include "bridges/link/subscription.h"
 #include "bridges/link/waiting_request.h"
@@ -29,12 +32,15 @@ struct GrpcStub;
 //
 //   a new generation   to the replica with the least load from this thread; if that refuses because it is full or is
 //                      shutting down, to the next. With a client's key, after the key was claimed (see KeyedStarts).
-//   a known one        to the replica whose prefix its id has. If no replica has it, even after another query, it is
+//   a known one        to the replica whose prefix its id has, or that it was referred to. If that is not reached and
+//                      replicas share their logs, to any: see LinkTable::FindKeeper. OWNED_ELSEWHERE, `moved` and
+//                      LOG_UNAVAILABLE send it on (see Route). If no replica has it, even after another query, it is
 //                      refused as
 //                        lost         if its replica is known to be gone, or if the reader has seen it and no replica
 //                                     that may keep it is away;
 //                        not found    if nothing is known of it;
-//                        unreachable  otherwise, for the recovery timeout at most: its replica may come back within
+//                        unreachable  otherwise (always, if its replica shares its logs), for the recovery timeout at
+//                        most: its replica may come back within
 //                                     that time.
 //
 // A request that cannot be sent yet waits here, bounded by the timeouts of Link::Options. Confined to the io thread of
@@ -61,12 +67,18 @@ class ReplicaRouter final : private Link::Owner {
   absl::Duration retention() const;
   size_t attachments() const;
   BridgeMetrics* metrics() const { return metrics_; }
+  absl::Duration open_timeout() const { return options_.open_timeout; }
 
-  // Calls `done`, later and within the open timeout, with the replica to ask about a generation by a unary call; with
-  // an empty id, any replica. Unavailable if that replica, or any, cannot be reached; for an id that no replica keeps,
-  // NotFound (GENERATION_LOST or GENERATION_NOT_FOUND).
-  using OnLocated = std::function<void(absl::StatusOr<std::shared_ptr<GrpcStub>> stub)>;
-  void Locate(std::string generation_id, OnLocated done);
+  // Calls `done`, later and before the deadline of the search, with the replica to ask about a generation by a unary
+  // call; with an empty id, any replica. Unavailable if that replica, or any, cannot be reached; for an id that no
+  // replica keeps, NotFound (GENERATION_LOST or GENERATION_NOT_FOUND).
+  using OnLocated = std::function<void(absl::StatusOr<Located> located)>;
+  void Locate(std::shared_ptr<Search> search, OnLocated done);
+  // Its deadline is the open timeout from now.
+  std::shared_ptr<Search> NewSearch(std::string generation_id) const;
+  // Whether the call, to which `at` has replied with `refusal`, may succeed at another replica or later: then locate
+  // again.
+  bool MayRepeat(const Located& at, const absl::Status& refusal, Search* search);
 
   // For Subscriptions. Open sends it, or lets it wait.
   void Open(Subscription* subscription);
@@ -76,7 +88,7 @@ class ReplicaRouter final : private Link::Owner {
   FlushList* flush_list() { return &flush_list_; }
 
  private:
-  class LocateRequest;
+  friend class LocateRequest;
 
   // Link::Owner
   uint64_t NextConnection() override { return ++last_connection_; }
@@ -85,12 +97,29 @@ class ReplicaRouter final : private Link::Owner {
   void OnNothingListens(const Link& link) override;
   void OnStartSent() override { links_.OnStartSent(); }
   void OnRefused(Subscription* subscription, Link* link, const absl::Status& status) override;
+  void OnMoved(Subscription* subscription, Link* link, const std::string& id_prefix) override;
+  void OnOthersGone(Link* link, const v1::LinkResponse& batch) override;
   void OnClaimReply(Link* link, const v1::LinkClaimAnswer& reply) override { keyed_starts_.OnReply(link, reply); }
   void OnEndedEarly() override { RetryWaitingSoon(); }
   void OnBatchesHandled() override;
 
   // Sends it if that is possible now.
   bool MaybeSend(Subscription* subscription);
+  // Sends it, or lets it wait.
+  void SendOrWait(Subscription* subscription);
+  // Follows a refusal by a replica that shares its logs. False if the refusal is not about where to ask.
+  bool MaybeFollow(Subscription* subscription, const Link& link, const absl::Status& refusal);
+  // Whether `link` knows for all replicas that a generation does not exist. It does not know the logs of replicas that
+  // keep them alone.
+  bool IsFinal(const Link& link, const Subscription& subscription, const absl::Status& refusal) const;
+  // Whether the replica that it names is not reached.
+  bool IsUnreached(const Route& route) const;
+  void CountReferral(const absl::Status& refusal);
+  // Whether it is a start that must claim its key first. With shared logs the replicas themselves ensure that a key
+  // names one generation.
+  bool UsesClaims(const Subscription& subscription) const;
+  // Retries what waits at this time, at the latest.
+  void ScheduleRetry(absl::Duration at);
   // Retries every waiting request, then flushes. May call handlers.
   void RetryWaiting();
   // The same, posted.
@@ -115,6 +144,9 @@ class ReplicaRouter final : private Link::Owner {
 
   FlushList flush_list_;
   LinkTable links_;
+  net::basic_waitable_timer<std::chrono::steady_clock, net::wait_traits<std::chrono::steady_clock>, Executor>
+      retry_timer_;
+  absl::Duration retry_timer_at_ = absl::InfiniteDuration();
   KeyedStarts keyed_starts_;
   WaitingList waiting_;
   std::atomic<size_t> connected_ = 0;

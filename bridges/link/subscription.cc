@@ -35,15 +35,17 @@ Subscription::~Subscription() {
 
 void Subscription::Generate(v1::GenerateRequest request, LogPosition after, std::string traceparent,
                             std::string tracestate) {
-  start_ = std::make_unique<Start>();
-  start_->keyed = !request.request_id().empty();
-  if (!start_->keyed) request.set_request_id(NewStartId());
+  extra_ = std::make_unique<Extra>();
+  extra_->start = std::make_unique<Start>();
+  Start& start = *extra_->start;
+  start.keyed = !request.request_id().empty();
+  if (!start.keyed) request.set_request_id(NewStartId());
   principal_ = request.principal();
-  *start_->command.mutable_request() = std::move(request);
-  start_->command.set_after_seq(after.seq);
-  start_->command.set_after_epoch(after.epoch);
-  start_->command.set_traceparent(std::move(traceparent));
-  start_->command.set_tracestate(std::move(tracestate));
+  *start.command.mutable_request() = std::move(request);
+  start.command.set_after_seq(after.seq);
+  start.command.set_after_epoch(after.epoch);
+  start.command.set_traceparent(std::move(traceparent));
+  start.command.set_tracestate(std::move(tracestate));
   last_seq_ = after.seq;
   epoch_ = after.epoch;
   router_->Open(this);
@@ -74,22 +76,36 @@ void Subscription::Continue() {
   if (state_ != State::kEnded) router_->Open(this);
 }
 
+void Subscription::ReadAgain() {
+  if (!opened_ || state_ == State::kEnded) return;
+  const bool was_paused = paused_;
+  Pause();
+  last_seq_ = epoch_ = 0;
+  if (!was_paused) Continue();
+}
+
 void Subscription::RequestProgress() {
   if (state_ == State::kAttached) link_->RequestProgress(number_);
+}
+
+Route& Subscription::MutableRoute() {
+  if (extra_ == nullptr) extra_ = std::make_unique<Extra>();
+  if (extra_->route == nullptr) extra_->route = std::make_unique<Route>();
+  return *extra_->route;
 }
 
 // ------------------------------------------------------------------------------------------------- until it is sent
 
 v1::LinkRequest Subscription::MakeCommand(const Link& link) const {
   v1::LinkRequest command;
-  if (start_ != nullptr) {
+  if (const Start* starting = start(); starting != nullptr) {
     v1::LinkGenerate& generate = *command.mutable_generate();
-    generate = start_->command;
+    generate = starting->command;
     generate.set_attachment(number_);
     generate.set_unmerged(unmerged_);
-    if (start_->claims != nullptr) {
-      generate.set_claim(start_->claims->ClaimOn(link));
-      generate.set_existing_only(start_->claims->existing_only());
+    if (starting->claims != nullptr) {
+      generate.set_claim(starting->claims->ClaimOn(link));
+      generate.set_existing_only(starting->claims->existing_only());
     }
   } else {
     v1::LinkAttach& attach = *command.mutable_attach();
@@ -118,12 +134,12 @@ bool Subscription::Retry(absl::Duration now) {
 }
 
 void Subscription::DropClaims() {
-  if (start_ != nullptr) start_->claims.reset();
+  if (start() != nullptr) start()->claims.reset();
   if (state_ == State::kClaiming) state_ = State::kIdle;
 }
 
 std::unique_ptr<KeyedStart> Subscription::TakeClaims() {
-  return start_ == nullptr ? nullptr : std::move(start_->claims);
+  return start() == nullptr ? nullptr : std::move(start()->claims);
 }
 
 // -------------------------------------------------------------------------------------------------------- on a Link
@@ -137,11 +153,13 @@ void Subscription::OnSent(Link* link, uint32_t number) {
 void Subscription::OnAttached(v1::LinkAttached& attached) {
   state_ = State::kAttached;
   deadline_ns_ = kNever;
+  if (route() != nullptr) extra_->route->Arrive(link_->id_prefix());
   if (std::exchange(opened_, true)) return;
-  if (start_ != nullptr) {
+  if (start() != nullptr) {
     if (!attached.existing()) last_seq_ = epoch_ = 0;
-    if (start_->claims != nullptr) start_->claims->OnStarted(attached.generation_id());
-    start_.reset();
+    if (start()->claims != nullptr) start()->claims->OnStarted(attached.generation_id());
+    extra_->start.reset();
+    if (route() == nullptr) extra_.reset();
   }
   generation_id_ = std::move(*attached.mutable_generation_id());
   GenerationInfo opened;
@@ -159,6 +177,16 @@ void Subscription::OnAttached(v1::LinkAttached& attached) {
 void Subscription::OnRefused() {
   state_ = State::kIdle;
   link_ = nullptr;
+}
+
+void Subscription::OnMoved(absl::Duration recover_until) {
+  OnRefused();
+  if (deadline_ns_ == kNever) SetDeadline(recover_until);
+}
+
+void Subscription::LeaveLink() {
+  // Not as a reader that leaves: it attaches again, perhaps to the same replica if that still lives.
+  if (Link* link = std::exchange(link_, nullptr); link != nullptr) link->Detach(this, /*paused=*/true);
 }
 
 void Subscription::OnLinkLost(absl::Duration recover_until, uint64_t min_round) {
@@ -179,7 +207,7 @@ void Subscription::Leave() {
   if (state_ == State::kEnded) return;
   if (is_linked()) unlink();
   if (state_ == State::kClaiming) DropClaims();
-  if (Link* link = std::exchange(link_, nullptr); link != nullptr) link->Detach(this);
+  if (Link* link = std::exchange(link_, nullptr); link != nullptr) link->Detach(this, paused_);
   state_ = State::kIdle;
 }
 

@@ -11,6 +11,7 @@
 #include "bridges/base/generation_info.h"
 #include "bridges/base/log_position.h"
 #include "bridges/link/keyed_starts.h"
+#include "bridges/link/route.h"
 #include "bridges/link/waiting_request.h"
 #include "runnel/v1/inference.pb.h"
 
@@ -79,6 +80,8 @@ class Subscription final : public WaitingRequest {
   // may be called within any call of the handler but OnEnd. They do nothing after the end, or if already so.
   void Pause();
   void Continue();
+  // Reads the log again from its beginning. Within OnEvent, no further event of the batch is delivered.
+  void ReadAgain();
   bool paused() const { return paused_; }
 
   // Requests the progress of the generation. OnProgress receives the reply. Without an attachment nothing happens.
@@ -108,7 +111,8 @@ class Subscription final : public WaitingRequest {
   // Needed until the first `attached`; afterwards generation_id() and position() are enough.
   struct Start {
     v1::LinkGenerate command;
-    bool keyed = false;  // the client chose its request_id
+    bool keyed = false;           // the client chose its request_id
+    bool claim_required = false;  // a replica has rejected it without a claim
     std::vector<const Link*> refused_by;
     absl::Status refusal;                // the last of refused_by
     std::unique_ptr<KeyedStart> claims;  // null: not begun, or no claims are needed
@@ -119,8 +123,14 @@ class Subscription final : public WaitingRequest {
   // Whether the reader knows that the generation existed.
   bool seen() const { return seen_; }
   // Null for an Attach, and once opened.
-  Start* start() { return start_.get(); }
-  const Start* start() const { return start_.get(); }
+  Start* start() { return extra_ == nullptr ? nullptr : extra_->start.get(); }
+  const Start* start() const { return extra_ == nullptr ? nullptr : extra_->start.get(); }
+  // Null if it was never referred to another replica.
+  Route* route() { return extra_ == nullptr ? nullptr : extra_->route.get(); }
+  const Route* route() const { return extra_ == nullptr ? nullptr : extra_->route.get(); }
+  Route& MutableRoute();
+  // Whether it must not be sent yet.
+  bool backing_off(absl::Duration now) const { return route() != nullptr && route()->retry_at() > now; }
   // While kOpening or kAttached.
   uint32_t number() const { return number_; }
   // When waiting and opening end, on the monotonic clock.
@@ -146,6 +156,10 @@ class Subscription final : public WaitingRequest {
   void OnSent(Link* link, uint32_t number);
   void OnAttached(v1::LinkAttached& attached);
   void OnRefused();
+  // The replica has ended the attachment, and another one has the log.
+  void OnMoved(absl::Duration recover_until);
+  // Its Link does not count any more: gives up the number there.
+  void LeaveLink();
   void OnLinkLost(absl::Duration recover_until, uint64_t min_round);
   void OnProgress(const v1::Progress& progress);
 
@@ -166,6 +180,12 @@ class Subscription final : public WaitingRequest {
   void set_flush_index(uint32_t index) { flush_index_ = index; }
 
  private:
+  // What only a start needs, or a reader that was referred to another replica.
+  struct Extra {
+    std::unique_ptr<Start> start;
+    std::unique_ptr<Route> route;
+  };
+
   // An infinite duration in nanoseconds.
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
@@ -188,7 +208,7 @@ class Subscription final : public WaitingRequest {
   ReplicaRouter* const router_;
   Link* link_ = nullptr;  // while kOpening or kAttached
   std::string principal_;
-  std::unique_ptr<Start> start_;
+  std::unique_ptr<Extra> extra_;  // null for most
   uint64_t min_round_ = 0;
   absl::Status end_;
 };

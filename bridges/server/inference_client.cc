@@ -1,5 +1,6 @@
 #include "bridges/server/inference_client.h"
 
+#include <algorithm>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/post.hpp>
 #include <chrono>
@@ -49,16 +50,15 @@ absl::Status WithReason(absl::Status status) {
   return absl::IsUnavailable(status) && base::DetailOf(status).reason.empty() ? ReplicaUnreachable() : status;
 }
 
-// One call. `convert` turns the reply into the result. From Start to OnComplete it owns itself; then the io thread
+// One call. From Start to OnComplete it owns itself; then the io thread
 // destroys it, because it holds the channel, which the poller must not release last.
-template <typename Result, typename Request, typename Response, typename Calls>
+template <typename Request, typename Response, typename Calls>
 class UnaryCall final : public GrpcTag {
  public:
-  using Convert = Result (*)(Response response);
-  using Done = InferenceClient::Callback<Result>;
+  using Done = std::function<void(absl::StatusOr<Response>)>;
 
-  UnaryCall(std::shared_ptr<Calls> calls, net::io_context* io, Request request, Convert convert, Done done)
-      : calls_(std::move(calls)), io_(io), convert_(convert), request_(std::move(request)), done_(std::move(done)) {}
+  UnaryCall(std::shared_ptr<Calls> calls, net::io_context* io, const Request& request, Done done)
+      : calls_(std::move(calls)), io_(io), request_(request), done_(std::move(done)) {}
 
   void Start(std::shared_ptr<GrpcStub> stub, absl::Duration timeout, Method<Request, Response> method) {
     if (!calls_->Add(&context_)) {
@@ -85,13 +85,12 @@ class UnaryCall final : public GrpcTag {
  private:
   void Finish() {
     if (!status_.ok()) return done_(WithReason(base::FromGrpcStatus(status_)));
-    done_(convert_(std::move(response_)));
+    done_(std::move(response_));
   }
 
   base::Mutex mu_;
   const std::shared_ptr<Calls> calls_;
   net::io_context* const io_;
-  const Convert convert_;
   std::shared_ptr<GrpcStub> stub_;
   grpc::ClientContext context_;
   Request request_;
@@ -101,16 +100,51 @@ class UnaryCall final : public GrpcTag {
   const Done done_;
 };
 
-// Locates the replica and calls it.
+// Locates the replica and calls it, again if that refers to another one. `convert` turns the reply into the result.
+// Shared by the call or the Locate in progress.
+template <typename Result, typename Request, typename Response, typename Calls>
+struct Errand : std::enable_shared_from_this<Errand<Result, Request, Response, Calls>> {
+  IoThread* thread;
+  std::shared_ptr<Calls> calls;
+  absl::Duration timeout;
+  absl::Duration shared_timeout;  // of a call to a replica whose generations another one can continue
+  Request request;
+  Method<Request, Response> method;
+  Result (*convert)(Response response);
+  InferenceClient::Callback<Result> done;
+  std::shared_ptr<Search> search;
+
+  void Locate() {
+    thread->router.Locate(search, [self = this->shared_from_this()](absl::StatusOr<Located> located) {
+      located.ok() ? self->Call(*std::move(located)) : self->done(located.status());
+    });
+  }
+  void Call(Located located) {
+    auto* call = new UnaryCall<Request, Response, Calls>(
+        calls, &thread->io, request, [self = this->shared_from_this(), located](absl::StatusOr<Response> response) {
+          if (response.ok()) return self->done(self->convert(*std::move(response)));
+          if (self->thread->router.MayRepeat(located, response.status(), &*self->search)) return self->Locate();
+          self->done(response.status());
+        });
+    call->Start(std::move(located.stub), located.shared_log ? std::min(timeout, shared_timeout) : timeout, method);
+  }
+};
+
 template <typename Result, typename Request, typename Response, typename Calls>
 void Begin(IoThread* thread, const std::string& id, std::shared_ptr<Calls> calls, absl::Duration timeout,
            Request request, Method<Request, Response> method, Result (*convert)(Response),
            InferenceClient::Callback<Result> done) {
-  thread->router.Locate(id, [=, io = &thread->io](absl::StatusOr<std::shared_ptr<GrpcStub>> stub) {
-    if (!stub.ok()) return done(stub.status());
-    auto* call = new UnaryCall<Result, Request, Response, Calls>(calls, io, request, convert, done);
-    call->Start(*std::move(stub), timeout, method);
-  });
+  auto errand = std::make_shared<Errand<Result, Request, Response, Calls>>();
+  errand->thread = thread;
+  errand->calls = std::move(calls);
+  errand->timeout = timeout;
+  errand->shared_timeout = id.empty() ? timeout : thread->router.open_timeout() / 2;
+  errand->request = std::move(request);
+  errand->method = method;
+  errand->convert = convert;
+  errand->done = std::move(done);
+  errand->search = thread->router.NewSearch(id);
+  errand->Locate();
 }
 
 template <typename Message>

@@ -13,7 +13,9 @@ namespace runnel::bridge {
 
 struct IoThread;
 
-// The unary calls of the inference service, each to the replica that keeps the generation. Call it on an io thread.
+// The unary calls of the inference service, each to the replica that keeps the generation. A call that is referred to
+// another replica, or gets no reply from one that shares its logs, is repeated for up to the open timeout; all of them
+// are idempotent. Call it on an io thread.
 // Every call ends within its timeouts, with the service's status, Unavailable, NotFound or DeadlineExceeded.
 class InferenceClient {
  public:

@@ -50,6 +50,8 @@ constexpr ErrorForm kFormsByReason[] = {
     {"DRAINING", 503, "server_error", "overloaded"},
     {"SERVICE_UNREACHABLE", 503, "server_error", "service_unreachable"},
     {"REPLICA_UNREACHABLE", 503, "server_error", "replica_unreachable"},
+    {"OWNED_ELSEWHERE", 503, "server_error", "replica_unreachable"},
+    {"LOG_UNAVAILABLE", 503, "server_error", "log_unavailable"},
     {"REQUEST_ID_CLAIMED", 503, "server_error", "idempotency_key_in_use"},
 };
 

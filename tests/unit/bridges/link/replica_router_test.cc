@@ -356,7 +356,8 @@ TEST_F(ReplicaRouterTest, EndsAUnaryCallThatBeginsAfterItHasStopped) {
   std::promise<absl::Status> status;
   harness.Run([&] {
     harness.thread().router.Stop();
-    harness.thread().router.Locate(kOfSecond, [&](const auto& stub) { status.set_value(stub.status()); });
+    ReplicaRouter& router = harness.thread().router;
+    router.Locate(router.NewSearch(kOfSecond), [&](const auto& located) { status.set_value(located.status()); });
   });
   EXPECT_EQ(status.get_future().get().code(), absl::StatusCode::kCancelled);
 }
@@ -370,7 +371,7 @@ TEST(ReplicaRouter, DropsAUnaryCallThatStillWaitsWhenItIsDestroyed) {
   const std::weak_ptr<int> callback = alive;
   {
     ReplicaRouter router(&io, &metrics, &known, Link::Options());
-    router.Locate(kOfFirst, [alive](const auto&) { ADD_FAILURE() << "called"; });
+    router.Locate(router.NewSearch(kOfFirst), [alive](const auto&) { ADD_FAILURE() << "called"; });
     alive.reset();
     EXPECT_FALSE(callback.expired());
   }

@@ -44,6 +44,8 @@ TEST(HttpError, MapsErrorsToStatuses) {
       {Code::kUnavailable, "DRAINING", 503, "server_error", "overloaded"},
       {Code::kUnavailable, "SERVICE_UNREACHABLE", 503, "server_error", "service_unreachable"},
       {Code::kUnavailable, "REPLICA_UNREACHABLE", 503, "server_error", "replica_unreachable"},
+      {Code::kUnavailable, "OWNED_ELSEWHERE", 503, "server_error", "replica_unreachable"},
+      {Code::kUnavailable, "LOG_UNAVAILABLE", 503, "server_error", "log_unavailable"},
       {Code::kUnavailable, "REQUEST_ID_CLAIMED", 503, "server_error", "idempotency_key_in_use"},
       {Code::kUnavailable, "", 503, "server_error", "overloaded"},
       {Code::kDeadlineExceeded, "", 504, "server_error", "timeout"},
