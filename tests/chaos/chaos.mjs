@@ -17,8 +17,8 @@ import { CheckedLog, Tally } from './checked_log.mjs';
 import { killAtRandom, startFleet } from './fleet.mjs';
 import { readWithLibrary } from './library_reading.mjs';
 import { Random } from './random.mjs';
+import { randomScript } from './random_script.mjs';
 import { Network, readToEnd } from './reading.mjs';
-import { Script } from './script.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -45,29 +45,6 @@ const seed = number('seed');
 const IDLE_MS = 5000;
 const others = process.argv.slice(2).filter((arg) => !arg.startsWith('--seed'));
 const repeat = ['node tests/chaos/chaos.mjs', ...others, `--seed=${seed}`].join(' ');
-
-/** Reasoning, text, calls that take turns, a call, text, perhaps a refusal: sometimes cut in the middle by the limit of tokens. */
-function partsOf(random) {
-  const some = (kind) => ({ kind, tokens: random.whole(1, 40) });
-  const call = (...names) => ({ kind: 'tool_call', names, tokens: random.pick([0, 1, 8, 30]) });
-  const segments = [
-    some('reasoning'), some('text'), call('weather', 'time'), some('reasoning'), call('search'), some('text'),
-    some('refusal'), call('a', 'b', 'c'),
-  ].filter(() => random.chance(0.7));
-  return segments.length === 0 ? [some('reasoning'), some('text')] : segments;
-}
-
-function scriptOf(random, index) {
-  const tokens = random.whole(1, 250);
-  const segments = random.chance(0.5) ? partsOf(random) : undefined;
-  return new Script({
-    seed: random.whole(1, 2 ** 32), tokens, segments, maxTokens: segments && random.chance(0.2) ? tokens : undefined, pace: random.pick([20, 40, 80, 200]), firstTokenMs: random.whole(0, 1500),
-    choices: random.chance(0.2) ? random.whole(2, 3) : 1,
-    failAt: random.chance(0.05) ? random.whole(0, tokens) : -1,
-    cancelAt: random.chance(0.05) ? random.whole(1, tokens) : undefined,
-    key: `chaos-${seed}-${index}`,
-  });
-}
 
 // Half of the silent faults are left out, because each costs its reader the whole idle time.
 const CLIENT_FAULTS = [
@@ -103,7 +80,7 @@ async function readAll(fleet, tally, onResume) {
     while (wanted() && tally.faults === 0) {
       const index = next++;
       const random = new Random(seed, `stream ${index}`);
-      const log = new CheckedLog(scriptOf(random, index), tally);
+      const log = new CheckedLog(randomScript(random, { key: `chaos-${seed}-${index}` }), tally);
       const library = values.reader === 'library' || (values.reader === 'both' && index % 4 === 3);
       const read = library ? readWithLibrary : readToEnd;
       const cut = await read(network, log, random, { deadlineMs: number('deadline'), onResume });
@@ -114,7 +91,7 @@ async function readAll(fleet, tally, onResume) {
 }
 
 function report({ tally, kills, counts, seconds, resumes, silences }) {
-  const { firstFaults, cuts, ...sums } = tally;
+  const { firstFaults, cuts,...sums } = tally;
   const byCount = [...cuts].sort(([, a], [, b]) => b - a);
   console.log(`seed ${seed}, ${seconds.toFixed(1)} s`);
   console.log(`streams ${JSON.stringify(sums)}`);

@@ -30,10 +30,12 @@ export function agrees(parts, { finish_reason: reason, text_bytes: size, crc32: 
   });
 }
 
-/** Counts over all streams; all except those in the first line must stay 0. */
+/** Counts over all streams; all except those in the first line must stay 0. `gaps` are those without an explanation. */
 export class Tally {
   constructor() {
     Object.assign(this, { streams: 0, events: 0, breaks: 0, hops: 0, faulted: 0, cancelled: 0, failed: 0, withParts: 0 });
+    /** Gaps and losses that a judge has explained, by their explanation. Not one of the counts. */
+    Object.defineProperty(this, 'explained', { value: new Map() });
     Object.assign(this, { lost: 0, duplicated: 0, reordered: 0, wrongText: 0, falseVerified: 0, unverified: 0,
       badTerminal: 0, gaps: 0, refused: 0, stuck: 0 });
     this.firstFaults = [];
@@ -47,6 +49,11 @@ export class Tally {
     this.breaks++;
   }
 
+  explain(kind, reason) {
+    const key = `${kind}: ${reason}`;
+    this.explained.set(key, (this.explained.get(key) ?? 0) + 1);
+  }
+
   fault(kind, what) {
     this[kind]++;
     if (this.firstFaults.length < 10) this.firstFaults.push(`${kind}: ${what}`);
@@ -58,9 +65,14 @@ export class Tally {
   }
 }
 
+/**
+ * `judge` says which losses are explained: `gap(log)` and `loss(log)` return a reason, or undefined if there is none;
+ * `moved(log)` is called after an event of a later epoch. Without a judge, every gap and every loss is a fault.
+ */
 export class CheckedLog {
-  constructor(script, tally) {
-    Object.assign(this, { script, tally, id: undefined, last: 0, terminal: undefined });
+  constructor(script, tally, judge) {
+    Object.assign(this, { script, tally, judge, id: undefined, last: 0, epoch: 0, terminal: undefined });
+    Object.assign(this, { startedAt: performance.now(), heardAt: performance.now(), gaps: 0, cuts: 0 });
     this.parts = script.parts(0);
   }
 
@@ -81,11 +93,12 @@ export class CheckedLog {
     const what = `${this.id ?? '?'} on ${on.name}: ${JSON.stringify(event).slice(0, 300)} after ${this.last}`;
     this.tally.events++;
     this.id ??= event.gen;
-    if (event.gen !== this.id) return this.tally.fault('duplicated', `another generation: ${what}`);
+    if (event.gen !== this.id) return this.lost() || this.tally.fault('duplicated', `another generation: ${what}`);
     if (on.last === 0 && on.table && event.type !== 'attached') return this.tally.fault('lost', `no table of parts: ${what}`);
     on.table = false;
-    if (event.type === 'gap') return this.tally.fault('gaps', what);
     if (event.type === 'attached') return this.#attached(event, what);
+    if (event.type === 'gap') return this.#gap(event, on, what);
+    if (!this.#enter(event.epoch ?? 0)) return this.tally.fault('reordered', `an earlier epoch than ${this.epoch}: ${what}`);
     const first = event.first_seq ?? event.seq;
     if (!(Number.isSafeInteger(event.seq) && first >= 1 && first <= event.seq)) return this.tally.fault('lost', what);
     if (event.seq < on.last) return this.tally.fault('reordered', what);
@@ -100,8 +113,49 @@ export class CheckedLog {
     this.tally.fault('wrongText', `an unknown event: ${what}`);
   }
 
+  /** Takes the epoch of an event; false if it is before that of the cursor. */
+  #enter(epoch) {
+    const before = this.epoch;
+    this.epoch = epoch;
+    if (epoch > before) this.judge?.moved(this);
+    this.heardAt = performance.now();
+    return epoch >= before;
+  }
+
+  /** Ends the log if its loss is explained. */
+  lost() {
+    const reason = this.judge?.loss(this);
+    if (reason === undefined) return false;
+    this.tally.explain('lost', reason);
+    this.terminal = { type: 'lost' };
+    return true;
+  }
+
+  /** The snapshot replaces everything. Its epoch may be an earlier one: that of a replica which was cut from the store. */
+  #gap(event, on, what) {
+    const reason = this.judge?.gap(this);
+    if (reason === undefined) return this.tally.fault('gaps', what);
+    this.tally.explain('gap', reason);
+    this.gaps++;
+    if (event.requested_after !== this.last) return this.tally.fault('wrongText', `not a gap after this cursor: ${what}`);
+    this.epoch = event.epoch ?? 0;
+    this.last = event.snapshot?.seq ?? 0;
+    on.last = this.last;
+    this.heardAt = performance.now();
+    const choices = event.snapshot?.choices ?? [];
+    this.parts = this.script.parts(0).map((_, index) => {
+      const { text = '', parts } = choices.find((choice) => (choice.index ?? 0) === index) ?? {};
+      if (parts !== undefined) return parts.map(({ kind, content, id, name }) => ({ kind, content, ...(id !== undefined && { id, name }) }));
+      return text === '' ? [] : [{ kind: 'text', content: text }];
+    });
+    if (this.script.relearn?.(this.parts, this.last, this.epoch) === false) return this.tally.fault('wrongText', what);
+    const right = JSON.stringify(this.script.parts(this.last)) === JSON.stringify(this.parts);
+    return right || this.tally.fault('wrongText', `the snapshot of ${what}`);
+  }
+
   #delta(event, first, what) {
     const wrong = () => this.tally.fault('wrongText', what);
+    if (this.script.learn?.(event, first) === false) return wrong();
     const expected = this.script.delta(first);
     if (expected === undefined) return wrong();
     let content = '';
@@ -128,7 +182,9 @@ export class CheckedLog {
 
   #end(event, what) {
     this.terminal = event;
+    this.endedAt = this.heardAt;
     if (event.type === 'failed') {
+      if (event.error.code === 'generation_lost' && this.lost()) return true;
       const planned = this.script.fails && event.seq === this.script.lastSeq && event.error.code === 'engine_failed';
       this.tally.failed++;
       return planned || this.tally.fault('badTerminal', what);

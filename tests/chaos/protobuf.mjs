@@ -128,7 +128,8 @@ function payload(event) {
 export function eventOf(buffer) {
   const event = decode(buffer);
   const first = number(event, 3);
-  return { ...payload(event), gen: text(event, 1), seq: number(event, 2), ...(first && { first_seq: first }) };
+  const epoch = number(event, 5);
+  return { ...payload(event), gen: text(event, 1), seq: number(event, 2), ...(first && { first_seq: first }), ...(epoch && { epoch }) };
 }
 
 /** A WebSocketServerMessage as its JSON object. */
@@ -159,7 +160,7 @@ export function serverMessageOf(buffer) {
 export function generateRequest(script) {
   const detach = script.detachMs;
   return Buffer.concat([
-    field.text(3, 'go'),
+    field.text(3, script.prompt),
     field.bytes(4, field.present(7, script.seed)),
     field.present(5, script.maxTokens),
     field.present(6, script.choices),

@@ -32,6 +32,8 @@ class SocketPool {
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+// A generation that the service does not have any more.
+const isLoss = (error) => error instanceof Refused && (error.status === 404 || error.status === 410);
 const comesBack = (error) => error instanceof Break || (error instanceof Refused && error.retryable);
 
 /** Opens readings of one fleet. */
@@ -43,7 +45,7 @@ export class Network {
   /** The events after a cursor over `transport`, through a process that `random` picks. */
   async* read(transport, { random, ...what }) {
     const options = { ...what, idleMs: this.idleMs };
-    if (transport === 'grpc') return yield* readGrpc(this.fleet.grpcAt, options);
+    if (transport === 'grpc') return yield* readGrpc(random.pick([this.fleet.grpcAt].flat()), options);
     if (transport === 'ws' || transport === 'proto') {
       const format = transport === 'ws' ? 'json' : 'proto';
       const connection = await this.pool.take(random.pick(this.fleet.ws), format, { idleMs: this.idleMs }, random);
@@ -101,7 +103,7 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
     let taken = 0;
     let left = false;
     try {
-      for await (const event of network.read(transport, { script, id: log.id, after: log.last, random })) {
+      for await (const event of network.read(transport, { script, id: log.id, after: log.last, epoch: log.epoch, random })) {
         log.apply(event, on);
         if (event.type === 'attached' && tally.faults === 0) continue;
         heard = performance.now();
@@ -121,10 +123,11 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
       if (!log.ended) tally.hops++;
     } catch (error) {
       if (!comesBack(error)) {
+        if (log.id !== undefined && isLoss(error) && log.lost()) break;
         tally.fault('refused', `${log.id ?? script.key} after ${log.last} on ${transport}: ${error.stack}`);
         return cuts > 0;
       }
-      cuts++;
+      log.cuts = ++cuts;
       tally.cut(transport, error.kind ?? `${error.status} ${error.code}`);
       // A silent connection was cut at its last byte; any other when the reader noticed.
       if (cutAt !== undefined) cutAt.silent ||= error.silent === true;
@@ -133,7 +136,7 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
       await pause(random.whole(0, 60));
     }
   }
-  await readBeyondEnd(network, log, random, deadline);
+  if (log.terminal.type !== 'lost') await readBeyondEnd(network, log, random, deadline);
   return cuts > 0;
 }
 
@@ -142,14 +145,16 @@ async function readBeyondEnd(network, log, random, deadline) {
   for (;;) {
     const transport = random.pick(TRANSPORTS);
     try {
-      for await (const event of network.read(transport, { script: log.script, id: log.id, after: log.last, random })) {
+      for await (const event of network.read(transport, { script: log.script, id: log.id, after: log.last, epoch: log.epoch, random })) {
         if (event.type === 'attached') continue;
         const repeats = transport === 'ws' || transport === 'proto';
         if (repeats && event.seq === log.last && event.type === log.terminal.type) continue;
+        if (event.type === 'gap' && log.lost()) return;
         log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${JSON.stringify(event)}`);
       }
       return;
     } catch (error) {
+      if (isLoss(error) && log.lost()) return;
       if (!comesBack(error) || Date.now() > deadline) {
         return log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${error.stack}`);
       }

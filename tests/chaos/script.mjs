@@ -46,11 +46,11 @@ const itemOf = ({ kind, tokens, names }) => (kind === 'tool_call' ? `call:${name
 /**
  * One generation: its request and every event of its log. `cancelAt`: the event at which its reader cancels, which may
  * be too late. `segments`, in place of `tokens`: output of several parts, see layOut. `maxTokens`: what the request
- * allows, if less.
+ * allows, if less. `salt`: in place of that of the replica; empty: none.
  */
 export class Script {
   constructor(options) {
-    Object.assign(this, { firstTokenMs: 20, choices: 1, failAt: -1, stallAt: -1 }, options);
+    Object.assign(this, { prompt: 'go', firstTokenMs: 20, choices: 1, failAt: -1, stallAt: -1 }, options);
     if (this.segments !== undefined) this.layout = layOut(this.segments);
     this.tokens = this.layout?.length ?? this.tokens;
     this.maxTokens ??= Math.max(this.tokens, 1);
@@ -72,19 +72,21 @@ export class Script {
       'scripted.first_token_ms': String(this.firstTokenMs),
       ...(this.failAt >= 0 && { 'scripted.fail_at': String(this.failAt) }),
       ...(this.stallAt >= 0 && { 'scripted.stall_at': String(this.stallAt) }),
+      ...(this.salt !== undefined && { 'scripted.salt': this.salt }),
     };
   }
 
   /** The body of POST /v1/generations. */
   body() {
     return {
-      prompt: 'go', max_tokens: this.maxTokens, seed: this.seed, n: this.choices, metadata: this.metadata(),
+      prompt: this.prompt, max_tokens: this.maxTokens, seed: this.seed, n: this.choices, metadata: this.metadata(),
       ...(this.detachMs !== undefined && { detach: { cancel_after_ms: this.detachMs } }),
     };
   }
 
   /**
    * Event `seq` as {choice, part, kind, content}, with {id, name} if it opens a call; undefined if it is not a delta.
+   * `index` is the number of its token, and `wordAt` where the word begins in its content, unless it has none.
    */
   delta(seq) {
     if (seq < 2 || seq >= this.lastSeq) return undefined;
@@ -93,10 +95,14 @@ export class Script {
 
   #delta(choice, index) {
     const word = wordAt(this.seed, choice, index);
-    if (this.layout === undefined) return { choice, part: 0, kind: 'text', content: index === 0 ? word : ` ${word}` };
+    if (this.layout === undefined) {
+      const blank = index === 0 ? '' : ' ';
+      return { choice, part: 0, kind: 'text', content: `${blank}${word}`, index, wordAt: blank.length };
+    }
     const { part, kind, first, before, after, call, name } = this.layout[index];
     if (name !== undefined) return { choice, part, kind, content: '', id: `call_${this.seed.toString(16)}_${choice}_${call}`, name };
-    return { choice, part, kind, content: `${before}${first ? '' : ' '}${word}${after}` };
+    const lead = `${before}${first ? '' : ' '}`;
+    return { choice, part, kind, content: `${lead}${word}${after}`, index, wordAt: lead.length };
   }
 
   /** The parts of all choices after event `seq`, each as {kind, content}, with {id, name} of a call. */

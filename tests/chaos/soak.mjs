@@ -60,7 +60,7 @@ async function measure() {
 
 await Promise.all([measure(), ...Array.from({ length: Number(values.streams) }, worker)]);
 await fleet.stop();
-const { firstFaults, cuts, ...sums } = tally;
+const { firstFaults, cuts,...sums } = tally;
 console.log(`streams ${JSON.stringify(sums)}${firstFaults.map((fault) => `\n${fault}`).join('')}`);
 if (cuts.size > 0) console.log(`cuts ${JSON.stringify([...cuts])}`);
 process.exit(tally.faults > 0 ? 1 : 0);

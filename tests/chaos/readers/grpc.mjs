@@ -42,7 +42,7 @@ function endOf(trailers) {
 }
 
 /** Reads after a cursor, or starts a generation. Ends without an event if all events were read before. */
-export async function* readGrpc(target, { script, id, after, idleMs }) {
+export async function* readGrpc(target, { script, id, after, epoch, idleMs }) {
   const inbox = new Inbox();
   const broken = (kind, more) => inbox.fail(new Break(kind, more));
   const session = http2.connect(`http://${target}`);
@@ -52,7 +52,7 @@ export async function* readGrpc(target, { script, id, after, idleMs }) {
   try {
     const stream = id === undefined
       ? call(session, 'Generate', generateRequest(script))
-      : call(session, 'ResumeGeneration', Buffer.concat([field.text(1, id), field.number(2, after)]));
+      : call(session, 'ResumeGeneration', Buffer.concat([field.text(1, id), field.number(2, after), field.number(5, epoch)]));
     messagesInto(stream, (message) => {
       try {
         const fields = decode(message);

@@ -1,5 +1,6 @@
 // Strict readers of the native SSE route, in the manner of fetch and in the manner of an EventSource.
 import { Break, Wrong, refusal } from '../faults.mjs';
+import { cursorOf, placeOf } from './cursor.mjs';
 import { bodyText, chunks, request } from './http.mjs';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
@@ -56,7 +57,7 @@ export async function* events(response) {
       yield event;
       continue;
     }
-    if (block.id !== `${event.gen}:${event.seq}` || block.event !== event.type) {
+    if (block.id !== cursorOf(event.gen, event.seq, event.epoch) || block.event !== event.type) {
       throw new Wrong(`id ${block.id} and event ${block.event} of ${block.data}`);
     }
     if ((block.retry !== undefined) !== first) throw new Wrong(`retry is ${block.retry} in ${block.data}`);
@@ -68,11 +69,11 @@ export async function* events(response) {
 }
 
 /**
- * Reads after a cursor, or starts a generation. `style`: fetch sends the cursor in the URL, or repeats its POST with
+ * Reads after a cursor, or starts a generation. `epoch`: of the event at `after`. `style`: fetch sends the cursor in the URL, or repeats its POST with
  * Last-Event-ID; eventsource sends it in the header, and its URL has an old cursor. Ends without an event if all events
  * were read before.
  */
-export async function* readSse(origin, { script, id, after, style, ...options }) {
+export async function* readSse(origin, { script, id, after, epoch, style, ...options }) {
   let response;
   if (id === undefined && style === 'eventsource') id = await start(origin, script, options);
   const accept = { accept: 'text/event-stream' };
@@ -80,13 +81,13 @@ export async function* readSse(origin, { script, id, after, style, ...options })
     response = await request(`${origin}/v1/generations`, {
       ...options, method: 'POST', body: JSON.stringify(script.body()),
       headers: { ...JSON_HEADERS, ...accept, 'idempotency-key': script.key,
-        ...(id !== undefined && { 'last-event-id': `${id}:${after}` }) },
+        ...(id !== undefined && { 'last-event-id': cursorOf(id, after, epoch) }) },
     });
   } else if (style === 'eventsource') {
     response = await request(`${origin}/v1/generations/${id}/events?after=0`,
-      { ...options, headers: { ...accept, ...(after > 0 && { 'last-event-id': `${id}:${after}` }) } });
+      { ...options, headers: { ...accept, ...(after > 0 && { 'last-event-id': cursorOf(id, after, epoch) }) } });
   } else {
-    response = await request(`${origin}/v1/generations/${id}/events?after=${after}`, { ...options, headers: accept });
+    response = await request(`${origin}/v1/generations/${id}/events?after=${placeOf(after, epoch)}`, { ...options, headers: accept });
   }
   try {
     if (response.statusCode === 204) return;

@@ -4,19 +4,22 @@ import { field, generateRequest, serverMessageOf } from '../protobuf.mjs';
 import { Inbox } from './inbox.mjs';
 import { WsSocket } from './ws_socket.mjs';
 
+// WebSocketResume.after_epoch.
+const RESUME_EPOCH = 5;
+
 const ENCODE = {
   json: {
     generate: (req, script) =>
       JSON.stringify({ type: 'generate', req, body: script.body(), idempotency_key: script.key }),
-    resume: (req, gen, after) => JSON.stringify({ type: 'resume', req, gen, after }),
+    resume: (req, gen, after, epoch) => JSON.stringify({ type: 'resume', req, gen, after, ...(epoch && { epoch }) }),
     detach: (gen) => JSON.stringify({ type: 'detach', gen }),
     cancel: (gen) => JSON.stringify({ type: 'cancel', gen }),
   },
   proto: {
     generate: (req, script) =>
       field.bytes(2, Buffer.concat([field.text(1, req), field.bytes(2, generateRequest(script))])),
-    resume: (req, gen, after) =>
-      field.bytes(3, Buffer.concat([field.text(1, req), field.text(2, gen), field.number(3, after)])),
+    resume: (req, gen, after, epoch) =>
+      field.bytes(3, Buffer.concat([field.text(1, req), field.text(2, gen), field.number(3, after), field.number(RESUME_EPOCH, epoch)])),
     detach: (gen) => field.bytes(5, field.text(1, gen)),
     cancel: (gen) => field.bytes(4, field.text(1, gen)),
   },
@@ -47,13 +50,13 @@ export class WsConnection {
   }
 
   /** The events of one generation; leaving the iteration detaches. */
-  async* read({ script, id, after }) {
+  async* read({ script, id, after, epoch }) {
     if (this.error !== undefined) throw this.error;
     const req = `r${this.next++}`;
     const inbox = new Inbox();
     const stream = { inbox, gen: id, attached: id === undefined };
     this.byReq.set(req, stream);
-    this.socket.send(id === undefined ? this.encode.generate(req, script) : this.encode.resume(req, id, after));
+    this.socket.send(id === undefined ? this.encode.generate(req, script) : this.encode.resume(req, id, after, epoch));
     try {
       for (;;) {
         const event = await inbox.next();
