@@ -1,0 +1,115 @@
+// What was down when, and whether that explains that a reader lost events. A single fault never does: readers see only
+// what is stored, so the store must have lacked or forgotten the tail, and the replica that could have filled it up again
+// must have been gone, or cut from the store.
+
+// How long after a store is back its owners may take to notice and to fill it up.
+const REFILL_MS = 3000;
+// How long before a store forgets something a replica must have gone, for its successor to lack it too.
+const MAX_BEFORE_MS = 3000;
+
+/**
+ * The faults of a run, as {kind, replica, store, gone, from, to, forgetsMs}, with times of performance.now(). `replica`:
+ * its index; undefined: all. `store`: the store could not be relied on, or a replica has announced that its generations
+ * are not protected. `gone`: the replica was dead, stopped, or cut from the store. `forgetsMs`: how much that was stored
+ * before `from` may be missing afterwards.
+ */
+export class FaultLog {
+  faults = [];
+  counts = new Map();
+
+  begin(kind, what) {
+    const fault = { kind, store: false, gone: false, forgetsMs: 0, to: Infinity, from: performance.now(), ...what };
+    this.faults.push(fault);
+    this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
+    return fault;
+  }
+
+  end(fault, at = performance.now()) {
+    fault.to = at;
+  }
+
+  /** A fault without a duration. */
+  note(kind, what) {
+    const fault = this.begin(kind, what);
+    this.end(fault, fault.from);
+  }
+
+  /**
+   * The double fault that explains a gap at `at` of a reader whose last event arrived at `heardAt`; undefined if there is
+   * none. `startedAt`: of its generation.
+   */
+  explainGap({ startedAt, heardAt, at }) {
+    // A reader that has heard nothing since the store was last reliable has nothing that the store lacks.
+    return this.#double(startedAt, at, (store) => heardAt >= store.from - store.forgetsMs);
+  }
+
+  /** The same for a generation that does not exist any more. `endedAt`: when its last event arrived, if it has ended. */
+  explainLoss({ startedAt, endedAt, at }) {
+    if (endedAt === undefined) return this.#double(startedAt, at, () => true);
+    // A finished log that the store has missed or forgotten is in the memory of a replica, until that is gone too.
+    const stores = this.faults.filter(({ store, from, to, forgetsMs }) =>
+      store && endedAt >= from - forgetsMs && (endedAt <= to + REFILL_MS) && from <= at);
+    for (const store of stores) {
+      const owner = this.faults.find(({ gone, from, to }) => gone && to >= store.from - store.forgetsMs && from <= at);
+      if (owner !== undefined) return `${store.kind}, later ${owner.kind}`;
+    }
+    return undefined;
+  }
+
+  /** The first fault since `since` in which a replica was gone. */
+  firstGone(since, until) {
+    return this.faults.find(({ gone, from }) => gone && from >= since && from <= until);
+  }
+
+  countGone(since, until) {
+    return this.faults.filter(({ gone, from }) => gone && from >= since && from <= until).length;
+  }
+
+  #double(startedAt, at, heardUnstored) {
+    const stores = this.faults.filter(({ store, to, from }) => store && to + REFILL_MS >= startedAt && from <= at).filter(heardUnstored);
+    const gone = this.faults.filter((fault) => fault.gone && fault.to >= startedAt && fault.from <= at);
+    for (const store of stores) {
+      const owner = gone.find(({ replica, from, to }) => (store.replica === undefined || store.replica === replica) &&
+        from <= store.to + REFILL_MS && to >= store.from - Math.min(store.forgetsMs, MAX_BEFORE_MS));
+      if (owner !== undefined) return store === owner ? store.kind : `${store.kind} and ${owner.kind}`;
+    }
+    return undefined;
+  }
+}
+
+/** Judges the losses of streams by a fault log, and measures their takeovers: see CheckedLog. */
+export class Judge {
+  /** Milliseconds from a fault to the next event of a stream, by the kind of fault. */
+  resumes = new Map();
+  takeovers = 0;
+
+  constructor(faults) {
+    this.faults = faults;
+  }
+
+  gap({ startedAt, heardAt }) {
+    return this.faults.explainGap({ startedAt, heardAt, at: performance.now() });
+  }
+
+  loss({ startedAt, endedAt }) {
+    return this.faults.explainLoss({ startedAt, endedAt, at: performance.now() });
+  }
+
+  /** Whether a bridge was cut from a replica while the log was read: its stream may end early, but loses nothing. */
+  linkCut({ startedAt }) {
+    return this.faults.faults.some(({ kind, to }) => kind === 'bridge cut from a replica' && to >= startedAt);
+  }
+
+  moved(log) {
+    // A second reading has no part in the takeovers.
+    if (log.again) return;
+    log.moves = (log.moves ?? 0) + 1;
+    this.takeovers++;
+    // Before its first token a stream waits for other reasons as well.
+    if (log.last < 2) return;
+    const now = performance.now();
+    const fault = this.faults.firstGone(log.heardAt, now);
+    if (fault === undefined) return;
+    this.resumes.set(fault.kind, [...(this.resumes.get(fault.kind) ?? []), now - fault.from]);
+  }
+}
