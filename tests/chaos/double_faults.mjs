@@ -46,11 +46,14 @@ export class FaultLog {
   /** The same for a generation that does not exist any more. `endedAt`: when its last event arrived, if it has ended. */
   explainLoss({ startedAt, endedAt, at }) {
     if (endedAt === undefined) return this.#double(startedAt, at, () => true);
-    // A finished log that the store has missed or forgotten is in the memory of a replica, until that is gone too.
+    // What was stored and then forgotten is in the memory of a replica, until that is gone too. What was not stored yet is
+    // filled up.
     const stores = this.faults.filter(({ store, from, to, forgetsMs }) =>
-      store && endedAt >= from - forgetsMs && (endedAt <= to + REFILL_MS) && from <= at);
+      store && endedAt >= from - forgetsMs && endedAt <= to + REFILL_MS && from <= at);
     for (const store of stores) {
-      const owner = this.faults.find(({ gone, from, to }) => gone && to >= store.from - store.forgetsMs && from <= at);
+      const last = store.forgetsMs > 0 ? at : store.to + REFILL_MS;
+      const owner = this.faults.find(({ gone, from, to, replica }) => gone && to >= store.from - store.forgetsMs &&
+        from <= Math.min(last, at) && (store.replica === undefined || store.replica === replica));
       if (owner !== undefined) return `${store.kind}, later ${owner.kind}`;
     }
     return undefined;

@@ -55,6 +55,11 @@ test('a finished log is lost only if the store has missed it and its replica is 
   assert.equal(faultsOf(away, killed).explainLoss(ended), undefined);
   assert.equal(faultsOf(away, killed).explainLoss({ ...ended, endedAt: 9000 }), 'away, later kill');
   assert.equal(faultsOf(flushed, killed).explainLoss({ ...ended, endedAt: 20_000 }), undefined);
+  // A store that was away has not forgotten anything: it is filled up, unless the replica is gone before.
+  const stopped = ['stopped', { ...STORE, from: 7500, to: 9000 }];
+  assert.equal(faultsOf(stopped, killed).explainLoss(ended), undefined);
+  const soon = ['kill', { ...GONE, replica: 1, from: 9500, to: 9500 }];
+  assert.equal(faultsOf(stopped, soon).explainLoss(ended), 'stopped, later kill');
 });
 
 const EPOCH = 0x10000;

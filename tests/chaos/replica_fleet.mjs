@@ -38,7 +38,9 @@ export async function startReplicaFleet({ kind = 'redis', replicas = 3, bridges 
   engine = ['--engine=scripted'], flags = {}, flagsOf = () => [] } = {}) {
   const logs = mkdtempSync(join(tmpdir(), 'runnel-replicas-'));
   const store = await Store.start({ kind });
-  const follower = standby ? await Store.start({ kind, args: ['--replicaof', `${HOST} ${store.port}`] }) : undefined;
+  const follower = standby ? await Store.start({ kind }) : undefined;
+  // Not an option of its start: a server that is killed while it is the master must be the master again.
+  await follower?.command('REPLICAOF', HOST, store.port);
   const { ofReplica, ofBridge, routes } = await plan(replicas, 2 * bridges, store);
   const proxy = proxied ? await SwitchProxy.start(routes) : undefined;
   /** Where a route begins for the process that uses it. */

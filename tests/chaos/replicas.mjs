@@ -2,13 +2,14 @@
 // them real processes that are killed, stopped, drained, filled, flushed, failed over and cut from one another, and
 // readers that require every event once and in order.
 //
-//   node tests/chaos/replicas.mjs [--seed=N] [--streams=N] [--live=N] [--faulted=N] [--store=redis|valkey]
-//     [--faults=replicas|store|all] [--script=both|salted|plain] [--engine=scripted|upstream] [--store_restart]
+//   node tests/chaos/replicas.mjs [--seed=N] [--streams=N] [--live=N] [--faulted=N] [--replicas=N]
+//     [--store=redis|valkey] [--faults=replicas|store|all] [--script=both|salted|plain] [--engine=scripted|upstream] [--store_restart]
 //     [--log_wait=DURATION] [--kill_every=MS] [--store_every=MS] [--deadline=MS]
 //
 //   --seed           seed of all random choices; printed after a failure (default: the time)
 //   --streams        number of streams (300)      --live  number of streams at the same time (60)
 //   --faulted        continue until this many streams have been taken over or cut and verified complete
+//   --replicas       number of replicas (3), of which one is always left alone
 //   --store          redis: redis-server; valkey: valkey-server
 //   --faults         replicas: SIGKILL, SIGSTOP and SIGTERM of replicas, also of two at once; store: the store is killed,
 //                    stopped, filled, flushed, failed over, slow and cut from replicas; all: both, and bridges and
@@ -46,6 +47,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Date.now() % 1e9) },
     streams: { type: 'string', default: '300' },
     live: { type: 'string', default: '60' },
+    replicas: { type: 'string', default: '3' },
     faulted: { type: 'string', default: '0' },
     store: { type: 'string', default: 'redis' },
     faults: { type: 'string', default: 'replicas' },
@@ -90,7 +92,7 @@ async function engineFlags() {
 
 async function start() {
   return startReplicaFleet({
-    kind: values.store, engine: await engineFlags(), standby: values.faults !== 'replicas', proxied: values.faults !== 'replicas',
+    replicas: number('replicas'), kind: values.store, engine: await engineFlags(), standby: values.faults !== 'replicas', proxied: values.faults !== 'replicas',
     // Each run of a replica has a salt of its own.
     flagsOf: (index, run) => (upstream ? [] : [`--scripted_salt=r${index}-${run}`]),
     flags: {

@@ -28,7 +28,7 @@ export class Store {
     const store = new Store();
     Object.assign(store, { kind, program, folder, port: port ?? (await freePorts(1))[0], log: join(folder, 'server.log') });
     store.args = ['--port', store.port, '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', appendonly ? 'yes' : 'no',
-      '--appendfsync', 'everysec', '--maxmemory-policy', 'noeviction', '--daemonize', 'no', ...args].map(String);
+      '--appendfsync', 'everysec', '--maxmemory-policy', 'noeviction', '--repl-diskless-sync-delay', '0', '--daemonize', 'no', ...args].map(String);
     process.on('exit', () => store.child?.kill('SIGKILL'));
     await store.start();
     return store;
