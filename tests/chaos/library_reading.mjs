@@ -4,6 +4,8 @@ import { attach, stream } from '../../bridges/web/runnel.js';
 import { webSocketClass } from './readers/web_socket.mjs';
 import { isPlain, textOf } from './script.mjs';
 
+// The codes of a generation that the service does not have any more.
+const LOST = ['generation_lost', 'generation_not_found', 'generation_expired'];
 const TRANSPORTS = ['sse', 'websocket', 'poll'];
 
 function optionsFor(network, random) {
@@ -24,7 +26,7 @@ function disturb(reading, log, network, random) {
   if (how !== 'move' || log.id === undefined) return reading;
   // Not reading.cursor, which may be ahead of the iteration.
   reading.close();
-  return attach(log.id, { ...optionsFor(network, random), after: log.last, texts: log.texts, parts: log.parts.map(cursorOf) });
+  return attach(log.id, { ...optionsFor(network, random), after: log.last, epoch: log.epoch, texts: log.texts, parts: log.parts.map(cursorOf) });
 }
 
 /** The parts of a choice as attach() takes them. */
@@ -62,10 +64,11 @@ export async function readWithLibrary(network, log, random, { deadlineMs, onResu
       reading.result.catch(() => {});
       const disturbAfter = random.chance(0.6) ? random.whole(1, 60) : Infinity;
       let taken = 0;
+      let position = 0;
       for await (const event of reading) {
         // An iterator begins with the first event of its reading, and a reading may be iterated again.
-        if (event.seq <= (reading.taken ?? 0)) continue;
-        reading.taken = event.seq;
+        if (position++ < (reading.taken ?? 0)) continue;
+        reading.taken = position;
         heard(reading.lastError?.code === 'idle_timeout');
         log.apply(event, on);
         if (event.seq >= cancelAt) {
@@ -85,7 +88,8 @@ export async function readWithLibrary(network, log, random, { deadlineMs, onResu
     if (log.terminal?.type === 'done') await checkResult(reading, log);
   } catch (error) {
     const reported = log.ended && log.terminal.type === 'failed';
-    if (!reported) tally.fault('refused', `runnel.js ${reading.id}: ${error.stack}`);
+    const lost = log.id !== undefined && LOST.includes((error.cause ?? error).code) && log.lost();
+    if (!reported && !lost) tally.fault('refused', `runnel.js ${reading.id}: ${error.stack}`);
   } finally {
     clearTimeout(timer);
     reading.close();

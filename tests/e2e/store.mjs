@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { freePorts } from './processes.mjs';
 import { redisCommands } from './resp.mjs';
@@ -14,8 +14,7 @@ const PROGRAMS = { redis: 'redis-server', valkey: 'valkey-server' };
 export function storeProgram(kind) {
   const named = process.env[`RUNNEL_${kind.toUpperCase()}`];
   if (named) return named;
-  const folders = [...(process.env.PATH ?? '').split(delimiter), join(homedir(), '.cache/runnel/valkey/bin')];
-  return folders.map((folder) => join(folder, PROGRAMS[kind])).find((path) => existsSync(path));
+  return (process.env.PATH ?? '').split(delimiter).map((folder) => join(folder, PROGRAMS[kind])).find((path) => existsSync(path));
 }
 
 /** One server. Keeps its data in a folder of its own, so that a restart finds what a killed one has written. */
