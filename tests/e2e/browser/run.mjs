@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { startRunnel } from '../processes.mjs';
 
 const runnel = await startRunnel();
-const names = ['page', 'kill', 'survive', 'markdown', 'http2'];
+const names = ['page', 'kill', 'replica_kill', 'survive', 'markdown', 'http2'];
 const tests = spawn(process.execPath, ['--test', ...names.map((name) => `${name}.test.mjs`)], {
   cwd: import.meta.dirname ?? new URL('.', import.meta.url).pathname,
   env: { ...process.env, RUNNEL_URL: runnel.url },
