@@ -86,15 +86,18 @@ export class Judge {
   resumes = new Map();
   takeovers = 0;
 
-  constructor(faults) {
-    this.faults = faults;
+  /** `logs`: gives the fault log what the replicas announce. */
+  constructor(faults, logs) {
+    Object.assign(this, { faults, logs });
   }
 
   gap({ startedAt, heardAt }) {
+    this.logs?.read();
     return this.faults.explainGap({ startedAt, heardAt, at: performance.now() });
   }
 
   loss({ startedAt, endedAt }) {
+    this.logs?.read();
     return this.faults.explainLoss({ startedAt, endedAt, at: performance.now() });
   }
 

@@ -1,9 +1,13 @@
 // The judge of the shared log's chaos: it explains what a double fault explains, and nothing else.
 import assert from 'node:assert/strict';
+import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'node:test';
 import { CheckedLog, Tally, crcOf } from './checked_log.mjs';
 import { FaultLog, Judge } from './double_faults.mjs';
-import { parseMetrics, ReplicaMetrics } from './replica_metrics.mjs';
+import { ReplicaLogs } from './replica_logs.mjs';
+import { ReplicaMetrics } from './replica_metrics.mjs';
 import { SaltedScript } from './salted_script.mjs';
 import { Script } from './script.mjs';
 
@@ -197,27 +201,39 @@ test('a takeover is measured from the fault that explains it', () => {
   assert.deepEqual([judge.takeovers, judge.resumes.get('kill -9').length, judge.resumes.size], [2, 1, 1]);
 });
 
-test('metrics of replicas: counters over restarts, and announced periods', async (t) => {
-  const text = (takeovers, seconds, now) => `# HELP x\nrunnel_takeovers_total{cause="refused",exact="true"} ${takeovers}\n` +
-    `runnel_log_unprotected_seconds_total ${seconds}\nrunnel_log_unprotected_generations ${now}\nrunnel_log_connected 1\n`;
-  assert.deepEqual(parseMetrics(text(3, 0.5, 2)).unprotected, 2);
+test('metrics of replicas are summed over restarts', async (t) => {
+  const text = (takeovers, seconds) => `# HELP x\nrunnel_takeovers_total{cause="refused",exact="true"} ${takeovers}\n` +
+    `runnel_log_unprotected_seconds_total ${seconds}\nrunnel_log_connected 1\n`;
   const real = globalThis.fetch;
   t.after(() => (globalThis.fetch = real));
-  const faults = new FaultLog();
   const replica = { index: 1, run: 1, admin: 'x' };
-  const metrics = new ReplicaMetrics([replica], faults);
+  const metrics = new ReplicaMetrics([replica]);
   const say = async (...what) => {
     globalThis.fetch = async () => ({ text: async () => text(...what) });
     await metrics.sample(replica);
   };
-  await say(3, 0, 0);
-  await say(5, 0, 0);
-  assert.equal(faults.faults.length, 0);
+  await say(3, 0);
+  await say(5, 0.5);
   replica.run = 2;
-  await say(1, 0, 1);
-  await say(1, 0.25, 0);
-  await say(1, 0.25, 0);
+  await say(1, 0.25);
   assert.equal(metrics.total('runnel_takeovers_total'), 6);
-  assert.equal(metrics.total('runnel_log_unprotected_seconds_total'), 0.25);
-  assert.deepEqual(faults.faults.map(({ store, gone, replica: of }) => [store, gone, of]), [[true, false, 1], [true, false, 1]]);
+  assert.equal(metrics.total('runnel_log_unprotected_seconds_total'), 0.75);
+});
+
+test('a replica announces in its log when it is unprotected, and its next run ends that', (t) => {
+  const file = join(tmpdir(), `runnel-announced-${process.pid}.log`);
+  t.after(() => rmSync(file));
+  const line = (ms, text) => `${new Date(performance.timeOrigin + ms).toISOString()} warn runnel-inference ${text}\n`;
+  const faults = new FaultLog();
+  const logs = new ReplicaLogs([{ index: 2, log: file }], faults);
+  writeFileSync(file, line(1000, 'serving model m') + line(5000, 'the store does not answer: logs are unprotected, 3 run').slice(0, -5));
+  logs.read();
+  assert.equal(faults.faults.length, 0);
+  appendFileSync(file, ' run\n');
+  logs.read();
+  assert.deepEqual(faults.faults.map(({ store, replica, to }) => [store, replica, to]), [[true, 2, Infinity]]);
+  appendFileSync(file, line(6000, 'logs are protected by the store again, after 1.0 s') + line(7000, 'logs are unprotected, 1') +
+    line(9000, 'serving model m'));
+  logs.read();
+  assert.deepEqual(faults.faults.map(({ from, to }) => [Math.round((from + 50) / 10), Math.round((to - 50) / 10)]), [[500, 600], [700, 900]]);
 });

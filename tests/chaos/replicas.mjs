@@ -37,6 +37,7 @@ import { Network } from './reading.mjs';
 import { ReplayScript } from './replay_script.mjs';
 import { NetworkFaults, ReplicaFaults, StoreFaults } from './replica_faults.mjs';
 import { startReplicaFleet } from './replica_fleet.mjs';
+import { ReplicaLogs } from './replica_logs.mjs';
 import { ReplicaMetrics } from './replica_metrics.mjs';
 import { readAgain, readStream, readerOf } from './replica_reading.mjs';
 import { SaltedScript } from './salted_script.mjs';
@@ -186,8 +187,9 @@ async function main() {
   const fleet = await start();
   const tally = new Tally();
   const faults = new FaultLog();
-  const judge = new Judge(faults);
-  const metrics = new ReplicaMetrics(fleet.replicas, faults);
+  const logs = new ReplicaLogs(fleet.replicas, faults);
+  const judge = new Judge(faults, logs);
+  const metrics = new ReplicaMetrics(fleet.replicas);
   const network = new Network(fleet, IDLE_MS);
   const readers = {};
   const began = Date.now();
@@ -213,6 +215,7 @@ async function main() {
   }
   const badExits = await failing;
   const kept = tally.faults === 0 ? await readAfterRoll(network, { fleet, faults, logs: ended, random: new Random(seed, 'roll') }) : 0;
+  logs.read();
   report({ tally, judge, faults, metrics, readers, badExits, kept, seconds: (Date.now() - began) / 1000 });
   const bad = tally.faults + badExits;
   if (bad > 0) console.log(`logs of the processes: ${fleet.logs}\nrepeat with: ${repeat}`);
