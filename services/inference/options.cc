@@ -99,6 +99,10 @@ ABSL_FLAG(
     std::vector<std::string>, upstream_extra_fields, runnel::inference::DefaultUpstreamExtraFields(),
     "upstream: fields of requests to forward to the servers unchanged, comma-separated; a name may end in *, and * "
     "alone forwards all");
+ABSL_FLAG(std::string, upstream_continue, "never",
+          "upstream: way to ask a server for the rest of an output whose replica is gone: never, prompt (text behind a "
+          "plain prompt), final_message (last message, with continue_final_message), prefill (last message alone) or "
+          "replay (whole output again, compared)");
 ABSL_FLAG(double, scripted_tokens_per_second, 30, "scripted: pace of each generation (tokens per second)");
 ABSL_FLAG(absl::Duration, scripted_first_token, absl::Milliseconds(50), "scripted: delay of the first token");
 ABSL_FLAG(uint32_t, scripted_tokens, 120, "scripted: length of the output (tokens)");
@@ -216,6 +220,11 @@ absl::Status ReadUpstreamFlags(UpstreamOptions* upstream) {
   upstream->token_limit_name =
       limit_field == "max_tokens" ? TokenLimitName::kMaxTokens : TokenLimitName::kMaxCompletionTokens;
   upstream->extra_fields = absl::GetFlag(FLAGS_upstream_extra_fields);
+  const auto continuation = ParseUpstreamContinue(absl::GetFlag(FLAGS_upstream_continue));
+  if (!continuation.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--upstream_continue is ", continuation.status().message()));
+  }
+  upstream->continuation = *continuation;
   upstream->ca_file = absl::GetFlag(FLAGS_upstream_ca_file);
   upstream->client_cert_file = absl::GetFlag(FLAGS_upstream_client_cert_file);
   upstream->client_key_file = absl::GetFlag(FLAGS_upstream_client_key_file);

@@ -32,10 +32,11 @@ absl::StatusOr<std::vector<LoggedOutput>> OutputsOf(const LogSegment& log, uint3
   return outputs;
 }
 
-ReplaySink::ReplaySink(const LoggedOutput* logged)
-    : logged_(logged), has_reasoning_(std::any_of(logged->pieces.begin(), logged->pieces.end(), [](const auto& piece) {
-        return piece.kind == PartKind::kReasoning;
-      })) {}
+ReplaySink::ReplaySink(const LoggedOutput* logged, CallIds call_ids)
+    : logged_(logged),
+      call_ids_(call_ids),
+      has_reasoning_(std::any_of(logged->pieces.begin(), logged->pieces.end(),
+                                 [](const auto& piece) { return piece.kind == PartKind::kReasoning; })) {}
 
 void ReplaySink::Rest::AppendTo(uint32_t choice, EventSink* sink, WakeSet* wake) const {
   if (kind == PartKind::kText) return sink->Append(choice, content, tokens, wake);
@@ -65,7 +66,9 @@ bool ReplaySink::Match(PartPiece* piece) {
   if (logged.kind != piece->kind || (logged.kind == PartKind::kToolCall && logged.call != piece->call)) return false;
   if (!std::exchange(begun_, true)) {
     if ((logged.opening == nullptr) != (piece->opening == nullptr)) return false;
-    if (logged.opening != nullptr && !(*logged.opening == *piece->opening)) return false;
+    if (logged.opening != nullptr && logged.opening->name != piece->opening->name) return false;
+    const bool same_ids = call_ids_ == CallIds::kSame;
+    if (logged.opening != nullptr && same_ids && logged.opening->id != piece->opening->id) return false;
     piece->opening = nullptr;
   }
   if (piece->opening != nullptr) return false;

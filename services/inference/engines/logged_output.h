@@ -39,8 +39,10 @@ absl::StatusOr<std::vector<LoggedOutput>> OutputsOf(const LogSegment& log, uint3
 // because the log ends between the pieces of one token. Not thread-safe.
 class ReplaySink final : public EventSink {
  public:
+  enum class CallIds { kSame, kAny };  // of tool calls: whether they must be those of the log
+
   // `logged` must outlive it.
-  explicit ReplaySink(const LoggedOutput* logged);
+  explicit ReplaySink(const LoggedOutput* logged, CallIds call_ids = CallIds::kSame);
 
   // All of the logged output was made again.
   bool complete() const { return next_ == logged_->pieces.size(); }
@@ -59,7 +61,7 @@ class ReplaySink final : public EventSink {
 
     void AppendTo(uint32_t choice, EventSink* sink, WakeSet* wake) const;
   };
-  std::vector<Rest> TakeRest() { return std::move(rest_); }
+  std::vector<Rest> TakeRest() { return std::exchange(rest_, {}); }
 
   // EventSink.
   void Begin() override {}
@@ -78,6 +80,7 @@ class ReplaySink final : public EventSink {
   bool Match(PartPiece* piece);
 
   const LoggedOutput* const logged_;
+  const CallIds call_ids_;
   const bool has_reasoning_;
   size_t next_ = 0;     // the next logged piece
   bool begun_ = false;  // it was begun to be made again

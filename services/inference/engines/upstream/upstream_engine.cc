@@ -82,11 +82,18 @@ class UpstreamEngine final : public Engine {
   std::vector<ModelInfo> Models() const override;
   uint32_t MaxRunning() const override { return options_.max_streams; }
   absl::StatusOr<std::unique_ptr<PreparedGeneration>> Prepare(const GenerationRequest& request) override;
+  bool CanContinue(const GenerationRequest& request, const LogSegment& log) const override {
+    return inference::CanContinue(options_.continuation, request, log);
+  }
+  absl::StatusOr<std::unique_ptr<PreparedGeneration>> PrepareContinuation(
+      const GenerationRequest& request, std::shared_ptr<const LogSegment> log) override;
   void Start(std::unique_ptr<PreparedGeneration> prepared, std::shared_ptr<EventSink> sink) override EXCLUDES(mu_);
   void CancelRequested() override;
   void Stop() override EXCLUDES(mu_);
 
  private:
+  // `request` has been checked.
+  std::unique_ptr<PreparedUpstream> MakePrepared(const GenerationRequest& request) const;
   void OnOver(const std::string& outcome);
 
   const UpstreamOptions options_;
@@ -164,10 +171,30 @@ std::vector<ModelInfo> UpstreamEngine::Models() const {
 }
 
 absl::StatusOr<std::unique_ptr<PreparedGeneration>> UpstreamEngine::Prepare(const GenerationRequest& request) {
+  RETURN_IF_ERROR(CheckUpstreamFields(request, options_.extra_fields));
+  return MakePrepared(request);
+}
+
+absl::StatusOr<std::unique_ptr<PreparedGeneration>> UpstreamEngine::PrepareContinuation(
+    const GenerationRequest& request, std::shared_ptr<const LogSegment> log) {
+  RETURN_IF_ERROR(CheckUpstreamFields(request, options_.extra_fields));
+  if (!HasOutput(*log)) return MakePrepared(request);
+  if (!CanContinue(request, *log)) {
+    return absl::FailedPreconditionError("--upstream_continue has no way to continue this output");
+  }
+  ASSIGN_OR_RETURN(std::vector<LoggedOutput> outputs, OutputsOf(*log, request.choice_count));
+  GenerationRequest rest = request;
+  UpstreamContinuation continuation = ContinueFromLog(options_.continuation, std::move(log), &rest);
+  auto prepared = MakePrepared(rest);
+  if (continuation.replayed != nullptr) prepared->logged = std::move(outputs);
+  prepared->continuation = std::move(continuation);
+  return prepared;
+}
+
+std::unique_ptr<PreparedUpstream> UpstreamEngine::MakePrepared(const GenerationRequest& request) const {
   const auto served = std::find_if(models_.begin(), models_.end(),
                                    [&](const ServedModel& model) { return model.info.id == request.model; });
   const size_t number = served == models_.end() ? 0 : static_cast<size_t>(served - models_.begin());
-  RETURN_IF_ERROR(CheckUpstreamFields(request, options_.extra_fields));
   auto prepared = std::make_unique<PreparedUpstream>();
   prepared->path = std::string(UpstreamRoute(request));
   prepared->body = MakeUpstreamBody(request, models_[number].upstream_id, options_.token_limit_name);

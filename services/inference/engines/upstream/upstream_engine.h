@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "services/base/metrics.h"
+#include "services/inference/engines/upstream/upstream_continuation.h"
 #include "services/inference/engines/upstream/upstream_request.h"
 #include "services/inference/generation/engine.h"
 
@@ -27,6 +28,7 @@ struct UpstreamOptions {
   std::vector<std::pair<std::string, std::string>> models;
   TokenLimitName token_limit_name = TokenLimitName::kMaxTokens;          // of a chat whose client did not choose one
   std::vector<std::string> extra_fields = DefaultUpstreamExtraFields();  // to forward, see CheckUpstreamFields
+  UpstreamContinue continuation = UpstreamContinue::kNever;              // of generations that were begun elsewhere
   uint32_t threads = 1;                                                  // event loops, 1 to 64
   uint32_t max_streams = 4096;
   uint32_t max_streams_each = 0;  // per upstream; 0: only max_streams

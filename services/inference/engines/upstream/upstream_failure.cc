@@ -90,6 +90,11 @@ Failed FailureOfError(const UpstreamError& error, std::string_view secret) {
   return {kEngineFailed, WithMessage("the upstream reported an error", error, secret), false};
 }
 
+Failed FailureOfContinuation(const Failed& failed) {
+  if (failed.code != kRequestRejected) return failed;
+  return {"generation_lost", absl::StrCat("the upstream does not continue the output: ", failed.message), true};
+}
+
 Failed Unavailable(std::string_view message) { return {kEngineUnavailable, std::string(message), true}; }
 
 std::string ToMessage(std::string_view bytes, size_t max_bytes) {

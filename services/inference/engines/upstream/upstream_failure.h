@@ -36,6 +36,10 @@ bool NamesField(const Failed& failed, std::string_view field);
 // An error inside a stream, with or without a status.
 Failed FailureOfError(const UpstreamError& error, std::string_view secret);
 
+// What to report if a server that is asked for the rest of an output sends none of it. The request of the client was
+// accepted once: a rejection concerns how the rest is asked for.
+Failed FailureOfContinuation(const Failed& failed);
+
 // The connection could not be made, or was lost before the output was complete.
 Failed Unavailable(std::string_view message);
 

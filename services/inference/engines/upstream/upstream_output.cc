@@ -31,6 +31,8 @@ UpstreamOutput::UpstreamOutput(uint32_t choice_count, const Options& options, Ev
     : options_(options), sink_(sink), parser_(options.limits), choices_(choice_count), open_choices_(choice_count) {
   if (options_.stop.empty()) return;
   for (Choice& choice : choices_) choice.stops.emplace(options_.stop);
+  const std::string& tail = options_.logged_tail;
+  if (!tail.empty()) choices_[0].shown_bytes = tail.size() - choices_[0].stops->Push(tail).size();
 }
 
 void UpstreamOutput::Add(std::string_view bytes, WakeSet* wake) {
@@ -125,7 +127,9 @@ void UpstreamOutput::TakeFragment(const UpstreamFragment& fragment, const std::o
     case Kind::kReasoning:
     case Kind::kRefusal:
     case Kind::kToolCall:
-      return TakeOutput(fragment, CountTokens(fragment, usage), wake);
+      TakeOutput(fragment, CountTokens(fragment, usage), wake);
+      if (options_.replay != nullptr) CheckReplay(!options_.replay->differs(), wake);
+      return;
     case Kind::kUnsupported:
       return Fail(
           {"unsupported_output",
@@ -185,6 +189,12 @@ bool UpstreamOutput::FailByCalls(UpstreamCalls::Error error, WakeSet* wake) {
   return true;
 }
 
+void UpstreamOutput::CheckReplay(bool same, WakeSet* wake) {
+  if (same) return;
+  Fail({"generation_lost", "the upstream's new output differs from the one that was delivered", true},
+       UpstreamVerdict::kHealthy, wake);
+}
+
 uint32_t UpstreamOutput::CountTokens(const UpstreamFragment& fragment, const std::optional<Usage>& usage) {
   if (fragment.bytes.empty() && fragment.logprobs.empty() && fragment.call_name.empty()) return 0;
   uint32_t tokens = std::max<uint32_t>(1, static_cast<uint32_t>(fragment.logprobs.size()));
@@ -211,7 +221,11 @@ void UpstreamOutput::AppendText(uint32_t index, const std::string& text, WakeSet
   if (!ended() && choice.stops->stopped()) CutShort(index, FinishReason::kStop, wake);
 }
 
-void UpstreamOutput::AppendCertain(uint32_t index, const std::string& text, WakeSet* wake) {
+void UpstreamOutput::AppendCertain(uint32_t index, std::string_view text, WakeSet* wake) {
+  size_t& shown = choices_[index].shown_bytes;
+  const size_t again = std::min(shown, text.size());
+  text.remove_prefix(again);
+  shown -= again;
   if (text.empty() || !AddBytes(text.size(), wake)) return;
   AppendPart(index, PartPiece::Text(text), wake);
 }
@@ -219,9 +233,10 @@ void UpstreamOutput::AppendCertain(uint32_t index, const std::string& text, Wake
 void UpstreamOutput::AppendPart(uint32_t index, const PartPiece& piece, WakeSet* wake) {
   Choice& choice = choices_[index];
   Tokens tokens{std::exchange(choice.pending_tokens, 0), std::exchange(choice.pending_logprobs, {})};
-  reported_ = true;
+  NoteReported();
   piece.kind == PartKind::kText ? sink_->Append(index, piece.content, std::move(tokens), wake)
                                 : sink_->AppendPart(index, piece, std::move(tokens), wake);
+  if (options_.replay != nullptr) NoteReported();
 }
 
 void UpstreamOutput::FlushKind(uint32_t index, WakeSet* wake) {
@@ -230,6 +245,7 @@ void UpstreamOutput::FlushKind(uint32_t index, WakeSet* wake) {
   AppendOutput(index, choice.joiner.Flush(), wake);
   if (ended() || choice.finished || choice.kind != UpstreamFragment::Kind::kText || !choice.stops.has_value()) return;
   AppendCertain(index, choice.stops->Finish(), wake);
+  choice.shown_bytes = 0;
   // A stop string does not continue in another part.
   choice.stops.emplace(options_.stop);
 }
@@ -264,17 +280,22 @@ void UpstreamOutput::CutShort(uint32_t index, FinishReason reason, WakeSet* wake
   if (ended()) return;
   choice.cut_short = cut_short_ = true;
   EndChoice(index, reason, wake);
+  if (ended()) return;
   // The usage would come after more text.
   if (complete()) EndDone(wake);
 }
 
 void UpstreamOutput::EndChoice(uint32_t index, FinishReason reason, WakeSet* wake) {
+  if (options_.replay != nullptr) {
+    CheckReplay(options_.replay->complete(index) && !options_.replay->differs(), wake);
+    if (ended()) return;
+  }
   choices_[index].finished = true;
-  reported_ = true;
   if (--open_choices_ > 0) {
     sink_->EndChoice(index, reason, wake);
-    return;
+    return NoteReported();
   }
+  reported_ = true;
   last_choice_ = index;
   last_reason_ = reason;
 }
@@ -291,6 +312,16 @@ void UpstreamOutput::ReportUsage(bool by_server) {
   if (!by_server || (usage.completion_tokens == 0 && counted_tokens_ > 0)) {
     usage.completion_tokens = counted_tokens_;
     usage.reasoning_tokens = counted_reasoning_;
+  }
+  if (options_.logged_usage.has_value()) {
+    const Usage& logged = *options_.logged_usage;
+    // The server counts the text of the log as a part of the prompt.
+    const uint32_t prompt = usage.prompt_tokens - std::min(usage.prompt_tokens, logged.completion_tokens);
+    const bool known = logged.prompt_tokens > 0;
+    usage.prompt_tokens = known ? logged.prompt_tokens : prompt;
+    usage.cached_prompt_tokens = known ? logged.cached_prompt_tokens : std::min(usage.cached_prompt_tokens, prompt);
+    usage.completion_tokens += logged.completion_tokens;
+    usage.reasoning_tokens += logged.reasoning_tokens;
   }
   sink_->SetUsage(usage);
 }

@@ -9,6 +9,7 @@
 #include "services/inference/engines/stop_string_filter.h"
 #include "services/inference/engines/upstream/upstream_calls.h"
 #include "services/inference/engines/upstream/upstream_chunk.h"
+#include "services/inference/engines/upstream/upstream_replay.h"
 #include "services/inference/engines/upstream/upstream_set.h"
 #include "services/inference/engines/upstream/upstream_stream_parser.h"
 #include "services/inference/engines/utf8.h"
@@ -36,6 +37,12 @@ class UpstreamOutput {
     // A choice ends before the first of these, also if the server ignores them. Valid UTF-8, not empty.
     std::vector<std::string> stop;
     uint32_t max_tokens = 0;  // of each choice, as counted here, for a server that got no limit; 0: none
+    // Of a generation that is continued, if the output follows the log: what the log counts, and the end of its text,
+    // in which a stop string may have begun.
+    std::optional<Usage> logged_usage;
+    std::string logged_tail;
+    // Of one whose output is made again: the sink. A difference fails it with generation_lost.
+    UpstreamReplay* replay = nullptr;
     // A failure before the first call of the sink is kept and not reported to the sink: another upstream may succeed.
     bool keep_first_failure = false;
   };
@@ -75,6 +82,7 @@ class UpstreamOutput {
     Utf8Joiner joiner;                                            // of that, unless it is a call
     UpstreamCalls calls;
     std::optional<StopStringFilter> stops;  // if there are stop strings
+    size_t shown_bytes = 0;                 // held by it, but in the log already
     uint32_t tokens = 0;
     uint32_t pending_tokens = 0;  // of text that is held
     std::vector<TokenLogprob> pending_logprobs;
@@ -97,12 +105,15 @@ class UpstreamOutput {
   void AppendPart(uint32_t index, const PartPiece& piece, WakeSet* wake);
   // `text` is whole characters, from which the stop strings are not removed yet.
   void AppendText(uint32_t index, const std::string& text, WakeSet* wake);
-  void AppendCertain(uint32_t index, const std::string& text, WakeSet* wake);
+  void AppendCertain(uint32_t index, std::string_view text, WakeSet* wake);
   void FinishChoice(uint32_t index, FinishReason reason, WakeSet* wake);
   void CutShort(uint32_t index, FinishReason reason, WakeSet* wake);
   void EndChoice(uint32_t index, FinishReason reason, WakeSet* wake);
   uint32_t CountTokens(const UpstreamFragment& fragment, const std::optional<Usage>& usage);
   void ReportUsage(bool by_server);
+  void NoteReported() { reported_ = reported_ || options_.replay == nullptr || options_.replay->passed_on(); }
+  // Fails if the output that is made again is not the logged one.
+  void CheckReplay(bool same, WakeSet* wake);
   // False if the output is too long and has failed.
   bool AddBytes(size_t bytes, WakeSet* wake);
   void EndDone(WakeSet* wake);

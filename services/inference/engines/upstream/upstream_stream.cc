@@ -49,6 +49,7 @@ UpstreamStream::UpstreamStream(UpstreamLoop* loop, std::unique_ptr<PreparedUpstr
       total_deadline_(After(options.total_timeout)) {}
 
 Awaitable<void> UpstreamStream::Run() {
+  if (EndAtOnce()) co_return;
   const size_t model = prepared_->model;
   std::vector<size_t> tried;
   Failed failed;
@@ -70,6 +71,13 @@ Awaitable<void> UpstreamStream::Run() {
     }
     failed = std::move(attempt.failed);
   }
+}
+
+bool UpstreamStream::EndAtOnce() {
+  if (!prepared_->continuation.has_value() || !prepared_->continuation->ending.has_value()) return false;
+  sink_->EndAll(*prepared_->continuation->ending, loop_->wake());
+  Over("done");
+  return true;
 }
 
 void UpstreamStream::FailInternally() noexcept {
@@ -152,7 +160,16 @@ void UpstreamStream::Reset() {
   options.stop = prepared_->stop;
   if (prepared_->limit_dropped) options.max_tokens = prepared_->max_tokens.value_or(0);
   options.keep_first_failure = true;
-  output_.emplace(prepared_->choice_count, options, sink_.get());
+  EventSink* sink = sink_.get();
+  if (const auto& continuation = prepared_->continuation; continuation.has_value()) {
+    if (continuation->replayed != nullptr) {
+      sink = options.replay = &replay_.emplace(&prepared_->logged, continuation->usage, sink_.get());
+    } else {
+      options.logged_usage = continuation->usage;
+      options.logged_tail = continuation->tail;
+    }
+  }
+  output_.emplace(prepared_->choice_count, options, sink);
   parser_.emplace(UpstreamResponseParser::Limits{}, static_cast<UpstreamResponseParser::Handler*>(this));
   expired_ = Expired::kNone;
   io_deadline_ = token_deadline_ = linger_deadline_ = kNever;
@@ -276,7 +293,8 @@ void UpstreamStream::EndOutput(const Failed& failed) {
   if (sink_->cancelled()) {
     sink_->EndAll(FinishReason::kCancelled, loop_->wake());
   } else {
-    sink_->Fail(*output_->kept_failure(), loop_->wake());
+    const Failed& failed_with = *output_->kept_failure();
+    sink_->Fail(prepared_->continuation.has_value() ? FailureOfContinuation(failed_with) : failed_with, loop_->wake());
   }
 }
 

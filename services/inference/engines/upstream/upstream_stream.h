@@ -10,8 +10,10 @@
 
 #include "absl/functional/any_invocable.h"
 #include "services/inference/engines/upstream/response_parser.h"
+#include "services/inference/engines/upstream/upstream_continuation.h"
 #include "services/inference/engines/upstream/upstream_loop.h"
 #include "services/inference/engines/upstream/upstream_output.h"
+#include "services/inference/engines/upstream/upstream_replay.h"
 #include "services/inference/engines/upstream/upstream_request.h"
 #include "services/inference/engines/upstream/upstream_set.h"
 #include "services/inference/generation/engine.h"
@@ -31,6 +33,8 @@ class PreparedUpstream final : public PreparedGeneration {
   bool limit_dropped = false;  // the server rejected the limit: it is enforced here
   uint32_t choice_count = 1;
   std::vector<std::string> stop;
+  std::optional<UpstreamContinuation> continuation;
+  std::vector<LoggedOutput> logged;  // if the output is to be made again
 };
 
 // One generation on its way through an upstream into its sink: a coroutine of a loop. Confined to the loop's thread
@@ -98,6 +102,8 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
   Failed InterruptedOr(const Failed& failed) const;
   void GiveBackPlace(UpstreamVerdict verdict);
   void Over(const std::string& outcome);
+  // Whether the continuation has nothing left to ask for: then it has ended.
+  bool EndAtOnce();
   UpstreamVerdict Judge(End end) const;
   Failed FailureOf(End end) const;
   bool interrupted() const { return reason_ != Reason::kNone; }
@@ -117,6 +123,7 @@ class UpstreamStream final : private UpstreamResponseParser::Handler {
   bool begun_ = false;
 
   // Of the present attempt.
+  std::optional<UpstreamReplay> replay_;
   std::optional<UpstreamOutput> output_;
   std::optional<UpstreamResponseParser> parser_;
   Expired expired_ = Expired::kNone;
