@@ -9,6 +9,7 @@
 #include "services/inference/generation/generation_id.h"
 #include "services/inference/generation/generation_manager.h"
 #include "services/inference/generation/manager_error.h"
+#include "services/inference/generation/request_record.h"
 
 namespace runnel::inference {
 namespace {
@@ -120,6 +121,11 @@ void GenerationManager::OnFound(const std::string& id, Takeover::Found found) {
 
 absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::AddFound(Takeover::Found found, absl::Duration since) {
   if (found.loaded.state == Journal::Loaded::State::kTaken) return AddTaken(std::move(found), since);
+  // Its owner stopped before it could store what readers get back.
+  if (auto request = DecodeRequest(found.loaded.meta.request); request.ok()) {
+    found.loaded.annotation = std::move(request->annotation);
+    found.loaded.kept_input = std::move(request->kept_input);
+  }
   Generation::Options options = OptionsFor(GenerationRequest());
   options.id = found.id;
   options.principal = found.loaded.meta.principal;

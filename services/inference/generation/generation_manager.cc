@@ -253,7 +253,6 @@ void GenerationManager::Run() {
     PendingWork work = CollectWorkLocked();
     mu_.Unlock();
     DoWork(std::move(work), engine_);
-    if (takeover_ != nullptr) PumpOrphans();
     mu_.Lock();
     if (stopped_ || std::exchange(work_pending_, false)) continue;
     const absl::Duration sleep = NextWakeLocked();

@@ -275,8 +275,6 @@ class GenerationManager final : public GenerationObserver {
   void OnReplicaGone(Journal::Gone gone) EXCLUDES(mu_);
   // Looks up generations of replicas that are gone, a few at a time.
   void PumpOrphans() EXCLUDES(mu_);
-  struct Orphan;
-  void OnOrphan(Orphan orphan, absl::StatusOr<std::shared_ptr<Generation>> found) EXCLUDES(mu_);
   void HandOverAll() EXCLUDES(mu_);
   void HandOver(const std::shared_ptr<Generation>& generation, const GenerationRequest& request);
 
@@ -341,14 +339,9 @@ class GenerationManager final : public GenerationObserver {
   };
   std::unordered_map<std::string, Lookup> lookups_ GUARDED_BY(mu_);  // by generation id
   size_t lookup_waiters_ GUARDED_BY(mu_) = 0;                        // of all lookups_
-  struct Orphan {
-    std::string id;
-    std::string prefix;      // of the replica that has gone
-    absl::Duration at;       // when to look it up
-    absl::Duration give_up;  // when not to look it up again
-  };
-  std::deque<Orphan> orphans_ GUARDED_BY(mu_);        // to be looked up now
-  std::deque<Orphan> later_orphans_ GUARDED_BY(mu_);  // by the time
+  std::deque<std::string> orphans_ GUARDED_BY(mu_);                  // ids to be looked up
+  std::unordered_set<std::string> orphan_ids_ GUARDED_BY(mu_);       // the same, and those that are being looked up
+  std::unordered_map<std::string, absl::Duration> gone_replicas_ GUARDED_BY(mu_);  // when the journal last named each
   size_t orphan_lookups_ GUARDED_BY(mu_) = 0;
   bool pumping_orphans_ GUARDED_BY(mu_) = false;
   std::unordered_map<std::string, std::string> tombstones_ GUARDED_BY(mu_);  // the principal, by generation id

@@ -14,7 +14,9 @@ namespace {
 constexpr size_t kMaxOrphanLookups = 64;
 // Orphans to be looked up. Those above the limit are continued only if somebody asks for them.
 constexpr size_t kMaxOrphans = 100'000;
-constexpr absl::Duration kOrphanRetry = absl::Seconds(1);
+// The journal names a replica that is gone about once a second. After a longer time, it has come back in between.
+constexpr absl::Duration kGoneAgain = absl::Seconds(5);
+constexpr size_t kMaxGone = 1024;
 
 const char* NameOf(Takeover::Cause cause) {
   switch (cause) {
@@ -121,63 +123,53 @@ void GenerationManager::LoseGeneration(const std::shared_ptr<Generation>& genera
 }
 
 void GenerationManager::OnReplicaGone(Journal::Gone gone) {
-  spdlog::warn("replica {} is gone; {} of its generations are looked up here", gone.prefix, gone.running.size());
-  if (options_.on_replica_gone) options_.on_replica_gone(gone.prefix);
+  bool announce = false;
   {
     base::MutexLock lock(&mu_);
     const absl::Duration now = options_.clock->Monotonic();
+    if (gone_replicas_.size() >= kMaxGone && !gone_replicas_.contains(gone.prefix)) gone_replicas_.clear();
+    const auto [found, first] = gone_replicas_.emplace(gone.prefix, now);
+    announce = first || now - found->second > kGoneAgain;
+    found->second = now;
     for (std::string& id : gone.running) {
-      if (orphans_.size() + later_orphans_.size() >= kMaxOrphans) break;
-      orphans_.push_back({std::move(id), gone.prefix, now, now + 2 * options_.recovery_timeout});
+      if (orphans_.size() >= kMaxOrphans) break;
+      if (orphan_ids_.insert(id).second) orphans_.push_back(std::move(id));
     }
+  }
+  if (announce) {
+    spdlog::warn("replica {} is gone; {} of its generations are looked up here", gone.prefix, gone.running.size());
+    if (options_.on_replica_gone) options_.on_replica_gone(gone.prefix);
   }
   PumpOrphans();
 }
 
 void GenerationManager::PumpOrphans() {
   base::MutexLock lock(&mu_);
-  const absl::Duration now = options_.clock->Monotonic();
-  while (!later_orphans_.empty() && later_orphans_.front().at <= now) {
-    orphans_.push_back(std::move(later_orphans_.front()));
-    later_orphans_.pop_front();
-  }
   // A lookup may end within the call, and come here again.
   if (pumping_orphans_) return;
   pumping_orphans_ = true;
   while (!draining_ && !orphans_.empty() && orphan_lookups_ < kMaxOrphanLookups) {
-    Orphan orphan = std::move(orphans_.front());
+    const std::string id = std::move(orphans_.front());
     orphans_.pop_front();
-    ++orphan_lookups_;
-    const auto known = generations_.find(orphan.id);
-    const bool have = known != generations_.end() && !known->second->fenced();
-    mu_.Unlock();
-    const std::string id = orphan.id;
-    auto done = [this, orphan = std::move(orphan)](auto found) mutable {
-      OnOrphan(std::move(orphan), std::move(found));
-    };
-    if (have) {
-      done(absl::NotFoundError("it is here already"));
-    } else {
-      LookUp(id, std::nullopt, std::move(done));
+    const auto known = generations_.find(id);
+    if (known != generations_.end() && !known->second->fenced()) {
+      orphan_ids_.erase(id);
+      continue;
     }
+    ++orphan_lookups_;
+    mu_.Unlock();
+    // If it cannot be taken over yet, the journal names it again.
+    LookUp(id, std::nullopt, [this, id](const auto&) {
+      {
+        base::MutexLock done(&mu_);
+        --orphan_lookups_;
+        orphan_ids_.erase(id);
+      }
+      PumpOrphans();
+    });
     mu_.Lock();
   }
   pumping_orphans_ = false;
-}
-
-void GenerationManager::OnOrphan(Orphan orphan, absl::StatusOr<std::shared_ptr<Generation>> found) {
-  {
-    base::MutexLock lock(&mu_);
-    --orphan_lookups_;
-    const base::ErrorDetail detail = base::DetailOf(found.status());
-    // Another replica may have taken it: only the one that is gone is waited for.
-    const bool undecided = detail.reason == "LOG_UNAVAILABLE" || detail.reason == "QUEUE_FULL" ||
-                           (detail.reason == "OWNED_ELSEWHERE" && detail.metadata.contains("id_prefix") &&
-                            detail.metadata.at("id_prefix") == orphan.prefix);
-    orphan.at = options_.clock->Monotonic() + kOrphanRetry;
-    if (undecided && !draining_ && orphan.at < orphan.give_up) later_orphans_.push_back(std::move(orphan));
-  }
-  PumpOrphans();
 }
 
 void GenerationManager::HandOverAll() {

@@ -213,6 +213,20 @@ TEST_F(SharedLogTest, FinishedLogsAreReadAnywhereAndExpireWithTheStore) {
   EXPECT_EQ(b_->FindError(first->id(), "bob"), "GENERATION_NOT_FOUND");
 }
 
+TEST_F(SharedLogTest, WhatReadersGetBackMayBeInTheRequestOnly) {
+  const auto first = StartHere();
+  const std::string request = store.Read(first->id()).meta.request;
+  End(first);
+  testing::FakeLogStore::Stream stream = store.Read(first->id());
+  stream.annotation = stream.kept_input = "";
+  stream.meta.request = request;
+  store.Write(first->id(), stream);
+  const auto copy = b_->Find(first->id());
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  EXPECT_EQ((*copy)->annotation(), "note");
+  EXPECT_EQ((*copy)->kept_input(), "kept");
+}
+
 TEST_F(SharedLogTest, ACopyIsPurgedWithoutATombstoneUnlessItIsRead) {
   const auto first = StartHere();
   End(first);

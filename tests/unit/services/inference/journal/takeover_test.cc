@@ -331,42 +331,6 @@ TEST_F(TakeoverTest, AnOwnerThatHasForgottenItTakesItAgain) {
   EXPECT_EQ((*taken)->epoch(), 1u);
 }
 
-TEST_F(TakeoverTest, OrphansAreTakenOverAndRunWithoutReaders) {
-  std::vector<std::string> ids;
-  for (int i = 0; i < 100; ++i) ids.push_back(StartHere(Request(), "a")->id());
-  const auto elsewhere = StartHere(Request(), "a");
-  Kill("aaaa");
-  ASSERT_TRUE(c_->Find(elsewhere->id()).ok());
-  ids.push_back(elsewhere->id());
-  b_->journal->ReportGone({"aaaa", ids});
-  EXPECT_TRUE(b_->gone.contains("aaaa"));
-  EXPECT_TRUE(WaitUntil([&] { return b_->engine.running() == 100; }));
-  for (int i = 0; i < 100; ++i) EXPECT_EQ((*b_->Find(ids[i]))->epoch(), 1u);
-  EXPECT_EQ(b_->FindError(elsewhere->id()), "OWNED_ELSEWHERE");
-}
-
-TEST_F(TakeoverTest, AnOrphanThatCannotBeContinuedYetIsTriedAgain) {
-  const auto first = StartHere();
-  b_->engine.can_continue = false;
-  Freeze("aaaa");
-  b_->journal->ReportGone({"aaaa", {first->id()}});
-  EXPECT_FALSE(b_->manager->Has(first->id(), "ann"));
-  clock.Advance(absl::Seconds(31));
-  EXPECT_TRUE(WaitUntil([&] { return b_->manager->Has(first->id(), "ann"); }));
-  EXPECT_TRUE(WaitUntil([&] { return (*b_->Find(first->id()))->status() == GenerationStatus::kFailed; }));
-}
-
-TEST_F(TakeoverTest, AnOrphanIsCancelledIfNobodyReadsIt) {
-  GenerationRequest request = Request();
-  request.detach_timeout = absl::Seconds(5);
-  const std::string id = StartHere(request)->id();
-  Kill("aaaa");
-  b_->journal->ReportGone({"aaaa", {id}});
-  ASSERT_TRUE(WaitUntil([&] { return b_->engine.running() == 1; }));
-  clock.Advance(absl::Seconds(36));
-  EXPECT_TRUE(WaitUntil([&] { return (*b_->Find(id))->cancelled(); }));
-}
-
 TEST_F(TakeoverTest, AReplicaThatDrainsTakesNothing) {
   const auto first = StartHere();
   Kill("aaaa");
