@@ -18,7 +18,10 @@ namespace runnel::websocket {
 using testing::WsClient;
 
 struct BridgeFixture::Processes {
-  Processes() : engine({}), manager(&engine, &service_metrics, {}), service(&manager, &live, {}) {}
+  Processes()
+      : engine(inference::ScriptedEngine::Options()),
+        manager(&engine, &service_metrics, {}),
+        service(&manager, &live, {}) {}
   ~Processes() {
     server.reset();
     engine.Stop();
