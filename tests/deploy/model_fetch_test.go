@@ -24,11 +24,11 @@ var documentedModel = modelFile{
 	"https://models.example.com/model.gguf", strings.Repeat("0", 64), "3Gi",
 }
 
-// documentedLines returns the YAML that, according to the head of components/model-fetch, belongs into an overlay.
-func documentedLines(t *testing.T) (component, generator string) {
+// documentedLines returns the YAML that, according to the head of a component, belongs into an overlay.
+func documentedLines(t *testing.T, name string) (component, generator string) {
 	t.Helper()
 	var lines []string
-	head := string(readFile(t, deployDir+"/kubernetes/components/model-fetch/kustomization.yaml"))
+	head := string(readFile(t, deployDir+"/kubernetes/components/"+name+"/kustomization.yaml"))
 	for _, line := range strings.Split(head, "\n") {
 		if yaml, ok := strings.CutPrefix(line, "#   "); ok {
 			lines = append(lines, yaml+"\n")
@@ -45,7 +45,7 @@ func documentedLines(t *testing.T) (component, generator string) {
 // withModel renders production with the component added as documented, for another model.
 func withModel(t *testing.T, m modelFile) ([]object, *workload) {
 	t.Helper()
-	component, generator := documentedLines(t)
+	component, generator := documentedLines(t, "model-fetch")
 	for _, change := range [][2]string{
 		{documentedModel.url, m.url}, {documentedModel.sha256, m.sha256}, {"ROOM=" + documentedModel.room, "ROOM=" + m.room},
 	} {

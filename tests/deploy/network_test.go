@@ -86,9 +86,11 @@ func TestPoliciesLetInWhoHasToComeAndNobodyElse(t *testing.T) {
 			"prometheus": {namespace: named("monitoring")}, "stranger": {namespace: named("default")}, "neighbour": {},
 			"dns": {namespace: named("kube-system"), pod: map[string]string{"k8s-app": "kube-dns"}},
 		}
-		for _, w := range all {
+		for _, w := range append(stores(objects), all...) {
 			pods[w.component] = end{pod: w.podLabels()}
 		}
+		// Replicas ask each other whether they still run a generation, if others can continue it.
+		_, shared := inferenceOf(t, objects).flags["log"]
 		for _, row := range []struct {
 			from, to string
 			port     int
@@ -103,8 +105,16 @@ func TestPoliciesLetInWhoHasToComeAndNobodyElse(t *testing.T) {
 			{"neighbour", "inference", 50051, false}, {"neighbour", "sse", 8080, false},
 			{"prometheus", "inference", 50051, false},
 			{"sse", "ws", 8080, false}, {"inference", "sse", 8080, false}, {"sse", "stranger", 443, false},
-			{"inference", "stranger", 443, false}, {"sse", "inference", 9090, false}, {"inference", "inference", 50051, false},
+			{"inference", "stranger", 443, false}, {"sse", "inference", 9090, false}, {"inference", "inference", 50051, shared},
+			{"inference", "inference", 9090, false},
+			{"inference", "redis", 6379, true}, {"redis", "dns", 53, true}, {"sse", "redis", 6379, false},
+			{"ws", "redis", 6379, false}, {"gateway", "redis", 6379, false}, {"caller", "redis", 6379, false},
+			{"prometheus", "redis", 6379, false}, {"stranger", "redis", 6379, false}, {"neighbour", "redis", 6379, false},
+			{"redis", "inference", 50051, false}, {"redis", "sse", 8080, false}, {"redis", "stranger", 443, false},
 		} {
+			if _, ok := pods["redis"]; !ok && (row.from == "redis" || row.to == "redis") {
+				continue
+			}
 			if got := mayReach(policies, pods[row.from], pods[row.to], row.port); got != row.want {
 				t.Errorf("%s -> %s:%d: allowed is %v", row.from, row.to, row.port, got)
 			}

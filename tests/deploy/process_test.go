@@ -139,9 +139,7 @@ func TestEveryFlagOfTheManifestsExists(t *testing.T) {
 // The real programs with the manifests' flags, except those that only work in a cluster.
 func TestTheProgramsStartWithTheirFlags(t *testing.T) {
 	keys := filepath.Join(t.TempDir(), "keys")
-	if err := os.WriteFile(keys, []byte("a-key-of-the-tests\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, keys, []byte("a-key-of-the-tests\n"))
 	forEachWiring(t, func(t *testing.T, _ []object, all []*workload) {
 		for _, w := range all {
 			var args []string
@@ -152,8 +150,12 @@ func TestTheProgramsStartWithTheirFlags(t *testing.T) {
 					value = strings.TrimSuffix(value, w.flagPort(flag)) + "0"
 				case flag == "engine":
 					value = "scripted"
-				case flag == "api_keys_file" && value != "":
+				case (flag == "api_keys_file" || flag == "log_password_file") && value != "":
 					value = keys
+				case flag == "log_ca_file" && value != "":
+					value = "/etc/ssl/certs/ca-certificates.crt"
+				case flag == "log_address":
+					value = strings.Replace(value, "$(POD_IP)", "127.0.0.1", 1)
 				}
 				args = append(args, "--"+flag+"="+value)
 			}

@@ -20,12 +20,15 @@ import (
 
 const deployDir = "../../deploy"
 
-// The overlays for users, and `everything`, with the components that they leave out.
+// The overlays for users, and production with the components that it leaves out: both kinds of shared log exclude each
+// other.
 var overlays = []string{
 	deployDir + "/kubernetes/overlays/local",
 	deployDir + "/kubernetes/overlays/production",
 	deployDir + "/kubernetes/overlays/production-ingress-nginx",
 	"everything",
+	withRedis,
+	withRedisExternal,
 }
 
 // An object of a rendered overlay, with its Go type.

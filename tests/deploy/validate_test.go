@@ -33,6 +33,9 @@ func validateBuiltIn(internal runtime.Object) (field.ErrorList, error) {
 	case *apps.Deployment:
 		options := pod.GetValidationOptionsFromPodTemplate(&typed.Spec.Template, nil)
 		return appsvalidation.ValidateDeployment(typed, options), nil
+	case *apps.StatefulSet:
+		options := pod.GetValidationOptionsFromPodTemplate(&typed.Spec.Template, nil)
+		return appsvalidation.ValidateStatefulSet(typed, appsvalidation.StatefulSetValidationOptions{}, options), nil
 	case *core.Service:
 		// Like the API server before its validation.
 		if typed.Spec.ClusterIP != "" {

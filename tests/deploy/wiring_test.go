@@ -16,7 +16,7 @@ import (
 
 // Secrets and claims that an operator has to make; deploy/README.md says how.
 var madeByHand = map[string]bool{
-	"runnel-api-keys": true, "runnel-tls": true, "runnel-internal-tls": true, "runnel-model": true,
+	"runnel-api-keys": true, "runnel-tls": true, "runnel-internal-tls": true, "runnel-model": true, "runnel-log": true,
 }
 
 func forEachWiring(t *testing.T, check func(t *testing.T, objects []object, all []*workload)) {
@@ -74,7 +74,7 @@ func TestPortsOfContainersAreThoseOfTheFlags(t *testing.T) {
 func TestServicesLeadToPortsOfPods(t *testing.T) {
 	forEachWiring(t, func(t *testing.T, objects []object, all []*workload) {
 		for _, service := range ofType[*corev1.Service](objects) {
-			pods := selected(service.Spec.Selector, all)
+			pods := selected(service.Spec.Selector, append(stores(objects), all...))
 			if len(pods) == 0 {
 				t.Errorf("%s selects nothing", service.Name)
 			}
@@ -133,7 +133,7 @@ func TestWhatPodsMountIsThere(t *testing.T) {
 					t.Errorf("%s mounts claim %s, which is not documented or is writable", w.Name, claim.ClaimName)
 				}
 			}
-			for _, flag := range []string{"api_keys_file", "model"} {
+			for _, flag := range []string{"api_keys_file", "model", "log_password_file", "log_ca_file"} {
 				if file := w.flags[flag]; file != "" && w.flags["engine"] != "scripted" {
 					if _, err := mountOf(w, file); err != nil {
 						t.Errorf("%s: --%s: %v", w.Name, flag, err)

@@ -43,10 +43,15 @@ func workloads(objects []object) ([]*workload, error) {
 	return found, nil
 }
 
-// readFlags follows --flagfile into the ConfigMap that is mounted there. Like in the program, the later value wins.
+// readFlags follows --flagfile into the ConfigMap that is mounted there, and $(NAME) into the ConfigMap that sets the
+// variable. Like in the program, the later value wins.
 func readFlags(w *workload, objects []object) (map[string]string, error) {
 	flags := map[string]string{}
 	for _, arg := range w.container().Args {
+		arg, err := expand(arg, w, objects)
+		if err != nil {
+			return nil, err
+		}
 		files, isFile := strings.CutPrefix(arg, "--flagfile=")
 		if !isFile {
 			if err := addFlag(flags, arg); err != nil {
@@ -70,6 +75,22 @@ func readFlags(w *workload, objects []object) (map[string]string, error) {
 		}
 	}
 	return flags, nil
+}
+
+// expand replaces the variables in an argument that a ConfigMap sets; those that only a cluster knows stay.
+func expand(arg string, w *workload, objects []object) (string, error) {
+	for _, variable := range w.container().Env {
+		if variable.ValueFrom == nil || variable.ValueFrom.ConfigMapKeyRef == nil {
+			continue
+		}
+		key := variable.ValueFrom.ConfigMapKeyRef
+		configMap, ok := named[*corev1.ConfigMap](objects, key.Name)
+		if !ok || configMap.Data[key.Key] == "" {
+			return "", fmt.Errorf("ConfigMap %s has no %s", key.Name, key.Key)
+		}
+		arg = strings.ReplaceAll(arg, "$("+variable.Name+")", configMap.Data[key.Key])
+	}
+	return arg, nil
 }
 
 func addFlag(flags map[string]string, line string) error {
