@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,10 +16,15 @@ import (
 	composetypes "github.com/compose-spec/compose-go/v2/types"
 )
 
-func loadCompose(content []byte) (*composetypes.Project, error) {
+// loadCompose merges files like `docker compose -f A -f B`.
+func loadCompose(contents ...[]byte) (*composetypes.Project, error) {
+	var files []composetypes.ConfigFile
+	for i, content := range contents {
+		files = append(files, composetypes.ConfigFile{Filename: fmt.Sprintf("compose%d.yaml", i), Content: content})
+	}
 	return loader.LoadWithContext(context.Background(), composetypes.ConfigDetails{
 		WorkingDir:  deployDir + "/docker",
-		ConfigFiles: []composetypes.ConfigFile{{Filename: "compose.yaml", Content: content}},
+		ConfigFiles: files,
 		Environment: composetypes.Mapping{},
 	})
 }
@@ -34,25 +41,42 @@ func TestComposeStartsTheThree(t *testing.T) {
 	if len(project.Services) != len(targets) {
 		t.Fatalf("%d services", len(project.Services))
 	}
-	for name, service := range project.Services {
-		if service.Build == nil || service.Build.Target != name || !service.ReadOnly || service.User != "65532:65532" ||
-			fmt.Sprint(service.CapDrop) != "[ALL]" || service.MemLimit == 0 || service.StopGracePeriod == nil {
-			t.Errorf("%s is less confined than the pods", name)
-		}
-		known := helpFlags(t, "runnel-"+name)
-		for _, arg := range service.Command {
-			flag, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
-			if !known[flag] {
-				t.Errorf("%s has no %s", name, arg)
-			}
-		}
-		for _, port := range service.Ports {
-			if port.HostIP != "127.0.0.1" || !strings.Contains(targets[name], fmt.Sprint(port.Target)) {
-				t.Errorf("%s: port %v", name, port)
-			}
-		}
+	for _, service := range project.Services {
+		checkService(t, service)
 	}
 	report(t, "compose.yaml", composeProblems(project, func(name string) time.Duration { return defaultDrain(t, name) }))
+}
+
+// checkService checks what the three have in common, in any number of replicas.
+func checkService(t *testing.T, service composetypes.ServiceConfig) {
+	t.Helper()
+	program := programOf(service.Name)
+	if service.Build == nil || service.Build.Target != program || !isConfined(service) || service.User != "65532:65532" {
+		t.Errorf("%s is less confined than the pods", service.Name)
+	}
+	known := helpFlags(t, "runnel-"+program)
+	for _, arg := range service.Command {
+		flag, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		if !known[flag] {
+			t.Errorf("%s has no %s", service.Name, arg)
+		}
+	}
+	for _, port := range service.Ports {
+		if port.HostIP != "127.0.0.1" || !strings.Contains(targets[program], fmt.Sprint(port.Target)) {
+			t.Errorf("%s: port %v", service.Name, port)
+		}
+	}
+}
+
+// programOf returns sse, ws or inference, also for a replica like inference-2.
+func programOf(service string) string {
+	name, _, _ := strings.Cut(service, "-")
+	return name
+}
+
+func isConfined(service composetypes.ServiceConfig) bool {
+	return service.ReadOnly && fmt.Sprint(service.CapDrop) == "[ALL]" && service.MemLimit > 0 && service.StopGracePeriod != nil &&
+		fmt.Sprint(service.SecurityOpt) == "[no-new-privileges:true]"
 }
 
 func defaultDrain(t *testing.T, name string) time.Duration {
@@ -73,7 +97,12 @@ func defaultDrain(t *testing.T, name string) time.Duration {
 // their drain.
 func composeProblems(project *composetypes.Project, drain func(name string) time.Duration) (problems []string) {
 	flags, published := map[string]map[string]string{}, map[string]string{}
-	for name, service := range project.Services {
+	var replicas []string
+	for _, name := range slices.Sorted(maps.Keys(project.Services)) {
+		service, program := project.Services[name], programOf(name)
+		if targets[program] == "" {
+			continue // not one of the three
+		}
 		flags[name] = map[string]string{}
 		for _, arg := range service.Command {
 			if err := addFlag(flags[name], arg); err != nil {
@@ -82,19 +111,22 @@ func composeProblems(project *composetypes.Project, drain func(name string) time
 		}
 		listens := strings.TrimPrefix(flags[name]["listen"], "0.0.0.0:") + " " +
 			strings.TrimPrefix(flags[name]["admin_listen"], "0.0.0.0:")
-		if listens != targets[name] {
-			problems = append(problems, fmt.Sprintf("%s listens on %s, its image names %s", name, listens, targets[name]))
+		if listens != targets[program] {
+			problems = append(problems, fmt.Sprintf("%s listens on %s, its image names %s", name, listens, targets[program]))
+		}
+		if program == "inference" {
+			replicas = append(replicas, name+":"+strings.TrimPrefix(flags[name]["listen"], "0.0.0.0:"))
 		}
 		for _, port := range service.Ports {
 			if strings.HasPrefix(listens, fmt.Sprint(port.Target)+" ") {
 				published[name] = port.HostIP + ":" + port.Published
 			}
 		}
-		if time.Duration(*service.StopGracePeriod) < drain("runnel-"+name)+timeToEnd {
+		if time.Duration(*service.StopGracePeriod) < drain("runnel-"+program)+timeToEnd {
 			problems = append(problems, name+" is killed while it drains")
 		}
 	}
-	inference := "inference:" + strings.TrimPrefix(flags["inference"]["listen"], "0.0.0.0:")
+	inference := strings.Join(replicas, ",")
 	for what, pair := range map[string][2]string{
 		"the SSE bridge asks":       {flags["sse"]["inference"], inference},
 		"the WebSocket bridge asks": {flags["ws"]["inference"], inference},
