@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what Runnel needs on Debian 12: distribution packages, llama.cpp and a small model.
 #
-#   deploy/local/install.sh [--with-tests] [--with-bench] [--without-llama] [--without-model]
+#   deploy/local/install.sh [--with-tests] [--with-bench] [--with-redis] [--without-llama] [--without-model]
 #
 #   --with-tests     also what the tests and the gates need: clang and its tools, shellcheck, Chromium, nginx, HAProxy,
-#                    bubblewrap, redis-server, Valkey, Node.js, Go, llama.cpp's server in Python
-#   --with-bench     also what the benchmark's peers need: nginx with nchan, HAProxy, Node.js
+#                    Redis, Valkey, bubblewrap, Node.js, Go, llama.cpp's server in Python
+#   --with-bench     also what the benchmark's peers need: nginx with nchan, HAProxy, Redis, Node.js
+#   --with-redis     also Redis, for run.sh --log redis
 #   --without-llama  neither llama.cpp nor the model (the scripted and upstream engines do not need them)
 #   --without-model  no model
 #
@@ -42,7 +43,8 @@ TEST_PACKAGES=(
   clang-14 libclang-rt-14-dev clang-format-14 clang-tidy-14 shellcheck
   chromium nginx-light openssl haproxy bubblewrap redis-server redis-sentinel
 )
-BENCH_PACKAGES=(nginx-light libnginx-mod-nchan haproxy chromium openssl)
+BENCH_PACKAGES=(nginx-light libnginx-mod-nchan haproxy chromium openssl redis-server)
+REDIS_PACKAGES=(redis-server)
 # The packages above that Debian would run as services. Tests and benchmarks start their own instances on other ports.
 declare -rA SERVICES=(
   [nginx-light]=nginx [haproxy]=haproxy [redis-server]=redis-server [redis-sentinel]=redis-sentinel
@@ -51,6 +53,7 @@ readonly POLICY=/usr/sbin/policy-rc.d POLICY_MARK='# of deploy/local/install.sh,
 
 with_tests=false
 with_bench=false
+with_redis=false
 with_llama=true
 with_model=true
 
@@ -60,6 +63,7 @@ parse_args() {
     case $arg in
       --with-tests) with_tests=true ;;
       --with-bench) with_bench=true ;;
+      --with-redis) with_redis=true ;;
       --without-llama) with_llama=false with_model=false ;;
       --without-model) with_model=false ;;
       -h | --help)
@@ -77,6 +81,7 @@ wanted_packages() {
   printf '%s\n' "${PACKAGES[@]}"
   if $with_bench; then printf '%s\n' "${BENCH_PACKAGES[@]}"; fi
   if $with_tests; then printf '%s\n' "${TEST_PACKAGES[@]}"; fi
+  if $with_redis; then printf '%s\n' "${REDIS_PACKAGES[@]}"; fi
 }
 
 missing_packages() {

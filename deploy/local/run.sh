@@ -6,8 +6,11 @@
 #   --engine llama|scripted|upstream  source of the tokens (default llama; scripted generates fixed words)
 #   --model PATH                      GGUF file (default: SmolLM2-135M-Instruct, downloaded)
 #   --upstream-url URL                OpenAI-compatible server, for --engine upstream
+#   --replicas N                      number of inference services, from 1 to 9 (default 1)
+#   --log memory|redis                where generations are kept (default memory: in their replica). redis starts a
+#                                     redis-server too, so that they survive their replica: try it with --replicas 2
 #   --sse-port N, --ws-port N         ports of the bridges, for browsers (default 8080, 8081)
-#   --grpc-port N                     port of the inference service, for gRPC clients (default 50051)
+#   --grpc-port N                     port of the (first) inference service, for gRPC clients (default 50051)
 #   --inference-admin-port N, --sse-admin-port N, --ws-admin-port N
 #                                     ports of /livez, /readyz and /metrics (default 9090, 9091, 9092)
 #   --ready-timeout SECONDS           longest time until a process is ready (default 60)
@@ -15,7 +18,7 @@
 #
 # All processes listen on 127.0.0.1 only; their logs are in build/run/. If llama.cpp or the model cannot be installed,
 # it prints a message and starts the scripted engine. Exits with 0 after Ctrl-C or SIGTERM, and with 1 if a process
-# fails to start or ends.
+# fails to start or ends. One of several replicas may end: it is started again.
 
 set -euo pipefail
 
@@ -30,6 +33,8 @@ logs=$root/build/run
 engine=llama
 model=
 upstream_url=
+replicas=1
+log=memory
 grpc_port=50051
 sse_port=8080
 ws_port=8081
@@ -41,7 +46,10 @@ ready_timeout=60
 # Longer than the processes' --drain_timeout (30 s) and the time to say goodbye to their clients.
 readonly STOP_SECONDS=40
 
-declare -A pids=()
+# Names of the inference services, and of each the ports of gRPC and administration.
+declare -a services=()
+declare -A pids=() grpc_ports=() admin_ports=()
+port_of_redis=
 
 # --- Arguments ---------------------------------------------------------------------------------
 
@@ -57,7 +65,7 @@ parse_args() {
       --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
     esac
     case $1 in
-      --engine | --model | --upstream-url | --*-port | --ready-timeout) ;;
+      --engine | --model | --upstream-url | --replicas | --log | --*-port | --ready-timeout) ;;
       *) die "unknown argument '$1' (see --help)" ;;
     esac
     if (($# < 2)); then die "$1 needs a value"; fi
@@ -76,6 +84,8 @@ check_args() {
     upstream) [[ -n $upstream_url ]] || die "--engine upstream needs --upstream-url URL" ;;
     *) die "--engine is '$engine': expected llama, scripted or upstream" ;;
   esac
+  [[ $log == memory || $log == redis ]] || die "--log is '$log': expected memory or redis"
+  [[ $replicas =~ ^[1-9]$ ]] || die "--replicas is '$replicas': expected a number from 1 to 9"
   for name in grpc_port sse_port ws_port inference_admin_port sse_admin_port ws_admin_port ready_timeout; do
     if [[ ! ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || ((${!name} > 65535)); then
       die "--${name//_/-} is '${!name}': expected a number from 1 to 65535"
@@ -97,6 +107,7 @@ install_all() {
   elif [[ -n $model ]]; then
     args=(--without-model)
   fi
+  if [[ $log == redis ]] && ! redis_server >/dev/null; then args+=(--with-redis); fi
   "$root/deploy/local/install.sh" "${args[@]}" || status=$?
   # shellcheck source=deploy/local/env.sh
   . "$root/deploy/local/env.sh"
@@ -107,7 +118,12 @@ install_all() {
     *) die "installing failed" ;;
   esac
   if [[ $engine == llama && -z $model ]]; then model=$RUNNEL_MODEL; fi
+  if [[ $log == redis ]] && ! redis_server >/dev/null; then
+    die "--log redis needs redis-server or valkey-server on PATH: install the package redis-server"
+  fi
 }
+
+redis_server() { command -v redis-server || command -v valkey-server; }
 
 fall_back() {
   say "$1: starting the SCRIPTED engine, which generates fixed words without a model"
@@ -158,22 +174,80 @@ wait_ready() {
   say "$1 is ready (admin port $2, log $logs/$1.log)"
 }
 
+# free_ports COUNT: prints ports that nothing listens on now.
+free_ports() {
+  /usr/bin/python3 -c 'import socket, sys
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*(each.getsockname()[1] for each in sockets), sep="\n")' "$1"
+}
+
+# The first service has the ports of the arguments, the others get free ones.
+choose_ports() {
+  local -a free
+  local i name
+  mapfile -t free < <(free_ports $((2 * replicas + 1)))
+  ((${#free[@]} == 2 * replicas + 1)) || die "found no free ports"
+  port_of_redis=${free[0]}
+  for ((i = 1; i <= replicas; i++)); do
+    name=inference
+    if ((replicas > 1)); then name+=-$i; fi
+    services+=("$name")
+    grpc_ports[$name]=${free[2 * i - 1]}
+    admin_ports[$name]=${free[2 * i]}
+  done
+  grpc_ports[${services[0]}]=$grpc_port
+  admin_ports[${services[0]}]=$inference_admin_port
+}
+
+# On loopback, without a password and without a file: it lives as long as this script.
+start_redis() {
+  local deadline=$((SECONDS + ready_timeout))
+  start redis "$(redis_server)" --bind 127.0.0.1 --port "$port_of_redis" --dir "$logs" --save '' --appendonly no \
+    --maxmemory 256mb --maxmemory-policy noeviction
+  until [[ $(ping_redis) == +PONG* ]]; do
+    alive redis || not_started redis "ended while starting"
+    if ((SECONDS >= deadline)); then not_started redis "is not ready after $ready_timeout s"; fi
+    sleep 0.1
+  done
+  say "redis is ready (port $port_of_redis, log $logs/redis.log)"
+}
+
+# Needs no client of Redis: prints the reply.
+ping_redis() {
+  local reply=
+  {
+    exec 3<>"/dev/tcp/127.0.0.1/$port_of_redis" && printf 'PING\r\n' >&3 && read -r -t 2 reply <&3
+  } 2>/dev/null || true
+  printf '%s\n' "$reply"
+}
+
+# start_inference NAME
 start_inference() {
   local -a args=(--engine="$engine")
   case $engine in
     llama) args+=(--model="$model") ;;
     upstream) args+=(--upstream_url="$upstream_url") ;;
   esac
-  start inference "$bin/runnel-inference" --listen="127.0.0.1:$grpc_port" \
-    --admin_listen="127.0.0.1:$inference_admin_port" --reflection "${args[@]}"
-  wait_ready inference "$inference_admin_port"
+  if [[ $log == redis ]]; then args+=(--log="redis://127.0.0.1:$port_of_redis"); fi
+  start "$1" "$bin/runnel-inference" --listen="127.0.0.1:${grpc_ports[$1]}" \
+    --admin_listen="127.0.0.1:${admin_ports[$1]}" --reflection "${args[@]}"
+  wait_ready "$1" "${admin_ports[$1]}"
+}
+
+# Prints the addresses of all services, separated by commas.
+inference_addresses() {
+  local name addresses=
+  for name in "${services[@]}"; do addresses+=,127.0.0.1:${grpc_ports[$name]}; done
+  printf '%s\n' "${addresses#,}"
 }
 
 start_bridges() {
+  local inference
+  inference=$(inference_addresses)
   start sse "$bin/runnel-sse" --listen="127.0.0.1:$sse_port" --admin_listen="127.0.0.1:$sse_admin_port" \
-    --inference="127.0.0.1:$grpc_port" --websocket_url="ws://127.0.0.1:$ws_port/v1/ws"
+    --inference="$inference" --websocket_url="ws://127.0.0.1:$ws_port/v1/ws"
   start ws "$bin/runnel-ws" --listen="127.0.0.1:$ws_port" --admin_listen="127.0.0.1:$ws_admin_port" \
-    --inference="127.0.0.1:$grpc_port" \
+    --inference="$inference" \
     --allowed_origins="http://127.0.0.1:$sse_port,http://localhost:$sse_port"
   wait_ready sse "$sse_admin_port"
   wait_ready ws "$ws_admin_port"
@@ -199,26 +273,35 @@ stop() {
 # Bridges first: they ask browsers to reconnect while the service still generates what they stream.
 stop_all() {
   trap - EXIT
-  trap 'say "killed"; stop KILL 5 sse ws inference || true; exit 1' INT TERM
+  trap 'say "killed"; stop KILL 5 "${!pids[@]}" || true; exit 1' INT TERM
   if ((${#pids[@]} == 0)); then return; fi
   say "stopping (press Ctrl-C again to stop immediately)"
   stop TERM "$STOP_SECONDS" sse ws || say "the bridges did not stop in $STOP_SECONDS s"
-  stop TERM "$STOP_SECONDS" inference || say "inference did not stop in $STOP_SECONDS s"
-  stop KILL 5 sse ws inference || true
+  stop TERM "$STOP_SECONDS" "${services[@]}" || say "inference did not stop in $STOP_SECONDS s"
+  stop TERM 5 redis || say "redis did not stop in 5 s"
+  stop KILL 5 "${!pids[@]}" || true
   say "stopped"
 }
 
-# Blocks until a process ends, which is always a failure.
+# Blocks until a process ends, which is a failure, unless it is one of several replicas.
 watch_processes() {
-  local ended name status=0
-  wait -n -p ended "${pids[@]}" || status=$?
-  for name in "${!pids[@]}"; do
-    if [[ ${pids[$name]} == "${ended:-}" ]]; then
+  local ended name status
+  while :; do
+    status=0
+    # Without bash's own line about a process that was killed.
+    { wait -n -p ended "${pids[@]}" || status=$?; } 2>/dev/null
+    for name in "${!pids[@]}"; do
+      if [[ ${pids[$name]} == "${ended:-}" ]]; then break; fi
+    done
+    if [[ $name != inference-* ]]; then
       say "$name ended with status $status; the end of $logs/$name.log:" >&2
       tail -n 20 "$logs/$name.log" >&2
+      exit 1
     fi
+    say "$name ended with status $status; starting it again"
+    start_inference "$name"
+    say "to kill it: kill -9 ${pids[$name]}"
   done
-  exit 1
 }
 
 # --- What to try -------------------------------------------------------------------------------
@@ -231,9 +314,20 @@ command_for_grpc() {
   fi
 }
 
+# What to try with several replicas.
+how_to_kill() {
+  if ((replicas == 1)); then return; fi
+  local name what="With --log redis, the response would continue on another replica."
+  if [[ $log == redis ]]; then what="The response continues on another replica."; fi
+  printf '\n\n  Kill the replica that generates a response while you read it; it is started again. %s\n\n' "$what"
+  for name in "${services[@]}"; do printf '    kill -9 %-8s # %s\n' "${pids[$name]}" "$name"; done
+}
+
 banner() {
   local what=$engine
   if [[ $engine == llama ]]; then what="llama.cpp with $(basename "$model")"; fi
+  if ((replicas > 1)); then what+=", $replicas replicas"; fi
+  if [[ $log == redis ]]; then what+=". Log: Redis on port $port_of_redis"; fi
   cat <<END
 
   Runnel is running. Engine: $what
@@ -244,7 +338,7 @@ banner() {
 
     curl -N http://127.0.0.1:$sse_port/v1/generations -H 'Content-Type: application/json' -d '{"stream":true,"messages":[{"role":"user","content":"What is a runnel?"}]}'
     deploy/local/ws.py --url ws://127.0.0.1:$ws_port/v1/ws 'What is a runnel?'
-    $(command_for_grpc)
+    $(command_for_grpc)$(how_to_kill)
 
   Press Ctrl-C to stop it.
 
@@ -252,13 +346,16 @@ END
 }
 
 main() {
+  local name
   parse_args "$@"
   check_args
   install_all
   build
   trap stop_all EXIT
   trap 'exit 0' INT TERM HUP
-  start_inference
+  choose_ports
+  if [[ $log == redis ]]; then start_redis; fi
+  for name in "${services[@]}"; do start_inference "$name"; done
   start_bridges
   banner
   watch_processes

@@ -54,6 +54,16 @@ test('no service is started by an installation, nor at the next boot', { skip: C
   assert.equal(after, undefined);
   assert.match(calls, /^systemctl disable .*nginx$/m);
   assert.match(calls, /^systemctl disable .*haproxy$/m);
+  assert.match(calls, /^systemctl disable .*redis-server$/m);
+  assert.match(calls, /^systemctl disable .*redis-sentinel$/m);
+});
+
+test('a shared log brings Redis, which is otherwise not installed and never started', { skip: CANNOT }, (t) => {
+  const { calls, said } = install(t, ['--with-redis']);
+  assert.match(calls, /^apt-get install .* redis-server$/m);
+  assert.equal(said, 101);
+  assert.match(calls, /^systemctl disable .*redis-server$/m);
+  assert.doesNotMatch(install(t, []).calls, /redis/);
 });
 
 test('a failed installation leaves no policy behind that prevents services from starting', { skip: CANNOT }, (t) => {
