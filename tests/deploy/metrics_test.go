@@ -26,11 +26,13 @@ var metricsOfOthers = map[string]bool{
 
 var sampleLine = regexp.MustCompile(`(?m)^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{([^}]*)\})? `)
 
-// servedMetrics returns the metrics of the three programs after a generation was read: names and their label names.
+// servedMetrics returns the metrics of the three programs after a generation was read, and another one that no replica
+// knows was asked for: names and their label names. The store of the shared log is not reached, so that its failures are
+// counted too.
 func servedMetrics(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	inference := start(t, "runnel-inference", "--engine=scripted", "--scripted_tokens=5",
-		"--scripted_tokens_per_second=1000")
+		"--scripted_tokens_per_second=1000", "--log=redis://127.0.0.1:1")
 	bridges := []process{
 		start(t, "runnel-sse", "--inference=127.0.0.1:"+inference.port),
 		start(t, "runnel-ws", "--inference=127.0.0.1:"+inference.port),
@@ -44,6 +46,9 @@ func servedMetrics(t *testing.T) map[string]map[string]bool {
 	defer response.Body.Close()
 	if body, err := io.ReadAll(response.Body); err != nil || !strings.Contains(string(body), `"type":"done"`) {
 		t.Fatalf("no generation: %v %s", err, body)
+	}
+	if unknown, err := http.Get("http://127.0.0.1:" + bridges[0].port + "/v1/generations/gen_aaaaaaaaaaaaaaaaaaaaaaaaaa"); err == nil {
+		unknown.Body.Close()
 	}
 	served := map[string]map[string]bool{}
 	for _, each := range append(bridges, inference) {
@@ -98,7 +103,9 @@ type dashboard struct {
 var wantedOnDashboard = []string{
 	"runnel_time_to_first_token_seconds_bucket", "runnel_inter_token_latency_seconds_bucket", "runnel_streams_active",
 	"runnel_resumes_total", "runnel_detached_generation_tokens_total", "runnel_requests_waiting",
-	"container_memory_working_set_bytes",
+	"container_memory_working_set_bytes", "runnel_log_append_seconds_bucket", "runnel_log_unprotected",
+	"runnel_log_unprotected_seconds_total", "runnel_takeovers_total", "runnel_log_refilled_events_total",
+	"runnel_log_fenced_total", "runnel_log_reads_total",
 }
 
 func TestDashboardAsksForWhatIsServed(t *testing.T) {
