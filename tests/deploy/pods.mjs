@@ -26,8 +26,8 @@ class Pod {
       join(process.env.RUNNEL_CONFINED, `${this.name}.log`));
   }
 
-  metric(name) {
-    return metricOf(this.process, name);
+  metric(name, labels) {
+    return metricOf(this.process, name, labels);
   }
 
   /** Ends a pod like the kubelet: preStop, SIGTERM, and SIGKILL after the grace period, which must not be needed. */
@@ -69,6 +69,21 @@ export class Deployment {
       this.#pods.splice(this.#pods.indexOf(pod), 1);
       this.onChange(this.#pods.map(({ ip }) => ip));
     }
+  }
+
+  /** Kills the oldest pod without a warning, like a node that dies, and starts another one. */
+  async crash() {
+    const pod = this.#pods.shift();
+    await pod.process.kill('SIGKILL');
+    await this.onLeaving(pod.address);
+    this.onChange(this.#pods.map(({ ip }) => ip));
+    await this.add();
+  }
+
+  /** The sum of a metric over all pods that run now, and all labels, or those samples that `labels` matches. */
+  async sum(name, labels = /(?:)/) {
+    const values = await Promise.all(this.#pods.map((pod) => pod.metric(name, labels)));
+    return values.reduce((sum, value) => sum + value, 0);
   }
 
   /** Resolves once the metric `name` of each pod is above 0, so that every pod has something to lose. */

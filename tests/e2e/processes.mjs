@@ -80,10 +80,11 @@ export class Process {
   }
 }
 
-/** The value of a metric of a process, summed over all labels. */
-export async function metricOf(process, name) {
+/** The value of a metric of a process, summed over all samples whose name and labels `labels` matches. */
+export async function metricOf(process, name, labels = /(?:)/) {
   const text = await (await fetch(`http://${process.admin}/metrics`)).text();
   return text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+    .filter((line) => labels.test(line.slice(0, line.lastIndexOf(' '))))
     .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
 }
 
