@@ -14,6 +14,7 @@ import chart
 import engine
 import peers
 import report
+import stores
 import upstream
 import upstream_peers
 import upstream_report
@@ -177,7 +178,7 @@ def main():
     raw["rows"] = [{"workload": workload, "peer": peer, "runs": runs} for (workload, peer), runs in results.items()]
     (args.out / "raw.json").write_text(json.dumps(raw, indent=1))
     if rows:
-        tables.insert(0, report.tables(rows, results))
+        tables.insert(0, report.tables(rows, results) + stores.table(rows, results))
         (args.out / "chart.svg").write_text(chart.svg(rows, results))
     text = "\n".join(tables)
     (args.out / "report.md").write_text(text)

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import stores
 from processes import HOST, children_of, free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,11 +31,11 @@ class Peer:
     most_streams: int = 20_000
 
 
-def _service(stack, build):
+def _service(stack, build, *flags):
     port, admin = free_ports(2)
     pid = stack.start("runnel-inference", [
         build / "bin/runnel-inference", "--engine=scripted", f"--listen={HOST}:{port}",
-        f"--admin_listen={HOST}:{admin}", "--drain_timeout=1s", "--log_level=warn"], port, admin)
+        f"--admin_listen={HOST}:{admin}", "--drain_timeout=1s", "--log_level=warn", *flags], port, admin)
     return port, pid
 
 
@@ -43,14 +44,18 @@ def _floor(stack, build):
     return Target("sse", port, {"bridge": [stack.start("floor", [build / "bin/bench-floor", port], port)]})
 
 
-def _runnel(binary, transport):
+def _runnel(binary, transport, store=None):
     def start(stack, build):
-        grpc, service = _service(stack, build)
+        groups, flags = {}, []
+        if store is not None:
+            flag, pid = stores.start(stack, store)
+            groups["store"], flags = [pid], [flag]
+        grpc, service = _service(stack, build, *flags)
         port, admin = free_ports(2)
         bridge = stack.start(binary, [
             build / "bin" / binary, f"--listen={HOST}:{port}", f"--admin_listen={HOST}:{admin}",
             f"--inference={HOST}:{grpc}", "--io_threads=1", "--drain_timeout=1s", "--log_level=warn"], port, admin)
-        return Target(transport, port, {"bridge": [bridge], "service": [service]})
+        return Target(transport, port, {"bridge": [bridge], "service": [service], **groups})
 
     return start
 
@@ -112,6 +117,10 @@ ALL = [
     Peer("ws", "**Runnel, WebSocket**, JSON", _runnel("runnel-ws", "ws")),
     Peer("wsproto", "**Runnel, WebSocket**, Protobuf", _runnel("runnel-ws", "wsproto")),
     Peer("poll", "Runnel, long polling", _runnel("runnel-sse", "poll")),
+    *(Peer(f"{transport}-{store}", f"Runnel, {title}, shared log in {server}", _runnel(binary, transport, store),
+           stores.available)
+      for transport, title, binary in (("sse", "SSE", "runnel-sse"), ("ws", "WebSocket", "runnel-ws"))
+      for store, (server, _) in stores.SERVERS.items()),
     Peer("grpc", "Runnel's service alone, gRPC `Generate`", _service_alone),
     Peer("nchan-sse", "nginx + nchan, SSE, fed by pipelined publishing", _nchan("sse-get"), _has_nchan),
     Peer("nchan-ws", "nginx + nchan, WebSocket", _nchan("ws-get"), _has_nchan),

@@ -14,12 +14,13 @@ class Workload:
 
 
 FLOOR_AND_US = ("floor", "sse", "ws", "wsproto")
+SHARED_LOG = ("sse-redis", "sse-redis-aof", "ws-redis")
 FASTEST = FLOOR_AND_US + ("nchan-sse", "nchan-ws", "go-sse", "go-ws", "node-sse", "node-ws")
 
 ALL = [
     Workload("W1", "1,000 streams x 30 tokens/s, spread evenly", 1000, ("--pace=30",)),
-    Workload("W1s", "the same, all streams in one step", 1000, ("--pace=30", "--stepped"), peers=FASTEST),
-    Workload("W2", "5,000 streams x 10 tokens/s", 5000, ("--pace=10", "--timeout=120s"), peers=FASTEST),
+    Workload("W1s", "the same, all streams in one step", 1000, ("--pace=30", "--stepped"), peers=FASTEST + SHARED_LOG),
+    Workload("W2", "5,000 streams x 10 tokens/s", 5000, ("--pace=10", "--timeout=120s"), peers=FASTEST + SHARED_LOG),
     Workload("W3", "100 streams flat out", 100, ("--pace=1000000", "--tokens=1000000", "--cut"),
              peers=FLOOR_AND_US + ("grpc", "go-sse", "node-sse")),
     Workload("W4", "10,000 idle streams, an event every 30 s each", 10_000,
