@@ -61,13 +61,13 @@ class RedisClient {
   // Starts the thread, which connects. Call it once.
   void Start();
   // Ends the connection and the thread: fails what is pending with Cancelled, and calls neither callbacks nor the
-  // handler once it has returned. Functions that were posted, and have not run, are dropped. Idempotent; on any thread
-  // but the client's.
+  // handler once it has returned. Functions that were posted, and have not run, are dropped, and so are commands that
+  // the last callbacks send. Idempotent; on any thread but the client's.
   void Stop();
 
   // Runs `function` on the client's thread. Callable on any thread, before Start and after Stop too.
   void Post(absl::AnyInvocable<void()> function);
-  // The loop of the client's thread, for timers.
+  // The loop of the client's thread, for timers, which must be destroyed before the client.
   boost::asio::io_context& io();
 
   // The reply, which may be an error of the server (RedisReply::is_error). Unavailable: the connection was lost, and

@@ -18,7 +18,7 @@ struct RedisOptions {
   std::string cert_file = {};      // PEM of a certificate chain to present; empty: none
   std::string cert_key_file = {};  // PEM of its key
 
-  // For one attempt: the lookup of the name, TCP, TLS, AUTH and the questions to the server, and the Sentinel before.
+  // For the lookup of a server's name, TCP, TLS, AUTH and the questions to it. A Sentinel has at most 500 ms of it.
   absl::Duration connect_timeout = absl::Seconds(2);
   // Without progress of the replies that are awaited, the connection counts as lost. Only time in which the client's
   // thread could run counts, so that a process which was stopped does not give up a healthy connection.

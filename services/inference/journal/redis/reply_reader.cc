@@ -96,13 +96,13 @@ struct RedisReplyReader::Functions {
   static void FreeObject(void*) {}
 
   // Not const, because hiredis takes a pointer to non-const.
-  static inline redisReplyObjectFunctions all = {CreateString, CreateArray, CreateInteger, CreateNil, FreeObject};
+  static inline redisReplyObjectFunctions functions = {CreateString, CreateArray, CreateInteger, CreateNil, FreeObject};
 };
 
 void RedisReplyReader::Free::operator()(redisReader* reader) const { redisReaderFree(reader); }
 
 RedisReplyReader::RedisReplyReader(const Limits& limits)
-    : limits_(limits), reader_(redisReaderCreateWithFunctions(&Functions::all)) {
+    : limits_(limits), reader_(redisReaderCreateWithFunctions(&Functions::functions)) {
   if (reader_ == nullptr) throw std::bad_alloc();
   reader_->privdata = this;
   reader_->maxbuf = kKeptBytes;

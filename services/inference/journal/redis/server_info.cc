@@ -102,6 +102,7 @@ std::optional<ServerProblem> CheckSelect(RedisReply reply, int db) {
 }
 
 std::optional<ServerProblem> ProblemOf(RedisReply error) {
+  if (!error.is_error()) return std::nullopt;
   const std::string_view code = error.error_code();
   const std::string_view text = error.text();
   if (code == "NOAUTH") {
