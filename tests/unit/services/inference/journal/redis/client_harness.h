@@ -1,11 +1,12 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <functional>
-#include <future>
 #include <initializer_list>
 #include <map>
 #include <memory>
@@ -55,8 +56,19 @@ inline RedisOptions OptionsFor(const std::string& url) {
   return options;
 }
 
+// Of this process alone.
+inline const std::string& TestFolder() {
+  struct Folder {
+    Folder() { std::filesystem::create_directories(path); }
+    ~Folder() { std::filesystem::remove_all(path); }
+    const std::string path = absl::StrCat(::testing::TempDir(), "redis_test_", getpid());
+  };
+  static const Folder folder;
+  return folder.path;
+}
+
 inline std::string WriteFile(const std::string& name, std::string_view content) {
-  const std::string path = ::testing::TempDir() + "/" + name;
+  const std::string path = TestFolder() + "/" + name;
   std::ofstream(path) << content;
   return path;
 }
@@ -71,7 +83,10 @@ class ClientHarness final : public RedisClient::Handler {
     client_ = std::move(*created);
     client_->Start();
   }
-  ~ClientHarness() override { client_.reset(); }
+  ~ClientHarness() override {
+    // Posted functions use the pointer until then.
+    if (client_ != nullptr) client_->Stop();
+  }
 
   RedisClient* client() { return client_.get(); }
 
@@ -92,18 +107,18 @@ class ClientHarness final : public RedisClient::Handler {
   bool WaitUp(size_t count = 1) {
     return Wait([this, count]() NO_THREAD_SAFETY_ANALYSIS { return infos_.size() >= count; });
   }
-  // Waits for a failure for this reason that comes after the first `after` ones, and returns its message.
-  std::string WaitDown(RedisFailure::Reason reason, size_t after = 0) {
-    std::string message = "not seen";
-    Wait([&]() NO_THREAD_SAFETY_ANALYSIS {
+  // Waits for a failure for this reason with this text in its message, behind the first `after` ones; returns the
+  // message.
+  std::string WaitDown(RedisFailure::Reason reason, std::string_view text = "", size_t after = 0) {
+    std::string message;
+    const bool seen = Wait([&]() NO_THREAD_SAFETY_ANALYSIS {
       for (size_t i = after; i < failures_.size(); ++i) {
-        if (failures_[i].reason != reason) continue;
         message = std::string(failures_[i].status.message());
-        return true;
+        if (failures_[i].reason == reason && message.find(text) != std::string::npos) return true;
       }
       return false;
     });
-    if (message == "not seen") ADD_FAILURE() << Name(reason) << " is not among " << FailureText();
+    EXPECT_TRUE(seen) << Name(reason) << " '" << text << "' is not among " << FailureText();
     return message;
   }
   size_t failures() {
@@ -121,12 +136,14 @@ class ClientHarness final : public RedisClient::Handler {
 
   // Runs `function` on the client's thread, and waits until it has run.
   void RunOnThread(std::function<void()> function) {
-    std::promise<void> ran;
+    bool ran = false;
     client_->Post([&] {
       function();
-      ran.set_value();
+      base::MutexLock lock(&mu_);
+      ran = true;
+      changed_.NotifyAll();
     });
-    ran.get_future().wait();
+    EXPECT_TRUE(Wait([&ran] { return ran; }));
   }
   // Sends a command without waiting; its reply goes to replies().
   void Send(std::vector<std::string> args) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <string>
 
 #include "services/inference/journal/redis/redis_client.h"
@@ -27,7 +28,7 @@ class RedisTlsTest : public ::testing::Test {
     return options;
   }
 
-  const TestCertificates files_ = MakeTestCertificates(::testing::TempDir());
+  const TestCertificates files_ = MakeTestCertificates(TestFolder());
 };
 
 TEST_F(RedisTlsTest, ConnectsToAServerThatItTrusts) {
@@ -53,7 +54,7 @@ TEST_F(RedisTlsTest, ChecksTheNameOfTheServer) {
   EXPECT_TRUE(named.WaitUp());
   options.url.servers[0].host = "127.0.0.2";
   ClientHarness other(options);
-  EXPECT_NE(other.WaitDown(Reason::kTls).find("its certificate is not trusted"), std::string::npos);
+  other.WaitDown(Reason::kTls, "its certificate is not trusted");
 }
 
 TEST_F(RedisTlsTest, RejectsAServerOfAnotherAuthority) {
@@ -61,7 +62,7 @@ TEST_F(RedisTlsTest, RejectsAServerOfAnotherAuthority) {
   RedisOptions options = Options(*server);
   options.ca_file = files_.other_ca_file;
   ClientHarness other(options);
-  EXPECT_NE(other.WaitDown(Reason::kTls).find("its certificate is not trusted"), std::string::npos);
+  other.WaitDown(Reason::kTls, "its certificate is not trusted");
   options.ca_file = "";
   ClientHarness system(options);
   system.WaitDown(Reason::kTls);
@@ -81,6 +82,37 @@ TEST_F(RedisTlsTest, PresentsACertificate) {
   EXPECT_EQ(with.Call({"PING"}), "+PONG");
   options.cert_key_file = files_.server_key_file;
   EXPECT_NE(RedisClient::Create(options, &with).status().message().find("--log_cert_key_file"), std::string::npos);
+}
+
+TEST_F(RedisTlsTest, AsksASentinelOverTlsToo) {
+  START_REDIS(server, Server());
+  RedisServer::Options sentinel_options = Server();
+  sentinel_options.sentinel_of = server->port();
+  START_REDIS(sentinel, sentinel_options);
+  RedisOptions options = OptionsFor(absl::StrCat("rediss+sentinel://127.0.0.1:", sentinel->port(), "/main"));
+  options.ca_file = files_.ca_file;
+  ClientHarness harness(options);
+  EXPECT_TRUE(harness.WaitUp());
+  EXPECT_EQ(harness.info().address, absl::StrCat("127.0.0.1:", server->port()));
+  options.ca_file = files_.other_ca_file;
+  ClientHarness other(options);
+  other.WaitDown(Reason::kSentinel, "its certificate is not trusted");
+}
+
+TEST_F(RedisTlsTest, ReadsItsFilesAtEachConnect) {
+  START_REDIS(server, Server());
+  RedisOptions options = Options(*server);
+  const auto copy = [](const std::string& from, const std::string& to) {
+    std::filesystem::copy_file(from, to, std::filesystem::copy_options::overwrite_existing);
+  };
+  options.ca_file = TestFolder() + "/rotated_ca.pem";
+  copy(files_.other_ca_file, options.ca_file);
+  ClientHarness harness(options);
+  harness.WaitDown(Reason::kTls);
+  std::filesystem::remove(options.ca_file);
+  harness.WaitDown(Reason::kOptions, "--log_ca_file");
+  copy(files_.ca_file, options.ca_file);
+  EXPECT_TRUE(harness.WaitUp());
 }
 
 TEST_F(RedisTlsTest, ExplainsAMissingOrNeedlessS) {
