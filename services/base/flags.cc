@@ -15,7 +15,9 @@
 namespace runnel::base {
 namespace {
 
-bool HasOptions(absl::string_view filename) { return absl::EndsWith(filename, "options.cc"); }
+bool HasOptions(absl::string_view filename) {
+  return absl::EndsWith(filename, "options.cc") || absl::EndsWith(filename, "_flags.cc");
+}
 
 }  // namespace
 
