@@ -52,6 +52,7 @@ GenerationManager::GenerationManager(Engine* engine, base::Metrics* metrics, Opt
                                                                    options_.clock, options_.recovery_timeout})),
       prepare_pool_(options_.prepare_threads),
       thread_([this] { Run(); }) {
+  if (shared_log()) CreateTakeoverMetrics();
   metrics->BeforeExpose([this] {
     base::MutexLock lock(&mu_);
     running_gauge_.Set(static_cast<double>(running_.size()));

@@ -270,6 +270,10 @@ class GenerationManager final : public GenerationObserver {
   // Continues it on the engine, from `log`.
   void Continue(const std::shared_ptr<Generation>& generation, const GenerationRequest& request,
                 const std::shared_ptr<const LogSegment>& log, Takeover::Cause cause) EXCLUDES(mu_);
+  // So that rates and alerts know them before the first takeover.
+  void CreateTakeoverMetrics();
+  prometheus::Counter& TakeoverCounter(Takeover::Cause cause, bool exact);
+  prometheus::Histogram& TakeoverSeconds();
   void CountTakeover(Takeover::Cause cause, bool exact);
   void LoseGeneration(const std::shared_ptr<Generation>& generation, Takeover::Cause cause, const absl::Status& why);
   void OnReplicaGone(Journal::Gone gone) EXCLUDES(mu_);

@@ -58,12 +58,7 @@ absl::StatusOr<std::shared_ptr<Generation>> GenerationManager::AddTaken(Takeover
     NameLocked(StartKey(generation->principal(), found.loaded.meta.request_id), found.loaded.meta.request_fingerprint,
                generation->id());
   }
-  metrics_
-      ->Histogram("runnel_takeover_seconds",
-                  "Time from the first question for a generation of a replica that is gone until its log is read "
-                  "here.",
-                  base::FirstTokenBuckets())
-      .Observe(absl::ToDoubleSeconds(now - since));
+  TakeoverSeconds().Observe(absl::ToDoubleSeconds(now - since));
   if (log->cancelled) {
     CountTakeover(found.cause, /*exact=*/true);
     WakeSet wake;
@@ -104,13 +99,28 @@ void GenerationManager::Continue(const std::shared_ptr<Generation>& generation, 
   if (hand_over) HandOver(generation, request);
 }
 
-void GenerationManager::CountTakeover(Takeover::Cause cause, bool exact) {
-  metrics_
-      ->Counter("runnel_takeovers_total",
-                "Generations taken over from other replicas: by cause, and whether the model or server is the same.",
-                {{"cause", NameOf(cause)}, {"exact", exact ? "true" : "false"}})
-      .Increment();
+prometheus::Counter& GenerationManager::TakeoverCounter(Takeover::Cause cause, bool exact) {
+  return metrics_->Counter("runnel_takeovers_total",
+                           "Generations taken over from other replicas: by cause, and whether the model or server is "
+                           "the same.",
+                           {{"cause", NameOf(cause)}, {"exact", exact ? "true" : "false"}});
 }
+
+prometheus::Histogram& GenerationManager::TakeoverSeconds() {
+  return metrics_->Histogram("runnel_takeover_seconds",
+                             "Time from the first question for a generation of a replica that is gone until its log is "
+                             "read here.",
+                             base::FirstTokenBuckets());
+}
+
+void GenerationManager::CreateTakeoverMetrics() {
+  for (const auto cause : {Takeover::Cause::kRefused, Takeover::Cause::kLease, Takeover::Cause::kDrain}) {
+    for (const bool exact : {false, true}) TakeoverCounter(cause, exact);
+  }
+  TakeoverSeconds();
+}
+
+void GenerationManager::CountTakeover(Takeover::Cause cause, bool exact) { TakeoverCounter(cause, exact).Increment(); }
 
 void GenerationManager::LoseGeneration(const std::shared_ptr<Generation>& generation, Takeover::Cause cause,
                                        const absl::Status& why) {
