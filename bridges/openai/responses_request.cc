@@ -246,7 +246,10 @@ absl::StatusOr<ResponsesRequest> ParseResponsesRequest(std::string_view body) {
 
 absl::Status FinishInput(ResponsesRequest* result) {
   RETURN_IF_ERROR(JoinTurns(&result->request));
-  if (!result->echo.store) return absl::OkStatus();
+  if (!result->echo.store) {
+    result->request.set_discard_stored_log(true);
+    return absl::OkStatus();
+  }
   result->request.set_keep_last_messages(static_cast<uint32_t>(result->request.messages_size() - result->instructions));
   return absl::OkStatus();
 }

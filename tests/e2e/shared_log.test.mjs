@@ -191,8 +191,14 @@ test('a response that is not stored leaves nothing behind once it has ended', as
   });
   assert.equal(status, 200, JSON.stringify(body));
   const id = body.id.replace('resp_', 'gen_');
-  await until('no keys of it', async () => {
+  const fence = `rnl:{${id}}:e`;
+  await until('no keys of it but the fence', async () => {
     const keys = await store.command('KEYS', `*${id}*`);
-    return keys.length === 0 || keys;
+    return keys.every((key) => key === fence) || keys;
   });
+  // The fence is for replicas that were stopped. It has no content, and is removed after a minute.
+  const entries = await store.command('XRANGE', fence, '-', '+');
+  assert.ok(entries.length <= 1 && !JSON.stringify(entries).includes('"r"'), JSON.stringify(entries));
+  assert.ok(await store.command('PTTL', fence) <= 60_000);
+  assert.deepEqual(await store.command('KEYS', 'rnl:i:*'), []);
 });

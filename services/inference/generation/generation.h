@@ -65,6 +65,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
     bool deliver_reasoning = true;       // false: reasoning is counted, and not in the log
     std::string annotation;              // of the request, returned as it is
     std::string kept_input;              // likewise
+    bool discard_stored_log = false;     // see GenerationRequest
     const base::Clock* clock = nullptr;  // must outlive the generation, as must metrics and observer
     Journal* journal = nullptr;          // likewise; null: the log is in memory only
     // Until then (monotonic) it is not cancelled for lack of readers: after a takeover they have to come back first.
@@ -84,6 +85,7 @@ class Generation final : public EventSink, public std::enable_shared_from_this<G
   uint32_t choice_count() const { return options_.choice_count; }
   const std::string& annotation() const { return options_.annotation; }
   const std::string& kept_input() const { return options_.kept_input; }
+  bool discard_stored_log() const { return options_.discard_stored_log; }
   absl::Time created_at() const { return created_at_; }
   const EventLog& log() const { return log_; }
   // Of its log. Constant, because a takeover makes a new Generation.

@@ -95,6 +95,7 @@ struct GenerationRequest {
   std::map<std::string, std::string> metadata;
   std::string annotation;                           // returned to readers as it is; engines ignore it
   std::string kept_input;                           // a serialized v1::KeptInput, likewise; empty: none
+  bool discard_stored_log = false;                  // nothing of it stays in a shared log once it has ended
   std::map<std::string, std::string> extra_fields;  // other fields by name, as JSON: see RejectExtraFields
 };
 

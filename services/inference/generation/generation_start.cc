@@ -156,6 +156,7 @@ Generation::Options GenerationManager::OptionsFor(const GenerationRequest& reque
   options.deliver_reasoning = options_.deliver_reasoning;
   options.annotation = request.annotation;
   options.kept_input = request.kept_input;
+  options.discard_stored_log = request.discard_stored_log;
   options.journal = options_.journal;
   options.clock = options_.clock;
   options.metrics = &generation_metrics_;

@@ -230,7 +230,7 @@ template <typename Archive>
 void Request(Archive& archive, GenerationRequest* request) {
   auto& [model, messages, prompt, sampling, seed, seed_given, max_tokens, token_limit_name, choice_count, stop,
          top_logprobs, output_format, tools, tool_choice, parallel_tool_calls, reasoning_effort, detach_timeout,
-         request_id, principal, metadata, annotation, kept_input, extra_fields] = *request;
+         request_id, principal, metadata, annotation, kept_input, discard_stored_log, extra_fields] = *request;
   archive.Field(&model);
   List(archive, &messages, SIZE_MAX, [&](ChatMessage* message) { Message(archive, message); });
   archive.Field(&prompt);
@@ -254,6 +254,7 @@ void Request(Archive& archive, GenerationRequest* request) {
   Pairs(archive, &metadata, base::kMaxMetadataPairs);
   archive.Field(&annotation);
   archive.Field(Opaque{&kept_input});
+  archive.Field(&discard_stored_log);
   Pairs(archive, &extra_fields, base::kMaxExtraFields);
 }
 

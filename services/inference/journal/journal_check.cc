@@ -88,6 +88,10 @@ void JournalWriter::OnChecked(const GenerationPtr& generation, bool described, c
     // Without a connection OnDown queues it.
     return QueueCheck(generation);
   }
+  if (stream.deleted && log.discard_sent) {
+    log.phase = JournaledLog::Phase::kFinishing;
+    return Discard(generation);
+  }
   const uint32_t epoch = log.branches.empty() ? 0 : log.branches.back().epoch;
   if (stream.last->epoch > epoch || (stream.epoch() == epoch && stream.log.branches != log.branches && status.ok())) {
     return Fence(generation);

@@ -25,6 +25,7 @@ void JournalWriter::MaybeFinish(const GenerationPtr& generation) {
   const bool stored = log.final_stored && log.in_flight == 0 && log.claimed;
   if (log.phase != JournaledLog::Phase::kWriting || !stored) return;
   log.phase = JournaledLog::Phase::kFinishing;
+  if (generation->discard_stored_log()) return Discard(generation);
   FinishedLog finished;
   finished.principal = generation->principal();
   finished.annotation = generation->annotation();
@@ -97,6 +98,29 @@ void JournalWriter::OnEndedStored(const GenerationPtr& generation, const std::ve
   if (log.phase != JournaledLog::Phase::kFinishing || HandleFailure(generation, replies)) return;
   OnAccepted();
   Settle(generation);
+}
+
+void JournalWriter::Discard(const GenerationPtr& generation) {
+  JournaledLog& log = JournaledLog::Of(*generation);
+  log.discard_sent = true;
+  std::vector<StoreCommand> commands = {
+      // As in a deletion, a fence without content stays until replicas that were stopped have met it.
+      {"XADD", log.stream, "NOMKSTREAM", "MAXLEN", "1", RecordId{kDeletedEpoch, 0}.ToString(), std::string(kOwnerField),
+       ""},
+      {"PEXPIRE", log.stream, Milliseconds(context_.limits.fence_age)},
+      {"DEL", context_.keys->Meta(generation->id())},
+      {"SREM", context_.keys->Running(context_.id_prefix), generation->id()}};
+  if (log.owns_claim && !log.meta.claim.empty()) commands.push_back({"DEL", context_.keys->Claim(log.meta.claim)});
+  ++storing_;
+  SendAll(context_.link, commands, [this, generation](std::vector<StoreReply> replies) {
+    --storing_;
+    if (JournaledLog::Of(*generation).phase != JournaledLog::Phase::kFinishing) return;
+    // ERR: the fence is there already.
+    if (replies[0].error == "ERR") replies[0].error.clear();
+    if (HandleFailure(generation, replies)) return;
+    OnAccepted();
+    Settle(generation);
+  });
 }
 
 void JournalWriter::FinishTooLarge(const GenerationPtr& generation) {

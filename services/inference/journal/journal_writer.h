@@ -138,6 +138,8 @@ class JournalWriter {
   void MaybeFinish(const GenerationPtr& generation);
   void OnFinishedStored(const GenerationPtr& generation, const std::vector<StoreReply>& replies);
   void OnEndedStored(const GenerationPtr& generation, const std::vector<StoreReply>& replies);
+  // Removes what has ended and is not to stay.
+  void Discard(const GenerationPtr& generation);
   void FinishTooLarge(const GenerationPtr& generation);
   std::vector<StoreCommand> EndCommands(const Generation& generation) const;
   void Settle(const GenerationPtr& generation);

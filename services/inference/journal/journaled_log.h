@@ -46,6 +46,7 @@ struct JournaledLog final : public JournalEntry {
   bool names_owner = false;  // the next record says who the owner is
   bool final_sent = false;   // the record with the end was sent
   bool final_stored = false;
+  bool discard_sent = false;  // its end is stored, and its removal was sent
   bool too_large = false;
   bool counted = false;  // as unprotected, in this period
 

@@ -241,6 +241,7 @@ absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& pr
   RETURN_IF_ERROR(ReadClientData(proto, &request));
   RETURN_IF_ERROR(ReadExtraFields(proto, &request));
   RETURN_IF_ERROR(KeepInput(proto, &request));
+  request.discard_stored_log = proto.discard_stored_log();
   return request;
 }
 

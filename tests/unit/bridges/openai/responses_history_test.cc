@@ -217,6 +217,8 @@ TEST(ResponsesHistory, NamesItemsThatAreMissing) {
 
 TEST(ResponsesHistory, IsNotKeptWithoutStore) {
   EXPECT_EQ(Parsed(R"("instructions":"i","input":"x","store":false)").request.keep_last_messages(), 0u);
+  EXPECT_TRUE(Parsed(R"("input":"x","store":false)").request.discard_stored_log());
+  EXPECT_FALSE(Parsed(R"("input":"x")").request.discard_stored_log());
   EXPECT_EQ(Parsed(R"("instructions":"i","input":[{"role":"user","content":"a"},{"role":"user","content":"b"}])")
                 .request.keep_last_messages(),
             2u);

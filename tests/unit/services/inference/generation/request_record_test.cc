@@ -42,6 +42,7 @@ GenerationRequest FullRequest() {
   request.metadata = {{"", ""}, {"scripted.tokens", "5"}};
   request.annotation = "{\"x\":1}";
   request.kept_input = std::string("\x0A\x00\xFF", 3);
+  request.discard_stored_log = true;
   request.extra_fields = {{"logit_mode", "{}"}};
   return request;
 }
@@ -107,6 +108,7 @@ void ExpectSame(const GenerationRequest& actual, const GenerationRequest& expect
   EXPECT_EQ(actual.metadata, expected.metadata);
   EXPECT_EQ(actual.annotation, expected.annotation);
   EXPECT_EQ(actual.kept_input, expected.kept_input);
+  EXPECT_EQ(actual.discard_stored_log, expected.discard_stored_log);
   EXPECT_EQ(actual.extra_fields, expected.extra_fields);
 }
 

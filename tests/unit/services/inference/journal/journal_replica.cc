@@ -103,13 +103,15 @@ double JournalReplica::Metric(const std::string& name) {
   return value;
 }
 
-JournalReplica::GenerationPtr JournalReplica::Make(std::string id, const std::string& principal) {
+JournalReplica::GenerationPtr JournalReplica::Make(std::string id, const std::string& principal,
+                                                   bool discard_stored_log) {
   Generation::Options options;
   options.id = id.empty() ? inference::NewGenerationId(journal_->id_prefix()) : std::move(id);
   options.principal = principal;
   options.model = "model";
   options.annotation = "note";
   options.kept_input = "input";
+  options.discard_stored_log = discard_stored_log;
   options.detach_timeout = absl::InfiniteDuration();
   options.clock = &base::Clock::System();
   options.journal = journal_.get();

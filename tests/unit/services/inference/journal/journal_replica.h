@@ -70,7 +70,7 @@ class JournalReplica final : public inference::GenerationObserver {
   double Metric(const std::string& name);
 
   using GenerationPtr = std::shared_ptr<inference::Generation>;
-  GenerationPtr Make(std::string id = {}, const std::string& principal = "ann");
+  GenerationPtr Make(std::string id = {}, const std::string& principal = "ann", bool discard_stored_log = false);
   using Created = absl::StatusOr<inference::Journal::Created>;
   Created Create(const GenerationPtr& generation, const std::string& request_id = {}, uint64_t fingerprint = 7);
   std::future<Created> CreateLater(const GenerationPtr& generation, const std::string& request_id = {},

@@ -174,6 +174,35 @@ TEST_P(RedisJournalTest, ADeletionWhileItEndsIsNotUndone) {
   EXPECT_EQ(b->Load(generation->id())->state, State::kExpired);
 }
 
+TEST_P(RedisJournalTest, WhatIsNotToStayIsRemovedAtItsEnd) {
+  const auto generation = a_->Make("", "ann", /*discard_stored_log=*/true);
+  ASSERT_TRUE(a_->Create(generation, "key").ok());
+  Append(generation, "secret");
+  ASSERT_TRUE(WaitForText(generation, "secret"));
+  EXPECT_TRUE(Exists(Key(generation, "m")));
+  End(generation);
+  EXPECT_TRUE(WaitUntilSettled(generation));
+  EXPECT_EQ(TextOf(generation), "secret") << "its readers are not done";
+  EXPECT_FALSE(Exists(Key(generation, "m")));
+  EXPECT_FALSE(Exists(Key(generation, "d")));
+  EXPECT_EQ(server_->Run({"XLEN", Key(generation, "e")}), ":1\r\n") << "the fence";
+  EXPECT_EQ(server_->Run({"XRANGE", Key(generation, "e"), "-", "+"}).find("secret"), std::string::npos);
+  auto b = MakeReplica("bbbb");
+  EXPECT_EQ(b->Load(generation->id())->state, State::kNone);
+  EXPECT_EQ(b->Create(b->Make(), "key")->existing_id, "") << "the request_id names nothing any more";
+}
+
+TEST_P(RedisJournalTest, ARemovalWithoutAReplyIsRepeated) {
+  const auto generation = a_->Make("", "ann", /*discard_stored_log=*/true);
+  ASSERT_TRUE(a_->Create(generation, "").ok());
+  // The fence is written, and the connection lost before the rest is sent.
+  a_->link().Before("PEXPIRE", [&] { server_->Run({"CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"}); });
+  End(generation);
+  EXPECT_TRUE(WaitUntilSettled(generation));
+  EXPECT_FALSE(generation->log().fenced());
+  EXPECT_FALSE(Exists(Key(generation, "m")));
+}
+
 TEST_P(RedisJournalTest, OneKeyNamesOneGeneration) {
   const auto first = a_->Start("key");
   auto b = MakeReplica("bbbb");
