@@ -61,8 +61,6 @@ class Subscription final : public WaitingRequest {
 
   // Before Generate or Attach: every event is delivered separately, even if this reader lags.
   void ReadUnmerged() { unmerged_ = true; }
-  // Before Generate: ends the subscription, rather than deliver a gap, if the log has lost its tail.
-  void RefuseGaps() { refuse_gaps_ = true; }
   // Before Attach: the client has read from the generation, though it reads from the beginning now. Without this, and
   // with a cursor of 0, an unknown generation is reported as not found rather than lost.
   void ReadBefore() { seen_ = true; }

@@ -89,6 +89,16 @@ void CompletionEncoder::Encode(std::string_view gen, v1::GenerationEvent& event,
   }
 }
 
+bool CompletionEncoder::EncodeGap(std::string_view, v1::GenerationEvent& event, std::string* out) {
+  const std::optional<std::vector<v1::Delta>> rest = sent_.RestOf(event.gap());
+  if (!rest.has_value()) {
+    AppendErrorChunk(ErrorOfLostOutput(), out);
+    return false;
+  }
+  for (const v1::Delta& delta : *rest) EncodeDelta(delta, out);
+  return true;
+}
+
 bridge::HttpError CompletionEncoder::ErrorOf(const absl::Status& status, bool repeatable) const {
   return OpenAiErrorOf(status, shape_.chat ? OpenAiApi::kChat : OpenAiApi::kCompletions, repeatable);
 }
@@ -99,6 +109,8 @@ std::optional<bridge::HttpError> CompletionEncoder::ErrorOfEnd(const v1::Generat
 }
 
 void CompletionEncoder::EncodeStarted(std::string_view gen, const v1::Started& started, std::string* out) {
+  // After a gap the log may be read from its beginning.
+  if (!head_.empty()) return;
   head_ = "data: " + Head(gen, shape_.chat ? "chat.completion.chunk" : "text_completion", shape_.chat, started);
   if (!shape_.chat) return;
   for (uint32_t choice = 0; choice < choice_count_; ++choice) {
@@ -110,6 +122,7 @@ void CompletionEncoder::EncodeStarted(std::string_view gen, const v1::Started& s
 
 void CompletionEncoder::EncodeDelta(const v1::Delta& delta, std::string* out) {
   if (delta.choice() >= choice_count_) return;
+  sent_.Add(delta);
   if (delta.kind() != v1::PART_KIND_TEXT) return EncodePart(delta, out);
   if (delta.text().empty() && delta.logprobs().empty()) return;
   BeginChunk(delta.choice(), out);

@@ -10,6 +10,7 @@
 #include "bridges/openai/chat_parts.h"
 #include "bridges/openai/completion_request.h"
 #include "bridges/openai/openai_error.h"
+#include "bridges/openai/sent_output.h"
 #include "bridges/wire/collected_generation.h"
 #include "bridges/wire/stream_encoder.h"
 
@@ -25,6 +26,8 @@ class CompletionEncoder final : public bridge::StreamEncoder {
       : shape_(shape), choice_count_(choice_count), offsets_(choice_count) {}
 
   void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) override;
+  // Sends the rest of the gap's output if that begins with what was sent.
+  bool EncodeGap(std::string_view gen, v1::GenerationEvent& event, std::string* out) override;
   bridge::HttpError ErrorOf(const absl::Status& status, bool repeatable) const override;
   bool delays_head() const override { return true; }
   std::optional<bridge::HttpError> ErrorOfEnd(const v1::GenerationEvent& event) const override;
@@ -40,8 +43,9 @@ class CompletionEncoder final : public bridge::StreamEncoder {
 
   const CompletionShape shape_;
   const uint32_t choice_count_;
-  std::string head_;                  // the part of every chunk before the choices
-  std::vector<uint64_t> offsets_;     // characters of each choice so far
+  std::string head_;               // the part of every chunk before the choices
+  std::vector<uint64_t> offsets_;  // characters of each choice so far
+  SentOutput sent_;
   std::vector<StreamedCalls> calls_;  // of each choice; empty before there are any
 };
 

@@ -116,6 +116,14 @@ bridge::HttpError ErrorOfBroken() {
   return ServerError(503, "stream_broken", "the connection to the generation was lost", /*retry=*/false);
 }
 
+bridge::HttpError ErrorOfLostOutput() {
+  v1::Failed failed;
+  failed.set_code("generation_lost");
+  failed.set_message("a part of the output that was sent is lost, with the replica that made it");
+  failed.set_retryable(true);
+  return ErrorOfFailed(failed);
+}
+
 bridge::HttpError ErrorOfTooLarge() {
   return ServerError(500, "answer_too_large", "the text is too long for one response: set stream: true",
                      /*retry=*/false);

@@ -20,6 +20,8 @@ bridge::HttpError ErrorOfFailed(const v1::Failed& failed);
 bridge::HttpError ErrorOfCancelled();
 // The error for a stream that broke: the state of the generation is unknown.
 bridge::HttpError ErrorOfBroken();
+// The error for a stream that has sent output which its generation does not have any more.
+bridge::HttpError ErrorOfLostOutput();
 // The error for a text that is too long for a response in one piece.
 bridge::HttpError ErrorOfTooLarge();
 

@@ -191,6 +191,7 @@ bridge::HttpError ResponsesEncoder::ErrorOf(const absl::Status& status, bool rep
 }
 
 void ResponsesEncoder::Encode(std::string_view, v1::GenerationEvent& event, std::string* out) {
+  last_seq_ = event.seq();
   switch (event.payload_case()) {
     case v1::GenerationEvent::kStarted:
       return EncodeStarted(event.started(), out);
@@ -204,6 +205,31 @@ void ResponsesEncoder::Encode(std::string_view, v1::GenerationEvent& event, std:
     case v1::GenerationEvent::PAYLOAD_NOT_SET:
       return;
   }
+}
+
+bool ResponsesEncoder::EncodeGap(std::string_view, v1::GenerationEvent& event, std::string* out) {
+  const std::optional<std::vector<v1::Delta>> rest = sent_.RestOf(event.gap());
+  if (rest.has_value() && Continue(event.seq(), *rest, out)) return true;
+  const bridge::HttpError error = ErrorOfLostOutput();
+  AppendEvent("error", next_number_++,
+              absl::StrCat(",\"code\":", Quoted(error.code), ",\"message\":", Quoted(error.message), ",\"param\":null"),
+              out);
+  return false;
+}
+
+bool ResponsesEncoder::Continue(uint64_t seq, const std::vector<v1::Delta>& rest, std::string* out) {
+  // Without the text, the log follows from its beginning, and merged, so that its events cannot be counted.
+  if (seq == 0 || last_seq_ == 0) return false;
+  // `started` takes two numbers, each delta one; the others are those of items.
+  const uint64_t of_items = next_number_ - (last_seq_ + 1);
+  const uint64_t after_gap = seq + 1 + of_items;
+  if (after_gap < next_number_ + rest.size()) return false;
+  next_number_ = after_gap - rest.size();
+  last_seq_ = seq;
+  for (const v1::Delta& delta : rest) {
+    if (delta.choice() == 0) EncodeDelta(delta, out);
+  }
+  return true;
 }
 
 std::optional<bridge::HttpError> ResponsesEncoder::ErrorOfEnd(const v1::GenerationEvent& event) const {
@@ -220,6 +246,7 @@ void ResponsesEncoder::EncodeStarted(const v1::Started& started, std::string* ou
 }
 
 void ResponsesEncoder::EncodeDelta(const v1::Delta& delta, std::string* out) {
+  sent_.Add(delta);
   ResponseItem* item = ItemOf(delta, out);
   if (item == nullptr) return;
   const bool text = item->kind == v1::PART_KIND_TEXT;

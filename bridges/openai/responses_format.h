@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "bridges/openai/response_items.h"
 #include "bridges/openai/responses_request.h"
+#include "bridges/openai/sent_output.h"
 #include "bridges/wire/stream_encoder.h"
 #include "runnel/v1/inference.pb.h"
 
@@ -55,6 +56,9 @@ class ResponsesEncoder final : public bridge::StreamEncoder {
   // NotFound if the generation is not a response, or for kStored if the response is not stored.
   absl::Status Open(std::string_view gen, const bridge::GenerationInfo& opened) override;
   void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) override;
+  // Sends the rest of the gap's output if that begins with what was sent, and if the numbers of the events that follow
+  // are higher than those sent.
+  bool EncodeGap(std::string_view gen, v1::GenerationEvent& event, std::string* out) override;
   bridge::HttpError ErrorOf(const absl::Status& status, bool repeatable) const override;
   bool delays_head() const override { return kind_ == Kind::kNew; }
   // A response that its server rejected, unless it is a background response, which can be read later.
@@ -65,6 +69,8 @@ class ResponsesEncoder final : public bridge::StreamEncoder {
   void EncodeDelta(const v1::Delta& delta, std::string* out);
   void EncodeDone(const v1::Done& done, std::string* out);
   void EncodeFailed(const v1::Failed& failed, std::string* out);
+  // Sends the rest of an output that the log has up to `seq`. False if its numbers would not be those of the log.
+  bool Continue(uint64_t seq, const std::vector<v1::Delta>& rest, std::string* out);
   // The item to which the delta belongs, which begins if it is new. Null if it has none.
   ResponseItem* ItemOf(const v1::Delta& delta, std::string* out);
   void BeginItem(ResponseItem item, std::string* out);
@@ -83,6 +89,8 @@ class ResponsesEncoder final : public bridge::StreamEncoder {
   const Kind kind_;
   const std::optional<uint64_t> starting_after_;
   ResponseState state_;
+  SentOutput sent_;
+  uint64_t last_seq_ = 0;  // of the log
   uint64_t next_number_ = 0;
   size_t logprob_bytes_ = 0;  // of all items
 };

@@ -23,6 +23,13 @@ class StreamEncoder {
   // Appends the encoded `event`, which may be empty. After the terminal event it appends the end of the stream too.
   virtual void Encode(std::string_view gen, v1::GenerationEvent& event, std::string* out) = 0;
 
+  // Appends what follows from a gap. False if what was sent cannot be continued by what the gap has: then it appends
+  // the error that ends the stream.
+  virtual bool EncodeGap(std::string_view gen, v1::GenerationEvent& event, std::string* out) {
+    Encode(gen, event, out);
+    return true;
+  }
+
   // The response to a request that is rejected before the first byte. `repeatable`: repeating the request does not
   // start a second generation.
   virtual HttpError ErrorOf(const absl::Status& status, bool repeatable) const {

@@ -58,10 +58,10 @@ Awaitable<absl::StatusOr<v1::Generation>> ReadGeneration(const ApiCall* call, st
   absl::StatusOr<v1::Generation> generation =
       co_await thread->client->GetGeneration(thread, id, principal, kOneCallBytes);
   if (!generation.ok() || !generation->text_omitted()) co_return generation;
-  GenerationCollector collector(thread);
-  collector.subscription().Attach(id, 0, principal, v1::GAP_POLICY_FAIL);
-  const bool connected = co_await CollectLog(call->connection, &collector);
+  std::optional<GenerationCollector> log;
+  const bool connected = co_await CollectLog(call, id, &log);
   if (!connected) co_return absl::CancelledError("the client has disconnected");
+  GenerationCollector& collector = *log;
   if (collector.too_large()) co_return TooLarge();
   if (collector.ended() && !collector.subscription().terminal_seen()) co_return collector.status();
   const bool ended_since = collector.ended() && !generation->has_expire_time();

@@ -39,7 +39,6 @@ Awaitable<ApiResult> RespondInOnePiece(const ApiCall* call, std::vector<v1::Gene
   std::deque<GenerationCollector> collectors;
   for (v1::GenerateRequest& request : requests) {
     GenerationCollector& collector = collectors.emplace_back(call->thread, kMaxCollectedBytes / requests.size());
-    collector.subscription().RefuseGaps();
     collector.subscription().Generate(std::move(request), 0, spec.traceparent, spec.tracestate);
   }
   bridge::CollectedGeneration whole;
@@ -85,7 +84,6 @@ Awaitable<ApiResult> CreateCompletion(const ApiCall* call) {
       body->shape, ChoiceCount(body->request) * static_cast<uint32_t>(requests.size()));
   spec.generate = std::move(requests[0]);
   spec.more.assign(std::make_move_iterator(requests.begin() + 1), std::make_move_iterator(requests.end()));
-  spec.gap_policy = v1::GAP_POLICY_FAIL;
   spec.cancel_on_disconnect = true;
   spec.repeatable = false;
   co_return StartStream(std::move(spec));

@@ -74,7 +74,6 @@ openai::ResponseState StateOf(const GenerationCollector& collector, const std::s
 
 ApiResult StreamNew(StreamSpec spec, openai::ResponsesRequest body) {
   spec.generate = std::move(body.request);
-  spec.gap_policy = v1::GAP_POLICY_FAIL;
   spec.unmerged = true;
   spec.cancel_on_disconnect = !body.echo.background;
   spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Kind::kNew);
@@ -115,10 +114,10 @@ Awaitable<ApiResult> Delete(const ApiCall* call, std::string generation_id) {
 
 // Only the log has the log-probabilities.
 Awaitable<ApiResult> RespondWithLogprobs(const ApiCall* call, openai::ResponseState found) {
-  GenerationCollector collector(call->thread);
-  collector.subscription().Attach(found.generation_id, 0, call->request->principal, v1::GAP_POLICY_FAIL);
-  const bool connected = co_await CollectLog(call->connection, &collector);
+  std::optional<GenerationCollector> log;
+  const bool connected = co_await CollectLog(call, found.generation_id, &log);
   if (!connected) co_return ClientGone();
+  GenerationCollector& collector = *log;
   if (collector.too_large()) co_return RespondWith(openai::ErrorOfTooLarge());
   if (collector.ended() && !collector.subscription().terminal_seen()) co_return RespondWithError(collector.status());
   co_return RespondWithState(StateOf(collector, found.generation_id, std::move(found.echo)));
@@ -145,7 +144,6 @@ Awaitable<ApiResult> HeadOfEvents(const ApiCall* call, std::string generation_id
 ApiResult StreamStored(const ApiCall& call, std::string generation_id, std::optional<uint64_t> starting_after) {
   StreamSpec spec = BaseSpec(call);
   spec.generation_id = std::move(generation_id);
-  spec.gap_policy = v1::GAP_POLICY_FAIL;
   spec.unmerged = true;
   spec.read_before = starting_after.has_value();
   spec.encoder = std::make_unique<openai::ResponsesEncoder>(openai::ResponsesEncoder::Kind::kStored, starting_after);
@@ -184,7 +182,6 @@ Awaitable<ApiResult> CreateResponse(const ApiCall* call) {
   if (body->stream) co_return StreamNew(std::move(spec), *std::move(body));
   GenerationCollector collector(call->thread);
   bridge::Subscription& subscription = collector.subscription();
-  subscription.RefuseGaps();
   subscription.Generate(std::move(body->request), 0, std::move(spec.traceparent), std::move(spec.tracestate));
   bool connected = false;
   if (background) {

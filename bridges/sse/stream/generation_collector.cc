@@ -13,6 +13,10 @@ constexpr absl::Duration kDetachSlack = absl::Seconds(5);
 }  // namespace
 
 void GenerationCollector::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent& event) {
+  if (event.has_gap()) {
+    collected_ = {};
+    return subscription->ReadAgain();
+  }
   collected_.Add(event);
   if (too_large()) subscription->Pause();
 }
@@ -36,11 +40,29 @@ bridge::Awaitable<bool> CollectToEnd(bridge::IoThread* thread, HttpConnection* c
   co_return connected;
 }
 
-bridge::Awaitable<bool> CollectLog(HttpConnection* connection, GenerationCollector* collector) {
+namespace {
+
+// Each follows a takeover that has lost a part of the log.
+constexpr int kMaxReads = 3;
+
+bridge::Awaitable<bool> CollectOnce(HttpConnection* connection, GenerationCollector* collector) {
   while (!collector->ended() && !collector->too_large() &&
          !(collector->opened() && collector->subscription().last_seq() >= collector->info().last_seq)) {
     const bool connected = co_await collector->WaitFor(connection, absl::InfiniteDuration());
     if (!connected) co_return false;
+  }
+  co_return true;
+}
+
+}  // namespace
+
+bridge::Awaitable<bool> CollectLog(const ApiCall* call, std::string id, std::optional<GenerationCollector>* collector) {
+  for (int reads = 0; reads < kMaxReads; ++reads) {
+    collector->emplace(call->thread);
+    (*collector)->subscription().Attach(id, 0, call->request->principal, v1::GAP_POLICY_FAIL);
+    const bool connected = co_await CollectOnce(call->connection, &**collector);
+    if (!connected) co_return false;
+    if (!absl::IsOutOfRange((*collector)->status())) break;
   }
   co_return true;
 }

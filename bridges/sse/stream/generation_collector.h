@@ -1,12 +1,15 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "bridges/base/net.h"
 #include "bridges/base/options.h"
 #include "bridges/server/io_threads.h"
 #include "bridges/sse/http/http_connection.h"
+#include "bridges/sse/stream/api_call.h"
 #include "bridges/sse/stream/subscription_waiter.h"
 #include "bridges/wire/collected_generation.h"
 #include "runnel/v1/inference.pb.h"
@@ -16,7 +19,8 @@ namespace runnel::sse {
 // The most memory that a response in one piece may take.
 inline constexpr size_t kMaxCollectedBytes = 16 << 20;
 
-// Collects a generation for a response in one piece. It pauses when it has collected more than `max_bytes`.
+// Collects a generation for a response in one piece. It pauses when it has collected more than `max_bytes`. After a gap
+// it collects the log again from its beginning: nothing was sent yet, and only the log has everything.
 class GenerationCollector final : public SubscriptionWaiter {
  public:
   // `thread` must outlive it.
@@ -50,7 +54,8 @@ enum class OnHalfClose { kGiveUp, kContinue };
 bridge::Awaitable<bool> CollectToEnd(bridge::IoThread* thread, HttpConnection* connection,
                                      GenerationCollector* collector, OnHalfClose on_half_close);
 
-// Collects what the log had when the subscription was opened. False if the client has disconnected.
-bridge::Awaitable<bool> CollectLog(HttpConnection* connection, GenerationCollector* collector);
+// Collects what the log of a generation of the caller has when this is called, into `collector`, which must be empty.
+// If a takeover replaces the log meanwhile, it begins again, a few times. False if the client has disconnected.
+bridge::Awaitable<bool> CollectLog(const ApiCall* call, std::string id, std::optional<GenerationCollector>* collector);
 
 }  // namespace runnel::sse

@@ -18,7 +18,6 @@ void PromptGroup::Start(bridge::ReplicaRouter* router, Subscription* first, uint
   for (v1::GenerateRequest& request : requests) {
     Subscription& other = others_.emplace_back(router, this);
     all_.push_back(&other);
-    other.RefuseGaps();
     other.Generate(std::move(request), 0, traceparent, tracestate);
   }
 }
@@ -57,6 +56,10 @@ void PromptGroup::OnEvent(Subscription* subscription, v1::GenerationEvent& event
   if (event.has_delta()) {
     if (event.delta().choice() >= choice_count_) return;
     event.mutable_delta()->set_choice(FirstChoice(subscription) + event.delta().choice());
+  } else if (event.has_gap()) {
+    for (v1::ChoiceText& choice : *event.mutable_gap()->mutable_snapshot()) {
+      choice.set_index(FirstChoice(subscription) + std::min(choice.index(), choice_count_ - 1));
+    }
   } else if (event.has_done()) {
     bridge::MergeDone(event.done(), FirstChoice(subscription), done_.mutable_done());
     if (++done_count_ < all_.size()) return;

@@ -63,7 +63,6 @@ void SseStream::Begin() {
   subscription_.emplace(&thread_->router, handler);
   if (spec.unmerged) subscription_->ReadUnmerged();
   if (spec.read_before) subscription_->ReadBefore();
-  if (spec.gap_policy == v1::GAP_POLICY_FAIL) subscription_->RefuseGaps();
   if (spec.generate.has_value()) {
     const uint32_t choice_count = std::max(spec.generate->choice_count(), 1u);
     subscription_->Generate(*std::move(spec.generate), spec.after, spec.traceparent, spec.tracestate);
@@ -99,7 +98,7 @@ void SseStream::OnEvent(bridge::Subscription* subscription, v1::GenerationEvent&
 
 void SseStream::Append(bridge::Subscription* subscription, v1::GenerationEvent& event) {
   if (phase_ == Phase::kOpening && opening_->rejection.ok() && !HoldBack(event)) BeginBody();
-  if (phase_ != Phase::kStreaming || write_failed_) return;
+  if (phase_ != Phase::kStreaming || write_failed_ || lost_) return;
   Encode(subscription, event);
   if (body_.pending() <= options_->max_pending_bytes) return;
   write_failed_ = !Send();
@@ -110,11 +109,15 @@ void SseStream::Append(bridge::Subscription* subscription, v1::GenerationEvent& 
 
 void SseStream::Encode(bridge::Subscription* subscription, v1::GenerationEvent& event) {
   body_.OpenChunk();
-  encoder_->Encode(subscription->generation_id(), event, body_.buffer());
+  if (event.has_gap()) {
+    thread_->metrics->resumes_gap.Increment();
+    lost_ = !encoder_->EncodeGap(subscription->generation_id(), event, body_.buffer());
+  } else {
+    encoder_->Encode(subscription->generation_id(), event, body_.buffer());
+  }
   ++events_;
   tokens_ += event.delta().tokens();
   if (event.seq() <= replay_until_) ++replayed_;
-  if (event.has_gap()) thread_->metrics->resumes_gap.Increment();
 }
 
 bool SseStream::HoldBack(const v1::GenerationEvent& event) {
@@ -138,6 +141,7 @@ void SseStream::Flush() {
   }
   // The client had closed its side before the stream could begin: see LookAtClient.
   if (half_closed_ && MayBegin()) return BeginWithHeartbeat();
+  if (phase_ == Phase::kStreaming && lost_) return EndWith(/*complete=*/true);
   if (phase_ == Phase::kStreaming) SendOrClose();
 }
 
@@ -151,7 +155,7 @@ void SseStream::End(bridge::Subscription* subscription, const absl::Status& stat
   if (phase_ == Phase::kOpening && opening_->started.has_value()) BeginBody();
   if (phase_ == Phase::kOpening) return status.ok() ? RespondNothingLeft() : Reject(status);
   if (phase_ != Phase::kStreaming) return;
-  const bool complete = group_ != nullptr ? group_->complete() : subscription->terminal_seen();
+  const bool complete = lost_ || (group_ != nullptr ? group_->complete() : subscription->terminal_seen());
   if (!complete) thread_->metrics->broken_streams.Increment();
   EndWith(complete);
 }

@@ -140,6 +140,7 @@ class SseStream final : public bridge::Connection,
   bool write_failed_ = false;
   bool look_on_tick_ = false;
   bool half_closed_ = false;
+  bool lost_ = false;  // a gap could not be continued from, and the error was encoded
   bridge::Heartbeat heartbeat_;
   bridge::IoThread* const thread_;
   const bridge::BridgeOptions* const options_;

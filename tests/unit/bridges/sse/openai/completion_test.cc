@@ -154,7 +154,7 @@ TEST(ChatStream, ABrokenStreamBreaksTheTransport) {
   harness.service.EndLink(command->link, absl::UnavailableError("gone"));
   const auto again = harness.service.NextCommand();
   ASSERT_TRUE(again && again->request.has_attach());
-  EXPECT_EQ(again->request.attach().gap_policy(), v1::GAP_POLICY_FAIL);
+  EXPECT_EQ(again->request.attach().gap_policy(), v1::GAP_POLICY_SIGNAL);
   harness.service.Reject(*again, absl::InternalError("a fault"));
   EXPECT_EQ(client->ReadChunk().status().code(), absl::StatusCode::kUnavailable);
 }
