@@ -75,6 +75,8 @@ export interface GenerationRequest {
 interface LogEvent {
   gen: string;
   seq: number;
+  /** Present once another replica has taken the generation over; part of the cursor. */
+  epoch?: number;
   /** Milliseconds from the generation's created_at to the append of this event. */
   ms?: number;
 }
@@ -151,12 +153,12 @@ export interface FailedEvent extends LogEvent {
   error: { code: string; message: string; retryable: boolean };
 }
 
-/** The cursor was past the end of the log: replace all texts and parts by those of the snapshot, or clear them if it is null. */
+/** The reader had events that the log does not have: replace all texts and parts by the snapshot; null: clear them. */
 export interface GapEvent extends LogEvent {
   type: 'gap';
   requested_after: number;
   first_available: number;
-  reason: string;
+  reason: 'after_beyond_end' | 'tail_lost';
   snapshot: { seq: number; choices: { index: number; text: string; parts?: Omit<Part, 'state'>[] }[] } | null;
 }
 
@@ -291,22 +293,19 @@ export interface StreamOptions {
   WebSocket?: unknown;
 }
 
-export interface AttachOptions extends StreamOptions {
+/** What a reader has read. */
+export interface Cursor {
   /** seq of the last event applied; 0, the default, reads from the beginning. */
   after?: number;
+  /** The epoch of that event; absent before a takeover. */
+  epoch?: number;
   /** The texts up to there. Without them, the result cannot be verified. */
   texts?: string[];
-  /** The parts up to there, by choice. Needed only if there were other parts than text. */
+  /** The parts up to there, by choice; empty for a choice of one text part. Needed only if there were other parts. */
   parts?: Omit<Part, 'state'>[][];
 }
 
-/** What a reader has read. */
-export interface Cursor {
-  after?: number;
-  texts?: string[];
-  /** By choice; empty for a choice of one text part. Absent if they are not known. */
-  parts?: Omit<Part, 'state'>[][];
-}
+export interface AttachOptions extends StreamOptions, Cursor {}
 
 export class GenerationStream implements AsyncIterable<GenerationEvent> {
   private constructor();
@@ -353,7 +352,7 @@ export class RunnelError extends Error {
   readonly retryAfterMs: number | undefined;
   readonly generationId: string | undefined;
   /** What had been read, not verified. */
-  readonly partial: { texts: string[]; after: number } | undefined;
+  readonly partial: { texts: string[]; after: number; epoch?: number } | undefined;
 }
 
 /** Starts a generation and reads it. A string is the message of a user. */
@@ -379,6 +378,7 @@ export class SseParser {
 export class Transcript {
   constructor(cursor?: Cursor);
   readonly last: number;
+  readonly epoch: number;
   readonly whole: boolean;
   readonly texts: string[];
   text(choice?: number): string;

@@ -26,7 +26,9 @@ export { GenerationStream, RunnelError };
  */
 export function stream(request, options = {}) {
   const body = typeof request === 'string' ? { messages: [{ role: 'user', content: request }] } : request;
-  return new GenerationStream(body, undefined, { ...options, after: 0, texts: undefined, parts: undefined });
+  return new GenerationStream(body, undefined, {
+    ...options, after: 0, epoch: 0, texts: undefined, parts: undefined,
+  });
 }
 
 /**

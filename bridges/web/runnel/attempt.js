@@ -27,7 +27,7 @@ export class Attempt {
   heartbeats = 0;
 
   /**
-   * `reader` must outlive this: id, after, request, fresh, cancelWanted, learnId(id), setRetryMs(ms), onOpened(),
+   * `reader` must outlive this: id, after, epoch, request, fresh, cancelWanted, learnId(id), setRetryMs(ms), onOpened(),
    * onReceived(bytes), onProgress(progress), onHeld(heldMs).
    */
   constructor(transport, options, reader) {

@@ -11,7 +11,7 @@ export class RunnelError extends Error {
   generationId;
   /**
    * What had been read, not verified.
-   * @type {{ texts: string[], after: number } | undefined}
+   * @type {{ texts: string[], after: number, epoch?: number } | undefined}
    */
   partial;
 

@@ -118,10 +118,11 @@ export class GenerationStream {
     return this.#meter.snapshot();
   }
 
-  /** Everything that another reader needs to continue: attach(cursor.id, cursor). */
+  /** @returns {import('../runnel.js').GenerationStream['cursor']} for another reader: attach(cursor.id, cursor) */
   get cursor() {
-    const { last, texts, details } = this.#transcript;
-    return details === undefined ? { id: this.#id, after: last, texts } : { id: this.#id, after: last, texts, parts: details };
+    const { texts, details } = this.#transcript;
+    const cursor = { id: this.#id, ...this.#position, texts };
+    return details === undefined ? cursor : { ...cursor, parts: details };
   }
 
   text(index = 0) {
@@ -259,6 +260,7 @@ export class GenerationStream {
       fresh: this.#attempts++ === 0 && this.#id === undefined,
       get id() { return stream.#id; },
       get after() { return stream.#after; },
+      get epoch() { return stream.#transcript.epoch; },
       get cancelWanted() { return stream.#cancelWanted; },
       learnId: (id) => this.#learnId(id),
       setRetryMs: (ms) => (this.#retry.retryMs = ms),
@@ -273,6 +275,12 @@ export class GenerationStream {
   get #after() {
     const { last } = this.#transcript;
     return this.#rereadLast ? Math.max(0, last - 1) : last;
+  }
+
+  // For a cursor. Before a takeover there is no epoch.
+  get #position() {
+    const { last, epoch } = this.#transcript;
+    return epoch === 0 ? { after: last } : { after: last, epoch };
   }
 
   #onOpened() {
@@ -362,7 +370,7 @@ export class GenerationStream {
   #fail(error) {
     if (this.#ended) return;
     error.generationId = this.#id;
-    error.partial = { texts: this.#transcript.texts, after: this.#transcript.last };
+    error.partial = { texts: this.#transcript.texts, ...this.#position };
     this.lastError = error;
     this.#transcript.settle();
     this.#settle(error.code === 'closed' || error.code === 'aborted' ? 'closed' : 'failed', error);

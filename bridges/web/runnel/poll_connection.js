@@ -13,15 +13,15 @@ export class PollConnection extends HttpConnection {
     if (!view.id) view.learnId((await this.json(await this.start('application/json'))).id);
     for (;;) {
       const askedAt = view.clock.now();
-      const { after } = view;
-      const path = `?after=${after}&wait=${view.pollWaitSeconds}`;
+      const { position } = view;
+      const path = `?after=${position}&wait=${view.pollWaitSeconds}`;
       const state = await this.json(await this.get(path, { accept: 'application/json' }));
       if (!Array.isArray(state.events)) throw broken('bad_body', 'the response to a poll has no events');
       view.opened();
       view.heartbeat(state);
       if (state.parts !== undefined) yield { type: 'attached', parts: state.parts };
       for (const event of state.events) yield checkEvent(event);
-      if (view.after === after && (state.status === 'done' || state.status === 'failed')) throw alreadyEnded();
+      if (view.position === position && (state.status === 'done' || state.status === 'failed')) throw alreadyEnded();
       // A server that responds to an empty poll without waiting must not be asked in a tight loop.
       const tookMs = view.clock.now() - askedAt;
       if (state.events.length === 0 && tookMs < view.pollMinMs) {

@@ -30,6 +30,16 @@ export class ReaderView {
     return this.#reader.after;
   }
 
+  /** Epoch of that event; 0: none, which is never sent, because servers without takeovers do not know it. */
+  get epoch() {
+    return this.#reader.epoch;
+  }
+
+  /** The cursor as text: `17`, or `17.65537` after a takeover. */
+  get position() {
+    return this.epoch === 0 ? `${this.after}` : `${this.after}.${this.epoch}`;
+  }
+
   get cancelWanted() {
     return this.#reader.cancelWanted;
   }

@@ -32,9 +32,9 @@ export class SseConnection extends HttpConnection {
   }
 
   #resume() {
-    const { id, after } = this.view;
+    const { id, after, position } = this.view;
     const headers = { accept: 'text/event-stream' };
-    if (after > 0) headers['last-event-id'] = `${id}:${after}`;
+    if (after > 0) headers['last-event-id'] = `${id}:${position}`;
     return this.get('/events', headers);
   }
 }

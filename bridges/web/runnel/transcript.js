@@ -2,6 +2,12 @@
 import { broken } from './errors.js';
 import { ChoiceOutput } from './parts.js';
 
+/** The epoch of an event. Servers without takeovers send none. */
+function epochOf({ type, epoch = 0 }) {
+  if (Number.isInteger(epoch) && epoch >= 0 && epoch < 2 ** 32) return epoch;
+  throw broken('bad_event', `malformed epoch in ${type}`);
+}
+
 /** The state of a reader: its cursor, the output so far and its running digests. */
 export class Transcript {
   /** @type {Map<number, ChoiceOutput>} */
@@ -10,6 +16,8 @@ export class Transcript {
   #whole;
   /** seq of the last event applied. */
   last = 0;
+  /** Epoch of the last event applied: 0 before the first takeover. */
+  epoch = 0;
   /**
    * The part that the last event opened, if any.
    * @type {{ choice: number, index: number } | undefined}
@@ -17,8 +25,9 @@ export class Transcript {
   opened;
 
   /** @param {import('../runnel.js').Cursor} [cursor] */
-  constructor({ after = 0, texts, parts } = {}) {
+  constructor({ after = 0, epoch = 0, texts, parts } = {}) {
     this.last = after;
+    this.epoch = epoch;
     this.#whole = { textWhole: after === 0 || texts !== undefined, partsWhole: after === 0 || parts !== undefined };
     texts?.forEach((text, index) => this.#choice(index).setText(text));
     parts?.forEach((some, index) => some.forEach((part) => this.#choice(index).restore(part)));
@@ -62,12 +71,14 @@ export class Transcript {
     const first = event.first_seq || event.seq;
     const ordered = Number.isSafeInteger(first) && Number.isSafeInteger(event.seq) && first >= 1 && first <= event.seq;
     if (!ordered) throw broken('bad_event', `malformed seq in ${event.type}`);
+    const epoch = epochOf(event);
     if (event.seq <= this.last) return 'repeat';
     if (first > this.last + 1) return 'missing';
     // A server never sends an event of which the reader has applied a part, so the two cursors disagree.
     if (first <= this.last) throw broken('bad_event', `events ${first}..${event.seq} overlap cursor ${this.last}`);
     if (event.type === 'delta') this.#append(event);
     this.last = event.seq;
+    this.epoch = epoch;
     return 'applied';
   }
 
@@ -89,6 +100,7 @@ export class Transcript {
   #replace(gap) {
     const seq = gap.snapshot?.seq ?? 0;
     if (!Number.isSafeInteger(seq) || seq < 0) throw broken('bad_event', 'malformed snapshot');
+    const epoch = epochOf(gap);
     this.#choices.clear();
     this.#whole = { textWhole: true, partsWhole: true };
     for (const { index = 0, text, parts = [] } of gap.snapshot?.choices ?? []) {
@@ -97,6 +109,7 @@ export class Transcript {
       for (const part of parts) choice.restore(part);
     }
     this.last = seq;
+    this.epoch = epoch;
     return gap.snapshot ? 'applied' : 'missing';
   }
 

@@ -118,7 +118,8 @@ export class WebSocketConnection {
     const token = await view.token();
     if (token) this.#send({ type: 'auth', token });
     if (view.id) {
-      this.#send({ type: 'resume', req: 'c1', gen: view.id, after: view.after });
+      const { id: gen, after, epoch } = view;
+      this.#send({ type: 'resume', req: 'c1', gen, after, ...(epoch !== 0 && { epoch }) });
       if (view.cancelWanted) this.sendCancel(view.id);
     } else {
       this.#send({ type: 'generate', req: 'c1', body: view.request, idempotency_key: view.idempotencyKey });

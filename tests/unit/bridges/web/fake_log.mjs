@@ -20,6 +20,9 @@ export class FakeGeneration {
   parts = [];
   status = 'running';
   cancelled = false;
+  epoch = 0;
+  // How far cursors of earlier epochs are right.
+  #limits = [];
   #createdAt = Date.now();
   #waiters = new Set();
   #stop = () => {};
@@ -116,9 +119,9 @@ export class FakeGeneration {
     this.#stop();
   }
 
-  /** Resolves when there is something after `seq` or the log has ended; also when `signal` is aborted. */
-  changed(seq, signal) {
-    if (this.lastSeq > seq || this.ended || signal.aborted) return Promise.resolve();
+  /** Resolves when there is something after the cursor or the log has ended; also when `signal` is aborted. */
+  changed({ seq, epoch }, signal) {
+    if (this.lastSeq > seq || this.ended || signal.aborted || this.#isLost({ seq, epoch })) return Promise.resolve();
     return new Promise((resolve) => {
       const wake = () => {
         signal.removeEventListener('abort', wake);
@@ -130,12 +133,33 @@ export class FakeGeneration {
     });
   }
 
-  gap(after) {
+  /** Another replica continues the log, of which it has all but the last `lost` events. */
+  takeOver(epoch, lost = 0) {
+    this.events.length -= lost;
+    this.#limits.push({ epoch: this.epoch, seq: this.lastSeq });
+    this.epoch = epoch;
+    this.choices = [];
+    for (const { choice, text } of this.events.filter(({ type }) => type === 'delta')) {
+      this.choices[choice] = (this.choices[choice] ?? '') + text;
+    }
+    return this;
+  }
+
+  #isLost({ seq, epoch }) {
+    const known = epoch === this.epoch || this.#limits.some((limit) => limit.epoch === epoch);
+    return !known || this.#limits.some((limit) => limit.epoch >= epoch && seq > limit.seq);
+  }
+
+  #inEpoch(events) {
+    return this.epoch === 0 ? events : events.map((event) => ({ ...event, epoch: this.epoch }));
+  }
+
+  gap(after, reason = 'after_beyond_end') {
     const choices = this.choices.map((text, index) => ({ index, text, parts: this.parts[index] }));
     // A snapshot holds texts but never the end. The terminal event follows it.
     const seq = this.ended ? this.lastSeq - 1 : this.lastSeq;
     return {
-      type: 'gap', gen: this.id, seq, requested_after: after, first_available: seq + 1, reason: 'after_beyond_end',
+      type: 'gap', gen: this.id, seq, requested_after: after, first_available: seq + 1, reason,
       snapshot: { seq, choices },
     };
   }
@@ -152,10 +176,17 @@ export class FakeGeneration {
     return parts.some(({ kind, index }) => kind !== 'text' || index > 0) ? parts : undefined;
   }
 
-  /** The events for a reader with this cursor, or a gap if the cursor lies past the end. */
-  after(seq) {
-    return seq > this.lastSeq ? [this.gap(seq)] : this.events.slice(seq);
+  /** The events for a reader with this cursor, or a gap if the cursor lies past the end, also of its epoch. */
+  after({ seq, epoch }) {
+    if (this.#isLost({ seq, epoch })) return this.#inEpoch([this.gap(seq, 'tail_lost')]);
+    return this.#inEpoch(seq > this.lastSeq ? [this.gap(seq)] : this.events.slice(seq));
   }
+}
+
+/** `17` or `17.65537`; NaN for anything else. */
+export function readPosition(text) {
+  const [, seq, epoch = 0] = /^(\d+)(?:\.(\d+))?$/.exec(text) ?? [];
+  return { seq: Number(seq), epoch: Number(epoch) };
 }
 
 const hex = (bytes) => crc32(bytes).toString(16).padStart(8, '0');

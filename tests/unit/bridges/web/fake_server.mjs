@@ -11,7 +11,7 @@
 import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
-import { FakeGeneration, merge } from './fake_log.mjs';
+import { FakeGeneration, merge, readPosition } from './fake_log.mjs';
 import { acceptKey, closePayload, encodeFrame, frameReader } from './fake_ws.mjs';
 
 const WEB = new URL('../../../../bridges/web/', import.meta.url);
@@ -203,7 +203,7 @@ export class FakeServer {
     if (!fault) return;
     const generation = this.#start(body, req.headers['idempotency-key']);
     if (fault.reset) return res.destroy();
-    if (req.headers.accept === 'text/event-stream') return this.#sse(generation, 0, fault, res);
+    if (req.headers.accept === 'text/event-stream') return this.#sse(generation, readPosition('0'), fault, res);
     const { id, model, status, lastSeq } = generation;
     this.#body(res, fault, 201, { id, model, status, last_seq: lastSeq }, { location: `/v1/generations/${id}` });
   }
@@ -222,8 +222,9 @@ export class FakeServer {
     if (!generation) return;
     const cursor = req.headers['last-event-id'];
     if (cursor !== undefined && !cursor.startsWith(`${id}:`)) return refuse(res, 400, 'bad_cursor', cursor);
-    const after = Number(cursor?.split(':')[1] ?? url.searchParams.get('after') ?? 0);
-    if (generation.ended && after === generation.lastSeq) return void res.writeHead(204).end();
+    const after = readPosition(cursor?.split(':')[1] ?? url.searchParams.get('after') ?? '0');
+    const { lastSeq, epoch } = generation;
+    if (generation.ended && after.seq === lastSeq && after.epoch === epoch) return void res.writeHead(204).end();
     return this.#sse(generation, after, fault, res);
   }
 
@@ -245,16 +246,17 @@ export class FakeServer {
     if (fault.bom) sender.bytes('\ufeff');
     let sent = 0;
     const send = (event) => {
-      sender.bytes(`${event.seq === 1 ? 'retry: 100\n' : ''}id: ${event.gen}:${event.seq}\nevent: ${event.type}\n` +
+      const id = `${event.gen}:${event.seq}${event.epoch ? `.${event.epoch}` : ''}`;
+      sender.bytes(`${event.seq === 1 ? 'retry: 100\n' : ''}id: ${id}\nevent: ${event.type}\n` +
         `data: ${JSON.stringify(event)}\n\n`);
       if (++sent === fault.goawayAfter) sender.bytes(': goaway {"reason":"drain","deadline_ms":0}\n');
     };
-    const parts = generation.opened(after);
+    const parts = generation.opened(after.seq);
     if (parts) {
-      const attached = { type: 'attached', gen: generation.id, after, last_seq: generation.lastSeq, parts };
+      const attached = { type: 'attached', gen: generation.id, after: after.seq, last_seq: generation.lastSeq, parts };
       sender.bytes(`event: attached\ndata: ${JSON.stringify(attached)}\n\n`);
     }
-    await follow(generation, fault.gapFirst ?? after, gone.signal, (events) => sender.events(events, send));
+    await follow(generation, firstOf(fault, after), gone.signal, (events) => sender.events(events, send));
     if (!sender.over && fault.silentAfter === undefined) sender.end();
   }
 
@@ -262,7 +264,7 @@ export class FakeServer {
     const fault = this.#admit('poll', req, res);
     const generation = fault && this.#find(id, res);
     if (!generation) return;
-    const after = Number(url.searchParams.get('after') ?? 0);
+    const after = readPosition(url.searchParams.get('after') ?? '0');
     const gone = new AbortController();
     res.on('close', () => gone.abort());
     const timer = setTimeout(() => gone.abort(), this.pollWaitMs);
@@ -271,9 +273,9 @@ export class FakeServer {
     if (fault.silent) return;
     const events = [];
     const sender = new Sender({ ...fault, cutAfter: undefined });
-    sender.events(generation.after(fault.gapFirst ?? after), (event) => events.push(event));
+    sender.events(generation.after(firstOf(fault, after)), (event) => events.push(event));
     const { model, status, lastSeq } = generation;
-    this.#body(res, fault, 200, { id, model, status, last_seq: lastSeq, events, parts: generation.opened(after) });
+    this.#body(res, fault, 200, { id, model, status, last_seq: lastSeq, events, parts: generation.opened(after.seq) });
   }
 
   // With content-length, so that a cut can be detected.
@@ -318,7 +320,7 @@ export class FakeServer {
     if (command.type === 'generate') {
       const generation = this.#start(command.body, command.idempotency_key);
       if (fault.reset) return void sender.cut(Buffer.alloc(0));
-      return this.#frames(generation, 0, command.req, send, sender, signal);
+      return this.#frames(generation, readPosition('0'), command.req, send, sender, signal);
     }
     if (command.type !== 'resume') return;
     const generation = this.generations.get(command.gen);
@@ -331,8 +333,9 @@ export class FakeServer {
     const parts = generation.opened(command.after);
     send({ type: 'attached', req: command.req, gen: id, after: command.after, last_seq: lastSeq, status, parts });
     // A reader that has everything gets the terminal event again.
-    const at = generation.ended && command.after === lastSeq ? lastSeq - 1 : command.after;
-    return this.#frames(generation, at, undefined, send, sender, signal);
+    const { after, epoch = 0 } = command;
+    const repeat = generation.ended && after === lastSeq && epoch === generation.epoch;
+    return this.#frames(generation, { seq: repeat ? after - 1 : after, epoch }, undefined, send, sender, signal);
   }
 
   async #frames(generation, after, req, send, sender, signal) {
@@ -344,10 +347,12 @@ export class FakeServer {
       send(event.seq === 1 && req ? { ...event, req } : event);
       if (++sent === fault.goawayAfter) send({ type: 'goaway', reason: 'drain', deadline_ms: 5000 });
     };
-    const more = await follow(generation, fault.gapFirst ?? after, signal, (events) => sender.events(events, sendEvent));
+    const more = await follow(generation, firstOf(fault, after), signal, (events) => sender.events(events, sendEvent));
     if (!more && !sender.over && (fault.endAfter !== undefined)) sender.end();
   }
 }
+
+const firstOf = ({ gapFirst }, after) => (gapFirst === undefined ? after : { seq: gapFirst, epoch: 0 });
 
 /** Passes all events after a cursor to `deliver` as they are appended, until the end or until it returns false. */
 async function follow(generation, after, signal, deliver) {
@@ -356,7 +361,7 @@ async function follow(generation, after, signal, deliver) {
     if (signal.aborted) return false;
     const events = generation.after(cursor);
     if (events.length === 0) return true;
-    cursor = events.at(-1).seq;
+    cursor = { seq: events.at(-1).seq, epoch: generation.epoch };
     if (!deliver(events)) return false;
   }
 }

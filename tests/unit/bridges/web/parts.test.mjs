@@ -180,7 +180,7 @@ test('Parts: a gap replaces the parts', () => {
   const reader = new Transcript({ after: 99 });
   reader.apply(generation.gap(99));
   generation.done('tool_calls');
-  read(generation.after(reader.last), reader);
+  read(generation.after({ seq: reader.last, epoch: 0 }), reader);
   assert.equal(reader.disagreement(generation.events.at(-1)), undefined);
   reader.settle(generation.events.at(-1));
   assert.deepEqual(reader.parts(), PARTS);

@@ -109,7 +109,7 @@ test('Transcript: a gap replaces the text, and the digest can be checked again',
   assert.equal(reader.apply(generation.gap(99)), 'applied');
   assert.equal(reader.last, generation.lastSeq);
   generation.delta(' end').done();
-  read(generation.after(5), reader);
+  read(generation.after({ seq: 5, epoch: 0 }), reader);
   assert.equal(reader.disagreement(generation.events.at(-1)), undefined);
   assert.equal(reader.whole, true);
   assert.equal(reader.text(), generation.choices[0]);
