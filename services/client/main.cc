@@ -22,6 +22,7 @@
 ABSL_FLAG(std::string, target, "127.0.0.1:50051", "address of the inference service: host:port");
 ABSL_FLAG(std::string, resume, "", "id of a generation to read instead of starting one");
 ABSL_FLAG(uint64_t, after, 0, "seq of the last event already read, with --resume");
+ABSL_FLAG(uint32_t, after_epoch, 0, "epoch of that event, with --after; 0: it had none");
 ABSL_FLAG(bool, events, false, "output of each event as a line of JSON-like text instead of the joined text");
 ABSL_FLAG(uint32_t, max_tokens, 256, "limit of the output (tokens)");
 ABSL_FLAG(std::string, metadata, "", "metadata for the engine, comma-separated: key=value each");
@@ -62,7 +63,9 @@ int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uin
     } else if (event.has_delta()) {
       std::cout << event.delta().text() << std::flush;
     } else if (event.has_gap()) {
-      std::cerr << "runnel-client: " << id << " ends before --after: its text follows from the beginning\n";
+      const bool lost = event.gap().reason() == v1::GAP_REASON_TAIL_LOST;
+      std::cerr << "\nrunnel-client: " << id << (lost ? " has lost events that were read" : " ends before --after")
+                << ": its text follows from the beginning\n";
       for (const v1::ChoiceText& choice : event.gap().snapshot()) std::cout << choice.text() << std::flush;
     }
     if (event.has_failed()) {
@@ -74,7 +77,7 @@ int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uin
       const std::string wrong = verifier.from_beginning() ? verifier.Check(event.done()) : "";
       if (wrong.empty()) PrintCalls(verifier, event.done());
       std::cerr << "\n"
-                << id << ":" << event.seq() << " "
+                << id << ":" << event.seq() << (event.epoch() == 0 ? "" : absl::StrCat(".", event.epoch())) << " "
                 << (!wrong.empty()              ? wrong
                     : verifier.from_beginning() ? "verified"
                                                 : "read to the end")
@@ -85,7 +88,11 @@ int Read(grpc::ClientContext* context, grpc::ClientReader<Response>* reader, uin
   const absl::Status status = base::FromGrpcStatus(reader->Finish());
   if (status.ok() && after > 0) return 0;  // no event follows the cursor
   std::cerr << "runnel-client: " << status.ToString() << "\n";
-  if (!id.empty()) std::cerr << "to continue, use --resume=" << id << " --after=" << verifier.last_seq() << "\n";
+  if (!id.empty()) {
+    std::cerr << "to continue, use --resume=" << id << " --after=" << verifier.last_seq();
+    if (verifier.epoch() != 0) std::cerr << " --after_epoch=" << verifier.epoch();
+    std::cerr << "\n";
+  }
   return 1;
 }
 
@@ -97,6 +104,7 @@ int Run(const std::string& prompt) {
     v1::ResumeGenerationRequest request;
     request.set_generation_id(absl::GetFlag(FLAGS_resume));
     request.set_after_seq(absl::GetFlag(FLAGS_after));
+    request.set_after_epoch(absl::GetFlag(FLAGS_after_epoch));
     const auto reader = stub->ResumeGeneration(&context, request);
     return Read(&context, reader.get(), request.after_seq());
   }

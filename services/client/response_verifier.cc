@@ -67,12 +67,14 @@ bool ResponseVerifier::Apply(const v1::GenerationEvent& event) {
   if (event.seq() <= last_seq_) return true;
   if (first > last_seq_ + 1) return false;
   last_seq_ = event.seq();
+  epoch_ = event.epoch();
   if (event.has_delta()) Append(event.delta());
   return true;
 }
 
 void ResponseVerifier::Restart(const v1::GenerationEvent& event) {
   last_seq_ = event.seq();
+  epoch_ = event.epoch();
   from_beginning_ = true;
   choices_.clear();
   for (const v1::ChoiceText& choice : event.gap().snapshot()) {

@@ -23,6 +23,8 @@ class ResponseVerifier {
   std::string Check(const v1::Done& done) const;
 
   uint64_t last_seq() const { return last_seq_; }
+  // Of the event last_seq(): see "Epoch" in inference.proto. 0 before any event.
+  uint32_t epoch() const { return epoch_; }
   bool from_beginning() const { return from_beginning_; }
 
   struct Part {
@@ -40,6 +42,7 @@ class ResponseVerifier {
   void Append(const v1::Delta& delta);
 
   uint64_t last_seq_;
+  uint32_t epoch_ = 0;
   bool from_beginning_;
   std::map<uint32_t, Parts> choices_;
 };

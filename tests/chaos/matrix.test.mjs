@@ -56,7 +56,7 @@ function logAfter(script, id, seq) {
 
 async function readAll(log, transport) {
   const on = log.connection(transport);
-  for await (const event of read(transport, { script: log.script, id: log.id, after: log.last })) log.apply(event, on);
+  for await (const event of read(transport, { script: log.script, id: log.id, after: log.last, epoch: log.epoch })) log.apply(event, on);
 }
 
 function checkWhole(log, what) {
@@ -127,7 +127,7 @@ test('live: a hop after each event, every transport to every other', async () =>
   const log = new CheckedLog(script, new Tally());
   for (const transport of way) {
     const on = log.connection(transport);
-    for await (const event of read(transport, { script, id: log.id, after: log.last })) {
+    for await (const event of read(transport, { script, id: log.id, after: log.last, epoch: log.epoch })) {
       log.apply(event, on);
       break;
     }
@@ -275,7 +275,8 @@ test('an invalid cursor: 400, never a start from zero', async () => {
   const { id, last } = await finished();
   const other = `gen_${'b'.repeat(26)}`;
   const bad = [
-    '', '-1', '+1', '1.5', '01', 'x', '%20', '1e3', '18446744073709551616', `${other}:3`, `${id}:`, `${id}:x`, `${id}:-1`,
+    '', '-1', '+1', '1.', '.1', '1.0', '1.-1', '1.1.1', '1.99999999999', '01', 'x', '%20', '1e3', '18446744073709551616',
+    `${other}:3`, `${other}:3.1`, `${id}:`, `${id}:x`, `${id}:-1`, `${id}:1.`,
   ];
   for (const cursor of bad) {
     for (const path of [`/events?after=${cursor}`, `?after=${cursor}`]) {
@@ -293,6 +294,10 @@ test('an invalid cursor: 400, never a start from zero', async () => {
   for (const cursor of [-1, 1.5, 'x', '1', null, 2 ** 64]) {
     const outcome = await refusalOf(readWs(fleet.ws[0].url, { id, after: cursor, format: 'json', idleMs }));
     assert.match(outcome, /^400 /, `resume after ${cursor}`);
+  }
+  for (const epoch of [-1, 1.5, '1', 2 ** 32]) {
+    const outcome = await refusalOf(readWs(fleet.ws[0].url, { id, after: 1, epoch, format: 'json', idleMs }));
+    assert.match(outcome, /^400 /, `resume in epoch ${epoch}`);
   }
 });
 

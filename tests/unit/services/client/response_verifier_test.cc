@@ -47,6 +47,28 @@ TEST(ResponseVerifier, DropsWhatItHasAndNoticesWhatIsMissing) {
   EXPECT_FALSE(ResponseVerifier(7).from_beginning());
 }
 
+TEST(ResponseVerifier, KeepsTheEpochOfTheLastEvent) {
+  ResponseVerifier verifier(3);
+  EXPECT_EQ(verifier.epoch(), 0u);
+  v1::GenerationEvent event = DeltaEvent(4, "a");
+  event.set_epoch(65537);
+  EXPECT_TRUE(verifier.Apply(event));
+  EXPECT_EQ(verifier.epoch(), 65537u);
+  // Neither a repeat nor an event that cannot be applied yet changes the cursor.
+  event.set_epoch(65538);
+  EXPECT_TRUE(verifier.Apply(event));
+  event.set_seq(9);
+  EXPECT_FALSE(verifier.Apply(event));
+  EXPECT_EQ(verifier.epoch(), 65537u);
+  v1::GenerationEvent gap;
+  gap.set_seq(2);
+  gap.set_epoch(131073);
+  gap.mutable_gap();
+  EXPECT_TRUE(verifier.Apply(gap));
+  EXPECT_EQ(verifier.last_seq(), 2u);
+  EXPECT_EQ(verifier.epoch(), 131073u);
+}
+
 TEST(ResponseVerifier, AGapReplacesEverything) {
   const std::vector<v1::GenerationEvent> log = LogOfAllParts();
   v1::GenerationEvent gap;
