@@ -94,7 +94,8 @@ export class CheckedLog {
     this.tally.events++;
     this.id ??= event.gen;
     if (event.gen !== this.id) return this.lost() || this.tally.fault('duplicated', `another generation: ${what}`);
-    if (on.last === 0 && on.table && event.type !== 'attached') return this.tally.fault('lost', `no table of parts: ${what}`);
+    // A gap has the parts itself.
+    if (on.last === 0 && on.table && event.type !== 'attached' && event.type !== 'gap') return this.tally.fault('lost', `no table of parts: ${what}`);
     on.table = false;
     if (event.type === 'attached') return this.#attached(event, what);
     if (event.type === 'gap') return this.#gap(event, on, what);
@@ -122,6 +123,11 @@ export class CheckedLog {
     return epoch >= before;
   }
 
+  /** What the judge knows of its life, for a fault that nothing explains. */
+  describe() {
+    return this.judge?.describe?.(this) ?? '';
+  }
+
   /** Ends the log if its loss is explained. */
   lost() {
     const reason = this.judge?.loss(this);
@@ -134,7 +140,7 @@ export class CheckedLog {
   /** The snapshot replaces everything. Its epoch may be an earlier one: that of a replica which was cut from the store. */
   #gap(event, on, what) {
     const reason = this.judge?.gap(this);
-    if (reason === undefined) return this.tally.fault('gaps', what);
+    if (reason === undefined) return this.tally.fault('gaps', `${what}; ${this.describe()}`);
     this.tally.explain('gap', reason);
     this.gaps++;
     if (event.requested_after !== this.last) return this.tally.fault('wrongText', `not a gap after this cursor: ${what}`);
@@ -154,7 +160,8 @@ export class CheckedLog {
   }
 
   #delta(event, first, what) {
-    const wrong = () => this.tally.fault('wrongText', what);
+    // Someone who reads again from the beginning has no cursor that could show that the log is another one now.
+    const wrong = () => (this.again && this.lost()) || this.tally.fault('wrongText', what);
     if (this.script.learn?.(event, first) === false) return wrong();
     const expected = this.script.delta(first);
     if (expected === undefined) return wrong();

@@ -50,7 +50,8 @@ export class FaultLog {
     // filled up.
     const stores = this.faults.filter(({ store, from, to, forgetsMs }) =>
       store && endedAt >= from - forgetsMs && endedAt <= to + REFILL_MS && from <= at);
-    for (const store of stores) {
+    // What forgets more explains more.
+    for (const store of stores.sort((a, b) => Number(b.forgetsMs > a.forgetsMs) - Number(a.forgetsMs > b.forgetsMs))) {
       const last = store.forgetsMs > 0 ? at : store.to + REFILL_MS;
       const owner = this.faults.find(({ gone, from, to, replica }) => gone && to >= store.from - store.forgetsMs &&
         from <= Math.min(last, at) && (store.replica === undefined || store.replica === replica));
@@ -62,6 +63,14 @@ export class FaultLog {
   /** The first fault since `since` in which a replica was gone. */
   firstGone(since, until) {
     return this.faults.find(({ gone, from }) => gone && from >= since && from <= until);
+  }
+
+  /** The faults of the life of a log in short, with times before `at`. */
+  describe({ startedAt, heardAt, at }) {
+    const ago = (time) => (time === Infinity ? 'now' : `${Math.round(time - at)}`);
+    const recent = this.faults.filter(({ to }) => to >= Math.max(startedAt, at - 15_000));
+    return `started ${ago(startedAt)} ms, heard ${ago(heardAt)} ms; ${recent.map(({ kind, replica = 'all', from, to }) =>
+      `${kind} (${replica}) ${ago(from)} to ${ago(to)}`).join(', ')}`;
   }
 
   countGone(since, until) {
@@ -99,6 +108,10 @@ export class Judge {
   loss({ startedAt, endedAt }) {
     this.logs?.read();
     return this.faults.explainLoss({ startedAt, endedAt, at: performance.now() });
+  }
+
+  describe({ startedAt, heardAt }) {
+    return this.faults.describe({ startedAt, heardAt, at: performance.now() });
   }
 
   /** Whether a bridge was cut from a replica while the log was read: its stream may end early, but loses nothing. */

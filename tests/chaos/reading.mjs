@@ -124,7 +124,7 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
     } catch (error) {
       if (!comesBack(error)) {
         if (log.id !== undefined && isLoss(error) && log.lost()) break;
-        tally.fault('refused', `${log.id ?? script.key} after ${log.last} on ${transport}: ${error.stack}`);
+        tally.fault('refused', `${log.id ?? script.key} after ${log.last} on ${transport}: ${error.stack}; ${log.describe()}`);
         return cuts > 0;
       }
       log.cuts = ++cuts;
@@ -150,13 +150,14 @@ async function readBeyondEnd(network, log, random, deadline) {
         const repeats = transport === 'ws' || transport === 'proto';
         if (repeats && event.seq === log.last && event.type === log.terminal.type) continue;
         if (event.type === 'gap' && log.lost()) return;
-        log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${JSON.stringify(event)}`);
+        const what = JSON.stringify(event).slice(0, 300);
+        return log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${what}; ${log.describe()}`);
       }
       return;
     } catch (error) {
       if (isLoss(error) && log.lost()) return;
       if (!comesBack(error) || Date.now() > deadline) {
-        return log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${error.stack}`);
+        return log.tally.fault('badTerminal', `${log.id} after its end on ${transport}: ${error.stack}; ${log.describe()}`);
       }
       await pause(random.whole(0, 60));
     }

@@ -42,7 +42,8 @@ async function readChat(network, log, random, deadlineMs) {
     try {
       const { text, finish } = await readChatStream(random.pick(network.fleet.sse).url, script, network);
       const hit = judge.faults.countGone(log.startedAt, performance.now());
-      const event = { text, seq: script.lastSeq - 1, epoch: hit * 0x10000 };
+      // This route does not say how often its log was taken over.
+      const event = { text, seq: script.lastSeq - 1, epoch: Infinity };
       const right = (script.learn?.(event, 2) ?? true) && text === script.texts()[0] && finish === 'stop';
       if (!right) return tally.fault('wrongText', `chat, ${finish}: ${text.slice(0, 300)}`);
       log.terminal = { type: 'done' };

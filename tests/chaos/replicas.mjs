@@ -3,13 +3,15 @@
 // readers that require every event once and in order.
 //
 //   node tests/chaos/replicas.mjs [--seed=N] [--streams=N] [--live=N] [--faulted=N] [--replicas=N]
-//     [--store=redis|valkey] [--faults=replicas|store|all] [--script=both|salted|plain] [--engine=scripted|upstream] [--store_restart]
+//     [--reader=strict|library|chat|all] [--store=redis|valkey] [--faults=replicas|store|all]
+//     [--script=both|salted|plain] [--engine=scripted|upstream] [--store_restart]
 //     [--log_wait=DURATION] [--kill_every=MS] [--store_every=MS] [--deadline=MS]
 //
 //   --seed           seed of all random choices; printed after a failure (default: the time)
 //   --streams        number of streams (300)      --live  number of streams at the same time (60)
 //   --faulted        continue until this many streams have been taken over or cut and verified complete
 //   --replicas       number of replicas (3), of which one is always left alone
+//   --reader         strict: the readers in this folder; library: runnel.js; chat: the chat route; all: by turns
 //   --store          redis: redis-server; valkey: valkey-server
 //   --faults         replicas: SIGKILL, SIGSTOP and SIGTERM of replicas, also of two at once; store: the store is killed,
 //                    stopped, filled, flushed, failed over, slow and cut from replicas; all: both, and bridges and
@@ -50,6 +52,7 @@ const { values } = parseArgs({
     live: { type: 'string', default: '60' },
     replicas: { type: 'string', default: '3' },
     faulted: { type: 'string', default: '0' },
+    reader: { type: 'string', default: 'all' },
     store: { type: 'string', default: 'redis' },
     faults: { type: 'string', default: 'replicas' },
     script: { type: 'string', default: 'both' },
@@ -66,7 +69,7 @@ if (values.help) {
   console.log(readFileSync(new URL(import.meta.url), 'utf8').split('\nimport')[0].replace(/^\/\/ ?/gm, ''));
   process.exit(0);
 }
-const ONE_OF = { store: ['redis', 'valkey'], faults: ['replicas', 'store', 'all'], script: ['both', 'salted', 'plain'], engine: ['scripted', 'upstream'] };
+const ONE_OF = { reader: ['strict', 'library', 'chat', 'all'], store: ['redis', 'valkey'], faults: ['replicas', 'store', 'all'], script: ['both', 'salted', 'plain'], engine: ['scripted', 'upstream'] };
 for (const [name, allowed] of Object.entries(ONE_OF)) {
   if (!allowed.includes(values[name])) {
     console.error(`--${name}=${values[name]}: expected one of ${allowed.join(', ')}`);
@@ -120,7 +123,7 @@ async function readAll(network, { tally, judge, readers }) {
     while (wanted() && tally.faults === 0) {
       const index = next++;
       const random = new Random(seed, `stream ${index}`);
-      const reader = readerOf(index, values.engine);
+      const reader = values.reader === 'all' ? readerOf(index, values.engine) : values.reader;
       const log = new CheckedLog(scriptOf(random, index, reader), tally, judge);
       const options = { reader, deadlineMs: number('deadline') };
       const survived = await readStream(network, log, random, options);
