@@ -165,6 +165,7 @@ void JournalWriter::Append(const GenerationPtr& generation, const LogPosition& t
 }
 
 void JournalWriter::OnAppended(const absl::StatusOr<RedisReply>& reply) {
+  if (in_flight_.empty()) return;  // given up by Stop
   Record record = std::move(in_flight_.front());
   in_flight_.pop_front();
   in_flight_bytes_ -= record.bytes;
