@@ -1,6 +1,7 @@
 #include "tests/testing/fake_journal.h"
 
 #include "services/base/status_macros.h"
+#include "services/inference/generation/generation_id.h"
 #include "services/inference/journal/journal_record.h"
 #include "services/inference/journal/record_reader.h"
 
@@ -273,6 +274,8 @@ void FakeJournal::LoadNow(const std::string& id, const std::optional<std::string
   if (principal.has_value() && stream.meta.principal != *principal) return done(std::move(loaded));
   loaded.meta = stream.meta;
   loaded.state = stream.deleted ? Loaded::State::kExpired : Loaded::State::kNone;
+  const std::string birthplace(inference::PrefixOf(id));
+  loaded.owner = {birthplace, birthplace, store_->HasLease(birthplace)};
   if (stream.deleted || stream.records.empty()) return done(std::move(loaded));
   RecordReader reader;
   for (const auto& [record_id, bytes] : stream.records) {
@@ -307,6 +310,13 @@ void FakeJournal::LoadNow(const std::string& id, const std::optional<std::string
     }
   }
   done(std::move(loaded));
+}
+
+void FakeJournal::Verify(std::shared_ptr<Generation> generation, VerifyCallback done) {
+  if (!connected()) return done(absl::UnavailableError("the store cannot be reached"));
+  const FakeLogStore::Stream stream = store_->Read(generation->id());
+  if (!stream.records.empty() && stream.records.back().first.epoch > generation->epoch()) generation->Fence();
+  done(absl::OkStatus());
 }
 
 void FakeJournal::HandOver(std::shared_ptr<Generation> generation, HandOverCallback done) {

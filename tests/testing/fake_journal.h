@@ -77,6 +77,7 @@ class FakeJournal final : public inference::Journal,
               CreateCallback done) override;
   void Grown(inference::Generation* generation, inference::WakeSet* wake) override;
   void Load(std::string id, std::optional<std::string> principal, Claim claim, LoadCallback done) override;
+  void Verify(std::shared_ptr<inference::Generation> generation, VerifyCallback done) override;
   void HandOver(std::shared_ptr<inference::Generation> generation, HandOverCallback done) override;
   const std::string& id_prefix() const override { return options_.prefix; }
   void Forget(std::string id, std::string principal, ForgetCallback done) override;

@@ -32,6 +32,22 @@ void GenerationManager::Find(const std::string& id, const std::string& principal
   LookUp(id, principal, std::move(done));
 }
 
+void GenerationManager::FindAfter(const std::string& id, const std::string& principal, uint32_t after_epoch,
+                                  FindCallback done) {
+  if (!shared_log() || after_epoch == 0) return Find(id, principal, std::move(done));
+  base::MutexLock lock(&mu_);
+  std::shared_ptr<Generation> generation = FindLocked(id, principal);
+  lock.Release();
+  if (generation == nullptr || generation->epoch() >= after_epoch) return Find(id, principal, std::move(done));
+  options_.journal->Verify(std::move(generation),
+                           [this, id, principal, done = std::move(done)](const absl::Status& verified) mutable {
+                             if (!verified.ok()) {
+                               return done(LogUnavailableError("the shared log cannot be reached: retry later"));
+                             }
+                             Find(id, principal, std::move(done));
+                           });
+}
+
 std::shared_ptr<Generation> GenerationManager::FindLocked(const std::string& id, const std::string& principal) const {
   const auto found = generations_.find(id);
   if (found == generations_.end() || found->second->principal() != principal || found->second->fenced()) return nullptr;
@@ -66,13 +82,13 @@ void GenerationManager::LookUp(const std::string& id, std::optional<std::string>
   Lookup& lookup = lookups_[id];
   const bool first = lookup.waiters.empty();
   if (first) lookup.since = options_.clock->Monotonic();
-  lookup.waiters.push_back({std::move(principal), std::move(done)});
+  lookup.waiters.push_back({principal, std::move(done)});
   ++lookup_waiters_;
   const bool may_take = !draining_;
   lock.Release();
   if (!first) return;
   takeover_->Find(
-      id, may_take, [this, id](const std::string& owner) { return IsWanted(id, owner); },
+      id, std::move(principal), may_take, [this, id](const std::string& owner) { return IsWanted(id, owner); },
       [this, id](Takeover::Found found) { OnFound(id, std::move(found)); });
 }
 

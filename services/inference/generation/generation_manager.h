@@ -112,6 +112,10 @@ class GenerationManager final : public GenerationObserver {
   // With a journal, a generation that is not in memory is read from it, and taken over if its replica is gone (see
   // Takeover): then also Unavailable OWNED_ELSEWHERE, LOG_UNAVAILABLE or DRAINING, and ResourceExhausted QUEUE_FULL.
   void Find(const std::string& id, const std::string& principal, FindCallback done) EXCLUDES(mu_);
+  // The same for a reader whose last event was of epoch `after_epoch`. If that is higher than what this replica knows,
+  // the store is asked first whether another replica has taken the generation over.
+  void FindAfter(const std::string& id, const std::string& principal, uint32_t after_epoch, FindCallback done)
+      EXCLUDES(mu_);
 
   // Whether the generation is in memory, for another replica that asks whether it may take it over.
   bool Has(const std::string& id, const std::string& principal) const EXCLUDES(mu_);

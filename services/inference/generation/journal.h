@@ -92,7 +92,8 @@ class Journal {
   };
   struct Loaded {
     enum class State {
-      kNone,       // no such generation of this principal
+      kNone,       // no such generation of this principal; `owner` is the replica of its id, which may still run it
+                   // although it is not stored
       kExpired,    // its log was purged or deleted
       kFinished,   // `log` is complete
       kElsewhere,  // it runs on `owner`, `log` and `meta` are as of now
@@ -121,6 +122,12 @@ class Journal {
   // A generation that is restored from kTaken has an entry of its own, from NewEntry. The epoch of its log says that
   // the store has the log up to its last takeover. The journal remembers it by its id until its log grows.
   virtual void Load(std::string id, std::optional<std::string> principal, Claim claim, LoadCallback done) = 0;
+
+  // Finds out whether another replica has taken a generation over, and fences it then. For a reader that has seen a
+  // higher epoch than this replica knows of, which may have been stopped meanwhile. Unavailable if the store does not
+  // answer.
+  using VerifyCallback = absl::AnyInvocable<void(absl::Status)>;
+  virtual void Verify(std::shared_ptr<Generation> generation, VerifyCallback done) = 0;
 
   // Gives a running generation up so that another replica can take it over at once: what is in its log now is stored,
   // then the store says that nobody owns it, and the generation is fenced. The engine may append meanwhile: what is not

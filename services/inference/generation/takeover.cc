@@ -25,6 +25,7 @@ absl::Status FromJournal(const absl::Status& status) {
 
 struct Takeover::Search {
   std::string id;
+  std::optional<std::string> asker;
   bool may_take = true;
   bool taking = false;  // the load under way may take it
   Wanted wanted;
@@ -32,8 +33,9 @@ struct Takeover::Search {
   Found found;
 };
 
-void Takeover::Find(std::string id, bool may_take, Wanted wanted, FindCallback done) {
+void Takeover::Find(std::string id, std::optional<std::string> asker, bool may_take, Wanted wanted, FindCallback done) {
   auto search = std::make_shared<Search>();
+  search->asker = std::move(asker);
   search->found.id = search->id = std::move(id);
   search->may_take = may_take;
   search->wanted = std::move(wanted);
@@ -44,9 +46,8 @@ void Takeover::Find(std::string id, bool may_take, Wanted wanted, FindCallback d
 
 void Takeover::OnLoaded(std::shared_ptr<Search> search, absl::StatusOr<Journal::Loaded> loaded) {
   if (!loaded.ok()) return Finish(search, FromJournal(loaded.status()));
-  if (loaded->state == State::kNone || !search->wanted(loaded->meta.principal)) {
-    return Finish(search, GenerationNotFoundError());
-  }
+  if (loaded->state == State::kNone) return AskBirthplace(search, loaded->owner);
+  if (!search->wanted(loaded->meta.principal)) return Finish(search, GenerationNotFoundError());
   search->found.principal = loaded->meta.principal;
   switch (loaded->state) {
     case State::kNone:
@@ -75,6 +76,16 @@ void Takeover::AskOwner(std::shared_ptr<Search> search, Journal::Loaded loaded) 
   OwnerProbe::Question question{loaded.owner.address, search->id, loaded.meta.principal};
   options_.probe->Ask(std::move(question), [this, search, loaded = std::move(loaded)](auto answer) mutable {
     OnAnswer(std::move(search), loaded, answer);
+  });
+}
+
+void Takeover::AskBirthplace(const std::shared_ptr<Search>& search, const Journal::Loaded::Owner& owner) {
+  const bool may_have = search->asker.has_value() && options_.probe != nullptr && !owner.address.empty() &&
+                        owner.prefix != options_.journal->id_prefix();
+  if (!may_have) return Finish(search, GenerationNotFoundError());
+  options_.probe->Ask({owner.address, search->id, *search->asker}, [search, owner](OwnerProbe::Answer answer) {
+    const bool has = answer == OwnerProbe::Answer::kHas || (answer == OwnerProbe::Answer::kSilent && owner.leased);
+    Finish(search, has ? OwnedElsewhereError(owner.prefix) : GenerationNotFoundError());
   });
 }
 

@@ -20,7 +20,9 @@ namespace runnel::inference {
 
 // Decides what becomes of a generation that this replica does not have in memory.
 //
-//   store: no such generation, or purged  -> NotFound
+//   store: it was purged                  -> NotFound
+//   store: no such generation             -> NotFound, unless the replica that the id names has it all the same: it may
+//                                            run unprotected
 //   store: it has ended                   -> its log
 //   its owner has handed it over, or is this replica, which has forgotten it      -> taken over
 //   its owner answers that it has it      -> OWNED_ELSEWHERE, whether it renews its lease or not
@@ -63,7 +65,8 @@ class Takeover {
   using FindCallback = absl::AnyInvocable<void(Found)>;
   // `done` runs exactly once, with no lock held, on the thread of the journal or the probe, or within the call.
   // `may_take` false: a generation that would be taken over results in DRAINING.
-  void Find(std::string id, bool may_take, Wanted wanted, FindCallback done);
+  // `asker`: the principal that asks, if it is one.
+  void Find(std::string id, std::optional<std::string> asker, bool may_take, Wanted wanted, FindCallback done);
 
   // Whether the engine can continue a generation, or begin it again.
   static bool CanContinue(const Engine& engine, const GenerationRequest& request, const LogSegment& log);
@@ -74,6 +77,7 @@ class Takeover {
   struct Search;
   void OnLoaded(std::shared_ptr<Search> search, absl::StatusOr<Journal::Loaded> loaded);
   void AskOwner(std::shared_ptr<Search> search, Journal::Loaded loaded) EXCLUDES(mu_);
+  void AskBirthplace(const std::shared_ptr<Search>& search, const Journal::Loaded::Owner& owner);
   void OnAnswer(std::shared_ptr<Search> search, const Journal::Loaded& loaded, OwnerProbe::Answer answer) EXCLUDES(mu_);
   void Take(std::shared_ptr<Search> search, Cause cause);
   static void Finish(const std::shared_ptr<Search>& search, absl::Status status);

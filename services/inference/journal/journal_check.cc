@@ -36,6 +36,23 @@ void JournalWriter::OnDown() {
   }
 }
 
+void JournalWriter::Verify(const GenerationPtr& generation, Journal::VerifyCallback done) {
+  if (JournaledLog::Of(*generation).phase == JournaledLog::Phase::kOver) return done(absl::OkStatus());
+  SendAll(context_.link, {{"XREVRANGE", context_.keys->Stream(generation->id()), "+", "-", "COUNT", "1"}},
+          [this, generation,
+           done = std::make_shared<Journal::VerifyCallback>(std::move(done))](const std::vector<StoreReply>& replies) {
+            if (!ConnectionStatus(replies).ok() || !FirstError(replies).empty()) {
+              return (*done)(absl::UnavailableError("the store of the shared log does not answer"));
+            }
+            const std::vector<std::string>& tail = replies[0].elements;
+            const std::optional<RecordId> last = tail.empty() ? std::nullopt : ParseRecordId(tail[0]);
+            const JournaledLog& log = JournaledLog::Of(*generation);
+            const uint32_t epoch = log.branches.empty() ? 0 : log.branches.back().epoch;
+            if (log.phase != JournaledLog::Phase::kOver && last.has_value() && last->epoch > epoch) Fence(generation);
+            (*done)(absl::OkStatus());
+          });
+}
+
 void JournalWriter::QueueCheck(const GenerationPtr& generation) {
   JournaledLog& log = JournaledLog::Of(*generation);
   log.phase = JournaledLog::Phase::kChecking;

@@ -90,7 +90,7 @@ bool JournalReader::FinishIfFailed(const ReadPtr& read, const std::vector<StoreR
 
 bool JournalReader::FinishByMeta(const ReadPtr& read, const StoreReply& meta, const StoreReply& finished) {
   if (meta.nil) {
-    FinishWith(read, State::kNone);
+    FindBirthplace(read);
     return true;
   }
   const absl::StatusOr<std::string> bytes = context_.cipher->Decrypt(read->id, "m", meta.text);
@@ -168,12 +168,24 @@ Journal::Loaded JournalReader::FinishedFromStream(const ReadPtr& read, StoredStr
   return loaded;
 }
 
+// The replica that the id names may run it unprotected.
+void JournalReader::FindBirthplace(const ReadPtr& read) {
+  auto loaded = std::make_shared<Journal::Loaded>();
+  loaded->state = State::kNone;
+  loaded->owner.prefix = std::string(PrefixOf(read->id));
+  FillOwner(read, std::move(loaded));
+}
+
 void JournalReader::FindOwner(const ReadPtr& read, StoredStream stream) {
   auto loaded = std::make_shared<Journal::Loaded>();
   loaded->state = State::kElsewhere;
   loaded->meta = std::move(read->meta.meta);
   loaded->log = std::move(stream.log);
   loaded->owner.prefix = stream.owner.has_value() ? *stream.owner : std::string(PrefixOf(read->id));
+  FillOwner(read, std::move(loaded));
+}
+
+void JournalReader::FillOwner(const ReadPtr& read, std::shared_ptr<Journal::Loaded> loaded) {
   if (loaded->owner.prefix.empty()) return Finish(read, std::move(*loaded));
   SendAll(context_.link,
           {{"HGET", context_.keys->Replicas(), loaded->owner.prefix},

@@ -57,7 +57,9 @@ class JournalReader {
   void ReadAll(const ReadPtr& read);
   void OnRead(const ReadPtr& read, const StoreReply& meta, const StoreReply& finished,
               const absl::StatusOr<RedisReply>& entries);
+  void FindBirthplace(const ReadPtr& read);
   void FindOwner(const ReadPtr& read, StoredStream stream);
+  void FillOwner(const ReadPtr& read, std::shared_ptr<Journal::Loaded> loaded);
   Journal::Loaded FinishedFromStream(const ReadPtr& read, StoredStream stream) const;
 
   // journal_takeover.cc

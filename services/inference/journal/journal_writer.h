@@ -38,6 +38,7 @@ class JournalWriter {
 
   // See Journal.
   void Create(std::shared_ptr<Generation> generation, JournalMeta meta, Journal::CreateCallback done);
+  void Verify(const std::shared_ptr<Generation>& generation, Journal::VerifyCallback done);
   void HandOver(const std::shared_ptr<Generation>& generation, Journal::HandOverCallback done);
 
   // Writes what is new. Clears the mark of each.

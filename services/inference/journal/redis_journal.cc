@@ -345,6 +345,13 @@ void RedisJournal::Load(std::string id, std::optional<std::string> principal, Cl
   });
 }
 
+void RedisJournal::Verify(std::shared_ptr<Generation> generation, VerifyCallback done) {
+  core_->Run([core = core_.get(), generation = std::move(generation), done = std::move(done)](bool stopped) mutable {
+    if (stopped) return done(Stopped());
+    core->writer().Verify(generation, std::move(done));
+  });
+}
+
 void RedisJournal::HandOver(std::shared_ptr<Generation> generation, HandOverCallback done) {
   core_->Run([core = core_.get(), generation = std::move(generation), done = std::move(done)](bool stopped) mutable {
     if (stopped) return done(Stopped());

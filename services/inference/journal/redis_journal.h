@@ -44,6 +44,7 @@ class RedisJournal final : public Journal {
   void Create(std::shared_ptr<Generation> generation, JournalMeta meta, CreateCallback done) override;
   void Grown(Generation* generation, WakeSet* wake) override;
   void Load(std::string id, std::optional<std::string> principal, Claim claim, LoadCallback done) override;
+  void Verify(std::shared_ptr<Generation> generation, VerifyCallback done) override;
   void HandOver(std::shared_ptr<Generation> generation, HandOverCallback done) override;
   const std::string& id_prefix() const override;
   void Forget(std::string id, std::string principal, ForgetCallback done) override;

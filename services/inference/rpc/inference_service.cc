@@ -53,14 +53,14 @@ grpc::ServerWriteReactor<v1::ResumeGenerationResponse>* InferenceService::Resume
     grpc::CallbackServerContext*, const v1::ResumeGenerationRequest* request) {
   const auto stream = StreamReactor<v1::ResumeGenerationResponse>::Open(live_, options_.max_attachment_bytes);
   const bool may_gap = request->gap_policy() != v1::GAP_POLICY_FAIL;
-  manager_->Find(request->generation_id(), request->principal(),
-                 [stream, may_gap, after = request->after_seq(), epoch = request->after_epoch()](auto generation) {
-                   if (!generation.ok()) return stream->Reject(generation.status());
-                   const uint64_t last_seq = (*generation)->log().GetState().last_seq;
-                   const bool beyond = after > last_seq || IsTailLost(**generation, after, epoch);
-                   if (!may_gap && beyond) return stream->Reject(AfterBeyondEndError(last_seq));
-                   stream->Read(GenerationManager::Existing(*std::move(generation)), after, epoch);
-                 });
+  manager_->FindAfter(request->generation_id(), request->principal(), request->after_epoch(),
+                      [stream, may_gap, after = request->after_seq(), epoch = request->after_epoch()](auto generation) {
+                        if (!generation.ok()) return stream->Reject(generation.status());
+                        const uint64_t last_seq = (*generation)->log().GetState().last_seq;
+                        const bool beyond = after > last_seq || IsTailLost(**generation, after, epoch);
+                        if (!may_gap && beyond) return stream->Reject(AfterBeyondEndError(last_seq));
+                        stream->Read(GenerationManager::Existing(*std::move(generation)), after, epoch);
+                      });
   return stream.get();
 }
 

@@ -44,6 +44,10 @@ void LinkReactor::HandleGenerate(const v1::LinkGenerate& command) {
                     if (!started.ok()) return self->Reject(number, ticket, started.status());
                     Reading from = reading;
                     if (!started->existing) from.after = from.after_epoch = 0;
+                    const Generation& generation = *started->generation;
+                    if (generation.epoch() < from.after_epoch) {
+                      return self->FindAndAttach(number, ticket, generation.id(), generation.principal(), from);
+                    }
                     self->Attach(number, ticket, *std::move(started), from);
                   });
 }
@@ -53,11 +57,16 @@ void LinkReactor::HandleAttach(const v1::LinkAttach& command) {
   const uint64_t ticket = TakeNumber(number);
   if (ticket == 0) return;
   const Reading reading{command.after_seq(), command.after_epoch(), command.gap_policy(), command.unmerged()};
-  manager_->Find(command.generation_id(), command.principal(),
-                 [self = shared_from_this(), number, ticket, reading](auto generation) {
-                   if (!generation.ok()) return self->Reject(number, ticket, generation.status());
-                   self->Attach(number, ticket, GenerationManager::Existing(*std::move(generation)), reading);
-                 });
+  FindAndAttach(number, ticket, command.generation_id(), command.principal(), reading);
+}
+
+void LinkReactor::FindAndAttach(uint32_t number, uint64_t ticket, const std::string& id, const std::string& principal,
+                                const Reading& reading) {
+  manager_->FindAfter(id, principal, reading.after_epoch,
+                      [self = shared_from_this(), number, ticket, reading](auto generation) {
+                        if (!generation.ok()) return self->Reject(number, ticket, generation.status());
+                        self->Attach(number, ticket, GenerationManager::Existing(*std::move(generation)), reading);
+                      });
 }
 
 void LinkReactor::Attach(uint32_t number, uint64_t ticket, GenerationManager::Started started, const Reading& reading) {

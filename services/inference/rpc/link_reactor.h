@@ -85,6 +85,8 @@ class LinkReactor final : public grpc::ServerBidiReactor<v1::LinkRequest, v1::Li
 
     bool TailLost(const Generation& generation) const { return IsTailLost(generation, after, after_epoch); }
   };
+  void FindAndAttach(uint32_t number, uint64_t ticket, const std::string& id, const std::string& principal,
+                     const Reading& reading) EXCLUDES(mu_);
   // Reserves `number` for a generate or attach, whose reply may follow later and from another thread. Returns its
   // ticket, or 0 if the number is in use or too large; then the Link is ending.
   uint64_t TakeNumber(uint32_t number) EXCLUDES(mu_);

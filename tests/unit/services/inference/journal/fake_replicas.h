@@ -133,6 +133,12 @@ class FakeReplicas {
     std::string FindError(const std::string& id, const std::string& principal = "ann") {
       return base::DetailOf(Find(id, principal).status()).reason;
     }
+    std::string FindAfterError(const std::string& id, uint32_t after_epoch) {
+      std::string reason;
+      manager->FindAfter(id, "ann", after_epoch,
+                         [&](const auto& found) { reason = base::DetailOf(found.status()).reason; });
+      return reason;
+    }
     bool Has(const std::string& text) { return metrics.Expose().find(text) != std::string::npos; }
 
    private:

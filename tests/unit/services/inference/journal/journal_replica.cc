@@ -146,6 +146,12 @@ JournalReplica::GenerationPtr JournalReplica::Start(const std::string& request_i
   return generation;
 }
 
+absl::Status JournalReplica::Verify(const GenerationPtr& generation) {
+  std::promise<absl::Status> promise;
+  journal_->Verify(generation, [&](absl::Status status) { promise.set_value(std::move(status)); });
+  return promise.get_future().get();
+}
+
 JournalReplica::Loaded JournalReplica::Load(const std::string& id, Journal::Claim claim,
                                             std::optional<std::string> principal) {
   std::promise<Loaded> promise;

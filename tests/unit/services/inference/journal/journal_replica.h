@@ -77,6 +77,7 @@ class JournalReplica final : public inference::GenerationObserver {
                                    uint64_t fingerprint = 7);
   // Made and created.
   GenerationPtr Start(const std::string& request_id = {});
+  absl::Status Verify(const GenerationPtr& generation);
 
   using Loaded = absl::StatusOr<inference::Journal::Loaded>;
   Loaded Load(const std::string& id, inference::Journal::Claim claim = inference::Journal::Claim::kRead,

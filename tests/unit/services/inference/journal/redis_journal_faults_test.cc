@@ -49,6 +49,41 @@ TEST_P(RedisJournalFaultsTest, AShortPauseOfTheServerOnlyDelays) {
   EXPECT_EQ(a->Metric("runnel_log_unprotected_generations_total"), 0);
 }
 
+TEST_P(RedisJournalFaultsTest, StopsWhileRecordsAreWithoutAnAnswer) {
+  auto a = MakeReplica("aaaa");
+  const auto generation = a->Start();
+  server_->Stop();
+  const size_t sent = a->link().count("XADD");
+  Append(generation, "a");
+  ASSERT_TRUE(WaitUntil([&] { return a->link().count("XADD") > sent; }));
+  a->journal().Stop();
+  EXPECT_EQ(TextOf(generation), "");
+  server_->Continue();
+}
+
+TEST_P(RedisJournalFaultsTest, AStoppedOwnerLearnsFromAReaderThatItWasReplaced) {
+  auto a = MakeReplica("aaaa");
+  const auto generation = a->Start();
+  Append(generation, "a");
+  ASSERT_TRUE(WaitForText(generation, "a"));
+  EXPECT_TRUE(a->Verify(generation).ok());
+  EXPECT_FALSE(generation->fenced()) << "it is still its own";
+  auto b = MakeReplica("bbbb");
+  ASSERT_EQ(b->Load(generation->id(), Journal::Claim::kTakeOver)->state, State::kTaken);
+  EXPECT_FALSE(generation->fenced()) << "it has not noticed";
+  EXPECT_TRUE(a->Verify(generation).ok());
+  EXPECT_TRUE(generation->fenced());
+  EXPECT_EQ(b->Load(generation->id())->state, State::kElsewhere) << "what the store has stays";
+}
+
+TEST_P(RedisJournalFaultsTest, NothingIsVerifiedWithoutTheStore) {
+  auto a = MakeReplica("aaaa");
+  const auto generation = a->Start();
+  server_->Kill();
+  EXPECT_TRUE(absl::IsUnavailable(a->Verify(generation)));
+  EXPECT_FALSE(generation->fenced());
+}
+
 TEST_P(RedisJournalFaultsTest, ALongPauseMakesLogsUnprotectedUntilTheStoreHasCaughtUp) {
   auto a = MakeImpatient("aaaa");
   const auto generation = a->Start();

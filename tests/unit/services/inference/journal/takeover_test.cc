@@ -28,6 +28,31 @@ class TakeoverTest : public ::testing::Test, public FakeReplicas {
   Replica* const c_ = Add("cccc");
 };
 
+TEST_F(TakeoverTest, AReplicaThatCouldNotStoreItStillHasIt) {
+  a_->journal->Disconnect();
+  const auto first = StartHere();
+  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
+  EXPECT_EQ(b_->FindError(first->id(), "bob"), "GENERATION_NOT_FOUND");
+  Kill("aaaa");
+  EXPECT_EQ(b_->FindError(first->id()), "GENERATION_NOT_FOUND");
+}
+
+TEST_F(TakeoverTest, AReaderOfAHigherEpochIsNotServedByTheOwnerBefore) {
+  const auto first = StartHere();
+  Freeze("aaaa");
+  const auto taken = b_->Find(first->id());
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  // Stopped until now, it has not noticed.
+  a_->state = State::kAlive;
+  ASSERT_TRUE(a_->Find(first->id()).ok());
+  EXPECT_EQ(a_->FindAfterError(first->id(), (*taken)->epoch()), "OWNED_ELSEWHERE");
+  EXPECT_TRUE(first->fenced());
+  a_->journal->Disconnect();
+  const auto second = StartHere();
+  EXPECT_EQ(a_->FindAfterError(second->id(), 1), "LOG_UNAVAILABLE");
+  EXPECT_EQ(a_->FindAfterError(second->id(), 0), "");
+}
+
 TEST_F(TakeoverTest, ContinuesBehindWhatIsStored) {
   const auto first = StartHere();
   Kill("aaaa");
