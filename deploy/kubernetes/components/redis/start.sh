@@ -20,6 +20,6 @@ if [ -z "$passwords" ]; then
 fi
 
 umask 077
-acl=${TMPDIR:-/tmp}/users.acl
+acl=${TMPDIR:-/tmp}/users-with-passwords.acl
 sed -e '/^#/d' -e "s/PASSWORDS/${passwords# }/" "$here/users.acl" >"$acl"
 exec valkey-server "$here/redis.conf" --aclfile "$acl" "$@"
