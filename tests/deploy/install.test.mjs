@@ -63,7 +63,7 @@ test('a shared log brings Redis, which is otherwise not installed and never star
   assert.match(calls, /^apt-get install .* redis-server$/m);
   assert.equal(said, 101);
   assert.match(calls, /^systemctl disable .*redis-server$/m);
-  assert.doesNotMatch(install(t, []).calls, /redis/);
+  assert.doesNotMatch(install(t, []).calls, /redis-server/);
 });
 
 test('a failed installation leaves no policy behind that prevents services from starting', { skip: CANNOT }, (t) => {
