@@ -1,6 +1,7 @@
 // Managers of several replicas that share one log: starts, finished logs, deletions and drains.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,7 +20,7 @@ class SharedStartTest : public ::testing::Test, public FakeReplicas {
  protected:
   // A start that is not answered yet, with its result.
   struct Pending {
-    bool done = false;
+    std::atomic<bool> done = false;  // orders the rest, which is written before it
     absl::Status status;
     std::shared_ptr<Generation> generation;
     Generation::Hold hold;
@@ -63,7 +64,7 @@ TEST_F(SharedStartTest, IsStoredBeforeAnythingElseHappens) {
 
 TEST_F(SharedStartTest, AnotherReplicaThatSeesItInTheStoreDoesNotTakeIt) {
   const auto first = Begin(a_, Request("key"));
-  ASSERT_TRUE(WaitUntil([&] { return first->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return first->done.load(); }));
   a_->journal->HoldCreates();
   const auto start = Begin(a_, Request("other"));
   ASSERT_TRUE(WaitUntil([&] { return a_->journal->held_creates() == 1; }));
@@ -95,26 +96,26 @@ TEST_F(SharedStartTest, OneKeyOnTwoReplicasAtOnceIsOneGeneration) {
 
 TEST_F(SharedStartTest, AnotherRequestUnderTheKeyIsRejected) {
   const auto first = Begin(a_, Request("key"), 1);
-  ASSERT_TRUE(WaitUntil([&] { return first->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return first->done.load(); }));
   const auto second = Begin(b_, Request("key"), 2);
-  ASSERT_TRUE(WaitUntil([&] { return second->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return second->done.load(); }));
   EXPECT_EQ(ReasonOf(second->status), "IDEMPOTENCY_MISMATCH");
   // Another principal has keys of its own.
   GenerationRequest bobs = Request("key");
   bobs.principal = "bob";
   const auto third = Begin(b_, bobs, 2);
-  ASSERT_TRUE(WaitUntil([&] { return third->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return third->done.load(); }));
   EXPECT_TRUE(third->status.ok()) << third->status;
 }
 
 TEST_F(SharedStartTest, AFinishedGenerationIsFoundByItsKeyAnywhere) {
   const auto first = Begin(a_, Request("key"));
-  ASSERT_TRUE(WaitUntil([&] { return first->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return first->done.load(); }));
   Append(first->generation, "x");
   End(first->generation);
   Kill("aaaa");
   const auto second = Begin(b_, Request("key"));
-  ASSERT_TRUE(WaitUntil([&] { return second->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return second->done.load(); }));
   ASSERT_TRUE(second->status.ok()) << second->status;
   EXPECT_TRUE(second->existing);
   EXPECT_EQ(TextOf(*second->generation), "x");
@@ -123,21 +124,21 @@ TEST_F(SharedStartTest, AFinishedGenerationIsFoundByItsKeyAnywhere) {
 TEST_F(SharedStartTest, WithoutTheStoreAKeyHasToBeClaimed) {
   a_->journal->Disconnect();
   const auto keyed = Begin(a_, Request("key"));
-  ASSERT_TRUE(WaitUntil([&] { return keyed->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return keyed->done.load(); }));
   EXPECT_EQ(ReasonOf(keyed->status), "CLAIM_REQUIRED");
   EXPECT_TRUE(a_->manager->WaitUntilIdle(absl::ZeroDuration())) << "nothing was started";
   const auto unkeyed = Begin(a_, Request());
-  ASSERT_TRUE(WaitUntil([&] { return unkeyed->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return unkeyed->done.load(); }));
   EXPECT_TRUE(unkeyed->status.ok()) << unkeyed->status;
   const ClaimTable::Ref claim{a_->manager->NewClaimant(), 1};
   ASSERT_EQ(a_->manager->Claim(claim, {"ann", "key", ""}).outcome, ClaimTable::Outcome::kClaimed);
   const auto claimed = Begin(a_, Request("key"), 1, {claim});
-  ASSERT_TRUE(WaitUntil([&] { return claimed->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return claimed->done.load(); }));
   ASSERT_TRUE(claimed->status.ok()) << claimed->status;
   EXPECT_EQ(a_->engine.running(), 2u);
   // From now on it is found by its key.
   const auto again = Begin(a_, Request("key"));
-  ASSERT_TRUE(WaitUntil([&] { return again->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return again->done.load(); }));
   EXPECT_EQ(again->generation, claimed->generation);
 }
 
@@ -158,15 +159,15 @@ TEST_F(SharedStartTest, RequestsThatRunCountAsMemory) {
   GenerationRequest large = Request();
   large.prompt = std::string(15'000, 'x');
   const auto first = Begin(c, large);
-  ASSERT_TRUE(WaitUntil([&] { return first->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return first->done.load(); }));
   ASSERT_TRUE(first->status.ok());
   EXPECT_FALSE(c->Has("runnel_retained_log_bytes 0\n"));
   const auto second = Begin(c, Request());
-  ASSERT_TRUE(WaitUntil([&] { return second->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return second->done.load(); }));
   EXPECT_EQ(ReasonOf(second->status), "QUEUE_FULL");
   End(first->generation);
   const auto third = Begin(c, Request());
-  ASSERT_TRUE(WaitUntil([&] { return third->done; }));
+  ASSERT_TRUE(WaitUntil([&] { return third->done.load(); }));
   EXPECT_TRUE(third->status.ok()) << third->status;
 }
 
