@@ -90,7 +90,7 @@ export class CheckedLog {
   }
 
   apply(event, on) {
-    const what = `${this.id ?? '?'} on ${on.name}: ${JSON.stringify(event).slice(0, 300)} after ${this.last}`;
+    const what = `${this.id ?? '?'} on ${on.name}: ${JSON.stringify(event).slice(0, 4000)} after ${this.last}`;
     this.tally.events++;
     this.id ??= event.gen;
     if (event.gen !== this.id) return this.lost() || this.tally.fault('duplicated', `another generation: ${what}`);
