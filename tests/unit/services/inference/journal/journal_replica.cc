@@ -11,7 +11,6 @@ namespace runnel::testing {
 
 using inference::Generation;
 using inference::Journal;
-using inference::JournalMeta;
 using inference::RedisJournal;
 using inference::StoreLink;
 using inference::WakeSet;
