@@ -7,21 +7,12 @@
 #include "bridges/link/grpc_stub.h"
 #include "services/base/clock.h"
 #include "services/base/random.h"
+#include "services/base/stable_hash.h"
 
 namespace runnel::bridge {
 namespace {
 
 absl::Duration Now() { return base::Clock::System().Monotonic(); }
-
-// FNV-1a with a final mix. Unlike std::hash it is the same in every bridge.
-uint64_t StableHash(std::string_view a, std::string_view b) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const std::string_view part : {a, std::string_view("\0", 1), b}) {
-    for (const char c : part) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  }
-  hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccd;
-  return hash ^ (hash >> 33);
-}
 
 }  // namespace
 
@@ -81,7 +72,7 @@ Link* LinkTable::Rendezvous(std::string_view generation_id, std::string_view avo
     if (!link->connected() || !link->shared_log()) continue;
     const bool last_choice = link->gone() || link->id_prefix() == avoid;
     const std::tuple rank(last_choice, link->retired() || link->going_away(),
-                          StableHash(link->id_prefix(), generation_id));
+                          base::StableHash(link->id_prefix(), generation_id));
     if (best == nullptr || rank < best_rank) {
       best = link.get();
       best_rank = rank;
@@ -101,7 +92,7 @@ Link* LinkTable::FindForStart(const Subscription::Start& start) const {
     Link* link = links_[i].get();
     if (!link->connected()) continue;
     if (std::count(start.refused_by.begin(), start.refused_by.end(), link) > 0) continue;
-    const uint64_t rank = by_hash ? StableHash(link->stub()->address, request.principal() + request.request_id())
+    const uint64_t rank = by_hash ? base::StableHash(link->stub()->address, request.principal() + request.request_id())
                                   : uint64_t{link->load(now)};
     const std::tuple link_rank(link->retired() || link->going_away() || link->gone(), rank,
                                (i + starts_) % links_.size());

@@ -6,8 +6,8 @@
 
 namespace runnel::inference {
 
-// Rendezvous hashing: which of `replicas` should take `id` over. All replicas that see the same ones agree, and when
-// one more is gone only its share moves. Empty if there is no replica.
+// Which of `replicas`, given by the prefixes of their ids, should take generation `id` over. It is the one that bridges
+// ask for it, if they reach the same replicas (see LinkTable). Empty without a replica.
 std::string_view ChooseReplica(const std::vector<std::string>& replicas, std::string_view id);
 
 }  // namespace runnel::inference

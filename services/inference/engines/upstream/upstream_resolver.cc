@@ -1,9 +1,6 @@
 #include "services/inference/engines/upstream/upstream_resolver.h"
 
-#include <netdb.h>
-
 #include <chrono>
-#include <cstring>
 #include <deque>
 #include <map>
 #include <system_error>
@@ -11,31 +8,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/lookup_host.h"
 #include "services/base/mutex.h"
 
 namespace runnel::inference {
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
-
-std::vector<Endpoint> Lookup(const std::string& host, int port) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG;
-  addrinfo* found = nullptr;
-  std::vector<Endpoint> addresses;
-  if (getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found) != 0) return addresses;
-  for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
-    Endpoint endpoint;
-    if (each->ai_addrlen > endpoint.capacity()) continue;
-    std::memcpy(endpoint.data(), each->ai_addr, each->ai_addrlen);
-    endpoint.resize(each->ai_addrlen);
-    addresses.push_back(endpoint);
-  }
-  freeaddrinfo(found);
-  return addresses;
-}
 
 }  // namespace
 
@@ -77,7 +56,7 @@ void UpstreamResolver::State::Run() {
     Name* name = queue.front();
     queue.pop_front();
     mu.Unlock();
-    std::vector<Endpoint> addresses = Lookup(name->host, name->port);
+    std::vector<Endpoint> addresses = base::LookUpHost(name->host, name->port);
     mu.Lock();
     name->queued = false;
     if (!addresses.empty()) name->addresses = std::move(addresses);

@@ -1,9 +1,6 @@
 #include "services/inference/journal/redis/redis_resolver.h"
 
-#include <netdb.h>
-
 #include <boost/asio/post.hpp>
-#include <cstring>
 #include <map>
 #include <optional>
 #include <system_error>
@@ -11,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/lookup_host.h"
 #include "services/base/mutex.h"
 
 namespace runnel::inference {
@@ -18,25 +16,6 @@ namespace {
 
 // Names that are being looked up: those of the options, and a few that Sentinels named before.
 constexpr size_t kMaxLookups = 64;
-
-std::vector<Endpoint> Lookup(const std::string& host, int port) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG;
-  addrinfo* found = nullptr;
-  std::vector<Endpoint> addresses;
-  if (getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found) != 0) return addresses;
-  for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
-    Endpoint endpoint;
-    if (each->ai_addrlen > endpoint.capacity()) continue;
-    std::memcpy(endpoint.data(), each->ai_addr, each->ai_addrlen);
-    endpoint.resize(each->ai_addrlen);
-    addresses.push_back(endpoint);
-  }
-  freeaddrinfo(found);
-  return addresses;
-}
 
 }  // namespace
 
@@ -83,7 +62,7 @@ Awaitable<std::vector<Endpoint>> RedisResolver::Resolve(std::string host, int po
   if (begin) {
     try {
       std::thread([state = state_, key, host, port] {
-        std::vector<Endpoint> found = Lookup(host, port);
+        std::vector<Endpoint> found = base::LookUpHost(host, port);
         // With the lock, so that the destructor waits: the loop exists until then.
         base::MutexLock lock(&state->mu);
         state->lookups[key] = std::move(found);
