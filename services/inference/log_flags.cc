@@ -57,13 +57,6 @@ bool IsLogPrefix(const std::string& prefix) {
 }
 
 absl::Status CheckLogFlags(const LogOptions& log) {
-  const bool tls_files = !log.ca_file.empty() || !log.cert_file.empty();
-  if (tls_files && !log.target.tls) {
-    return absl::InvalidArgumentError("--log_ca_file and --log_cert_file need TLS: begin --log with rediss");
-  }
-  if (log.cert_file.empty() != log.cert_key_file.empty()) {
-    return absl::InvalidArgumentError("--log_cert_file and --log_cert_key_file need each other");
-  }
   if (!IsLogPrefix(log.prefix)) {
     return absl::InvalidArgumentError("--log_prefix: expected 1 to 32 letters, digits, '-', '_' and '.'");
   }
@@ -85,9 +78,9 @@ absl::Status CheckLogFlags(const LogOptions& log) {
 
 absl::Status ReadLogFlags(LogOptions* log_options, GenerationManager::Options* manager) {
   LogOptions& log = *log_options;
-  auto target = ParseLogTarget(absl::GetFlag(FLAGS_log));
-  if (!target.ok()) return absl::InvalidArgumentError(absl::StrCat("--log: ", target.status().message()));
-  log.target = *std::move(target);
+  if (const std::string target = absl::GetFlag(FLAGS_log); target != "memory") {
+    ASSIGN_OR_RETURN(log.store, ParseRedisUrl(target));
+  }
   log.user = absl::GetFlag(FLAGS_log_user);
   log.password_file = absl::GetFlag(FLAGS_log_password_file);
   log.ca_file = absl::GetFlag(FLAGS_log_ca_file);

@@ -8,14 +8,11 @@
 namespace runnel::inference {
 
 absl::StatusOr<std::unique_ptr<Journal>> CreateJournal(const LogOptions& options, base::Metrics* metrics) {
-  if (options.target.kind == LogTarget::Kind::kMemory) return nullptr;
+  if (!options.store.has_value()) return nullptr;
   RedisJournal::Options journal;
   journal.log = options;
   journal.metrics = metrics;
-  journal.redis.url.tls = options.target.tls;
-  journal.redis.url.servers = options.target.hosts;
-  journal.redis.url.master_name = options.target.master_name;
-  journal.redis.url.db = static_cast<int>(options.target.database);
+  journal.redis.url = *options.store;
   journal.redis.user = options.user;
   journal.redis.password_file = options.password_file;
   journal.redis.ca_file = options.ca_file;

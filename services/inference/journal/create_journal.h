@@ -9,8 +9,8 @@
 
 namespace runnel::inference {
 
-// Creates the journal that `options.target` names; null for memory. Unimplemented if this build has none for it. A
-// store that cannot be reached is no error: the journal connects to it later. `metrics` must outlive the journal.
+// Creates the journal of `options.store`; null without a store. A store that cannot be reached is no error: the journal
+// connects to it later. `metrics` must outlive the journal.
 absl::StatusOr<std::unique_ptr<Journal>> CreateJournal(const LogOptions& options, base::Metrics* metrics);
 
 }  // namespace runnel::inference

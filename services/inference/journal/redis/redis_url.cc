@@ -20,7 +20,7 @@ constexpr int kMaxDb = 1'000'000;
 // The message never contains the URL, which may have a password in it.
 absl::Status Bad(std::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat("--log: ", base::ToAbsl(why),
-                                                 ": expected redis://host:port[/db], "
+                                                 ": expected memory, redis://host:port[/db], "
                                                  "redis+sentinel://host:port[,host:port...]/master-name[/db], or the "
                                                  "same with rediss for TLS"));
 }

@@ -23,14 +23,13 @@ struct RedisUrl {
 
 // Parses
 //
-//   redis://host[:port][/db]                                     a server; the default port is 6379
+//   redis://host[:port][/db]                                        a server; the default port is 6379
 //   redis+sentinel://host[:port][,host[:port]...]/master-name[/db]  the master that these Sentinels know; 26379
 //
 // and the same with rediss:// and rediss+sentinel://, which use TLS for all connections. An IPv6 address is in
 // brackets. The InvalidArgument error names the flag --log and says what is wrong. It never contains the URL: a
 // password in it is rejected, because every process listing would show it (it belongs in --log_password_file), and so
-// is a user
-// (--log_user), a query or a fragment.
+// is a user (--log_user), a query or a fragment.
 absl::StatusOr<RedisUrl> ParseRedisUrl(std::string_view url);
 
 }  // namespace runnel::inference
