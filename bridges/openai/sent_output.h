@@ -31,7 +31,7 @@ class SentOutput {
     uint64_t hash = 0;  // of the call that it is, and of the content
   };
 
-  // Its place in parts_; their number if there is none.
+  // Returns its index in parts_, or parts_.size() if no such part was sent.
   size_t Find(uint32_t choice, uint32_t index) const;
 
   std::vector<Part> parts_;

@@ -37,7 +37,7 @@ struct JournaledLog final : public JournalEntry {
   LogPosition released;  // what readers may see
   size_t in_flight = 0;  // records without an answer
   size_t stored_bytes = 0;
-  // Since when the oldest event that was not sent waits; InfiniteDuration: there is none.
+  // When the oldest unsent event was appended. InfiniteDuration if everything was sent.
   absl::Duration unsent_since = absl::InfiniteDuration();
   bool broken = false;  // the fate of a record is not known, so what follows it must not count
   bool check_queued = false;

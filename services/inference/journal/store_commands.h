@@ -37,12 +37,12 @@ StoreReply CopyReply(const absl::StatusOr<RedisReply>& reply);
 using StoreRepliesCallback = absl::AnyInvocable<void(std::vector<StoreReply>)>;
 void SendAll(StoreLink* link, const std::vector<StoreCommand>& commands, StoreRepliesCallback done);
 
-// The first failure among the replies of the connection; OK if there is none.
+// Returns the first failure of the connection, or OK.
 absl::Status ConnectionStatus(const std::vector<StoreReply>& replies);
 // Why the command was not executed: the error of the server, or BUSY if the connection has too much pending; empty if
 // it was executed or that is not known.
 std::string ErrorOf(const StoreReply& reply);
-// The first such error; empty if there is none.
+// Returns the code of the first such error, or an empty string.
 std::string FirstError(const std::vector<StoreReply>& replies);
 
 // For PX and PEXPIRE, at least 1.

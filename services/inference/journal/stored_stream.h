@@ -38,7 +38,7 @@ struct StoredStream {
 absl::Status ReadStream(const RedisReply& entries, std::string_view id, const ValueCipher& cipher,
                         StoredStream* stream);
 
-// The id of the last entry, from the reply to XREVRANGE; absent if there is none.
+// Returns the id of the last entry in a reply to XREVRANGE. Absent if the reply has no entry.
 std::optional<RecordId> ReadTail(const RedisReply& entries);
 
 }  // namespace runnel::inference

@@ -27,7 +27,7 @@ class RedisReply {
   int64_t integer() const;
   // Of a string, a status or an error.
   std::string_view text() const;
-  // Of an error: the word in capitals that it begins with, for example "OOM"; empty if there is none.
+  // The code that an error begins with, for example "OOM". Empty for an error without a code and for other replies.
   std::string_view error_code() const;
   // Elements of an array.
   size_t size() const;

@@ -16,7 +16,7 @@ using Reason = RedisFailure::Reason;
 constexpr int kMinMajor = 6, kMinMinor = 2;
 constexpr size_t kMaxValue = 128;
 
-// The value of a line "key:value"; empty if there is none.
+// Returns the value of the line "key:value", or an empty string without such a line.
 std::string_view Find(std::string_view info, std::string_view key) {
   while (!info.empty()) {
     const size_t end = std::min(info.find('\n'), info.size());
