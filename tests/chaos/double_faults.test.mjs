@@ -178,6 +178,14 @@ for (const [what, texts, epoch] of [
   });
 }
 
+test('salted words: read again at a replica that does not know of the takeover', () => {
+  const texts = words(['a', 'a', 'b', 'b']);
+  const of = saltedOf(texts);
+  assert.equal(of.learn({ text: texts.join(''), seq: 5, epoch: EPOCH }, 2), true);
+  assert.equal(of.learn({ text: texts.slice(0, 2).join(''), seq: 3 }, 2), true);
+  assert.equal(of.learn({ text: texts.slice(0, 3).join(''), seq: 4 }, 2), false, 'behind the takeover');
+});
+
 test('salted words, a fault: read again, they differ', () => {
   const of = saltedOf(['a', 'a']);
   assert.ok(of.learn({ text: words(['a', 'a']).join(''), seq: 3 }, 2));

@@ -9,7 +9,6 @@ const takeoversBefore = (epoch) => Math.floor(epoch / 0x10000);
 
 export class SaltedScript extends Script {
   #salts = [];
-  #changes = 0;
 
   delta(seq) {
     const plain = super.delta(seq);
@@ -30,13 +29,21 @@ export class SaltedScript extends Script {
       at = this.#consume(each, read ?? '', at);
       if (at === undefined) return false;
     }
-    return at === (read ?? '').length && this.#changes <= takeoversBefore(epoch);
+    return at === (read ?? '').length && this.#changesUntil(seq) <= takeoversBefore(epoch);
+  }
+
+  /**
+   * How often the salt changes up to event `seq`. Not behind it: a second reader may be at a replica that was stopped and
+   * does not know of the takeovers that the first one has seen.
+   */
+  #changesUntil(seq) {
+    const salts = this.#salts.slice(0, seq + 1).filter((salt) => salt !== undefined);
+    return salts.filter((salt, i) => i > 0 && salt !== salts[i - 1]).length;
   }
 
   /** The same for a snapshot of everything up to `seq`, which replaces what was learned. */
   relearn(parts, seq, epoch) {
     this.#salts = [];
-    this.#changes = 0;
     const places = parts.map((choice) => choice.map(() => 0));
     for (let each = 2; each <= Math.min(seq, this.lastSeq - 1); each++) {
       const { choice, part } = super.delta(each);
@@ -44,7 +51,7 @@ export class SaltedScript extends Script {
       if (at === undefined) return false;
       if (places[choice]?.[part] !== undefined) places[choice][part] = at;
     }
-    return this.#changes <= takeoversBefore(epoch);
+    return this.#changesUntil(seq) <= takeoversBefore(epoch);
   }
 
   /** Reads event `seq` from `text` at `at`. Returns where it ends; undefined if something else is there. */
@@ -60,11 +67,7 @@ export class SaltedScript extends Script {
     const rest = content.slice(wordAt);
     if (!text.startsWith(rest, at + wordAt + mark.length)) return undefined;
     if (this.#salts[seq] !== undefined && this.#salts[seq] !== salt) return undefined;
-    if (this.#salts[seq] === undefined) {
-      const before = this.#salts.findLast((each) => each !== undefined);
-      if (before !== undefined && before !== salt) this.#changes++;
-      this.#salts[seq] = salt;
-    }
+    this.#salts[seq] = salt;
     return at + content.length + mark.length;
   }
 }
