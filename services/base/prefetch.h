@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 namespace runnel::base {
@@ -10,7 +11,9 @@ namespace runnel::base {
 // work. Never faults, so the memory need not be valid any more.
 inline void Prefetch(std::span<const std::byte> memory) {
   constexpr size_t kCacheLine = 64;
-  for (size_t i = 0; i < memory.size(); i += kCacheLine) __builtin_prefetch(memory.data() + i);
+  // A number, because arithmetic on a pointer is defined within an object only.
+  const auto begin = reinterpret_cast<uintptr_t>(memory.data());
+  for (size_t i = 0; i < memory.size(); i += kCacheLine) __builtin_prefetch(reinterpret_cast<const void*>(begin + i));
 }
 
 // The memory of an object itself, without what it points to.
