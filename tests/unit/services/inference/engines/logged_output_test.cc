@@ -103,7 +103,8 @@ TEST(ReplaySink, WhatFollowsTheLogIsTheRest) {
   for (const PartPiece& piece : {kThink, kHello, kOpen, kNext}) whole.AppendPart(0, piece, 1, &wake);
   for (const auto& rest : sink.TakeRest()) rest.AppendTo(0, &whole, &wake);
   EXPECT_EQ(whole.Text(), R"(thinkHello there{"a":1}{}Bye)");
-  const auto& deltas = whole.Segment()->deltas;
+  const auto logged = whole.Segment();
+  const auto& deltas = logged->deltas;
   ASSERT_EQ(deltas.size(), 7u);
   EXPECT_EQ(deltas[4].tokens, 3u);
   EXPECT_EQ(deltas[5].tokens, 4u);
