@@ -30,7 +30,6 @@ struct RedisServerInfo {
   std::string run_id;   // another one after each restart
   uint64_t maxmemory = 0;
   std::string maxmemory_policy;  // anything but "noeviction" may lose logs
-  bool cluster = false;          // a node of a Redis Cluster: keys of other nodes fail with MOVED
 };
 
 // A connection to one Redis or Valkey, or to the master that Sentinels name, which is made again whenever it is lost.

@@ -25,6 +25,8 @@ std::string_view Name(RedisFailure::Reason reason) {
       return "version";
     case Reason::kReplica:
       return "replica";
+    case Reason::kCluster:
+      return "cluster";
     case Reason::kLoading:
       return "loading";
     case Reason::kSentinel:

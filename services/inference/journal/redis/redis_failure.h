@@ -19,6 +19,7 @@ struct RedisFailure {
     kNotRedis,  // it replies with bytes that are not Redis's protocol, or with replies that are out of bounds
     kVersion,   // it is older than 6.2
     kReplica,   // it is a read-only replica
+    kCluster,   // it is a node of a cluster, which has the keys of some generations only
     kLoading,   // it is still loading its data
     kSentinel,  // no Sentinel replied with the address of a master
     kStopped,   // RedisClient::Stop was called

@@ -74,7 +74,9 @@ std::optional<ServerProblem> ReadServerInfo(RedisReply reply, RedisServerInfo* i
   }
   info->run_id = Clean(Find(text, "run_id"));
   info->maxmemory_policy = Clean(Find(text, "maxmemory_policy"));
-  info->cluster = Find(text, "cluster_enabled") == "1";
+  if (Find(text, "cluster_enabled") == "1") {
+    return ServerProblem{Reason::kCluster, "it is a node of a cluster: use a server of its own, or Sentinel"};
+  }
   if (!absl::SimpleAtoi(base::ToAbsl(Find(text, "maxmemory")), &info->maxmemory)) info->maxmemory = 0;
   if (Find(text, "role") != "master") {
     return ServerProblem{Reason::kReplica, "it is a read-only replica"};

@@ -39,7 +39,6 @@ TEST_P(RedisClientTest, ReportsTheServer) {
   EXPECT_EQ(info.run_id.size(), 40u);
   EXPECT_EQ(info.maxmemory, 64u << 20);
   EXPECT_EQ(info.maxmemory_policy, "allkeys-lru");
-  EXPECT_FALSE(info.cluster);
   EXPECT_EQ(harness.failures(), 0u);
 }
 
@@ -96,6 +95,14 @@ TEST_P(RedisClientTest, UsesTheDatabaseOfTheUrl) {
   EXPECT_NE(server->Run({"INFO", "keyspace"}).find("db3:keys=1"), std::string::npos);
   ClientHarness beyond(OptionsFor(server->url() + "/16"));
   beyond.WaitDown(Reason::kOptions, "it has no database 16");
+}
+
+TEST_P(RedisClientTest, RejectsANodeOfACluster) {
+  RedisServer::Options options = Server();
+  options.config = {"cluster-enabled yes"};
+  START_REDIS(server, options);
+  ClientHarness harness(OptionsFor(server->url()));
+  harness.WaitDown(Reason::kCluster, "a node of a cluster");
 }
 
 TEST_P(RedisClientTest, ReportsAWrongOrMissingPassword) {

@@ -75,6 +75,7 @@ std::vector<Row> Rows() {
       {"huge number", FakeRedisServer::Info("redis_version:" + std::string(5000, '9') + ".1\r\n"), Reason::kVersion,
        ""},
       {"replica", FakeRedisServer::Info("role:slave\r\n"), Reason::kReplica, "read-only replica"},
+      {"cluster", FakeRedisServer::Info("cluster_enabled:1\r\n"), Reason::kCluster, "a node of a cluster"},
       {"loading", FakeRedisServer::Info("loading:1\r\n"), Reason::kLoading, "loading its data"},
       {"Sentinel", FakeRedisServer::Info("redis_mode:sentinel\r\n"), Reason::kSentinel, "use redis+sentinel://"},
       {"password", "-NOAUTH Authentication required.\r\n", Reason::kPassword, "--log_password_file"},
