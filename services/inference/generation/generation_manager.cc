@@ -12,6 +12,8 @@ namespace {
 constexpr absl::Duration kLongestSleep = absl::Seconds(1);
 // How often a drain checks for readers that have come and gone, about which it is not notified.
 constexpr std::chrono::milliseconds kDrainPollInterval{50};
+// How often a drain tries again to hand over what the store has not taken before.
+constexpr std::chrono::milliseconds kHandOverInterval{500};
 // Logs with a reader that the end of a generation skips before it gives up purging. The thread, which has no such
 // limit, purges at least once a second.
 constexpr size_t kMaxReadLogsSkipped = 16;
@@ -105,11 +107,21 @@ void GenerationManager::BeginDrain() {
     draining_ = true;
   }
   RejectPending(/*stored_too=*/false);
-  if (options_.journal != nullptr && options_.drain_handover) HandOverAll();
+  if (HandsOver()) HandOverAll();
 }
 
 bool GenerationManager::WaitUntilIdle(absl::Duration timeout) {
   const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
+  while (true) {
+    const bool hands_over = HandsOver();
+    const auto retry_at = std::chrono::steady_clock::now() + kHandOverInterval;
+    if (IsIdleBy(hands_over ? std::min(deadline, retry_at) : deadline)) return true;
+    if (!hands_over || deadline <= retry_at) return false;
+    HandOverAll();
+  }
+}
+
+bool GenerationManager::IsIdleBy(std::chrono::steady_clock::time_point deadline) {
   base::MutexLock lock(&mu_);
   while (live_ > 0) {
     if (!idle_.WaitUntil(&mu_, deadline) && live_ > 0) return false;

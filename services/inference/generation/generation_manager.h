@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -283,8 +284,10 @@ class GenerationManager final : public GenerationObserver {
   void OnReplicaGone(Journal::Gone gone) EXCLUDES(mu_);
   // Looks up generations of replicas that are gone, a few at a time.
   void PumpOrphans() EXCLUDES(mu_);
+  bool HandsOver() EXCLUDES(mu_);
   void HandOverAll() EXCLUDES(mu_);
-  void HandOver(const std::shared_ptr<Generation>& generation, const GenerationRequest& request);
+  void HandOver(const std::shared_ptr<Generation>& generation, const GenerationRequest& request) EXCLUDES(mu_);
+  bool IsIdleBy(std::chrono::steady_clock::time_point deadline) EXCLUDES(mu_);
 
   Engine* const engine_;
   base::Metrics* const metrics_;
@@ -337,6 +340,7 @@ class GenerationManager final : public GenerationObserver {
   };
   std::unordered_map<const Generation*, StoredRequest> stored_requests_ GUARDED_BY(mu_);
   size_t stored_request_bytes_ GUARDED_BY(mu_) = 0;
+  std::unordered_set<const Generation*> handing_over_ GUARDED_BY(mu_);  // whose result is awaited
   struct Lookup {
     struct Waiter {
       std::optional<std::string> principal;  // absent: an orphan, which anybody's reader may want later

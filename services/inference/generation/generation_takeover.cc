@@ -182,6 +182,11 @@ void GenerationManager::PumpOrphans() {
   pumping_orphans_ = false;
 }
 
+bool GenerationManager::HandsOver() {
+  base::MutexLock lock(&mu_);
+  return draining_ && options_.journal != nullptr && options_.drain_handover;
+}
+
 void GenerationManager::HandOverAll() {
   std::vector<std::pair<std::shared_ptr<Generation>, std::shared_ptr<const GenerationRequest>>> running;
   {
@@ -199,15 +204,21 @@ void GenerationManager::HandOverAll() {
 }
 
 void GenerationManager::HandOver(const std::shared_ptr<Generation>& generation, const GenerationRequest& request) {
-  if (generation->ended_at() != absl::InfiniteDuration() || generation->cancelled()) return;
+  if (generation->ended_at() != absl::InfiniteDuration() || generation->cancelled() || generation->fenced()) return;
   LogSegment log;
   generation->ReadSegment({}, SIZE_MAX, &log);
   if (!Takeover::CanContinue(*engine_, request, log)) return;
-  options_.journal->HandOver(generation, [metrics = metrics_](const absl::Status& status) {
-    metrics
-        ->Counter("runnel_handovers_total", "Running generations that a drain has handed over, by result.",
+  {
+    base::MutexLock lock(&mu_);
+    if (!handing_over_.insert(generation.get()).second) return;
+  }
+  options_.journal->HandOver(generation, [this, key = generation.get()](const absl::Status& status) {
+    metrics_
+        ->Counter("runnel_handovers_total", "Attempts of a drain to hand a running generation over, by result.",
                   {{"result", status.ok() ? "ok" : "failed"}})
         .Increment();
+    base::MutexLock lock(&mu_);
+    handing_over_.erase(key);
   });
 }
 

@@ -357,6 +357,17 @@ TEST_F(SharedLogTest, ADrainKeepsWhatCannotBeContinuedOrStored) {
   EXPECT_TRUE(b_->Has("runnel_handovers_total{result=\"failed\"} 1"));
 }
 
+TEST_F(SharedLogTest, ADrainHandsOverOnceTheStoreIsBack) {
+  const auto started = StartHere();
+  a_->journal->Disconnect();
+  a_->manager->BeginDrain();
+  EXPECT_FALSE(started->fenced());
+  a_->journal->Reconnect(started);
+  EXPECT_TRUE(a_->manager->WaitUntilDrained(absl::Minutes(1)));
+  EXPECT_TRUE(started->fenced());
+  EXPECT_TRUE(a_->Has("runnel_handovers_total{result=\"ok\"} 1"));
+}
+
 TEST_F(SharedLogTest, ADrainWithoutHandoverWaits) {
   GenerationManager::Options options;
   options.drain_handover = false;
