@@ -33,9 +33,9 @@ struct GrpcStub;
 //   a new generation   to the replica with the least load from this thread; if that refuses because it is full or is
 //                      shutting down, to the next. With a client's key, after the key was claimed (see KeyedStarts).
 //   a known one        to the replica whose prefix its id has, or that it was referred to. If that is not reached and
-//                      replicas share their logs, to any: see LinkTable::FindKeeper. OWNED_ELSEWHERE, `moved` and
-//                      LOG_UNAVAILABLE send it on (see Route). If no replica has it, even after another query, it is
-//                      refused as
+//                      replicas share their logs, to any: see LinkTable::FindKeeper. OWNED_ELSEWHERE, `moved`,
+//                      LOG_UNAVAILABLE and DRAINING send it on (see Route). If no replica has it, even after another
+//                      query, it is refused as
 //                        lost         if its replica is known to be gone, or if the reader has seen it and no replica
 //                                     that may keep it is away;
 //                        not found    if nothing is known of it;

@@ -11,6 +11,9 @@ namespace {
 
 absl::Duration Now() { return base::Clock::System().Monotonic(); }
 
+// Another replica may be able to read the log, or to take it over.
+bool IsOfReplica(const std::string& reason) { return reason == "LOG_UNAVAILABLE" || reason == "DRAINING"; }
+
 // A replica that shares its logs starts nothing under this key without a claim.
 bool IsClaimRequired(const std::string& reason) { return reason == "CLAIM_REQUIRED" || reason == "REQUEST_ID_CLAIMED"; }
 
@@ -33,9 +36,9 @@ bool ReplicaRouter::MaybeFollow(Subscription* subscription, const Link& link, co
     return true;
   }
   // A start may be sent to another replica instead: see OnRefused.
-  if (start != nullptr && reason == "LOG_UNAVAILABLE") return false;
+  const bool refers = reason == "OWNED_ELSEWHERE" || (start == nullptr && IsOfReplica(reason));
+  if (!refers) return false;
   const absl::Duration now = Now();
-  if (reason != "OWNED_ELSEWHERE" && reason != "LOG_UNAVAILABLE") return false;
   Route& route = subscription->MutableRoute();
   route.Follow(refusal, link.id_prefix(), subscription->position(), now);
   CountReferral(refusal);

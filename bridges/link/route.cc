@@ -27,7 +27,7 @@ bool Route::Follow(const absl::Status& refusal, std::string_view from, LogPositi
     Hop(named == detail.metadata.end() ? "" : named->second, from, at, now);
     return true;
   }
-  if (detail.reason != "LOG_UNAVAILABLE") return false;
+  if (detail.reason != "LOG_UNAVAILABLE" && detail.reason != "DRAINING") return false;
   Miss(refusal, from, now);
   return true;
 }

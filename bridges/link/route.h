@@ -27,8 +27,9 @@ class Route {
   // With which the request ends at its deadline; OK: it has not been refused.
   const absl::Status& refusal() const { return refusal_; }
 
-  // Takes OWNED_ELSEWHERE or LOG_UNAVAILABLE, from the replica with the prefix `from`. False, without an effect, for
-  // any other refusal. `at`: how far the reader has got; with progress, hops and waits begin again.
+  // Takes OWNED_ELSEWHERE, LOG_UNAVAILABLE, or DRAINING of a replica that takes nothing over any more, from the replica
+  // with the prefix `from`. False, without an effect, for any other refusal. `at`: how far the reader has
+  // got; with progress, hops and waits begin again.
   bool Follow(const absl::Status& refusal, std::string_view from, LogPosition at, absl::Duration now);
   // The replica `from` has lost the generation to the one with the four characters `id_prefix`; empty: to any.
   void Move(std::string_view id_prefix, std::string_view from, LogPosition at, absl::Duration now);

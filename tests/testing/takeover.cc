@@ -68,6 +68,10 @@ absl::Status LogUnavailable() {
   return base::MakeError(absl::StatusCode::kUnavailable, "LOG_UNAVAILABLE", "the store cannot be reached");
 }
 
+absl::Status Draining() {
+  return base::MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the replica is shutting down");
+}
+
 absl::Status ClaimRequired() {
   return base::MakeError(absl::StatusCode::kUnavailable, "CLAIM_REQUIRED", "claim the request_id on all replicas");
 }

@@ -30,6 +30,7 @@ v1::LinkResponse Gone(const std::vector<std::string>& id_prefixes);
 
 absl::Status OwnedElsewhere(const std::string& id_prefix);
 absl::Status LogUnavailable();
+absl::Status Draining();
 absl::Status ClaimRequired();
 
 }  // namespace runnel::testing

@@ -8,6 +8,7 @@
 namespace runnel::bridge {
 namespace {
 
+using testing::Draining;
 using testing::LogUnavailable;
 using testing::OwnedElsewhere;
 
@@ -76,6 +77,14 @@ TEST(Route, WaitsLongerEachTime) {
   }
   EXPECT_EQ(route.avoid(), "gen_aaaa");
   EXPECT_EQ(base::DetailOf(route.refusal()).reason, "LOG_UNAVAILABLE");
+}
+
+TEST(Route, AvoidsAReplicaThatShutsDown) {
+  Route route;
+  EXPECT_TRUE(route.Follow(Draining(), "gen_aaaa", 3, kNow));
+  EXPECT_GT(route.retry_at(), kNow);
+  EXPECT_EQ(route.avoid(), "gen_aaaa");
+  EXPECT_EQ(base::DetailOf(route.refusal()).reason, "DRAINING");
 }
 
 }  // namespace

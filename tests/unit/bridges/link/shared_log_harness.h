@@ -14,6 +14,7 @@
 
 namespace runnel::bridge {
 
+using testing::Draining;
 using testing::Gone;
 using testing::InEpoch;
 using testing::kEpoch;

@@ -201,6 +201,14 @@ TEST_F(SharedLogUnaryTest, PassesOnWhatTheServiceDecides) {
   EXPECT_EQ(at_first + at_second, 1);
 }
 
+TEST_F(SharedLogUnaryTest, AsksAnotherReplicaThanOneThatShutsDown) {
+  Serve(&first, &at_first, [](int) { return Draining(); });
+  Serve(&second, &at_second, kAccept);
+  EXPECT_TRUE(Cancel(kOfFirst).ok());
+  EXPECT_EQ(at_first, 1);
+  EXPECT_EQ(at_second, 1);
+}
+
 class SharedLogUnaryTimeoutTest : public SharedLogUnaryTest {
  protected:
   SharedLogUnaryTimeoutTest() : SharedLogUnaryTest(Options(absl::Milliseconds(400))) {}

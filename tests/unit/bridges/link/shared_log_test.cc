@@ -276,6 +276,22 @@ TEST_F(SharedLogTimeoutTest, WaitsWhileTheStoreCannotBeReached) {
   EXPECT_EQ(harness.metrics.referrals_unavailable.Value(), 3);
 }
 
+TEST_F(SharedLogTimeoutTest, IsNotCutByAReplicaThatShutsDown) {
+  RecordingReader& open = Open(&first, kOfFirst, 3);
+  first.Send(opened.link, Moved(opened, ""));
+  FakeInferenceService* before = nullptr;
+  for (int i = 0; i < 2; ++i) {
+    const auto [at, command] = Next();
+    EXPECT_NE(at, before);
+    before = at;
+    at->Reject(command, Draining());
+  }
+  const auto [at, command] = Next();
+  at->Attach(command, kOfFirst);
+  at->SendEvents(command, {InEpoch(DeltaEvent(4, "a"))});
+  EXPECT_TRUE(open.WaitFor("event 4"));
+}
+
 TEST_F(SharedLogTimeoutTest, GivesUpAStoreThatIsNeverReached) {
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kOfFirst, 3);
