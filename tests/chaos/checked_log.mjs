@@ -174,7 +174,8 @@ export class CheckedLog {
     const isText = expected.kind === 'text';
     const right = event.choice === expected.choice && (event.part ?? 0) === expected.part && (event.kind ?? 'text') === expected.kind &&
       (event.text || '') === (isText ? content : '') && (event.content ?? '') === (isText ? '' : content) &&
-      event.id === expected.id && event.name === expected.name && event.tokens === event.seq - first + 1;
+      event.id === expected.id && event.name === expected.name &&
+      event.tokens === (this.script.tokensOfDelta ?? event.seq - first + 1);
     if (!right) return wrong();
     appendTo(this.parts, { ...expected, content });
   }
@@ -190,14 +191,19 @@ export class CheckedLog {
   #end(event, what) {
     this.terminal = event;
     this.endedAt = this.heardAt;
+    // A reader may hear late of the end. Its start may have been delayed, but not its events before they were made.
+    this.endedFrom = Math.min(this.endedAt, this.startedAt + (event.ms ?? 0));
     if (event.type === 'failed') {
-      if (event.error.code === 'generation_lost' && this.lost()) return true;
+      // A drain that cannot hand over, because the store is away until its end, ends what runs.
+      if (['generation_lost', 'draining'].includes(event.error.code) && this.lost()) return true;
       const planned = this.script.fails && event.seq === this.script.lastSeq && event.error.code === 'engine_failed';
       this.tally.failed++;
       return planned || this.tally.fault('badTerminal', what);
     }
     const cancelled = event.choices.some((choice) => choice.finish_reason === 'cancelled');
-    const reasons = event.choices.every(({ finish_reason: reason }) => reason === (cancelled ? 'cancelled' : this.script.finishReason));
+    // A choice may have ended before its generation was cancelled.
+    const reasons = event.choices.every(({ index, finish_reason: reason }) =>
+      reason === (this.script.reasons?.[index] ?? (cancelled ? 'cancelled' : this.script.finishReason)) || (cancelled && reason === 'cancelled'));
     if (!reasons) this.tally.fault('badTerminal', what);
     if (cancelled) this.tally.cancelled++;
     const whole = event.seq === this.script.lastSeq && !this.script.fails;

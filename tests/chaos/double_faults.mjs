@@ -6,6 +6,9 @@
 const REFILL_MS = 3000;
 // How long before a store forgets something a replica must have gone, for its successor to lack it too.
 const MAX_BEFORE_MS = 3000;
+// How long after a stop a replica may show what it makes to its readers, if the store does not say in time that it was
+// taken over meanwhile: it announces that.
+const RETURN_MS = 2000;
 
 /**
  * The faults of a run, as {kind, replica, store, gone, from, to, forgetsMs}, with times of performance.now(). `replica`:
@@ -43,13 +46,16 @@ export class FaultLog {
     return this.#double(startedAt, at, (store) => heardAt >= store.from - store.forgetsMs);
   }
 
-  /** The same for a generation that does not exist any more. `endedAt`: when its last event arrived, if it has ended. */
-  explainLoss({ startedAt, endedAt, at }) {
+  /**
+   * The same for a generation that does not exist any more. `endedAt`: when its last event arrived, if it has ended;
+   * `endedFrom`: since when it may have ended.
+   */
+  explainLoss({ startedAt, endedAt, endedFrom = endedAt, at }) {
     if (endedAt === undefined) return this.#double(startedAt, at, () => true);
     // What was stored and then forgotten is in the memory of a replica, until that is gone too. What was not stored yet is
     // filled up.
     const stores = this.faults.filter(({ store, from, to, forgetsMs }) =>
-      store && endedAt >= from - forgetsMs && endedAt <= to + REFILL_MS && from <= at);
+      store && endedAt >= from - forgetsMs && endedFrom <= to + REFILL_MS && from <= at);
     // What forgets more explains more.
     for (const store of stores.sort((a, b) => Number(b.forgetsMs > a.forgetsMs) - Number(a.forgetsMs > b.forgetsMs))) {
       const last = store.forgetsMs > 0 ? at : store.to + REFILL_MS;
@@ -66,10 +72,10 @@ export class FaultLog {
   }
 
   /** The faults of the life of a log in short, with times before `at`. */
-  describe({ startedAt, heardAt, at }) {
+  describe({ startedAt, endedFrom, heardAt, at }) {
     const ago = (time) => (time === Infinity ? 'now' : `${Math.round(time - at)}`);
     const recent = this.faults.filter(({ to }) => to >= Math.max(startedAt, at - 15_000));
-    return `started ${ago(startedAt)} ms, heard ${ago(heardAt)} ms; ${recent.map(({ kind, replica = 'all', from, to }) =>
+    return `started ${ago(startedAt)} ms, ${endedFrom === undefined ? '' : `ended since ${ago(endedFrom)} ms, `}heard ${ago(heardAt)} ms; ${recent.map(({ kind, replica = 'all', from, to }) =>
       `${kind} (${replica}) ${ago(from)} to ${ago(to)}`).join(', ')}`;
   }
 
@@ -82,7 +88,7 @@ export class FaultLog {
     const gone = this.faults.filter((fault) => fault.gone && fault.to >= startedAt && fault.from <= at);
     for (const store of stores) {
       const owner = gone.find(({ replica, from, to }) => (store.replica === undefined || store.replica === replica) &&
-        from <= store.to + REFILL_MS && to >= store.from - Math.min(store.forgetsMs, MAX_BEFORE_MS));
+        from <= store.to + REFILL_MS && to >= store.from - (store.replica === undefined ? Math.min(store.forgetsMs, MAX_BEFORE_MS) : RETURN_MS));
       if (owner !== undefined) return store === owner ? store.kind : `${store.kind} and ${owner.kind}`;
     }
     return undefined;
@@ -105,13 +111,13 @@ export class Judge {
     return this.faults.explainGap({ startedAt, heardAt, at: performance.now() });
   }
 
-  loss({ startedAt, endedAt }) {
+  loss({ startedAt, endedAt, endedFrom }) {
     this.logs?.read();
-    return this.faults.explainLoss({ startedAt, endedAt, at: performance.now() });
+    return this.faults.explainLoss({ startedAt, endedAt, endedFrom, at: performance.now() });
   }
 
-  describe({ startedAt, heardAt }) {
-    return this.faults.describe({ startedAt, heardAt, at: performance.now() });
+  describe({ startedAt, endedFrom, heardAt }) {
+    return this.faults.describe({ startedAt, endedFrom, heardAt, at: performance.now() });
   }
 
   /** Whether a bridge was cut from a replica while the log was read: its stream may end early, but loses nothing. */

@@ -26,6 +26,7 @@ const explained = [
   ['killed before the store is filled up again', [['away', { ...STORE, from: 9000, to: 9500 }], ['kill', { ...GONE, replica: 1, from: 11_000, to: 11_000 }]], 'away and kill'],
   ['killed just before a store that forgets', [['kill', { ...GONE, replica: 1, from: 9000, to: 9000 }], ['lost', { ...STORE, from: 10_500, to: 10_600, forgetsMs: 2000 }]], 'lost and kill'],
   ['announced by the replica that is killed', [['announced', { ...STORE, replica: 1, from: 9000, to: 10_000 }], ['kill', { ...GONE, replica: 1, from: 10_100, to: 10_100 }]], 'announced and kill'],
+  ['announced by a replica that was stopped until then', [['stop', { ...GONE, replica: 1, from: 5000, to: 8500 }], ['announced', { ...STORE, replica: 1, from: 9000, to: 9200 }]], 'announced and stop'],
   ['cut from the store', [['cut', { ...STORE, ...GONE, replica: 2, from: 9000, to: 11_000 }]], 'cut'],
 ];
 for (const [what, faults, reason] of explained) {
@@ -36,6 +37,8 @@ const unexplained = [
   ['no fault', []],
   ['only a kill', [['kill', { ...GONE, replica: 1, from: 10_500, to: 10_500 }]]],
   ['only the store', [['away', { ...STORE, from: 9000, to: 11_000, forgetsMs: 2000 }]]],
+  ['announced by a replica long after it was stopped', [['stop', { ...GONE, replica: 1, from: 3000, to: 6000 }], ['announced', { ...STORE, replica: 1, from: 9000, to: 9200 }]]],
+  ['announced by another replica than the one that was stopped', [['stop', { ...GONE, replica: 0, from: 5000, to: 8500 }], ['announced', { ...STORE, replica: 1, from: 9000, to: 9200 }]]],
   ['announced by another replica', [['announced', { ...STORE, replica: 0, from: 9000, to: 10_000 }], ['kill', { ...GONE, replica: 1, from: 10_100, to: 10_100 }]]],
   ['filled up long before the kill', [['away', { ...STORE, from: 2000, to: 3000 }], ['kill', { ...GONE, replica: 1, from: 10_500, to: 10_500 }]]],
   ['nothing heard since the store was away', [['away', { ...STORE, from: 10_500, to: 11_000 }], ['kill', { ...GONE, replica: 1, from: 10_700, to: 10_700 }]]],
@@ -55,6 +58,9 @@ test('a finished log is lost only if the store has missed it and its replica is 
   assert.equal(faultsOf(flushed, killed).explainLoss(ended), 'flushed, later kill');
   assert.equal(faultsOf(flushed).explainLoss(ended), undefined);
   assert.equal(faultsOf(killed).explainLoss(ended), undefined);
+  const later = { ...ended, endedAt: 20_000 };
+  assert.equal(faultsOf(flushed, killed).explainLoss(later), undefined);
+  assert.equal(faultsOf(flushed, killed).explainLoss({ ...later, endedFrom: 10_000 }), 'flushed, later kill', 'its reader heard of the end late');
   const away = ['away', { ...STORE, from: 9500, to: 11_000, forgetsMs: 1000 }];
   assert.equal(faultsOf(away, killed).explainLoss(ended), undefined);
   assert.equal(faultsOf(away, killed).explainLoss({ ...ended, endedAt: 9000 }), 'away, later kill');

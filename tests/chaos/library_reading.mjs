@@ -88,8 +88,8 @@ export async function readWithLibrary(network, log, random, { deadlineMs, onResu
     if (log.terminal?.type === 'done') await checkResult(reading, log);
   } catch (error) {
     const reported = log.ended && log.terminal.type === 'failed';
-    const lost = log.id !== undefined && LOST.includes((error.cause ?? error).code) && log.lost();
-    if (!reported && !lost) tally.fault('refused', `runnel.js ${reading.id}: ${error.stack}`);
+    const lost = LOST.includes((error.cause ?? error).code) && log.lost();
+    if (!reported && !lost) tally.fault('refused', `runnel.js ${reading.id} at ${log.last}: ${error.stack}; ${log.describe()}`);
   } finally {
     clearTimeout(timer);
     reading.close();

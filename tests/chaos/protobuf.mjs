@@ -129,7 +129,8 @@ export function eventOf(buffer) {
   const event = decode(buffer);
   const first = number(event, 3);
   const epoch = number(event, 5);
-  return { ...payload(event), gen: text(event, 1), seq: number(event, 2), ...(first && { first_seq: first }), ...(epoch && { epoch }) };
+  return { ...payload(event), gen: text(event, 1), seq: number(event, 2), ...(first && { first_seq: first }), ...(epoch && { epoch }),
+    ms: Math.floor(number(event, 4) / 1000) };
 }
 
 /** A WebSocketServerMessage as its JSON object. */

@@ -123,7 +123,8 @@ export async function readToEnd(network, log, random, { deadlineMs, onResume }) 
       if (!log.ended) tally.hops++;
     } catch (error) {
       if (!comesBack(error)) {
-        if (log.id !== undefined && isLoss(error) && log.lost()) break;
+        // Also before its first event: a start had its response, and then the generation was lost.
+        if (isLoss(error) && log.lost()) break;
         tally.fault('refused', `${log.id ?? script.key} after ${log.last} on ${transport}: ${error.stack}; ${log.describe()}`);
         return cuts > 0;
       }

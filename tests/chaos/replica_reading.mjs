@@ -23,8 +23,8 @@ export async function readStream(network, log, random, { reader, deadlineMs }) {
  * Reads a log that has ended from its beginning. A script that learns from what it reads has not forgotten the first
  * reading, so any difference is a fault.
  */
-export async function readAgain(network, { script, tally, judge, id, startedAt, endedAt }, random, deadlineMs) {
-  const again = Object.assign(new CheckedLog(script, tally, judge), { id, startedAt, endedAt, again: true });
+export async function readAgain(network, { script, tally, judge, id, startedAt, endedAt, endedFrom }, random, deadlineMs) {
+  const again = Object.assign(new CheckedLog(script, tally, judge), { id, startedAt, endedAt, endedFrom, again: true });
   // What is cancelled twice ends where it ended before.
   const { cancelAt } = script;
   script.cancelAt = cancelAt === undefined ? undefined : Infinity;

@@ -6,7 +6,9 @@ import { Break } from '../faults.mjs';
 const MAX_BODY = 8 << 20;
 
 function broken(error) {
-  return error instanceof Break ? error : new Break(error.code ?? error.message, { cause: error });
+  // Node has one code for a reset and for an end that comes too early, before or in the response.
+  const kind = error.code === 'ECONNRESET' ? error.message : error.code;
+  return error instanceof Break ? error : new Break(kind ?? error.message, { cause: error });
 }
 
 /** Resolves with the response; its body is not read yet. */
