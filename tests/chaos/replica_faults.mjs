@@ -8,6 +8,8 @@ const EVERYSEC_MS = 2000;
 // What a follower may lack of its master.
 const REPLICATION_MS = 1000;
 const SLOW_MS = 20;
+// For Sentinels to agree, and to notice a server that comes back.
+const FAILOVER_MS = 60_000;
 
 /** Runs faults of some kinds, one about every `everyMs`, until `stopped()`; a kind is repeated in `kinds` to weigh it. */
 async function faultsAtRandom(kinds, random, { everyMs, stopped }) {
@@ -106,9 +108,15 @@ export class StoreFaults {
 
   run(options) {
     const { fleet } = this;
-    const kinds = [() => this.restart(), () => this.freeze(50), () => this.freeze(500), () => this.freeze(5000), () => this.fill(), () => this.flush()];
-    if (fleet.proxy !== undefined) kinds.push(() => this.slow(), () => this.cutOwner());
-    if (fleet.follower !== undefined && fleet.proxy !== undefined) kinds.push(() => this.failOver(), () => this.failOver());
+    const kinds = [() => this.freeze(50), () => this.fill(), () => this.flush()];
+    if (fleet.sentinels.length > 0) {
+      // What takes longer than a Sentinel waits is a failover.
+      kinds.push(...['SIGKILL', 'SIGSTOP', 'command'].map((how) => () => this.failOverBySentinel(how)), () => this.killSentinel());
+    } else {
+      kinds.push(() => this.restart(), () => this.freeze(500), () => this.freeze(5000));
+      if (fleet.proxy !== undefined) kinds.push(() => this.slow(), () => this.cutOwner());
+      if (fleet.follower !== undefined && fleet.proxy !== undefined) kinds.push(() => this.failOver(), () => this.failOver());
+    }
     // One after another: what several of them explain would explain everything.
     let last = Promise.resolve();
     return faultsAtRandom(kinds.map((kind) => () => (last = last.then(kind))), this.random, options);
@@ -150,11 +158,7 @@ export class StoreFaults {
     const { fleet } = this;
     const old = fleet.store;
     const next = fleet.follower;
-    const deadline = performance.now() + 20_000;
-    while ((await next.info('replication')).master_link_status !== 'up') {
-      if (performance.now() > deadline) throw new Error(`the follower of the store does not reach it: ${next.log}`);
-      await pause(50);
-    }
+    await this.#follows(next);
     const fault = this.faults.begin('store failed over', { store: true, forgetsMs: REPLICATION_MS });
     old.freeze();
     await pause(this.random.pick([0, 200, 1000]));
@@ -164,6 +168,51 @@ export class StoreFaults {
     this.faults.end(fault);
     old.thaw();
     await old.command('REPLICAOF', '127.0.0.1', next.port);
+  }
+
+  /**
+   * The Sentinels make the follower the master: because the master is dead or stopped, or because they are told to. A
+   * stopped one takes itself for the master again until they notice, and what it is given then is lost.
+   */
+  async failOverBySentinel(how) {
+    const { fleet } = this;
+    const [old, next] = [fleet.store, fleet.follower];
+    await this.#follows(next);
+    await this.#until('the Sentinels do not see the follower', async () => (await Promise.all(fleet.sentinels.map((each) => each.ready()))).every(Boolean));
+    const fault = this.faults.begin(`store failed over by Sentinel, ${how}`, { store: true, forgetsMs: REPLICATION_MS });
+    if (how === 'command') await fleet.sentinels[0].command('SENTINEL', 'FAILOVER', fleet.sentinels[0].name);
+    else if (how === 'SIGSTOP') old.freeze();
+    else await old.kill();
+    await this.#until('the Sentinels do not agree on the follower', async () =>
+      (await Promise.all(fleet.sentinels.map((each) => each.masterPort()))).every((port) => port === next.port));
+    Object.assign(fleet, { store: next, follower: old });
+    if (how === 'SIGSTOP') old.thaw();
+    // A killed one would take itself for the master as well, but nobody asks it.
+    if (how === 'SIGKILL') await old.start().then(() => old.command('REPLICAOF', '127.0.0.1', next.port));
+    await this.#until('the old master does not follow', async () => (await old.info('replication')).role === 'slave');
+    this.faults.end(fault);
+  }
+
+  /** One of three, which replicas may be asking just now. */
+  async killSentinel() {
+    const fault = this.faults.begin('Sentinel killed', {});
+    const sentinel = this.random.pick(this.fleet.sentinels);
+    await sentinel.kill();
+    await pause(this.random.whole(0, 1000));
+    await sentinel.start();
+    this.faults.end(fault);
+  }
+
+  #follows(next) {
+    return this.#until('the follower of the store does not reach it', async () => (await next.info('replication')).master_link_status === 'up');
+  }
+
+  async #until(otherwise, condition) {
+    const deadline = performance.now() + FAILOVER_MS;
+    while (!(await condition())) {
+      if (performance.now() > deadline) throw new Error(`${otherwise}: ${[this.fleet.store, ...this.fleet.sentinels].map(({ log }) => log)}`);
+      await pause(50);
+    }
   }
 
   /** The network to the store is slower, but not slow enough to lose anything. */

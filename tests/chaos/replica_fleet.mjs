@@ -5,12 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Process, freePorts, stopAll } from '../e2e/processes.mjs';
+import { Sentinel } from '../e2e/sentinel.mjs';
 import { Store } from '../e2e/store.mjs';
 import { SwitchProxy } from './switch_proxy.mjs';
 
 const HOST = '127.0.0.1';
-const BIN = process.env.RUNNEL_BIN ?? fileURLToPath(new URL('../../build/release/bin', import.meta.url));
+export const BIN = process.env.RUNNEL_BIN ?? fileURLToPath(new URL('../../build/release/bin', import.meta.url));
 const DRAIN = '--drain_timeout=5s';
+const SENTINELS = 3;
 
 const count = (length, make) => Array.from({ length }, (_, index) => make(index));
 
@@ -29,18 +31,31 @@ async function plan(replicas, bridges, store) {
   return { ofReplica, ofBridge, routes };
 }
 
+/** Sentinels that watch the store, and know its follower and one another. */
+async function startSentinels(store) {
+  const sentinels = await Promise.all(count(SENTINELS, () => Sentinel.start({ store })));
+  const deadline = performance.now() + 30_000;
+  while (!(await Promise.all(sentinels.map((each) => each.ready()))).every(Boolean)) {
+    if (performance.now() > deadline) throw new Error(`the Sentinels do not find everything: ${sentinels[0].log}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return sentinels;
+}
+
 /**
- * Starts everything. `bridges`: number of each kind. `standby`: whether a second server follows the store. `proxied`:
- * whether connections to the store, between replicas and of Links lead through the proxy. `flagsOf(index, run)`: more
- * flags of a replica, at each of its starts. `flags`: more flags of {inference, sse, ws}.
+ * Starts everything. `bridges`: number of each kind. `standby`: whether a second server follows the store. `sentinel`:
+ * whether replicas ask Sentinels for the store, which is directly connected then. `proxied`: whether connections to the
+ * store, between replicas and of Links lead through the proxy. `flagsOf(index, run)`: more flags of a replica, at each
+ * of its starts. `flags`: more flags of {inference, sse, ws}.
  */
-export async function startReplicaFleet({ kind = 'redis', replicas = 3, bridges = 2, standby = false, proxied = true,
+export async function startReplicaFleet({ kind = 'redis', replicas = 3, bridges = 2, standby = false, sentinel = false, proxied = true,
   engine = ['--engine=scripted'], flags = {}, flagsOf = () => [] } = {}) {
   const logs = mkdtempSync(join(tmpdir(), 'runnel-replicas-'));
   const store = await Store.start({ kind });
-  const follower = standby ? await Store.start({ kind }) : undefined;
+  const follower = standby || sentinel ? await Store.start({ kind }) : undefined;
   // Not an option of its start: a server that is killed while it is the master must be the master again.
   await follower?.command('REPLICAOF', HOST, store.port);
+  const sentinels = sentinel ? await startSentinels(store) : [];
   const { ofReplica, ofBridge, routes } = await plan(replicas, 2 * bridges, store);
   const proxy = proxied ? await SwitchProxy.start(routes) : undefined;
   /** Where a route begins for the process that uses it. */
@@ -48,7 +63,8 @@ export async function startReplicaFleet({ kind = 'redis', replicas = 3, bridges 
   const make = (name, file, admin, args) =>
     new Process(join(BIN, name), [`--admin_listen=${HOST}:${admin}`, DRAIN, ...args], `${HOST}:${admin}`, join(logs, `${file}.log`));
   const services = ofReplica.map(({ listen, admin }, i) => {
-    const common = [`--listen=${HOST}:${listen}`, `--log=redis://${via(`store-${i}`)}`, `--log_address=${via(`peer-${i}`)}`,
+    const at = sentinel ? `redis+sentinel://${sentinels.map(({ address }) => address)}/main` : `redis://${via(`store-${i}`)}`;
+    const common = [`--listen=${HOST}:${listen}`, `--log=${at}`, `--log_address=${via(`peer-${i}`)}`,
       ...engine, ...(flags.inference ?? [])];
     const service = make('runnel-inference', `inference-${i}`, admin, []);
     const [start, first] = [service.start.bind(service), service.args];
@@ -68,22 +84,22 @@ export async function startReplicaFleet({ kind = 'redis', replicas = 3, bridges 
   });
   process.on('exit', () => [...services, ...all].forEach((each) => each.child?.kill('SIGKILL')));
   const fleet = {
-    bin: BIN, logs, store, follower, proxy, replicas: services, all, grpcAt: services.map(({ address }) => address),
+    bin: BIN, logs, store, follower, sentinels, proxy, replicas: services, all, grpcAt: services.map(({ address }) => address),
     sse: all.filter(({ kind: of }) => of === 'sse'),
     ws: all.filter(({ kind: of }) => of === 'ws'),
-    storeRoutes: services.map((_, i) => `store-${i}`),
+    storeRoutes: sentinel ? [] : services.map((_, i) => `store-${i}`),
     /** Throws if a process was not running or did not end normally. */
     async stop() {
       try {
         await stopAll([...all, ...services]);
       } finally {
         await proxy?.stop();
-        await Promise.all([fleet.store, fleet.follower].map((each) => each?.kill()));
+        await Promise.all([...sentinels, fleet.store, fleet.follower].map((each) => each?.kill()));
       }
     },
     /** After a failed start or test. */
     abandon() {
-      for (const each of [...all, ...services, fleet.store, fleet.follower, proxy]) each?.child?.kill('SIGKILL');
+      for (const each of [...all, ...services, ...sentinels, fleet.store, fleet.follower, proxy]) each?.child?.kill('SIGKILL');
     },
   };
   try {

@@ -4,7 +4,7 @@
 //
 //   node tests/chaos/replicas.mjs [--seed=N] [--streams=N] [--live=N] [--faulted=N] [--replicas=N]
 //     [--reader=strict|library|chat|all] [--store=redis|valkey] [--faults=replicas|store|all]
-//     [--script=both|salted|plain] [--engine=scripted|upstream] [--store_restart]
+//     [--script=both|salted|plain] [--engine=scripted|upstream|llama] [--store_restart] [--sentinel]
 //     [--log_wait=DURATION] [--kill_every=MS] [--store_every=MS] [--deadline=MS]
 //
 //   --seed           seed of all random choices; printed after a failure (default: the time)
@@ -18,8 +18,11 @@
 //                    replicas are cut from one another
 //   --script         salted: each run of a replica makes other words, so that equal words cannot hide a hole; plain: every
 //                    word is known in advance; both: by turns
-//   --engine         upstream: an inference server whose responses are asked for again (--upstream_continue=replay)
+//   --engine         upstream: an inference server whose responses are asked for again (--upstream_continue=replay); llama:
+//                    a small model, compared with what an undisturbed process makes of the same request and seed
 //   --store_restart  kills the store once, whatever --faults says
+//   --sentinel       replicas ask three Sentinels for the store, which fail it over to its follower when it is killed,
+//                    stopped, or when they are told to; nothing slows or cuts its connections then
 //   --log_wait       flag of the replicas
 //
 // A reader may get a gap, or lose its generation, only if the store was away or a replica had announced that it runs
@@ -35,10 +38,11 @@ import { CheckedLog, Tally } from './checked_log.mjs';
 import { FaultLog, Judge } from './double_faults.mjs';
 import { Random } from './random.mjs';
 import { randomScript } from './random_script.mjs';
+import { LlamaReference, LlamaScript, llamaFlags } from './llama_script.mjs';
 import { Network } from './reading.mjs';
 import { ReplayScript } from './replay_script.mjs';
 import { NetworkFaults, ReplicaFaults, StoreFaults } from './replica_faults.mjs';
-import { startReplicaFleet } from './replica_fleet.mjs';
+import { BIN, startReplicaFleet } from './replica_fleet.mjs';
 import { ReplicaLogs } from './replica_logs.mjs';
 import { ReplicaMetrics } from './replica_metrics.mjs';
 import { readAgain, readStream, readerOf } from './replica_reading.mjs';
@@ -58,6 +62,7 @@ const { values } = parseArgs({
     script: { type: 'string', default: 'both' },
     engine: { type: 'string', default: 'scripted' },
     store_restart: { type: 'boolean', default: false },
+    sentinel: { type: 'boolean', default: false },
     log_wait: { type: 'string', default: '100ms' },
     kill_every: { type: 'string', default: '2000' },
     store_every: { type: 'string', default: '6000' },
@@ -69,7 +74,7 @@ if (values.help) {
   console.log(readFileSync(new URL(import.meta.url), 'utf8').split('\nimport')[0].replace(/^\/\/ ?/gm, ''));
   process.exit(0);
 }
-const ONE_OF = { reader: ['strict', 'library', 'chat', 'all'], store: ['redis', 'valkey'], faults: ['replicas', 'store', 'all'], script: ['both', 'salted', 'plain'], engine: ['scripted', 'upstream'] };
+const ONE_OF = { reader: ['strict', 'library', 'chat', 'all'], store: ['redis', 'valkey'], faults: ['replicas', 'store', 'all'], script: ['both', 'salted', 'plain'], engine: ['scripted', 'upstream', 'llama'] };
 for (const [name, allowed] of Object.entries(ONE_OF)) {
   if (!allowed.includes(values[name])) {
     console.error(`--${name}=${values[name]}: expected one of ${allowed.join(', ')}`);
@@ -81,24 +86,28 @@ const number = (name) => Number(values[name]);
 const seed = number('seed');
 const IDLE_MS = 5000;
 const MAX_KEPT = 300;
-const upstream = values.engine === 'upstream';
+const { engine } = values;
+// Requests that have a reference; all streams repeat them.
+const LLAMA_REQUESTS = 60;
 const others = process.argv.slice(2).filter((arg) => !arg.startsWith('--seed'));
 const repeat = ['node tests/chaos/replicas.mjs', ...others, `--seed=${seed}`].join(' ');
 
 /** An engine of the replicas that can continue what another replica has begun. */
 async function engineFlags() {
-  if (!upstream) return ['--engine=scripted'];
+  if (engine === 'scripted') return ['--engine=scripted'];
+  if (engine === 'llama') return llamaFlags(BIN);
   const server = fork(fileURLToPath(new URL('replay_server.mjs', import.meta.url)));
   process.on('exit', () => server.kill('SIGKILL'));
   const [port] = await once(server, 'message');
   return ['--engine=upstream', '--upstream_model=mock', `--upstream_url=http://127.0.0.1:${port}`, '--upstream_continue=replay'];
 }
 
-async function start() {
+async function start(flags) {
   return startReplicaFleet({
-    replicas: number('replicas'), kind: values.store, engine: await engineFlags(), standby: values.faults !== 'replicas', proxied: values.faults !== 'replicas',
+    replicas: number('replicas'), kind: values.store, engine: flags, sentinel: values.sentinel,
+    standby: values.faults !== 'replicas', proxied: values.faults !== 'replicas',
     // Each run of a replica has a salt of its own.
-    flagsOf: (index, run) => (upstream ? [] : [`--scripted_salt=r${index}-${run}`]),
+    flagsOf: (index, run) => (engine === 'scripted' ? [`--scripted_salt=r${index}-${run}`] : []),
     flags: {
       inference: [`--log_wait=${values.log_wait}`, '--retention=30m'],
       sse: ['--heartbeat_interval=1s', '--link_keepalive=2s'], ws: ['--ping_interval=1s', '--link_keepalive=2s'],
@@ -107,15 +116,21 @@ async function start() {
 }
 
 /** A script for a reader; that of a chat is one text which no reader cancels. */
-function scriptOf(random, index, reader) {
+async function scriptOf(random, index, { reader, reference }) {
+  const key = `replicas-${seed}-${index}`;
+  if (engine === 'llama') {
+    const request = index % LLAMA_REQUESTS;
+    const script = await new LlamaScript(new Random(seed, `request ${request}`), { request, key }).prepare(reference);
+    return Object.assign(script, { cancelAt: random.chance(0.05) ? random.whole(1, script.lastSeq) : undefined });
+  }
   const plain = reader === 'chat' ? { segments: undefined, maxTokens: undefined, choices: 1, failAt: -1, cancelAt: undefined } : {};
   const salted = values.script === 'salted' || (values.script === 'both' && random.chance(0.5));
-  const kind = upstream ? { Kind: ReplayScript } : salted ? { Kind: SaltedScript } : { Kind: Script, salt: '' };
-  return randomScript(random, { key: `replicas-${seed}-${index}`, ...kind, ...plain });
+  const kind = engine === 'upstream' ? { Kind: ReplayScript } : salted ? { Kind: SaltedScript } : { Kind: Script, salt: '' };
+  return randomScript(random, { key, ...kind, ...plain });
 }
 
 /** Reads streams, `--live` at a time, until there have been enough or one has failed. Returns logs that have ended. */
-async function readAll(network, { tally, judge, readers }) {
+async function readAll(network, { tally, judge, readers, reference }) {
   let next = 0;
   const ended = [];
   const wanted = () => (number('faulted') > 0 ? tally.faulted < number('faulted') : next < number('streams'));
@@ -123,8 +138,8 @@ async function readAll(network, { tally, judge, readers }) {
     while (wanted() && tally.faults === 0) {
       const index = next++;
       const random = new Random(seed, `stream ${index}`);
-      const reader = values.reader === 'all' ? readerOf(index, values.engine) : values.reader;
-      const log = new CheckedLog(scriptOf(random, index, reader), tally, judge);
+      const reader = values.reader === 'all' ? readerOf(index, engine) : values.reader;
+      const log = new CheckedLog(await scriptOf(random, index, { reader, reference }), tally, judge);
       const options = { reader, deadlineMs: number('deadline') };
       const survived = await readStream(network, log, random, options);
       const complete = reader !== 'chat' && tally.faults === 0 && log.terminal.type !== 'lost';
@@ -162,7 +177,7 @@ const listed = (map) => [...map].map(([what, count]) => `${what} ${count}`).join
 
 function report({ tally, judge, faults, metrics, readers, badExits, kept, seconds }) {
   const { firstFaults, cuts, ...sums } = tally;
-  console.log(`seed ${seed}, ${values.store}, ${upstream ? 'upstream' : values.script}, ${seconds.toFixed(1)} s`);
+  console.log(`seed ${seed}, ${values.store}, ${engine === 'scripted' ? values.script : engine}, ${seconds.toFixed(1)} s`);
   console.log(`streams ${JSON.stringify(sums)}, readers ${JSON.stringify(readers)}, ${kept} read again after all replicas were replaced`);
   console.log(`faults: ${listed(faults.counts)}; bad exits: ${badExits}`);
   console.log(`cuts: ${listed([...cuts].sort(([, a], [, b]) => b - a))}`);
@@ -181,13 +196,15 @@ async function runFaults({ fleet, faults, metrics, stopped, restartStore }) {
   if (values.faults !== 'store') running.push(replicas.run({ everyMs: number('kill_every'), stopped }));
   if (values.faults !== 'replicas') running.push(store.run({ everyMs: number('store_every'), stopped }));
   if (values.faults === 'all') running.push(new NetworkFaults({ fleet, faults, random: random('network') }).run({ everyMs: 4000, stopped }));
-  if (values.store_restart) running.push(restartStore.then(() => store.restart()));
+  if (values.store_restart) running.push(restartStore.then(() => (values.sentinel ? store.failOverBySentinel('SIGKILL') : store.restart())));
   await Promise.all(running);
   return replicas.badExits;
 }
 
 async function main() {
-  const fleet = await start();
+  const flags = await engineFlags();
+  const fleet = await start(flags);
+  const reference = engine === 'llama' ? await LlamaReference.start(fleet.bin, flags, fleet.logs) : undefined;
   const tally = new Tally();
   const faults = new FaultLog();
   const logs = new ReplicaLogs(fleet.replicas, faults);
@@ -209,7 +226,7 @@ async function main() {
   failing.catch(() => {});
   let ended;
   try {
-    ended = await readAll(network, { tally, judge, readers });
+    ended = await readAll(network, { tally, judge, readers, reference });
   } finally {
     running = false;
     restart();
@@ -222,7 +239,7 @@ async function main() {
   report({ tally, judge, faults, metrics, readers, badExits, kept, seconds: (Date.now() - began) / 1000 });
   const bad = tally.faults + badExits;
   if (bad > 0) console.log(`logs of the processes: ${fleet.logs}\nrepeat with: ${repeat}`);
-  await fleet.stop();
+  await Promise.all([fleet.stop(), reference?.stop()]);
   process.exit(bad > 0 ? 1 : 0);
 }
 

@@ -21,15 +21,21 @@ export function storeProgram(kind) {
 export class Store {
   /** `appendonly`: whether it writes a log with an fsync a second, as deployments are advised to; `args`: more options. */
   static async start({ kind = 'redis', port, appendonly = true, args = [] } = {}) {
+    const store = await this.prepare(kind, port);
+    store.args = ['--port', store.port, '--bind', '127.0.0.1', '--dir', store.folder, '--save', '', '--appendonly', appendonly ? 'yes' : 'no',
+      '--appendfsync', 'everysec', '--maxmemory-policy', 'noeviction', '--repl-diskless-sync-delay', '0', '--daemonize', 'no', ...args].map(String);
+    await store.start();
+    return store;
+  }
+
+  /** One that is not started yet. */
+  static async prepare(kind, port) {
     const program = storeProgram(kind);
     if (program === undefined) throw new Error(`${PROGRAMS[kind]} was not found: install it, or name it in RUNNEL_${kind.toUpperCase()}`);
     const folder = mkdtempSync(join(tmpdir(), `runnel-${kind}-`));
-    const store = new Store();
+    const store = new this();
     Object.assign(store, { kind, program, folder, port: port ?? (await freePorts(1))[0], log: join(folder, 'server.log') });
-    store.args = ['--port', store.port, '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', appendonly ? 'yes' : 'no',
-      '--appendfsync', 'everysec', '--maxmemory-policy', 'noeviction', '--repl-diskless-sync-delay', '0', '--daemonize', 'no', ...args].map(String);
     process.on('exit', () => store.child?.kill('SIGKILL'));
-    await store.start();
     return store;
   }
 
