@@ -10,6 +10,9 @@ const MAX_BEFORE_MS = 3000;
 // taken over meanwhile: it announces that.
 const RETURN_MS = 2000;
 
+/** How long before a fault of the store a replica may have gone for both together to explain something. */
+const reachOf = ({ replica, forgetsMs }) => (replica === undefined ? forgetsMs : RETURN_MS);
+
 /**
  * The faults of a run, as {kind, replica, store, gone, from, to, forgetsMs}, with times of performance.now(). `replica`:
  * its index; undefined: all. `store`: the store could not be relied on, or a replica has announced that its generations
@@ -59,7 +62,7 @@ export class FaultLog {
     // What forgets more explains more.
     for (const store of stores.sort((a, b) => Number(b.forgetsMs > a.forgetsMs) - Number(a.forgetsMs > b.forgetsMs))) {
       const last = store.forgetsMs > 0 ? at : store.to + REFILL_MS;
-      const owner = this.faults.find(({ gone, from, to, replica }) => gone && to >= store.from - store.forgetsMs &&
+      const owner = this.faults.find(({ gone, from, to, replica }) => gone && to >= store.from - reachOf(store) &&
         from <= Math.min(last, at) && (store.replica === undefined || store.replica === replica));
       if (owner !== undefined) return `${store.kind}, later ${owner.kind}`;
     }
@@ -88,7 +91,7 @@ export class FaultLog {
     const gone = this.faults.filter((fault) => fault.gone && fault.to >= startedAt && fault.from <= at);
     for (const store of stores) {
       const owner = gone.find(({ replica, from, to }) => (store.replica === undefined || store.replica === replica) &&
-        from <= store.to + REFILL_MS && to >= store.from - (store.replica === undefined ? Math.min(store.forgetsMs, MAX_BEFORE_MS) : RETURN_MS));
+        from <= store.to + REFILL_MS && to >= store.from - Math.min(reachOf(store), MAX_BEFORE_MS));
       if (owner !== undefined) return store === owner ? store.kind : `${store.kind} and ${owner.kind}`;
     }
     return undefined;

@@ -58,6 +58,9 @@ test('a finished log is lost only if the store has missed it and its replica is 
   assert.equal(faultsOf(flushed, killed).explainLoss(ended), 'flushed, later kill');
   assert.equal(faultsOf(flushed).explainLoss(ended), undefined);
   assert.equal(faultsOf(killed).explainLoss(ended), undefined);
+  const returned = [['stop', { ...GONE, replica: 1, from: 4000, to: 7000 }], ['announced', { ...STORE, replica: 1, from: 7500, to: 8500 }]];
+  assert.equal(faultsOf(...returned).explainLoss(ended), 'announced, later stop');
+  assert.equal(faultsOf(...returned.slice(0, 1), ['announced', { ...STORE, replica: 2, from: 7500, to: 8500 }]).explainLoss(ended), undefined);
   const later = { ...ended, endedAt: 20_000 };
   assert.equal(faultsOf(flushed, killed).explainLoss(later), undefined);
   assert.equal(faultsOf(flushed, killed).explainLoss({ ...later, endedFrom: 10_000 }), 'flushed, later kill', 'its reader heard of the end late');

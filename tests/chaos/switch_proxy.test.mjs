@@ -29,7 +29,7 @@ async function through(t) {
     await once(socket, 'connect');
     return socket;
   };
-  return { proxy, open, targets };
+  return { proxy, open, targets, port };
 }
 
 async function reply(socket, word) {
@@ -88,4 +88,16 @@ test('a route that refuses resets its connections, and one with another target l
   await proxy.set('way', { target: targets[0] });
   await cut;
   assert.equal(await reply(await open(), '3'), 'a3');
+});
+
+test('a route whose port somebody has taken meanwhile opens once that is free again', async (t) => {
+  const { proxy, open, port } = await through(t);
+  await proxy.set('way', { refuses: true });
+  const taker = net.createServer().listen(port, '127.0.0.1');
+  await once(taker, 'listening');
+  const opened = proxy.set('way');
+  assert.equal(await Promise.race([opened.then(() => 'open'), new Promise((resolve) => setTimeout(resolve, 150, 'waiting'))]), 'waiting');
+  taker.close();
+  await opened;
+  assert.equal(await reply(await open(), '1'), 'a1');
 });

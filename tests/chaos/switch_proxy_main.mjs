@@ -1,7 +1,9 @@
 // The process of switch_proxy.mjs: TCP routes whose state its parent changes by messages.
+import { once } from 'node:events';
 import net from 'node:net';
 
 const HOST = '127.0.0.1';
+const REOPEN_MS = 10_000;
 const routes = new Map();
 
 /** One direction of a connection: bytes wait while the route is dark, and for its delay. */
@@ -53,9 +55,17 @@ class Route {
     Object.assign(this, { listen, target });
   }
 
+  /** While the route refuses, the system may lend its port to somebody's connection, so another attempt can succeed. */
   async open() {
-    this.server = net.createServer({ allowHalfOpen: true, noDelay: true }, (client) => this.#join(client));
-    await new Promise((resolve) => this.server.listen(this.listen, HOST, resolve));
+    const deadline = performance.now() + REOPEN_MS;
+    for (;;) {
+      this.server = net.createServer({ allowHalfOpen: true, noDelay: true }, (client) => this.#join(client));
+      this.server.listen(this.listen, HOST);
+      const error = await once(this.server, 'listening').then(() => undefined, (failure) => failure);
+      if (error === undefined) return;
+      if (error.code !== 'EADDRINUSE' || performance.now() > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
   }
 
   #join(client) {
