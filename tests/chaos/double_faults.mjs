@@ -16,15 +16,15 @@ const reachOf = ({ replica, forgetsMs }) => (replica === undefined ? forgetsMs :
 /**
  * The faults of a run, as {kind, replica, store, gone, from, to, forgetsMs}, with times of performance.now(). `replica`:
  * its index; undefined: all. `store`: the store could not be relied on, or a replica has announced that its generations
- * are not protected. `gone`: the replica was dead, stopped, or cut from the store. `forgetsMs`: how much that was stored
- * before `from` may be missing afterwards.
+ * are not protected. `gone`: the replica was dead, stopped, or cut from the store. `unreached`: it was cut from the other
+ * replicas, which take it for dead. `forgetsMs`: how much that was stored before `from` may be missing afterwards.
  */
 export class FaultLog {
   faults = [];
   counts = new Map();
 
   begin(kind, what) {
-    const fault = { kind, store: false, gone: false, forgetsMs: 0, to: Infinity, from: performance.now(), ...what };
+    const fault = { kind, store: false, gone: false, unreached: false, forgetsMs: 0, to: Infinity, from: performance.now(), ...what };
     this.faults.push(fault);
     this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
     return fault;
@@ -62,7 +62,7 @@ export class FaultLog {
     // What forgets more explains more.
     for (const store of stores.sort((a, b) => Number(b.forgetsMs > a.forgetsMs) - Number(a.forgetsMs > b.forgetsMs))) {
       const last = store.forgetsMs > 0 ? at : store.to + REFILL_MS;
-      const owner = this.faults.find(({ gone, from, to, replica }) => gone && to >= store.from - reachOf(store) &&
+      const owner = this.faults.find(({ gone, unreached, from, to, replica }) => (gone || unreached) && to >= store.from - reachOf(store) &&
         from <= Math.min(last, at) && (store.replica === undefined || store.replica === replica));
       if (owner !== undefined) return `${store.kind}, later ${owner.kind}`;
     }
@@ -88,7 +88,7 @@ export class FaultLog {
 
   #double(startedAt, at, heardUnstored) {
     const stores = this.faults.filter(({ store, to, from }) => store && to + REFILL_MS >= startedAt && from <= at).filter(heardUnstored);
-    const gone = this.faults.filter((fault) => fault.gone && fault.to >= startedAt && fault.from <= at);
+    const gone = this.faults.filter((fault) => (fault.gone || fault.unreached) && fault.to >= startedAt && fault.from <= at);
     for (const store of stores) {
       const owner = gone.find(({ replica, from, to }) => (store.replica === undefined || store.replica === replica) &&
         from <= store.to + REFILL_MS && to >= store.from - Math.min(reachOf(store), MAX_BEFORE_MS));

@@ -27,6 +27,7 @@ const explained = [
   ['killed just before a store that forgets', [['kill', { ...GONE, replica: 1, from: 9000, to: 9000 }], ['lost', { ...STORE, from: 10_500, to: 10_600, forgetsMs: 2000 }]], 'lost and kill'],
   ['announced by the replica that is killed', [['announced', { ...STORE, replica: 1, from: 9000, to: 10_000 }], ['kill', { ...GONE, replica: 1, from: 10_100, to: 10_100 }]], 'announced and kill'],
   ['announced by a replica that was stopped until then', [['stop', { ...GONE, replica: 1, from: 5000, to: 8500 }], ['announced', { ...STORE, replica: 1, from: 9000, to: 9200 }]], 'announced and stop'],
+  ['cut from the other replicas while the store is away', [['away', { ...STORE, from: 9000, to: 11_000 }], ['cut', { unreached: true, replica: 1, from: 10_500, to: 11_500 }]], 'away and cut'],
   ['cut from the store', [['cut', { ...STORE, ...GONE, replica: 2, from: 9000, to: 11_000 }]], 'cut'],
 ];
 for (const [what, faults, reason] of explained) {
@@ -36,6 +37,7 @@ for (const [what, faults, reason] of explained) {
 const unexplained = [
   ['no fault', []],
   ['only a kill', [['kill', { ...GONE, replica: 1, from: 10_500, to: 10_500 }]]],
+  ['only cut from the other replicas', [['cut', { unreached: true, replica: 1, from: 10_500, to: 11_500 }]]],
   ['only the store', [['away', { ...STORE, from: 9000, to: 11_000, forgetsMs: 2000 }]]],
   ['announced by a replica long after it was stopped', [['stop', { ...GONE, replica: 1, from: 3000, to: 6000 }], ['announced', { ...STORE, replica: 1, from: 9000, to: 9200 }]]],
   ['announced by another replica than the one that was stopped', [['stop', { ...GONE, replica: 0, from: 5000, to: 8500 }], ['announced', { ...STORE, replica: 1, from: 9000, to: 9200 }]]],

@@ -247,15 +247,16 @@ export class NetworkFaults {
 
   async cutLink() {
     const bridge = this.random.pick(this.fleet.all);
-    await this.#cut('bridge cut from a replica', `link-${bridge.index}-${this.random.whole(0, this.fleet.replicas.length - 1)}`);
+    await this.#cut('bridge cut from a replica', `link-${bridge.index}-${this.random.whole(0, this.fleet.replicas.length - 1)}`, {});
   }
 
   async cutPeer() {
-    await this.#cut('replica cut from the others', `peer-${this.random.whole(0, this.fleet.replicas.length - 1)}`);
+    const replica = this.random.whole(0, this.fleet.replicas.length - 1);
+    await this.#cut('replica cut from the others', `peer-${replica}`, { unreached: true, replica });
   }
 
-  async #cut(kind, route) {
-    const fault = this.faults.begin(kind, {});
+  async #cut(kind, route, what) {
+    const fault = this.faults.begin(kind, what);
     await this.fleet.proxy.set(route, this.random.chance(0.5) ? { dark: true } : { refuses: true });
     await pause(this.random.pick([500, 3000]));
     await this.fleet.proxy.set(route);
