@@ -114,13 +114,21 @@ export class CheckedLog {
     this.tally.fault('wrongText', `an unknown event: ${what}`);
   }
 
-  /** Takes the epoch of an event; false if it is before that of the cursor. */
+  /**
+   * Takes the epoch of an event; false if it is before that of the cursor. The first event is the same in all epochs, so
+   * a reader that has no other needs no gap where one with more gets one.
+   */
   #enter(epoch) {
+    if (epoch < this.epoch) {
+      const reason = this.last <= 1 ? this.judge?.gap(this) : undefined;
+      if (reason === undefined) return false;
+      this.tally.explain('earlier epoch', reason);
+    }
     const before = this.epoch;
     this.epoch = epoch;
     if (epoch > before) this.judge?.moved(this);
     this.heardAt = performance.now();
-    return epoch >= before;
+    return true;
   }
 
   /** What the judge knows of its life, for a fault that nothing explains. */

@@ -109,6 +109,17 @@ test('a gap replaces what was read, and the rest must follow it', () => {
   assert.ok(log.ended);
 });
 
+test('a reader of the first event only may come to an earlier epoch without a gap, with an explanation', () => {
+  for (const [explained, last, faults] of [[true, 1, 0], [false, 1, 1], [true, 2, 1]]) {
+    const of = script();
+    const { log, tally, on } = judged(of, explained);
+    log.apply({ ...started, epoch: EPOCH + 1 }, on);
+    if (last > 1) log.apply(delta(of, 2, { epoch: EPOCH + 1 }), on);
+    log.apply(delta(of, last + 1, { epoch: EPOCH }), on);
+    assert.equal(tally.reordered, faults, `${explained} ${last}`);
+  }
+});
+
 for (const [what, kind, events] of [
   ['a gap that nothing explains', 'gaps', (of) => [started, { type: 'gap', gen: 'g', seq: 0, requested_after: 1 }, delta(of, 2)]],
   ['an earlier epoch without a gap', 'reordered', (of) => [started, delta(of, 2, { epoch: EPOCH }), delta(of, 3)]],
