@@ -51,7 +51,8 @@ async function readChat(network, log, random, deadlineMs) {
     } catch (error) {
       if (error instanceof Refused && !error.retryable && log.lost()) return false;
       const cut = error instanceof Break;
-      if (cut && judge.loss(log) === undefined && !judge.linkCut(log)) {
+      // After a silence it was the reader that gave up: the stream may well go on.
+      if (cut && !error.silent && judge.loss(log) === undefined && !judge.linkCut(log)) {
         tally.fault('lost', `chat: ${error.message}`);
         return false;
       }
