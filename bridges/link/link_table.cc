@@ -81,6 +81,14 @@ Link* LinkTable::Rendezvous(std::string_view generation_id, std::string_view avo
   return best != nullptr && known_->KeepsAlone(generation_id) ? nullptr : best;
 }
 
+Link* LinkTable::FindOther(std::string_view from, const std::vector<std::string>& denied) const {
+  const auto found = std::find_if(links_.begin(), links_.end(), [&](const auto& link) {
+    return link->usable() && link->shared_log() && link->id_prefix() != from &&
+           std::count(denied.begin(), denied.end(), link->id_prefix()) == 0;
+  });
+  return found == links_.end() ? nullptr : found->get();
+}
+
 Link* LinkTable::FindForStart(const Subscription::Start& start) const {
   const v1::GenerateRequest& request = start.command.request();
   const bool by_hash = start.keyed && start.claims == nullptr && !AllShareLogs();

@@ -35,6 +35,7 @@ bool ReplicaRouter::MaybeFollow(Subscription* subscription, const Link& link, co
     SendOrWait(subscription);
     return true;
   }
+  if (reason == "GENERATION_NOT_FOUND") return start == nullptr && MayAskOther(subscription, link);
   // A start may be sent to another replica instead: see OnRefused.
   const bool refers = reason == "OWNED_ELSEWHERE" || (start == nullptr && IsOfReplica(reason));
   if (!refers) return false;
@@ -43,6 +44,18 @@ bool ReplicaRouter::MaybeFollow(Subscription* subscription, const Link& link, co
   route.Follow(refusal, link.id_prefix(), subscription->position(), now);
   CountReferral(refusal);
   if (IsUnreached(route) && route.retry_at() <= now) route.BackOff(now);
+  SendOrWait(subscription);
+  return true;
+}
+
+bool ReplicaRouter::MayAskOther(Subscription* subscription, const Link& link) {
+  // Others ask one replica only, so that ids which somebody makes up cost no more.
+  if (!subscription->seen() && !subscription->opened()) return false;
+  const Route* const route = subscription->route();
+  static const std::vector<std::string> kNone;
+  Link* const other = links_.FindOther(link.id_prefix(), route == nullptr ? kNone : route->denied());
+  if (other == nullptr) return false;
+  subscription->MutableRoute().Deny(link.id_prefix(), other->id_prefix(), Now());
   SendOrWait(subscription);
   return true;
 }

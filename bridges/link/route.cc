@@ -67,7 +67,15 @@ void Route::BackOff(absl::Duration now) {
   retry_at_ = now + base::Jitter(wait, 0.5, 1.0);
 }
 
+void Route::Deny(std::string_view from, std::string_view next, absl::Duration now) {
+  Forget(from);
+  denied_.emplace_back(from);
+  prefix_ = std::string(next);
+  retry_at_ = now;
+}
+
 void Route::Arrive(std::string_view prefix) {
+  denied_.clear();
   prefix_ = std::string(prefix);
   avoid_.clear();
   refusal_ = absl::OkStatus();

@@ -2,6 +2,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -39,6 +40,10 @@ class Route {
   void Forget(std::string_view from);
   // Waits 50 ms, then twice as long each time up to 1 s, a part of it at random.
   void BackOff(absl::Duration now);
+  // The replica `from` does not know the generation: the replica with the prefix `next` is asked at once.
+  void Deny(std::string_view from, std::string_view next, absl::Duration now);
+  // The prefixes of the replicas that do not know it, since the request was accepted last.
+  const std::vector<std::string>& denied() const { return denied_; }
   // The request was accepted by the replica with this prefix.
   void Arrive(std::string_view prefix);
 
@@ -47,6 +52,7 @@ class Route {
 
   std::string prefix_;
   std::string avoid_;
+  std::vector<std::string> denied_;
   absl::Status refusal_;
   absl::Duration retry_at_;
   LogPosition at_;

@@ -167,6 +167,32 @@ TEST_F(SharedLogTest, ReturnsToAReplicaThatWasWronglyReportedGone) {
   EXPECT_EQ(again->request.attach().after_seq(), 3u);
 }
 
+TEST_F(SharedLogTest, AsksEveryReplicaOnceForWhatTheReaderHasSeen) {
+  const absl::Status unknown = base::MakeError(absl::StatusCode::kNotFound, "GENERATION_NOT_FOUND", "no");
+  RecordingReader& reader = harness.NewReader();
+  harness.Attach(&reader, kOfNone, 3);
+  const auto [before, denied] = Next();
+  before->Reject(denied, unknown);
+  const auto [at, command] = Next();
+  EXPECT_NE(at, before);
+  at->Attach(command, kOfNone);
+  ASSERT_TRUE(reader.WaitFor("opened " + kOfNone + " 0"));
+
+  RecordingReader& lost = harness.NewReader();
+  harness.Attach(&lost, kOfNone, 3);
+  for (int i = 0; i < 2; ++i) {
+    const auto [other, again] = Next();
+    other->Reject(again, unknown);
+  }
+  EXPECT_TRUE(lost.WaitFor("end NOT_FOUND"));
+
+  RecordingReader& stranger = harness.NewReader();
+  harness.Attach(&stranger, kOfNone, 0);
+  const auto [one, guess] = Next();
+  one->Reject(guess, unknown);
+  EXPECT_TRUE(stranger.WaitFor("end NOT_FOUND"));
+}
+
 TEST_F(SharedLogTest, TheServiceDecidesWhatDoesNotExist) {
   RecordingReader& lost = Open(&first, kOfFirst, 3);
   first.Stop();
