@@ -209,7 +209,8 @@ export class StoreFaults {
 
   async #until(otherwise, condition) {
     const deadline = performance.now() + FAILOVER_MS;
-    while (!(await condition())) {
+    // A server may close the connection, as Sentinel makes an old master do.
+    while (!(await condition().catch(() => false))) {
       if (performance.now() > deadline) throw new Error(`${otherwise}: ${[this.fleet.store, ...this.fleet.sentinels].map(({ log }) => log)}`);
       await pause(50);
     }
