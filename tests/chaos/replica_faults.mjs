@@ -180,7 +180,8 @@ export class StoreFaults {
     await this.#follows(next);
     await this.#until('the Sentinels do not see the follower', async () => (await Promise.all(fleet.sentinels.map((each) => each.ready()))).every(Boolean));
     const fault = this.faults.begin(`store failed over by Sentinel, ${how}`, { store: true, forgetsMs: REPLICATION_MS });
-    if (how === 'command') await fleet.sentinels[0].command('SENTINEL', 'FAILOVER', fleet.sentinels[0].name);
+    // Rejected while the Sentinel has not heard from the follower for a moment.
+    if (how === 'command') await this.#until('the Sentinel rejects a failover', () => fleet.sentinels[0].failOver());
     else if (how === 'SIGSTOP') old.freeze();
     else await old.kill();
     await this.#until('the Sentinels do not agree on the follower', async () =>

@@ -31,6 +31,16 @@ export class Sentinel extends Store {
     return Object.fromEntries(Array.from({ length: fields.length / 2 }, (_, i) => fields.slice(2 * i, 2 * i + 2)));
   }
 
+  /** Makes the follower the master. False if it sees no follower now that could be. */
+  async failOver() {
+    try {
+      return (await this.command('SENTINEL', 'FAILOVER', this.name)) === 'OK';
+    } catch (error) {
+      if (!error.message.startsWith('NOGOODSLAVE')) throw error;
+      return false;
+    }
+  }
+
   /** Whether it could fail over now: it knows `replicas` replicas and `others` other Sentinels, and nothing is going on. */
   async ready({ replicas = 1, others = 2 } = {}) {
     const { flags, 'num-slaves': known, 'num-other-sentinels': peers } = await this.master();
