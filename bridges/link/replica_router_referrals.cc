@@ -49,8 +49,9 @@ bool ReplicaRouter::MaybeFollow(Subscription* subscription, const Link& link, co
 }
 
 bool ReplicaRouter::MayAskOther(Subscription* subscription, const Link& link) {
-  // Others ask one replica only, so that ids which somebody makes up cost no more.
-  if (!subscription->seen() && !subscription->opened()) return false;
+  // Ids that somebody makes up cost no more than one question.
+  if (!subscription->seen() && !subscription->opened() && !known_->SharesLogs(subscription->generation_id()))
+    return false;
   const Route* const route = subscription->route();
   static const std::vector<std::string> kNone;
   Link* const other = links_.FindOther(link.id_prefix(), route == nullptr ? kNone : route->denied());

@@ -168,29 +168,26 @@ TEST_F(SharedLogTest, ReturnsToAReplicaThatWasWronglyReportedGone) {
 }
 
 TEST_F(SharedLogTest, AsksEveryReplicaOnceForWhatTheReaderHasSeen) {
-  const absl::Status unknown = base::MakeError(absl::StatusCode::kNotFound, "GENERATION_NOT_FOUND", "no");
+  const auto deny = [this] {
+    const auto [at, command] = Next();
+    at->Reject(command, base::MakeError(absl::StatusCode::kNotFound, "GENERATION_NOT_FOUND", "no"));
+    return at;
+  };
   RecordingReader& reader = harness.NewReader();
   harness.Attach(&reader, kOfNone, 3);
-  const auto [before, denied] = Next();
-  before->Reject(denied, unknown);
+  FakeInferenceService* const before = deny();
   const auto [at, command] = Next();
   EXPECT_NE(at, before);
   at->Attach(command, kOfNone);
   ASSERT_TRUE(reader.WaitFor("opened " + kOfNone + " 0"));
 
-  RecordingReader& lost = harness.NewReader();
-  harness.Attach(&lost, kOfNone, 3);
-  for (int i = 0; i < 2; ++i) {
-    const auto [other, again] = Next();
-    other->Reject(again, unknown);
+  // The cursor says that it was seen, or the id names a replica that is known.
+  for (const auto& [id, after, questions] : {std::tuple(kOfNone, 3, 2), {kOfFirst, 0, 2}, {kOfNone, 0, 1}}) {
+    RecordingReader& lost = harness.NewReader();
+    harness.Attach(&lost, id, static_cast<uint64_t>(after));
+    for (int i = 0; i < questions; ++i) deny();
+    EXPECT_TRUE(lost.WaitFor("end NOT_FOUND")) << id << " " << after;
   }
-  EXPECT_TRUE(lost.WaitFor("end NOT_FOUND"));
-
-  RecordingReader& stranger = harness.NewReader();
-  harness.Attach(&stranger, kOfNone, 0);
-  const auto [one, guess] = Next();
-  one->Reject(guess, unknown);
-  EXPECT_TRUE(stranger.WaitFor("end NOT_FOUND"));
 }
 
 TEST_F(SharedLogTest, TheServiceDecidesWhatDoesNotExist) {
