@@ -17,7 +17,8 @@ const reachOf = ({ replica, forgetsMs }) => (replica === undefined ? forgetsMs :
  * The faults of a run, as {kind, replica, store, gone, from, to, forgetsMs}, with times of performance.now(). `replica`:
  * its index; undefined: all. `store`: the store could not be relied on, or a replica has announced that its generations
  * are not protected. `gone`: the replica was dead, stopped, or cut from the store. `unreached`: it was cut from the other
- * replicas, which take it for dead. `forgetsMs`: how much that was stored before `from` may be missing afterwards.
+ * replicas, which take it for dead, or from a bridge, which then depends on the others. `forgetsMs`: how much that was
+ * stored before `from` may be missing afterwards.
  */
 export class FaultLog {
   faults = [];

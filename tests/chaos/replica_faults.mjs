@@ -249,7 +249,8 @@ export class NetworkFaults {
 
   async cutLink() {
     const bridge = this.random.pick(this.fleet.all);
-    await this.#cut('bridge cut from a replica', `link-${bridge.index}-${this.random.whole(0, this.fleet.replicas.length - 1)}`, {});
+    const replica = this.random.whole(0, this.fleet.replicas.length - 1);
+    await this.#cut('bridge cut from a replica', `link-${bridge.index}-${replica}`, { unreached: true, replica });
   }
 
   async cutPeer() {
