@@ -82,11 +82,14 @@ Link* LinkTable::Rendezvous(std::string_view generation_id, std::string_view avo
 }
 
 Link* LinkTable::FindOther(std::string_view from, const std::vector<std::string>& denied) const {
-  const auto found = std::find_if(links_.begin(), links_.end(), [&](const auto& link) {
-    return link->usable() && link->shared_log() && link->id_prefix() != from &&
-           std::count(denied.begin(), denied.end(), link->id_prefix()) == 0;
-  });
-  return found == links_.end() ? nullptr : found->get();
+  Link* last_choice = nullptr;
+  for (const auto& link : links_) {
+    if (!link->connected() || !link->shared_log() || link->id_prefix() == from) continue;
+    if (std::count(denied.begin(), denied.end(), link->id_prefix()) > 0) continue;
+    if (link->usable()) return link.get();
+    last_choice = link.get();
+  }
+  return last_choice;
 }
 
 Link* LinkTable::FindForStart(const Subscription::Start& start) const {

@@ -36,7 +36,8 @@ class LinkTable {
   // If that is not usable and its logs are shared, or may be, any replica can help; which one is asked depends on the
   // id alone, so that all bridges ask the same. `route` may be null.
   Link* FindKeeper(std::string_view generation_id, const Route* route = nullptr) const;
-  // One that shares its logs, other than those with the prefixes `from` and `denied`.
+  // One that shares its logs, other than those with the prefixes `from` and `denied`. One that is reported gone may
+  // only be without a lease: it is the last choice.
   Link* FindOther(std::string_view from, const std::vector<std::string>& denied) const;
   // The best replica for a start, of those that have not refused it.
   Link* FindForStart(const Subscription::Start& start) const;

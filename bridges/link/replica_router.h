@@ -109,9 +109,9 @@ class ReplicaRouter final : private Link::Owner {
   void SendOrWait(Subscription* subscription);
   // Follows a refusal by a replica that shares its logs. False if the refusal is not about where to ask.
   bool MaybeFollow(Subscription* subscription, const Link& link, const absl::Status& refusal);
-  // Sends a reader that has seen the generation, or names a replica that this bridge knows, to one that has not said yet
-  // that it does not know it. Its owner has it in memory while the store has forgotten everything, until the owner has
-  // filled that up again.
+  // Sends a reader that has seen the generation, or names a replica that this bridge knows, to one that has not said
+  // yet that it does not know it. Its owner has it in memory while the store has forgotten everything, until the owner
+  // has filled that up again.
   bool MayAskOther(Subscription* subscription, const Link& link);
   // Whether `link` knows for all replicas that a generation does not exist. It does not know the logs of replicas that
   // keep them alone.

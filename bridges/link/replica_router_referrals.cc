@@ -57,7 +57,8 @@ bool ReplicaRouter::MayAskOther(Subscription* subscription, const Link& link) {
   Link* const other = links_.FindOther(link.id_prefix(), route == nullptr ? kNone : route->denied());
   if (other == nullptr) return false;
   subscription->MutableRoute().Deny(link.id_prefix(), other->id_prefix(), Now());
-  SendOrWait(subscription);
+  // It may be reported gone, and would not be found by its prefix then.
+  if (!other->Open(subscription)) SendOrWait(subscription);
   return true;
 }
 

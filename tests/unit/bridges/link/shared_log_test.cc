@@ -190,6 +190,20 @@ TEST_F(SharedLogTest, AsksEveryReplicaOnceForWhatTheReaderHasSeen) {
   }
 }
 
+TEST_F(SharedLogTest, AsksTheOwnerAlthoughItIsReportedGone) {
+  Open(&first, kOfFirst, 3);
+  second.Send(0, Gone({"aaaa"}));
+  const auto asked = second.NextCommand();
+  ASSERT_TRUE(asked.has_value());
+  // The store could neither renew the lease of the owner nor take the generation.
+  second.Reject(*asked, base::MakeError(absl::StatusCode::kNotFound, "GENERATION_NOT_FOUND", "no"));
+  const auto detach = first.NextCommand();
+  ASSERT_TRUE(detach && detach->request.has_detach());
+  const auto again = first.NextCommand();
+  ASSERT_TRUE(again && again->request.has_attach());
+  EXPECT_EQ(again->request.attach().after_seq(), 3u);
+}
+
 TEST_F(SharedLogTest, TheServiceDecidesWhatDoesNotExist) {
   RecordingReader& lost = Open(&first, kOfFirst, 3);
   first.Stop();
