@@ -72,7 +72,7 @@ export class Tally {
 export class CheckedLog {
   constructor(script, tally, judge) {
     Object.assign(this, { script, tally, judge, id: undefined, last: 0, epoch: 0, terminal: undefined });
-    Object.assign(this, { startedAt: performance.now(), heardAt: performance.now(), gaps: 0, cuts: 0 });
+    Object.assign(this, { startedAt: performance.now(), heardAt: performance.now(), gaps: 0, cuts: 0, history: [] });
     this.parts = script.parts(0);
   }
 
@@ -126,14 +126,28 @@ export class CheckedLog {
     }
     const before = this.epoch;
     this.epoch = epoch;
+    if (epoch !== before) this.history.push(`epoch ${epoch} after ${this.last}`);
     if (epoch > before) this.judge?.moved(this);
     this.heardAt = performance.now();
     return true;
   }
 
-  /** What the judge knows of its life, for a fault that nothing explains. */
+  /** Its life, for a fault that nothing explains. */
   describe() {
-    return this.judge?.describe?.(this) ?? '';
+    return [this.again ? 'read again' : 'read', ...this.history, this.judge?.describe?.(this)].join('; ');
+  }
+
+  /**
+   * Someone who reads again from the beginning has no cursor that could show that the log is another one now: a replica
+   * that was stopped has what it made until it learns that it was taken over. Explained as a gap is, which a reader with a
+   * cursor would get.
+   */
+  #replaced() {
+    const reason = this.judge?.gap(this);
+    if (reason === undefined) return false;
+    this.tally.explain('read again differently', reason);
+    this.terminal = { type: 'lost' };
+    return true;
   }
 
   /** Ends the log if its loss is explained. */
@@ -151,6 +165,7 @@ export class CheckedLog {
     if (reason === undefined) return this.tally.fault('gaps', `${what}; ${this.describe()}`);
     this.tally.explain('gap', reason);
     this.gaps++;
+    this.history.push(`gap to epoch ${event.epoch ?? 0} at ${event.snapshot?.seq ?? 0}`);
     if (event.requested_after !== this.last) return this.tally.fault('wrongText', `not a gap after this cursor: ${what}`);
     this.epoch = event.epoch ?? 0;
     this.last = event.snapshot?.seq ?? 0;
@@ -168,8 +183,7 @@ export class CheckedLog {
   }
 
   #delta(event, first, what) {
-    // Someone who reads again from the beginning has no cursor that could show that the log is another one now.
-    const wrong = () => (this.again && this.lost()) || this.tally.fault('wrongText', what);
+    const wrong = () => (this.again && (this.lost() || this.#replaced())) || this.tally.fault('wrongText', `${what}; ${this.describe()}`);
     if (this.script.learn?.(event, first) === false) return wrong();
     const expected = this.script.delta(first);
     if (expected === undefined) return wrong();

@@ -151,6 +151,18 @@ test('a lost generation that a double fault explains ends the log', () => {
   assert.equal(log.terminal.type, 'lost');
 });
 
+test('who reads again from the beginning may find another text, with an explanation', () => {
+  for (const [loss, gap, faults] of [['a reason', undefined, 0], [undefined, 'a reason', 0], [undefined, undefined, 1]]) {
+    const of = script();
+    const { log, tally, on } = judged(of, false);
+    Object.assign(log, { again: true, judge: { loss: () => loss, gap: () => gap, moved: () => {} } });
+    log.apply(started, on);
+    log.apply({ ...delta(of, 2), text: 'other' }, on);
+    assert.equal(tally.wrongText, faults);
+    assert.equal(log.terminal?.type, faults === 0 ? 'lost' : undefined);
+  }
+});
+
 const words = (salts) => {
   const plain = new Script({ seed: 9, tokens: salts.length, pace: 1 });
   return salts.map((salt, index) => {
