@@ -53,6 +53,10 @@ void JournalWriter::Verify(const GenerationPtr& generation, Journal::VerifyCallb
           });
 }
 
+void JournalWriter::VerifyAll() {
+  for (const GenerationPtr& generation : Open()) Verify(generation, [](const absl::Status&) {});
+}
+
 void JournalWriter::QueueCheck(const GenerationPtr& generation) {
   JournaledLog& log = JournaledLog::Of(*generation);
   log.phase = JournaledLog::Phase::kChecking;

@@ -134,6 +134,7 @@ absl::Status RedisJournal::Core::Init() {
   writer_ = std::make_unique<JournalWriter>(&context_);
   reader_ = std::make_unique<JournalReader>(&context_, writer_.get());
   lease_ = std::make_unique<ReplicaLease>(&context_, RandomRunId());
+  lease_->OnLost([writer = writer_.get()] { writer->VerifyAll(); });
   timer_ = std::make_unique<boost::asio::steady_timer>(client_->io());
   return absl::OkStatus();
 }

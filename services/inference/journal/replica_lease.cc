@@ -97,6 +97,7 @@ void ReplicaLease::OnRenewed(const std::vector<std::string>& watched, const std:
     spdlog::warn("the lease of this replica had expired: it has not been renewed for {:.0f} ms",
                  absl::ToDoubleMilliseconds(context_.options->lease));
     held_ = false;
+    if (on_lost_ != nullptr) on_lost_();
     Acquire();
   }
   const absl::Duration now = context_.Now();

@@ -21,6 +21,8 @@ class ReplicaLease {
   ReplicaLease(JournalContext* context, std::string run_id);
 
   void Watch(absl::AnyInvocable<void(Journal::Gone)> on_gone) { on_gone_ = std::move(on_gone); }
+  // `on_lost` is called when the lease of this replica turns out to have expired: what it runs may have been taken over.
+  void OnLost(absl::AnyInvocable<void()> on_lost) { on_lost_ = std::move(on_lost); }
 
   // The store can be used. `address`: of this replica, host:port.
   void OnUp(std::string address);
@@ -58,6 +60,7 @@ class ReplicaLease {
   const std::string run_id_;
   std::string address_;
   absl::AnyInvocable<void(Journal::Gone)> on_gone_;
+  absl::AnyInvocable<void()> on_lost_;
   bool up_ = false;
   bool busy_ = false;  // a reply is awaited
   bool held_ = false;
