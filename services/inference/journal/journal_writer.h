@@ -39,8 +39,8 @@ class JournalWriter {
   // See Journal.
   void Create(std::shared_ptr<Generation> generation, JournalMeta meta, Journal::CreateCallback done);
   void Verify(const std::shared_ptr<Generation>& generation, Journal::VerifyCallback done);
-  // The same for all generations that run here. A replica that was stopped must not show what it makes next, even if the
-  // store replies late just then.
+  // The same for all generations that run here. A replica that was stopped must not show what it makes next, even if
+  // the store replies late just then.
   void VerifyAll();
   void HandOver(const std::shared_ptr<Generation>& generation, Journal::HandOverCallback done);
 

@@ -21,7 +21,8 @@ class ReplicaLease {
   ReplicaLease(JournalContext* context, std::string run_id);
 
   void Watch(absl::AnyInvocable<void(Journal::Gone)> on_gone) { on_gone_ = std::move(on_gone); }
-  // `on_lost` is called when the lease of this replica turns out to have expired: what it runs may have been taken over.
+  // `on_lost` is called when the lease of this replica turns out to have expired: what it runs may have been taken
+  // over.
   void OnLost(absl::AnyInvocable<void()> on_lost) { on_lost_ = std::move(on_lost); }
 
   // The store can be used. `address`: of this replica, host:port.
