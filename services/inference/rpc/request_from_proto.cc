@@ -4,7 +4,6 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/grpc_status.h"
 #include "services/base/request_limits.h"
+#include "services/base/stable_hash.h"
 #include "services/base/status_macros.h"
 #include "services/inference/rpc/messages_from_proto.h"
 #include "services/inference/rpc/tools_from_proto.h"
@@ -255,7 +255,7 @@ uint64_t RequestFingerprint(const v1::GenerateRequest& proto) {
     coded.SetSerializationDeterministic(true);  // maps are unordered otherwise
     content.SerializeToCodedStream(&coded);
   }
-  return std::hash<std::string>()(bytes);
+  return base::StableHash(bytes, "");
 }
 
 }  // namespace runnel::inference

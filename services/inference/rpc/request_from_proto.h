@@ -21,7 +21,8 @@ struct RequestDefaults {
 absl::StatusOr<GenerationRequest> RequestFromProto(const v1::GenerateRequest& proto, const RequestDefaults& defaults,
                                                    const std::vector<ModelInfo>& models);
 
-// A hash of everything in the request but its request_id.
+// A hash of everything in the request but its request_id. The same in every build: replicas compare it with one that
+// another release has stored.
 uint64_t RequestFingerprint(const v1::GenerateRequest& proto);
 
 }  // namespace runnel::inference

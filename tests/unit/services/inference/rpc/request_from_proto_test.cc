@@ -206,5 +206,12 @@ TEST(RequestFromProto, FingerprintDependsOnTheContentOnly) {
   EXPECT_NE(RequestFingerprint(one), RequestFingerprint(two));
 }
 
+TEST(RequestFromProto, FingerprintIsThatOfOtherBuilds) {
+  v1::GenerateRequest request;
+  request.set_model("m");
+  request.set_prompt("hello");
+  EXPECT_EQ(RequestFingerprint(request), 16546290805846636325u);
+}
+
 }  // namespace
 }  // namespace runnel::inference
