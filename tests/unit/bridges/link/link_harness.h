@@ -55,16 +55,17 @@ class RecordingReader final : public Subscription::Handler {
     Add("progress " + std::to_string(progress.queue_position()));
   }
   void OnFlush(Subscription*) override {
-    Add("flush");
     if (on_flush) on_flush();
+    Add("flush");
   }
   void OnEnd(Subscription*, const absl::Status& status) override {
     {
       base::MutexLock lock(&mu_);
       reason_ = base::DetailOf(status).reason;
     }
-    Add("end " + std::string(absl::StatusCodeToString(status.code())));
+    // First, so that who waits for the line knows that it has returned.
     if (on_end) on_end();
+    Add("end " + std::string(absl::StatusCodeToString(status.code())));
   }
 
   std::vector<std::string> log() const {
