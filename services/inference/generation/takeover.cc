@@ -80,12 +80,16 @@ void Takeover::AskOwner(std::shared_ptr<Search> search, Journal::Loaded loaded) 
 }
 
 void Takeover::AskBirthplace(const std::shared_ptr<Search>& search, const Journal::Loaded::Owner& owner) {
-  const bool may_have = search->asker.has_value() && options_.probe != nullptr && !owner.address.empty() &&
-                        owner.prefix != options_.journal->id_prefix();
-  if (!may_have) return Finish(search, GenerationNotFoundError());
-  options_.probe->Ask({owner.address, search->id, *search->asker}, [search, owner](OwnerProbe::Answer answer) {
-    const bool has = answer == OwnerProbe::Answer::kHas || (answer == OwnerProbe::Answer::kSilent && owner.leased);
-    Finish(search, has ? OwnedElsewhereError(owner.prefix) : GenerationNotFoundError());
+  const bool may_ask = search->asker.has_value() && options_.probe != nullptr && !owner.address.empty() &&
+                       owner.prefix != options_.journal->id_prefix();
+  if (!may_ask) return Finish(search, GenerationNotFoundError());
+  options_.probe->Ask({owner.address, search->id, *search->asker}, [this, search, owner](OwnerProbe::Answer answer) {
+    // A busy replica is silent too, and a store that was away has forgotten its lease.
+    const bool silent = answer == OwnerProbe::Answer::kSilent;
+    if (!silent) NoteAnswer(owner.prefix);
+    const bool may_have = answer == OwnerProbe::Answer::kHas ||
+                          (silent && (owner.leased || SilentFor(owner.prefix) < options_.recovery_timeout));
+    Finish(search, may_have ? OwnedElsewhereError(owner.prefix) : GenerationNotFoundError());
   });
 }
 

@@ -22,7 +22,8 @@ namespace runnel::inference {
 //
 //   store: it was purged                  -> NotFound
 //   store: no such generation             -> NotFound, unless the replica that the id names has it all the same: it may
-//                                            run unprotected
+//                                            run unprotected. OWNED_ELSEWHERE while that is silent, for up to the
+//                                            recovery timeout
 //   store: it has ended                   -> its log
 //   its owner has handed it over, or is this replica, which has forgotten it      -> taken over
 //   its owner answers that it has it      -> OWNED_ELSEWHERE, whether it renews its lease or not

@@ -108,6 +108,20 @@ TEST_F(TakeoverTest, ASilentOwnerKeepsItForAsLongAsItRenewsItsLease) {
   EXPECT_TRUE(WaitUntil([&] { return b_->Has("runnel_takeovers_total{cause=\"lease\",exact=\"true\"} 1"); }));
 }
 
+TEST_F(TakeoverTest, ASilentReplicaMayHaveWhatTheStoreHasLostUntilTheRecoveryTimeout) {
+  const auto first = StartHere();
+  store.Write(first->id(), {});
+  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
+  Freeze("aaaa");
+  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE") << "it may be busy, and its lease lost like the rest";
+  clock.Advance(absl::Seconds(29));
+  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
+  clock.Advance(absl::Seconds(2));
+  EXPECT_EQ(b_->FindError(first->id()), "GENERATION_NOT_FOUND");
+  a_->state = State::kDead;
+  EXPECT_EQ(b_->FindError(first->id()), "GENERATION_NOT_FOUND");
+}
+
 TEST_F(TakeoverTest, WhatCannotBeContinuedIsTakenFromASilentOwnerAfterTheRecoveryTimeoutOnly) {
   const auto first = StartHere();
   b_->engine.can_continue = false;
