@@ -55,8 +55,11 @@ std::shared_ptr<Generation> GenerationManager::FindLocked(const std::string& id,
 }
 
 bool GenerationManager::Has(const std::string& id, const std::string& principal) const {
-  base::MutexLock lock(&mu_);
-  return FindLocked(id, principal) != nullptr;
+  {
+    base::MutexLock lock(&mu_);
+    if (FindLocked(id, principal) != nullptr) return true;
+  }
+  return takeover_ != nullptr && takeover_->IsTaking(id);
 }
 
 absl::Status GenerationManager::NotFoundLocked(const std::string& id, const std::string& principal) const {
@@ -116,6 +119,7 @@ void GenerationManager::OnFound(const std::string& id, Takeover::Found found) {
   } else {
     generation = found.status;
   }
+  takeover_->EndTaking(id);
   std::vector<Lookup::Waiter> waiters;
   {
     base::MutexLock lock(&mu_);

@@ -118,7 +118,8 @@ class GenerationManager final : public GenerationObserver {
   void FindAfter(const std::string& id, const std::string& principal, uint32_t after_epoch, FindCallback done)
       EXCLUDES(mu_);
 
-  // Whether the generation is in memory, for another replica that asks whether it may take it over.
+  // Whether the generation is in memory, or on its way there, for another replica that asks whether it may take it
+  // over.
   bool Has(const std::string& id, const std::string& principal) const EXCLUDES(mu_);
 
   // Cancels and forgets a generation. Fails as Find does, but succeeds if it was purged already.

@@ -122,6 +122,10 @@ void Takeover::Take(std::shared_ptr<Search> search, Cause cause) {
   if (!search->may_take) return Finish(search, DrainingError(absl::Seconds(1)));
   search->taking = true;
   search->found.cause = cause;
+  {
+    base::MutexLock lock(&mu_);
+    taking_.insert(search->id);
+  }
   options_.journal->Load(search->id, std::nullopt, Journal::Claim::kTakeOver,
                          [this, search](auto loaded) mutable { OnLoaded(std::move(search), std::move(loaded)); });
 }
@@ -129,6 +133,16 @@ void Takeover::Take(std::shared_ptr<Search> search, Cause cause) {
 void Takeover::Finish(const std::shared_ptr<Search>& search, absl::Status status) {
   search->found.status = std::move(status);
   search->done(std::move(search->found));
+}
+
+bool Takeover::IsTaking(const std::string& id) const {
+  base::MutexLock lock(&mu_);
+  return taking_.contains(id);
+}
+
+void Takeover::EndTaking(const std::string& id) {
+  base::MutexLock lock(&mu_);
+  taking_.erase(id);
 }
 
 absl::Duration Takeover::SilentFor(const std::string& prefix) {

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/functional/any_invocable.h"
@@ -68,6 +69,10 @@ class Takeover {
   // `may_take` false: a generation that would be taken over results in DRAINING.
   // `asker`: the principal that asks, if it is one.
   void Find(std::string id, std::optional<std::string> asker, bool may_take, Wanted wanted, FindCallback done);
+  // Whether it is being taken over here: the store may name this replica, which does not have it in memory yet. Until
+  // EndTaking, which the caller of Find calls once it has.
+  bool IsTaking(const std::string& id) const EXCLUDES(mu_);
+  void EndTaking(const std::string& id) EXCLUDES(mu_);
 
   // Whether the engine can continue a generation, or begin it again.
   static bool CanContinue(const Engine& engine, const GenerationRequest& request, const LogSegment& log);
@@ -80,14 +85,15 @@ class Takeover {
   void AskOwner(std::shared_ptr<Search> search, Journal::Loaded loaded) EXCLUDES(mu_);
   void AskBirthplace(const std::shared_ptr<Search>& search, const Journal::Loaded::Owner& owner);
   void OnAnswer(std::shared_ptr<Search> search, const Journal::Loaded& loaded, OwnerProbe::Answer answer) EXCLUDES(mu_);
-  void Take(std::shared_ptr<Search> search, Cause cause);
+  void Take(std::shared_ptr<Search> search, Cause cause) EXCLUDES(mu_);
   static void Finish(const std::shared_ptr<Search>& search, absl::Status status);
   // How long the owner with this prefix has been silent.
   absl::Duration SilentFor(const std::string& prefix) EXCLUDES(mu_);
   void NoteAnswer(const std::string& prefix) EXCLUDES(mu_);
 
   const Options options_;
-  base::Mutex mu_;
+  mutable base::Mutex mu_;
+  std::set<std::string> taking_ GUARDED_BY(mu_);
   // When each owner was first silent without an answer since; a few replicas at a time.
   std::map<std::string, absl::Duration> silent_since_ GUARDED_BY(mu_);
 };

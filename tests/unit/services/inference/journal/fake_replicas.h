@@ -188,11 +188,13 @@ class FakeReplicas {
 
   testing::FakeClock clock;
   testing::FakeLogStore store;
+  std::function<void()> on_question;  // called before the next answer to a replica that asks another one
 
  private:
   // In place of a call over the network.
   OwnerProbe::Answer AnswerOf(const OwnerProbe::Question& question) {
     ++questions_;
+    if (on_question) std::exchange(on_question, nullptr)();
     const auto found = replicas_.find(question.address);
     if (found == replicas_.end() || found->second->state == State::kDead) return OwnerProbe::Answer::kRefused;
     if (found->second->state == State::kStopped) return OwnerProbe::Answer::kSilent;
@@ -202,6 +204,22 @@ class FakeReplicas {
 
   int questions_ = 0;
   std::map<std::string, std::unique_ptr<Replica>> replicas_;
+};
+
+// Three replicas, of which the first one starts generations.
+class ThreeReplicas : public FakeReplicas {
+ protected:
+  // A generation of the first replica with the text "ab".
+  std::shared_ptr<Generation> StartHere(GenerationRequest request = Request(), const std::string& text = "ab") {
+    auto started = a_->Start(std::move(request));
+    EXPECT_TRUE(started.ok()) << started.status();
+    for (const char c : text) Append(started->generation, std::string(1, c));
+    return started->generation;
+  }
+
+  Replica* const a_ = Add("aaaa");
+  Replica* const b_ = Add("bbbb");
+  Replica* const c_ = Add("cccc");
 };
 
 }  // namespace runnel::inference

@@ -13,20 +13,7 @@ namespace {
 
 using testing::WaitUntil;
 
-class OrphansTest : public ::testing::Test, public FakeReplicas {
- protected:
-  // A generation of the first replica with the text "ab".
-  std::shared_ptr<Generation> StartHere(GenerationRequest request = Request(), const std::string& text = "ab") {
-    auto started = a_->Start(std::move(request));
-    EXPECT_TRUE(started.ok()) << started.status();
-    for (const char c : text) Append(started->generation, std::string(1, c));
-    return started->generation;
-  }
-
-  Replica* const a_ = Add("aaaa");
-  Replica* const b_ = Add("bbbb");
-  Replica* const c_ = Add("cccc");
-};
+class OrphansTest : public ::testing::Test, public ThreeReplicas {};
 
 TEST_F(OrphansTest, OrphansAreTakenOverAndRunWithoutReaders) {
   std::vector<std::string> ids;

@@ -13,29 +13,7 @@ namespace {
 
 using testing::WaitUntil;
 
-class TakeoverTest : public ::testing::Test, public FakeReplicas {
- protected:
-  // A generation of the first replica with the text "ab".
-  std::shared_ptr<Generation> StartHere(GenerationRequest request = Request(), const std::string& text = "ab") {
-    auto started = a_->Start(std::move(request));
-    EXPECT_TRUE(started.ok()) << started.status();
-    for (const char c : text) Append(started->generation, std::string(1, c));
-    return started->generation;
-  }
-
-  Replica* const a_ = Add("aaaa");
-  Replica* const b_ = Add("bbbb");
-  Replica* const c_ = Add("cccc");
-};
-
-TEST_F(TakeoverTest, AReplicaThatCouldNotStoreItStillHasIt) {
-  a_->journal->Disconnect();
-  const auto first = StartHere();
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  EXPECT_EQ(b_->FindError(first->id(), "bob"), "GENERATION_NOT_FOUND");
-  Kill("aaaa");
-  EXPECT_EQ(b_->FindError(first->id()), "GENERATION_NOT_FOUND");
-}
+class TakeoverTest : public ::testing::Test, public ThreeReplicas {};
 
 TEST_F(TakeoverTest, AReaderOfAHigherEpochIsNotServedByTheOwnerBefore) {
   const auto first = StartHere();
@@ -84,74 +62,6 @@ TEST_F(TakeoverTest, ContinuesBehindWhatIsStored) {
   EXPECT_EQ((*copy)->epoch(), 1u);
   EXPECT_EQ((*copy)->annotation(), "note");
   EXPECT_EQ((*copy)->kept_input(), "kept");
-}
-
-TEST_F(TakeoverTest, AnOwnerThatAnswersKeepsItWithOrWithoutALease) {
-  const auto first = StartHere();
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  store.EndLease("aaaa");
-  const absl::Status status = b_->Find(first->id()).status();
-  EXPECT_EQ(base::DetailOf(status).reason, "OWNED_ELSEWHERE");
-  EXPECT_EQ(base::DetailOf(status).metadata["id_prefix"], "aaaa");
-  EXPECT_EQ(questions(), 2);
-  EXPECT_FALSE(first->fenced());
-}
-
-TEST_F(TakeoverTest, ASilentOwnerKeepsItForAsLongAsItRenewsItsLease) {
-  const auto first = StartHere();
-  a_->state = State::kStopped;
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  clock.Advance(absl::Hours(1));
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  store.EndLease("aaaa");
-  EXPECT_TRUE(b_->Find(first->id()).ok());
-  EXPECT_TRUE(WaitUntil([&] { return b_->Has("runnel_takeovers_total{cause=\"lease\",exact=\"true\"} 1"); }));
-}
-
-TEST_F(TakeoverTest, ASilentReplicaMayHaveWhatTheStoreHasLostUntilTheRecoveryTimeout) {
-  const auto first = StartHere();
-  store.Write(first->id(), {});
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  Freeze("aaaa");
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE") << "it may be busy, and its lease lost like the rest";
-  clock.Advance(absl::Seconds(29));
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  clock.Advance(absl::Seconds(2));
-  EXPECT_EQ(b_->FindError(first->id()), "GENERATION_NOT_FOUND");
-  a_->state = State::kDead;
-  EXPECT_EQ(b_->FindError(first->id()), "GENERATION_NOT_FOUND");
-}
-
-TEST_F(TakeoverTest, WhatCannotBeContinuedIsTakenFromASilentOwnerAfterTheRecoveryTimeoutOnly) {
-  const auto first = StartHere();
-  b_->engine.can_continue = false;
-  Freeze("aaaa");
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  clock.Advance(absl::Seconds(29));
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  // It answered once, so its time begins again.
-  a_->state = State::kAlive;
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  a_->state = State::kStopped;
-  clock.Advance(absl::Seconds(2));
-  EXPECT_EQ(b_->FindError(first->id()), "OWNED_ELSEWHERE");
-  clock.Advance(absl::Seconds(30));
-  const auto taken = b_->Find(first->id());
-  ASSERT_TRUE(taken.ok()) << taken.status();
-  ASSERT_TRUE(WaitUntil([&] { return (*taken)->status() == GenerationStatus::kFailed; }));
-  const EventLog::State state = (*taken)->log().Snapshot();
-  EXPECT_EQ(std::get<Failed>(state.terminal[0].payload).code, "generation_lost");
-  EXPECT_EQ(state.choices[0].text, "ab");
-  EXPECT_TRUE(c_->Find(first->id()).ok()) << "its end is stored";
-}
-
-TEST_F(TakeoverTest, WhatCannotBeContinuedIsTakenAtOnceFromADeadOwner) {
-  const auto first = StartHere();
-  b_->engine.can_continue = false;
-  Kill("aaaa");
-  const auto taken = b_->Find(first->id());
-  ASSERT_TRUE(taken.ok()) << taken.status();
-  EXPECT_TRUE(WaitUntil([&] { return (*taken)->status() == GenerationStatus::kFailed; }));
 }
 
 TEST_F(TakeoverTest, WhatHasNoOutputIsBegunAgainByAnyEngine) {
