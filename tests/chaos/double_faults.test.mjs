@@ -212,6 +212,14 @@ for (const [what, texts, epoch] of [
   });
 }
 
+test('salted words: two takeovers of the same number', () => {
+  const texts = words(['a', 'b', 'c']);
+  const of = saltedOf(texts);
+  for (const [index, epoch] of [[0, 0], [1, EPOCH], [2, EPOCH + 1]]) {
+    assert.ok(of.learn({ text: texts[index], seq: 2 + index, epoch }, 2 + index), `${index}`);
+  }
+});
+
 test('salted words: read again at a replica that does not know of the takeover', () => {
   const texts = words(['a', 'a', 'b', 'b']);
   const of = saltedOf(texts);

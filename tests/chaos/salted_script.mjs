@@ -4,11 +4,12 @@ import { Script } from './script.mjs';
 
 const MARK = /([\w-]{1,32}):(\d+)\|/y;
 
-/** The number of takeovers before an epoch: each takes a higher number in the upper half. */
+/** The number of takeovers before an epoch, at least: each takes a higher number in the upper half than it has seen. */
 const takeoversBefore = (epoch) => Math.floor(epoch / 0x10000);
 
 export class SaltedScript extends Script {
   #salts = [];
+  #epochs = new Set();
 
   delta(seq) {
     const plain = super.delta(seq);
@@ -29,7 +30,14 @@ export class SaltedScript extends Script {
       at = this.#consume(each, read ?? '', at);
       if (at === undefined) return false;
     }
-    return at === (read ?? '').length && this.#changesUntil(seq) <= takeoversBefore(epoch);
+    return at === (read ?? '').length && this.#mayChange(seq, epoch);
+  }
+
+  /** Two replicas that take over at the same time may both see the same number. The later one continues the other. */
+  #mayChange(seq, epoch) {
+    if (epoch > 0) this.#epochs.add(epoch);
+    const seen = [...this.#epochs].filter((each) => each <= epoch).length;
+    return this.#changesUntil(seq) <= Math.max(takeoversBefore(epoch), seen);
   }
 
   /**
@@ -51,7 +59,7 @@ export class SaltedScript extends Script {
       if (at === undefined) return false;
       if (places[choice]?.[part] !== undefined) places[choice][part] = at;
     }
-    return this.#changesUntil(seq) <= takeoversBefore(epoch);
+    return this.#mayChange(seq, epoch);
   }
 
   /** Reads event `seq` from `text` at `at`. Returns where it ends; undefined if something else is there. */
