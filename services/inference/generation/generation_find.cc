@@ -55,11 +55,10 @@ std::shared_ptr<Generation> GenerationManager::FindLocked(const std::string& id,
 }
 
 bool GenerationManager::Has(const std::string& id, const std::string& principal) const {
-  {
-    base::MutexLock lock(&mu_);
-    if (FindLocked(id, principal) != nullptr) return true;
-  }
-  return takeover_ != nullptr && takeover_->IsTaking(id);
+  // In this order: what is not being taken over any more is in memory.
+  if (takeover_ != nullptr && takeover_->IsTaking(id)) return true;
+  base::MutexLock lock(&mu_);
+  return FindLocked(id, principal) != nullptr;
 }
 
 absl::Status GenerationManager::NotFoundLocked(const std::string& id, const std::string& principal) const {
